@@ -1,0 +1,139 @@
+"""Dense displacement fields: warp, compose, upsample and measure them. Torch alone; the convention is in ``shapes``."""
+
+import torch
+import torch.nn.functional as F
+
+from bundle.shapes import DDF, Features, Volume
+
+__all__ = ["compose", "identity_grid", "jacobian_determinant", "upsample", "warp"]
+
+
+def identity_grid(ddf: DDF) -> torch.Tensor:
+    """Build the voxel coordinates of a field's own grid.
+
+    Args:
+        ddf: any (B, C, H, W, L) tensor; its sides, device and dtype are used.
+
+    Returns:
+        (1, 3, H, W, L): channel *i* holds the index along axis *i*.
+    """
+    axes = [torch.arange(n, device=ddf.device, dtype=ddf.dtype) for n in ddf.shape[2:]]
+    g0, g1, g2 = torch.meshgrid(axes[0], axes[1], axes[2], indexing="ij")
+    return torch.stack([g0, g1, g2]).unsqueeze(0)
+
+
+def warp(image: Features, ddf: DDF, mode: str = "bilinear") -> Features:
+    """Pull an image through a field: warped(x) = image(x + ddf(x)), zero outside the image.
+
+    Coordinates are computed in float32 at least, whatever autocast says: half precision is off by up to 0.3 voxel on
+    an axis of 192.
+
+    Args:
+        image: (B, C, H, W, L), on the same grid as the field.
+        ddf: (B, 3, H, W, L), voxels.
+        mode: ``"bilinear"`` (trilinear in 3-D) or ``"nearest"`` (labels).
+
+    Returns:
+        (B, C, H, W, L), in the dtype of the coordinates (float32, or float64 for a float64 field).
+
+    Source:
+        Equals ``monai.networks.blocks.Warp(mode, padding_mode="zeros")``, and can be scripted.
+
+    Example:
+        >>> image = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
+        >>> one_up_axis_0 = torch.zeros(1, 3, 2, 2, 2)
+        >>> one_up_axis_0[:, 0] = 1
+        >>> warp(image, one_up_axis_0).flatten().tolist()
+        [4.0, 5.0, 6.0, 7.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    u = ddf if ddf.dtype == torch.float64 else ddf.float()
+    n0, n1, n2 = u.shape[2], u.shape[3], u.shape[4]
+    # grid_sample wants [-1, 1] and the last axis first; one multiply-add an axis, from an axis-wise base
+    s0, s1, s2 = 2.0 / max(n0 - 1, 1), 2.0 / max(n1 - 1, 1), 2.0 / max(n2 - 1, 1)
+    a0 = torch.arange(n0, device=u.device, dtype=u.dtype).view(-1, 1, 1) * s0 - 1
+    a1 = torch.arange(n1, device=u.device, dtype=u.dtype).view(-1, 1) * s1 - 1
+    a2 = torch.arange(n2, device=u.device, dtype=u.dtype) * s2 - 1
+    grid = torch.stack(
+        [torch.add(a2, u[:, 2], alpha=s2), torch.add(a1, u[:, 1], alpha=s1), torch.add(a0, u[:, 0], alpha=s0)], -1
+    )
+    return F.grid_sample(image.to(u.dtype), grid, mode, "zeros", align_corners=True)
+
+
+def compose(ddf: DDF, residual: DDF) -> DDF:
+    """Fuse two warps into one: first by ``ddf``, then by ``residual``.
+
+    u(x) = r(x) + u₀(x + r(x)). Thus warping by the result equals warping twice, up to interpolation, yet interpolates
+    the image once. Where x + r(x) leaves the grid the field found so far continues with its border value: a zero there
+    would tear the field at the border.
+
+    Args:
+        ddf: field found so far u₀, (B, 3, H, W, L), voxels of this grid.
+        residual: correction r, same shape and units.
+
+    Returns:
+        (B, 3, H, W, L), voxels of this grid.
+
+    Departs from paper:
+        The paper does not say what lies outside the grid; the border value keeps constant fields exact.
+
+    Example:
+        >>> a, b = torch.full((1, 3, 2, 3, 4), 0.5), torch.full((1, 3, 2, 3, 4), 0.25)
+        >>> torch.allclose(compose(a, b), torch.full((1, 3, 2, 3, 4), 0.75))
+        True
+    """
+    inside = identity_grid(residual).to(residual.dtype)
+    # clamping x + r(x) to the grid is grid_sample's border padding, expressed with warp's zero padding
+    n = torch.tensor(residual.shape[2:], device=residual.device, dtype=residual.dtype).view(1, 3, 1, 1, 1)
+    clamped = torch.minimum((inside + residual).clamp(min=0), n - 1) - inside
+    return residual + warp(ddf, clamped)
+
+
+def upsample(ddf: DDF, size: list[int]) -> DDF:
+    """Bring a field to a finer grid: trilinear, corners aligned, values scaled to voxels of the new grid.
+
+    Args:
+        ddf: (B, 3, h, w, l), voxels of its own grid.
+        size: sides of the new grid.
+
+    Returns:
+        (B, 3, *size). Values are multiplied by the ratio of the sides (2 between two pyramid levels).
+
+    Example:
+        >>> upsample(torch.ones(1, 3, 2, 2, 2), [4, 4, 4]).unique().tolist()
+        [2.0]
+    """
+    ratio = torch.tensor([size[i] / ddf.shape[2 + i] for i in range(3)], device=ddf.device, dtype=ddf.dtype)
+    return F.interpolate(ddf, size, mode="trilinear", align_corners=True) * ratio.view(1, 3, 1, 1, 1)
+
+
+def jacobian_determinant(ddf: DDF) -> Volume:
+    """Compute the local volume change of x ↦ x + ddf(x): det(I + ∂u/∂x).
+
+    Central differences inside, one-sided at the border, as ``numpy.gradient``. The determinant does not depend on the
+    unit as long as displacement and axis share it; values ≤ 0 are folds.
+
+    Args:
+        ddf: (B, 3, H, W, L), voxels, every side ≥ 2.
+
+    Returns:
+        (B, 1, H, W, L).
+
+    Raises:
+        ValueError: a side is shorter than 2 voxels, or there are not 3 channels.
+
+    Example:
+        >>> grid = identity_grid(torch.zeros(1, 3, 3, 4, 5))
+        >>> jacobian_determinant(0.5 * grid).unique().tolist()  # 1.5 in every direction
+        [3.375]
+    """
+    if ddf.dim() != 5 or ddf.shape[1] != 3 or min(ddf.shape[2:]) < 2:
+        raise ValueError(f"A field must be (B, 3, H, W, L) with sides of 2 or more, got {tuple(ddf.shape)}.")
+    j = [list(torch.gradient(ddf[:, i], dim=(1, 2, 3))) for i in range(3)]
+    for i in range(3):
+        j[i][i] = j[i][i] + 1
+    det = (
+        j[0][0] * (j[1][1] * j[2][2] - j[1][2] * j[2][1])
+        - j[0][1] * (j[1][0] * j[2][2] - j[1][2] * j[2][0])
+        + j[0][2] * (j[1][0] * j[2][1] - j[1][1] * j[2][0])
+    )
+    return det.unsqueeze(1)
