@@ -22,8 +22,8 @@ def identity_grid(ddf: DDF) -> torch.Tensor:
     return torch.stack([g0, g1, g2]).unsqueeze(0)
 
 
-def warp(image: Features, ddf: DDF, mode: str = "bilinear") -> Features:
-    """Pull an image through a field: warped(x) = image(x + ddf(x)), zero outside the image.
+def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zeros") -> Features:
+    """Pull an image through a field: warped(x) = image(x + ddf(x)).
 
     Coordinates are computed in float32 at least, whatever autocast says: half precision is off by up to 0.3 voxel on
     an axis of 192.
@@ -32,12 +32,13 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear") -> Features:
         image: (B, C, H, W, L), on the same grid as the field.
         ddf: (B, 3, H, W, L), voxels.
         mode: ``"bilinear"`` (trilinear in 3-D) or ``"nearest"`` (labels).
+        padding: what lies outside the image: ``"zeros"``, or ``"border"`` for its nearest value.
 
     Returns:
         (B, C, H, W, L), in the dtype of the coordinates (float32, or float64 for a float64 field).
 
     Source:
-        Equals ``monai.networks.blocks.Warp(mode, padding_mode="zeros")``, and can be scripted.
+        Equals ``monai.networks.blocks.Warp(mode, padding_mode=padding)``, and can be scripted.
 
     Example:
         >>> image = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
@@ -56,7 +57,7 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear") -> Features:
     grid = torch.stack(
         [torch.add(a2, u[:, 2], alpha=s2), torch.add(a1, u[:, 1], alpha=s1), torch.add(a0, u[:, 0], alpha=s0)], -1
     )
-    return F.grid_sample(image.to(u.dtype), grid, mode, "zeros", align_corners=True)
+    return F.grid_sample(image.to(u.dtype), grid, mode, padding, align_corners=True)
 
 
 def compose(ddf: DDF, residual: DDF) -> DDF:
@@ -81,11 +82,7 @@ def compose(ddf: DDF, residual: DDF) -> DDF:
         >>> torch.allclose(compose(a, b), torch.full((1, 3, 2, 3, 4), 0.75))
         True
     """
-    inside = identity_grid(residual).to(residual.dtype)
-    # clamping x + r(x) to the grid is grid_sample's border padding, expressed with warp's zero padding
-    n = torch.tensor(residual.shape[2:], device=residual.device, dtype=residual.dtype).view(1, 3, 1, 1, 1)
-    clamped = torch.minimum((inside + residual).clamp(min=0), n - 1) - inside
-    return residual + warp(ddf, clamped)
+    return residual + warp(ddf, residual, padding="border")
 
 
 def upsample(ddf: DDF, size: list[int]) -> DDF:
