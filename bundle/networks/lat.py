@@ -1,0 +1,90 @@
+"""The local attention Transformer (LAT) of one level: from two projections to a residual field."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bundle.ops import local_attention
+from bundle.shapes import DDF, Features, Volume
+
+__all__ = ["LocalAttentionTransformer", "Projection"]
+
+INITIAL_SD = 1e-5
+
+
+class Projection(nn.Module):
+    """Map concat(features, image) linearly to the heads' channels, without concatenating and without the bias.
+
+    The map commutes with sampling, so the moving side is projected first and S·d channels are warped instead of C + 1.
+    The bias is added by ``LocalAttentionTransformer``, after the warp: a warp pads with zeros.
+
+    Args:
+        channels: C of the features.
+        out_channels: S·d.
+    """
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, channels + 1))
+        nn.init.normal_(self.weight, std=INITIAL_SD)
+
+    def forward(self, features: Features, image: Volume) -> Features:
+        """Map (B, C, H, W, L) and (B, 1, H, W, L) to (B, S·d, H, W, L)."""
+        weight = self.weight[:, :, None, None, None]
+        return F.conv3d(features, weight[:, :-1]) + weight[:, -1] * image
+
+
+class LocalAttentionTransformer(nn.Module):
+    """Find how each voxel of the fixed image moves within its neighbourhood of the moving one.
+
+    Args:
+        heads: S.
+        head_channels: d.
+        neighbourhood: n, odd.
+
+    Source:
+        Section 2.3.1 of the paper, equations (2)–(5).
+    """
+
+    def __init__(self, heads: int, head_channels: int = 6, neighbourhood: int = 3) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projection_bias = nn.Parameter(torch.zeros(heads * head_channels))
+        self.norm = nn.LayerNorm(heads * head_channels)
+        self.position_bias = nn.Parameter(torch.zeros(heads, neighbourhood, neighbourhood, neighbourhood))
+        self.merge = nn.Conv3d(3 * heads, 3, kernel_size=3, padding=1)
+        nn.init.normal_(self.merge.weight, std=INITIAL_SD)
+        nn.init.zeros_(self.merge.bias)
+
+    def forward(self, query: Features, key: Features) -> tuple[DDF, torch.Tensor]:
+        """Turn two projections into this level's residual.
+
+        Args:
+            query: ``Projection`` of the fixed image, (B, S·d, H, W, L).
+            key: ``Projection`` of the moving image, already warped by the field found so far.
+
+        Returns:
+            The residual (B, 3, H, W, L) in voxels of this level, and the Gram matrices of the heads of query and key,
+            (2, B, S, S): empty outside training, where nothing asks for them, and for a single head.
+        """
+        q, k = self.embed(query), self.embed(key)
+        gram = torch.empty(0)
+        if self.training and self.heads > 1:
+            gram = torch.stack([head_gram(q), head_gram(k)])
+        return self.merge(local_attention(q, k, self.position_bias)), gram
+
+    def embed(self, projected: Features) -> torch.Tensor:
+        """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L)."""
+        shape = [1, -1, 1, 1, 1]
+        x = projected.float() if projected.dtype != torch.float64 else projected
+        x = x + self.projection_bias.view(shape)
+        centred = x - x.mean(1, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.norm.eps)
+        x = centred * scale * self.norm.weight.view(shape) + self.norm.bias.view(shape)
+        return x.unflatten(1, [self.heads, -1])
+
+
+def head_gram(embedded: torch.Tensor) -> torch.Tensor:
+    """Compute the cosines between heads, each flattened to one vector: (B, S, d, H, W, L) → (B, S, S)."""
+    vectors = F.normalize(embedded.flatten(2), dim=2)
+    return vectors @ vectors.transpose(1, 2)

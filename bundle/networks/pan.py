@@ -1,0 +1,147 @@
+"""The Pyramid Attention Network: one encoder for both images, one loop from coarse to fine."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bundle.fields import compose, upsample, warp
+from bundle.networks.encoder import EncoderLevel
+from bundle.networks.lat import LocalAttentionTransformer, Projection
+from bundle.shapes import Features, Volume
+
+__all__ = ["PAN"]
+
+
+class PAN(nn.Module):
+    """Predict the field that aligns a moving image to a fixed one, both on one grid.
+
+    Any size: inputs are padded to a multiple of 2^(levels − 1), at least 2^levels (an instance norm cannot work on one
+    voxel), and the field is cropped back. A fresh network returns the identity, up to 1e-4 voxel.
+
+    Args:
+        channels: encoder channels, from level 1 (finest) down.
+        heads: attention heads of each level, **from deep to shallow**, as the paper lists them.
+        head_channels: channels of a head.
+        neighbourhood: side of the attention window in voxels, odd.
+
+    Raises:
+        ValueError: ``channels`` and ``heads`` differ in length, or an input has another shape than ``forward`` asks.
+
+    Source:
+        Wang, Wang, Wang: Pyramid Attention Network for Medical Image Registration, ISBI 2024, section 2; what the
+        paper leaves open is listed in ``docs/paper.md``.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 32, 64, 128, 256),
+        heads: Sequence[int] = (8, 4, 2, 1, 1),
+        head_channels: int = 6,
+        neighbourhood: int = 3,
+    ) -> None:
+        super().__init__()
+        if len(channels) != len(heads):
+            raise ValueError(f"Each level needs its heads: {len(channels)} levels in channels, {len(heads)} in heads.")
+        into = [1, *channels]
+        self.divisor = 2 ** (len(channels) - 1)
+        self.encoder = nn.ModuleList(EncoderLevel(into[i], c, finest=i == 0) for i, c in enumerate(channels))
+        self.projection = nn.ModuleList(Projection(c, s * head_channels) for c, s in zip(channels, reversed(heads)))
+        self.attention = nn.ModuleList(LocalAttentionTransformer(s, head_channels, neighbourhood) for s in heads)
+
+    def forward(self, moving: Volume, fixed: Volume | None = None) -> torch.Tensor:
+        """Register.
+
+        Args:
+            moving: (B, 1, H, W, L) in [0, 1]; or moving and fixed as one (B, 2, H, W, L) if ``fixed`` is None.
+            fixed: (B, 1, H, W, L) in [0, 1], on the same grid.
+
+        Returns:
+            ``pred`` (B, 4, H, W, L): channel 0 the warped moving image, 1–3 the DDF. In training a dict instead:
+            ``pred``, and ``gram``: for each level with several heads the (2, B, S, S) Gram matrices of query and key.
+        """
+        pair = moving
+        if fixed is not None:
+            if moving.shape != fixed.shape:
+                raise ValueError(f"Moving and fixed must share one grid, got {moving.shape} and {fixed.shape}.")
+            pair = torch.cat([moving, fixed], 1)
+        if pair.dim() != 5 or pair.shape[1] != 2:
+            raise ValueError(f"PAN takes one moving and one fixed channel, (B, 2, H, W, L), got {pair.shape}.")
+        return self.register(pair)
+
+    def register(self, pair: torch.Tensor) -> torch.Tensor:
+        """Register the channels of a (B, 2, H, W, L) tensor, moving then fixed; result as ``forward``."""
+        moving = pair[:, :1]
+        queries, keys = self.project(self.pad_to_pyramid(pair))
+        if not torch.jit.is_scripting():
+            with torch.autocast(pair.device.type, enabled=False):  # logits, fields and grids in full precision
+                pred, gram = self.decode(moving, queries, keys)
+            if self.training:
+                return {"pred": pred, "gram": gram}  # type: ignore[return-value]
+            return pred
+        return self.decode(moving, queries, keys)[0]
+
+    def pad_to_pyramid(self, image: torch.Tensor) -> torch.Tensor:
+        """Pad with zeros, after the last voxel of each axis, to sides that the pyramid can halve."""
+        h, w, d = image.shape[2], image.shape[3], image.shape[4]
+        return F.pad(image, [0, self.missing(d), 0, self.missing(w), 0, self.missing(h)])
+
+    def missing(self, n: int) -> int:
+        """Count the voxels that a side of n lacks."""
+        return max(2 * self.divisor, (n + self.divisor - 1) // self.divisor * self.divisor) - n
+
+    def project(self, pair: torch.Tensor) -> tuple[list[Features], list[Features]]:
+        """Encode both images and project each level: projections of fixed (query) and moving (key), from level 1 down.
+
+        With a graph both go through as one batch; without one after the other, and each level's features are dropped
+        as soon as they are projected.
+        """
+        moving, fixed = pair[:, :1], pair[:, 1:]
+        if not torch.is_grad_enabled():
+            return self.encode(fixed), self.encode(moving)
+        queries: list[Features] = []
+        keys: list[Features] = []
+        for projected in self.encode(torch.cat([fixed, moving])):
+            query, key = projected.chunk(2)
+            queries.append(query)
+            keys.append(key)
+        return queries, keys
+
+    def encode(self, image: Volume) -> list[Features]:
+        """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias."""
+        projections: list[Features] = []
+        features = pooled = image
+        for i, (level, projection) in enumerate(zip(self.encoder, self.projection)):
+            if i > 0:
+                pooled = F.avg_pool3d(pooled, 2)
+            features = level(features)
+            projections.append(projection(features, pooled))
+        return projections
+
+    def decode(
+        self, moving: Volume, queries: list[Features], keys: list[Features]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Find the field from coarse to fine and warp the moving image by it.
+
+        Args:
+            moving: the image, (B, 1, H, W, L), before padding.
+            queries: projections of the fixed image, from level 1 down.
+            keys: projections of the moving image.
+
+        Returns:
+            The prediction (B, 4, H, W, L) on the moving image's grid, and the Gram matrices of every level with more than one head, from deep to shallow.
+        """
+        gram: list[torch.Tensor] = []
+        ddf = torch.zeros(0)
+        for i, attention in enumerate(self.attention):
+            query, key = queries[-1 - i], keys[-1 - i]
+            if i > 0:
+                ddf = upsample(ddf, key.shape[2:])
+                key = warp(key, ddf)
+            residual, cosines = attention(query, key)
+            ddf = residual if i == 0 else compose(ddf, residual)
+            if cosines.numel() > 0:
+                gram.append(cosines)
+        ddf = ddf[:, :, : moving.shape[2], : moving.shape[3], : moving.shape[4]]
+        return torch.cat([warp(moving, ddf), ddf], 1), gram

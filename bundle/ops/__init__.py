@@ -1,0 +1,44 @@
+"""Local attention: one operator, several backends, each equal to the reference."""
+
+import torch
+
+from bundle.ops.lean import local_attention_lean
+from bundle.ops.reference import local_attention_reference, neighbour_offsets
+
+__all__ = ["local_attention", "local_attention_lean", "local_attention_reference", "neighbour_offsets"]
+
+
+def local_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Compute each head's expected offset in the neighbourhood of every voxel.
+
+    φˢ(x) = Σ_y softmax_y(Qˢ(x)·Kˢ(y) + Pˢ(y − x)) (y − x), over the n×n×n neighbours y of x, without 1/√d. Beyond the
+    border K is zero and these neighbours stay in the softmax. The lean backend serves every device; while a graph is
+    being scripted, traced or exported the reference stands in, which has no loop over sizes.
+
+    Args:
+        query: Q, (B, S, d, H, W, L), of the fixed image.
+        key: K, same shape, of the moving image.
+        bias: P, (S, n, n, n), n odd.
+
+    Returns:
+        (B, 3·S, H, W, L): the sub-field of head *s* in channels 3s … 3s + 2, voxels, each within ±(n − 1)/2.
+
+    Raises:
+        ValueError: shapes do not fit together.
+
+    Source:
+        Equations (4) and (5) of the paper; boundary rule and scale: ``docs/paper.md``.
+
+    Example:
+        >>> q = torch.zeros(1, 1, 6, 4, 5, 6)
+        >>> local_attention(q, q, torch.zeros(1, 3, 3, 3)).abs().max().item()  # no preference, no displacement
+        0.0
+    """
+    if query.dim() != 6 or query.shape != key.shape:
+        raise ValueError(f"Query and key must both be (B, S, d, H, W, L), got {query.shape} and {key.shape}.")
+    if bias.dim() != 4 or bias.shape[0] != query.shape[1] or bias.shape[1] % 2 == 0:
+        raise ValueError(f"The bias must be (heads, n, n, n) with n odd, got {bias.shape} for {query.shape[1]} heads.")
+    if not torch.jit.is_scripting():
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            return local_attention_lean(query, key, bias)
+    return local_attention_reference(query, key, bias)

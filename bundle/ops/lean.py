@@ -1,0 +1,149 @@
+"""Local attention by slabs, never unfolding K: memory traffic is its cost, so each slab stays in the cache.
+
+A shift of a padded volume is an offset in memory. With K padded all around and Q padded to the same row length, the 27
+neighbours of a run of voxels are 27 contiguous runs of K, and every step is one pass over contiguous vectors. The
+backward pass keeps Q, K, φ and P only and computes the weights again, slab by slab.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from bundle.ops.reference import neighbour_offsets
+
+__all__ = ["local_attention_lean"]
+
+LOGITS_PER_SLAB = 2**20
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where voxels and their neighbours lie in the flattened, padded volumes of one head."""
+
+    neighbourhood: int
+    height: int
+    width: int
+    depth: int
+
+    @property
+    def row(self) -> int:
+        return self.depth + self.neighbourhood - 1
+
+    @property
+    def plane(self) -> int:
+        return (self.width + self.neighbourhood - 1) * self.row
+
+    @property
+    def shifts(self) -> list[int]:
+        n = range(self.neighbourhood)
+        return [i * self.plane + j * self.row + k for i in n for j in n for k in n]
+
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """Yield (first voxel, number of voxels) of runs of whole planes, all neighbours inside the padded volume."""
+        planes = max(1, LOGITS_PER_SLAB // (len(self.shifts) * self.plane))
+        tail = (self.neighbourhood - 1) * (self.row + 1)
+        for first in range(0, self.height, planes):
+            last = min(first + planes, self.height)
+            yield first * self.plane, (last - first) * self.plane - tail
+
+    def pad_key(self, key: torch.Tensor) -> torch.Tensor:
+        r = self.neighbourhood // 2
+        return F.pad(key, [r, r, r, r, r, r]).flatten(1)
+
+    def pad_query(self, query: torch.Tensor) -> torch.Tensor:
+        n = self.neighbourhood - 1
+        return F.pad(query, [0, n, 0, n]).flatten(1)
+
+    def crop(self, flat: torch.Tensor) -> torch.Tensor:
+        """Undo ``pad_query``."""
+        n = self.neighbourhood - 1
+        padded = flat.view(-1, self.height, self.width + n, self.depth + n)
+        return padded[:, :, : self.width, : self.depth]
+
+    def crop_key(self, flat: torch.Tensor) -> torch.Tensor:
+        """Undo ``pad_key``."""
+        n, r = self.neighbourhood - 1, self.neighbourhood // 2
+        padded = flat.view(-1, self.height + n, self.width + n, self.depth + n)
+        return padded[:, r : r + self.height, r : r + self.width, r : r + self.depth]
+
+
+def _exponentials(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, shifts: list[int]) -> torch.Tensor:
+    """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m)."""
+    m = query.shape[1]
+    logits = bias.view(-1, 1).repeat(1, m)
+    for i, shift in enumerate(shifts):
+        row = logits[i]
+        for q, k in zip(query, key):
+            row.addcmul_(q, k[shift : shift + m])
+    return logits.sub_(logits.amax(0)).exp_()
+
+
+def _forward_head(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, layout: _Layout) -> torch.Tensor:
+    """Compute the sub-field of one head: query, key (d, H, W, L), bias (n³,) → (3, H, W, L)."""
+    q, k = layout.pad_query(query), layout.pad_key(key)
+    offsets = neighbour_offsets(layout.neighbourhood, q)
+    # the fourth row sums the weights: numerators and denominator from one matrix product
+    columns = torch.cat([offsets, torch.ones_like(offsets[:, :1])], 1).t().contiguous()
+    shifts = layout.shifts
+    out = q.new_empty(3, q.shape[1])
+    for first, m in layout.slabs():
+        e = _exponentials(q[:, first : first + m], k[:, first : first + m + shifts[-1]], bias, shifts)
+        sums = columns @ e
+        torch.div(sums[:3], sums[3], out=out[:, first : first + m])
+    return layout.crop(out)
+
+
+def _backward_head(
+    query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, field: torch.Tensor, grad: torch.Tensor, layout: _Layout
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute the gradients of one head by q, k and P: dlogit_i = p_i (g·V_i − g·φ)."""
+    q, k, g = layout.pad_query(query), layout.pad_key(key), layout.pad_query(grad)
+    expected = (g * layout.pad_query(field)).sum(0)
+    offsets = neighbour_offsets(layout.neighbourhood, q)
+    shifts = layout.shifts
+    grad_q, grad_k, grad_bias = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(bias)
+    for first, m in layout.slabs():
+        run = slice(first, first + m)
+        wide = slice(first, first + m + shifts[-1])
+        p = _exponentials(q[:, run], k[:, wide], bias, shifts)
+        grad_logits = (offsets @ g[:, run]).sub_(expected[run]).mul_(p).div_(p.sum(0))
+        grad_bias += grad_logits.sum(1)
+        qs, ks, gq, gk = q[:, run], k[:, wide], grad_q[:, run], grad_k[:, wide]
+        for row, shift in zip(grad_logits, shifts):
+            gq.addcmul_(row, ks[:, shift : shift + m])
+            gk[:, shift : shift + m].addcmul_(row, qs)
+    return layout.crop(grad_q), layout.crop_key(grad_k), grad_bias
+
+
+class _LocalAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        b, s = query.shape[:2]
+        layout = _Layout(bias.shape[1], *query.shape[3:])
+        out = query.new_empty(b, s, 3, *query.shape[3:])
+        for i in range(b):
+            for j in range(s):
+                out[i, j] = _forward_head(query[i, j], key[i, j], bias[j].flatten(), layout)
+        ctx.save_for_backward(query, key, bias, out)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # type: ignore[no-untyped-def]
+        query, key, bias, out = ctx.saved_tensors
+        layout = _Layout(bias.shape[1], *query.shape[3:])
+        grad_query, grad_key, grad_bias = torch.empty_like(query), torch.empty_like(key), torch.zeros_like(bias)
+        for i in range(query.shape[0]):
+            for j in range(query.shape[1]):
+                grad_query[i, j], grad_key[i, j], one = _backward_head(
+                    query[i, j], key[i, j], bias[j].flatten(), out[i, j], grad[i, j], layout
+                )
+                grad_bias[j] += one.view_as(bias[j])
+        return grad_query, grad_key, grad_bias
+
+
+def local_attention_lean(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Compute the expected offset of every head slab by slab; arguments as ``local_attention``, once differentiable."""
+    return _LocalAttention.apply(query, key, bias).flatten(1, 2)
