@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bundle.ops import instance_norm_leaky_relu
 from bundle.shapes import Features
 
 __all__ = ["EncoderLevel", "SqueezeExcitation"]
@@ -29,9 +30,7 @@ class ConvolutionBlock(nn.Module):
     def forward(self, features: Features) -> Features:
         """Map (B, C_in, H, W, L) to (B, C_out, H, W, L)."""
         features = self.convolution(features)
-        if self.norm:
-            features = F.instance_norm(features)
-        return F.leaky_relu(features, 0.1, inplace=True)
+        return instance_norm_leaky_relu(features, 0.1) if self.norm else F.leaky_relu_(features, 0.1)
 
 
 class SqueezeExcitation(nn.Module):

@@ -30,8 +30,8 @@ class Projection(nn.Module):
 
     def forward(self, features: Features, image: Volume) -> Features:
         """Map (B, C, H, W, L) and (B, 1, H, W, L) to (B, S·d, H, W, L)."""
-        weight = self.weight[:, :, None, None, None]
-        return F.conv3d(features, weight[:, :-1]) + weight[:, -1] * image
+        projected = self.weight[:, :-1] @ features.flatten(2) + self.weight[:, -1:] * image.flatten(2)
+        return projected.unflatten(2, image.shape[2:])
 
 
 class LocalAttentionTransformer(nn.Module):

@@ -49,6 +49,7 @@ class PAN(nn.Module):
         self.encoder = nn.ModuleList(EncoderLevel(into[i], c, finest=i == 0) for i, c in enumerate(channels))
         self.projection = nn.ModuleList(Projection(c, s * head_channels) for c, s in zip(channels, reversed(heads)))
         self.attention = nn.ModuleList(LocalAttentionTransformer(s, head_channels, neighbourhood) for s in heads)
+        self.encoder.to(memory_format=torch.channels_last_3d)  # convolutions run up to 2× faster
 
     def forward(self, moving: Volume, fixed: Volume | None = None) -> torch.Tensor:
         """Register.
@@ -111,7 +112,8 @@ class PAN(nn.Module):
     def encode(self, image: Volume) -> list[Features]:
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias."""
         projections: list[Features] = []
-        features = pooled = image
+        features = image.contiguous(memory_format=torch.channels_last_3d)
+        pooled = image
         for i, (level, projection) in enumerate(zip(self.encoder, self.projection)):
             if i > 0:
                 pooled = F.avg_pool3d(pooled, 2)

@@ -1,11 +1,18 @@
-"""Local attention: one operator, several backends, each equal to the reference."""
+"""The operators whose plain form is slow or large: local attention with its backends, and the encoder's norm."""
 
 import torch
 
 from bundle.ops.lean import local_attention_lean
+from bundle.ops.norm import instance_norm_leaky_relu
 from bundle.ops.reference import local_attention_reference, neighbour_offsets
 
-__all__ = ["local_attention", "local_attention_lean", "local_attention_reference", "neighbour_offsets"]
+__all__ = [
+    "instance_norm_leaky_relu",
+    "local_attention",
+    "local_attention_lean",
+    "local_attention_reference",
+    "neighbour_offsets",
+]
 
 
 def local_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
