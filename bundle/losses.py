@@ -1,0 +1,151 @@
+"""Equation 1 of the paper, L = L_ncc + α·L_reg + β·L_orth, and its three terms."""
+
+from typing import TypeAlias, TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bundle.shapes import DDF, Volume
+
+__all__ = ["RegistrationLoss", "local_ncc", "ncc_loss", "orthogonality_loss", "smoothness_loss"]
+
+
+class TrainingPrediction(TypedDict):
+    """What the network hands over in training: the prediction, and the Gram matrices of its heads."""
+
+    pred: torch.Tensor
+    gram: list[torch.Tensor]
+
+
+Prediction: TypeAlias = torch.Tensor | TrainingPrediction
+
+
+def window_sum(x: torch.Tensor, dim: int, window: int) -> torch.Tensor:
+    """Sum ``window`` neighbours along one axis by doubling: sums of 1, 2, 4, 8 … elements, one for each binary digit.
+
+    Cheaper than a convolution (log₂ instead of ``window`` additions) and more accurate. Shortens the axis by
+    ``window − 1``.
+
+    Example:
+        >>> window_sum(torch.arange(6.0), 0, 5).tolist()
+        [10.0, 15.0]
+    """
+    length = x.shape[dim] - window + 1
+    total, start, size, block = None, 0, 1, x
+    while True:
+        if window & size:
+            piece = block.narrow(dim, start, length)
+            total = piece if total is None else total + piece
+            start += size
+        if 2 * size > window:
+            break
+        n = block.shape[dim] - size
+        block = block.narrow(dim, 0, n) + block.narrow(dim, size, n)
+        size *= 2
+    assert total is not None
+    return total
+
+
+def local_ncc(warped: Volume, fixed: Volume, window: int = 9) -> Volume:
+    """Compute the local squared correlation of two images, cc = cross² / (var_I · var_J + 1e-5), in [0, 1].
+
+    Float32 at least, whatever autocast says: the variances cancel to nothing in half precision.
+
+    Args:
+        warped: (B, 1, H, W, L).
+        fixed: same shape.
+        window: side of the window in voxels, odd; zeros beyond the border.
+
+    Returns:
+        (B, 1, H, W, L).
+
+    Raises:
+        ValueError: shapes differ, or an even window.
+
+    Source:
+        VoxelMorph's local NCC. Departs from MONAI's ``LocalNormalizedCrossCorrelationLoss``, which clamps each
+        variance instead and leaves [0, 1] where both images are flat.
+    """
+    if warped.shape != fixed.shape:
+        raise ValueError(f"The images must have one shape, got {tuple(warped.shape)} and {tuple(fixed.shape)}.")
+    if window % 2 == 0:
+        raise ValueError(f"The window must be odd, got {window}.")
+    with torch.autocast(warped.device.type, enabled=False):
+        precise = torch.float64 if fixed.dtype == torch.float64 else torch.float32
+        i, j = warped.to(precise), fixed.to(precise)
+        moments = F.pad(torch.cat([i, j, i * i, j * j, i * j], 1), [window // 2] * 6)
+        for dim in (4, 3, 2):
+            moments = window_sum(moments, dim, window)
+        sum_i, sum_j, sum_ii, sum_jj, sum_ij = moments.chunk(5, 1)
+        n = window**3
+        cross = sum_ij - sum_i * sum_j / n
+        var_i, var_j = sum_ii - sum_i * sum_i / n, sum_jj - sum_j * sum_j / n
+        return cross * cross / (var_i * var_j + 1e-5)
+
+
+def ncc_loss(warped: Volume, fixed: Volume, window: int = 9) -> torch.Tensor:
+    """Measure dissimilarity: minus the mean of ``local_ncc``, in [−1, 0]."""
+    return -local_ncc(warped, fixed, window).mean()
+
+
+def smoothness_loss(ddf: DDF) -> torch.Tensor:
+    """Penalise uneven fields: forward differences squared, averaged along each axis, then over the three axes.
+
+    Args:
+        ddf: (B, 3, H, W, L), voxels.
+
+    Source:
+        L_reg of the paper as VoxelMorph's l2 gradient. MONAI's ``DiffusionLoss`` takes central differences, which do
+        not see a checkerboard.
+
+    Example:
+        >>> ramp = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 3, 4, 4, 4)  # gradient 1 along one axis of three
+        >>> round(smoothness_loss(ramp).item(), 4)
+        0.3333
+    """
+    ddf = ddf.float() if ddf.dtype != torch.float64 else ddf
+    return sum(ddf.diff(dim=dim).square().mean() for dim in (2, 3, 4)) / 3  # type: ignore[return-value]
+
+
+def orthogonality_loss(gram: list[torch.Tensor]) -> torch.Tensor:
+    """Push the heads apart: mean squared difference between their cosines and the identity.
+
+    Args:
+        gram: for each level, the Gram matrices (2, B, S, S) of query and key, heads normalised to length 1.
+
+    Returns:
+        The mean over levels, of means over query and key, batch and entries; 0 without levels.
+
+    Source:
+        Equation 6, applied at every level with several heads.
+    """
+    if not gram:
+        return torch.zeros(())
+    one = [(g.float() - torch.eye(g.shape[-1], device=g.device)).square().mean() for g in gram]
+    return torch.stack(one).mean()
+
+
+class RegistrationLoss(nn.Module):
+    """Equation 1: local NCC, plus α times smoothness, plus β times orthogonality of the heads.
+
+    Takes what the network returns in training, or a plain ``pred`` tensor, which has no heads to judge (validation,
+    other networks).
+
+    Args:
+        alpha: weight of the smoothness, 1 for brains, 0.5 for abdomens.
+        beta: weight of the orthogonality.
+        window: side of the NCC window in voxels.
+    """
+
+    def __init__(self, alpha: float = 1.0, beta: float = 1.0, window: int = 9) -> None:
+        super().__init__()
+        self.alpha, self.beta, self.window = alpha, beta, window
+
+    def forward(self, pred: Prediction, fixed: Volume) -> torch.Tensor:
+        """Return the scalar loss of ``pred`` (B, 4, H, W, L: warped, ddf) against ``fixed`` (B, 1, H, W, L)."""
+        gram: list[torch.Tensor] = []
+        if isinstance(pred, dict):
+            pred, gram = pred["pred"], pred["gram"]
+        loss = ncc_loss(pred[:, :1], fixed, self.window) + self.alpha * smoothness_loss(pred[:, 1:])
+        return loss + self.beta * orthogonality_loss(gram) if gram else loss
