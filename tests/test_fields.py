@@ -1,0 +1,150 @@
+import pytest
+import torch
+from monai.networks.blocks import Warp
+
+from bundle.fields import compose, identity_grid, jacobian_determinant, upsample, warp
+
+SHAPE = (9, 12, 7)
+
+
+def random_field(seed, scale=1.5, shape=SHAPE, dtype=torch.float32):
+    return scale * torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def random_image(seed, shape=SHAPE, dtype=torch.float32):
+    return torch.randn(2, 4, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def ramp(shape=SHAPE, weights=(1.0, -2.0, 0.5)):
+    """Build an image that is linear in the voxel index."""
+    grid = identity_grid(torch.zeros(1, 1, *shape, dtype=torch.float64))
+    return (grid * torch.tensor(weights, dtype=torch.float64).view(1, 3, 1, 1, 1)).sum(1, keepdim=True)
+
+
+def smooth_field(seed, amplitude, shape):
+    """Build a field of a few coarse knots, at most ``amplitude`` voxels."""
+    knots = 2 * torch.rand(1, 3, 3, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1
+    return amplitude * torch.nn.functional.interpolate(knots, shape, mode="trilinear", align_corners=True)
+
+
+def test_identity_grid_holds_the_index_along_each_axis():
+    grid = identity_grid(torch.zeros(2, 3, 2, 3, 4, dtype=torch.float64))
+    assert grid.shape == (1, 3, 2, 3, 4)
+    assert grid.dtype == torch.float64
+    assert grid[0, :, 1, 2, 3].tolist() == [1, 2, 3]
+    assert grid[0, :, 1, 0, 2].tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_warp_equals_monai(mode, padding):
+    image, ddf = random_image(0), random_field(1)
+    torch.testing.assert_close(warp(image, ddf, mode, padding), Warp(mode, padding)(image, ddf), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_warp_pulls_from_ahead_along_each_axis(axis):
+    image, ddf = random_image(0), torch.zeros(2, 3, *SHAPE)
+    ddf[:, axis] = 2
+    expected = torch.roll(image, -2, axis + 2)
+    expected.narrow(axis + 2, SHAPE[axis] - 2, 2).zero_()
+    torch.testing.assert_close(warp(image, ddf), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_warp_of_a_linear_ramp_is_exact_between_voxels():
+    ddf = torch.rand(1, 3, *SHAPE, generator=torch.Generator().manual_seed(3), dtype=torch.float64) - 0.5
+    coordinates = identity_grid(ddf) + ddf
+    expected = coordinates[:, 0] - 2 * coordinates[:, 1] + 0.5 * coordinates[:, 2]
+    inside = (slice(None), slice(1, -1), slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(warp(ramp(), ddf)[:, 0][inside], expected[inside], atol=1e-12, rtol=0)
+
+
+def test_warp_has_the_right_gradients():
+    shape = (3, 4, 5)
+    image = random_image(0, shape, torch.float64)[:1, :2].requires_grad_()
+    # within a voxel and off its faces, where the gradient jumps
+    offset = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    ddf = (0.1 + 0.8 * offset).requires_grad_()
+    assert torch.autograd.gradcheck(warp, (image, ddf))
+
+
+def test_scripted_warp_equals_eager():
+    image, ddf = random_image(0), random_field(1)
+    scripted = torch.jit.script(warp)
+    for mode in ("bilinear", "nearest"):
+        assert torch.equal(scripted(image, ddf, mode), warp(image, ddf, mode))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_warped_in_float32(dtype):
+    shape = (4, 5, 192)  # half-precision coordinates miss by a third of a voxel here
+    image, ddf = random_image(0, shape).to(dtype), random_field(1, shape=shape).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        warped = warp(image, ddf)
+    assert warped.dtype == torch.float32
+    assert torch.equal(warped, warp(image.float(), ddf.float()))
+    torch.testing.assert_close(warp(image, torch.zeros_like(ddf)), image.float(), atol=1e-3, rtol=0)
+
+
+def test_a_composed_field_warps_like_two_warps_in_turn():
+    shape = (20, 24, 28)
+    first, then = smooth_field(1, 1.5, shape), smooth_field(2, 1.5, shape)
+    inside = (..., slice(4, -4), slice(4, -4), slice(4, -4))
+    fused = compose(first, then)
+    image = ramp(shape)  # interpolation is exact on a ramp, so both ways agree to rounding
+    twice = warp(warp(image, first), then)
+    torch.testing.assert_close(warp(image, fused)[inside], twice[inside], atol=1e-10, rtol=0)
+    swapped = warp(image, compose(then, first))
+    assert (swapped - twice)[inside].abs().max() > 0.1
+    smooth = torch.sin(image / 10)
+    twice = warp(warp(smooth, first), then)
+    torch.testing.assert_close(warp(smooth, fused)[inside], twice[inside], atol=0.02, rtol=0)
+
+
+def test_composing_constant_fields_adds_them_up_to_the_border():
+    first, then = torch.tensor([1.5, -2.0, 0.25]), torch.tensor([-4.0, 3.0, 0.5])
+    fields = [v.view(1, 3, 1, 1, 1).expand(1, 3, *SHAPE) for v in (first, then)]
+    expected = (first + then).view(1, 3, 1, 1, 1).expand(1, 3, *SHAPE)
+    torch.testing.assert_close(compose(*fields), expected)
+
+
+def test_upsample_doubles_values_and_keeps_corners():
+    ddf = random_field(0, shape=(3, 4, 5))
+    fine = upsample(ddf, [6, 8, 10])
+    ends = (..., slice(None, None, 2), slice(None, None, 3), slice(None, None, 4))
+    fine_ends = (..., slice(None, None, 5), slice(None, None, 7), slice(None, None, 9))
+    assert fine.shape == (2, 3, 6, 8, 10)
+    torch.testing.assert_close(fine[fine_ends], 2 * ddf[ends])
+
+
+def test_upsample_scales_each_component_by_its_own_axis_and_stays_linear():
+    ddf = ramp((3, 4, 5)).expand(1, 3, 3, 4, 5)
+    fine = upsample(ddf, [6, 12, 5])
+    axes = [torch.linspace(0, n - 1, m, dtype=torch.float64) for n, m in zip((3, 4, 5), (6, 12, 5), strict=True)]
+    g0, g1, g2 = torch.meshgrid(*axes, indexing="ij")
+    for component, ratio in enumerate((2, 3, 1)):
+        torch.testing.assert_close(fine[0, component], ratio * (g0 - 2 * g1 + 0.5 * g2))
+
+
+def test_jacobian_of_a_scaling_is_its_volume_factor():
+    grid = identity_grid(torch.zeros(1, 3, 4, 6, 5, dtype=torch.float64))
+    factors = torch.tensor([0.5, 3.0, 1.25], dtype=torch.float64)
+    det = jacobian_determinant((factors - 1).view(1, 3, 1, 1, 1) * grid)
+    torch.testing.assert_close(det, torch.full((1, 1, 4, 6, 5), factors.prod().item(), dtype=torch.float64))
+
+
+def test_jacobian_of_no_movement_is_one():
+    assert torch.equal(jacobian_determinant(torch.zeros(2, 3, 4, 6, 5)), torch.ones(2, 1, 4, 6, 5))
+
+
+def test_jacobian_of_an_affine_map_is_its_determinant():
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grid = identity_grid(torch.zeros(1, 3, 4, 6, 5, dtype=torch.float64))
+    ddf = torch.einsum("ij,bjhwl->bihwl", matrix - torch.eye(3), grid)
+    torch.testing.assert_close(jacobian_determinant(ddf), torch.linalg.det(matrix).expand(1, 1, 4, 6, 5))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 2, 4, 5, 6), (1, 3, 4, 1, 6)])
+def test_jacobian_refuses_what_is_not_a_field(shape):
+    with pytest.raises(ValueError, match="field"):
+        jacobian_determinant(torch.zeros(shape))
