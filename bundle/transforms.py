@@ -1,0 +1,134 @@
+"""Dictionary transforms that the configs name: reading with plain-spoken errors, masking, applying a field."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, MapTransform, RandomizableTransform
+
+from bundle.fields import warp
+
+__all__ = ["RandMaskd", "ReadVolumed", "WarpByPredictiond"]
+
+Item = dict[Hashable, Any]
+
+
+class ReadVolumed(MapTransform):
+    """Read images or label maps of three dimensions, channel first, and refuse what cannot be registered.
+
+    A value that is a ``MetaTensor`` already, (1, H, W, L) with its RAS affine, is taken as it is: an application hands
+    over volumes it has read itself.
+
+    Args:
+        keys: keys of paths or tensors; missing ones are passed over (labels and masks are optional).
+        labels: the subset of ``keys`` that holds label maps or masks: whole numbers, any number of values.
+
+    Raises:
+        ValueError: unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions.
+        FileNotFoundError: no such file.
+    """
+
+    def __init__(self, keys: KeysCollection, labels: Sequence[str] = ()) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.labels = frozenset(labels)
+        # MONAI tries ITK first, which takes seconds to load; other formats than NIfTI still reach it
+        self.load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Read every key that is there."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = read_volume(item[key], str(key), key in self.labels, self.load)
+        return item
+
+
+def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> MetaTensor:
+    """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``."""
+    volume = source if isinstance(source, torch.Tensor) else read_file(Path(source), name, load)
+    where = f"The {name.replace('_', ' ')} ({source})" if not isinstance(source, torch.Tensor) else f"The {name}"
+    if volume.dim() != 4 or volume.shape[0] != 1 or min(volume.shape[1:]) < 2:
+        sides = "×".join(str(n) for n in volume.shape[1:])
+        raise ValueError(
+            f"{where} is no single 3-D volume ({volume.shape[0]} channel(s) of {sides} voxels): extract one volume first."
+        )
+    if not torch.isfinite(volume).all():
+        raise ValueError(f"{where} holds NaN or infinite values: replace them first.")
+    if is_label and (volume < 0).any() | (volume != volume.round()).any():
+        raise ValueError(f"{where} is no label map: it must hold whole numbers from 0 up.")
+    if not is_label and volume.min() == volume.max():
+        raise ValueError(f"{where} has the same value everywhere: there is nothing to align.")
+    return volume
+
+
+def read_file(path: Path, name: str, load: LoadImage) -> MetaTensor:
+    """Load one file through MONAI's readers, in float32."""
+    if path.is_dir() or path.suffix.lower() == ".dcm":
+        raise ValueError(
+            f"The {name.replace('_', ' ')} ({path}) is a folder or a DICOM file: DICOM series are registered by the "
+            "application in deploy_app (python deploy_app -i IN -o OUT); give a NIfTI, NRRD or MHA file here."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"The {name.replace('_', ' ')} ({path}) does not exist.")
+    try:
+        return load(str(path))
+    except Exception as error:  # each reader raises its own kinds for a broken file
+        raise ValueError(
+            f"The {name.replace('_', ' ')} ({path}) cannot be read as a NIfTI, NRRD or MHA image."
+        ) from error
+
+
+class RandMaskd(RandomizableTransform, MapTransform):
+    """Blank everything outside the labelled regions, in all images of a pair or in none.
+
+    One model then serves whole heads and brain-extracted ones. Each image is masked by its own label map, label > 0.
+
+    Args:
+        keys: keys of the images, (1, H, W, L).
+        label_keys: keys of their label maps, in the same order.
+        prob: probability to mask the pair.
+    """
+
+    def __init__(self, keys: KeysCollection, label_keys: Sequence[str], prob: float = 0.5) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.label_keys = tuple(label_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Mask, or leave the pair as it is."""
+        item = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            for key, label_key in zip(self.keys, self.label_keys):
+                if label_key not in item:
+                    raise ValueError(f"Masking {key} needs a label map, but the data set lists none: set prob to 0.")
+                item[key] = item[key] * (item[label_key] > 0)
+        return item
+
+
+class WarpByPredictiond(MapTransform):
+    """Take the network's ``pred`` apart and pull label maps through its field.
+
+    Adds ``warped`` (1, H, W, L) and ``ddf`` (3, H, W, L, voxels) to the item, and for each key its warped version
+    under ``warped_key``.
+
+    Args:
+        keys: keys of the moving label maps, (1, H, W, L); missing ones are passed over.
+        warped_keys: keys to write, in the same order.
+    """
+
+    def __init__(self, keys: KeysCollection, warped_keys: Sequence[str]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.warped_keys = tuple(warped_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Warp every key that is there."""
+        item = dict(data)
+        item["warped"], item["ddf"] = item["pred"][:1], item["pred"][1:]
+        for key, warped_key in zip(self.keys, self.warped_keys):
+            if key in item:
+                labels = item[key].to(item["ddf"].device)[None].float()
+                item[warped_key] = warp(labels, item["ddf"][None], mode="nearest")[0]
+        return item
