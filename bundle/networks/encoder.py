@@ -7,7 +7,7 @@ from torch import nn
 from bundle.ops import instance_norm_leaky_relu
 from bundle.shapes import Features
 
-__all__ = ["EncoderLevel", "SqueezeExcitation"]
+__all__ = ["EncoderLevel"]
 
 
 class ConvolutionBlock(nn.Module):
@@ -34,7 +34,7 @@ class ConvolutionBlock(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale channels by what the whole volume holds: global average, C → C/16 → C, sigmoid.
+    """Find a scale for every channel from what the whole volume holds: global average, C → C/16 → C, sigmoid.
 
     Args:
         channels: C, a multiple of 16.
@@ -45,34 +45,45 @@ class SqueezeExcitation(nn.Module):
         self.squeeze = nn.Linear(channels, channels // 16, bias=False)
         self.excite = nn.Linear(channels // 16, channels, bias=False)
 
-    def forward(self, features: Features) -> Features:
-        """Return the features scaled, (B, C, H, W, L)."""
-        scale = F.leaky_relu(self.squeeze(features.mean((2, 3, 4))), 0.01)
-        scale = torch.sigmoid(self.excite(scale)).view(features.shape[0], -1, 1, 1, 1)
-        if torch.is_grad_enabled():
-            return features * scale
-        return features.mul_(scale)  # the features are this level's own, and the largest tensor of the network
+    def forward(self, average: torch.Tensor) -> torch.Tensor:
+        """Map the averages over space, (B, C), to the scales, (B, C)."""
+        return torch.sigmoid(self.excite(F.leaky_relu(self.squeeze(average), 0.01)))
 
 
 class EncoderLevel(nn.Module):
-    """One level: halve the resolution (all but level 1), convolve, recalibrate the channels.
+    """One level: convolve, recalibrate the channels, halve the resolution for the next.
+
+    The recalibrated features themselves are never built: all that follows is linear, so the scale goes into the
+    projection's weights and into the halved features, an eighth of the size.
 
     Args:
         in_channels: channels of the level above, 1 (the image) for level 1.
         out_channels: channels of this level.
-        finest: level 1, which keeps the resolution and opens with a convolution to half its channels without a norm.
+        finest: level 1, which opens with a convolution to half its channels without a norm.
+        deepest: the last level, whose features nothing halves.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, finest: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, finest: bool = False, deepest: bool = False) -> None:
         super().__init__()
+        self.deepest = deepest
         opening = [ConvolutionBlock(in_channels, out_channels // 2, norm=False)] if finest else []
         first = out_channels // 2 if finest else in_channels
-        self.pool = nn.Identity() if finest else nn.AvgPool3d(2)
         self.blocks = nn.Sequential(
             *opening, ConvolutionBlock(first, out_channels), ConvolutionBlock(out_channels, out_channels)
         )
-        self.recalibrate = SqueezeExcitation(out_channels)
+        self.excitation = SqueezeExcitation(out_channels)
 
-    def forward(self, features: Features) -> Features:
-        """Map (B, C_in, H, W, L) to (B, C_out, H/2, W/2, L/2), or the full size for level 1."""
-        return self.recalibrate(self.blocks(self.pool(features)))
+    def forward(self, features: Features) -> tuple[Features, torch.Tensor, Features]:
+        """Run the level.
+
+        Args:
+            features: (B, C_in, H, W, L), sides even unless this is the deepest level.
+
+        Returns:
+            Features before recalibration (B, C_out, H, W, L), the scales (B, C_out), and the recalibrated features at
+            half the resolution (the deepest level: at its own).
+        """
+        features = self.blocks(features)
+        halved = features if self.deepest else F.avg_pool3d(features, 2)
+        scale = self.excitation(halved.mean((2, 3, 4)))  # of even sides, the average of averages is the average
+        return features, scale, halved * scale[:, :, None, None, None]

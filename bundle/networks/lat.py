@@ -28,10 +28,12 @@ class Projection(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, channels + 1))
         nn.init.normal_(self.weight, std=INITIAL_SD)
 
-    def forward(self, features: Features, image: Volume) -> Features:
-        """Map (B, C, H, W, L) and (B, 1, H, W, L) to (B, S·d, H, W, L)."""
-        projected = self.weight[:, :-1] @ features.flatten(2) + self.weight[:, -1:] * image.flatten(2)
-        return projected.unflatten(2, image.shape[2:])
+    def forward(self, features: Features, scale: torch.Tensor, image: Volume) -> Features:
+        """Project features (B, C, H, W, L), scaled by (B, C), and image (B, 1, H, W, L) to (B, S·d, H, W, L)."""
+        weight = self.weight[:, :-1].t() * scale.unsqueeze(2)
+        projected = features.flatten(2).transpose(1, 2) @ weight  # channels-last, as the features are
+        projected = projected.transpose(1, 2) + self.weight[:, -1:] * image.flatten(2)
+        return projected.contiguous().unflatten(2, image.shape[2:])
 
 
 class LocalAttentionTransformer(nn.Module):
@@ -71,7 +73,8 @@ class LocalAttentionTransformer(nn.Module):
         gram = torch.empty(0)
         if self.training and self.heads > 1:
             gram = torch.stack([head_gram(q), head_gram(k)])
-        return self.merge(local_attention(q, k, self.position_bias)), gram
+        sub_fields = local_attention(q, k, self.position_bias)
+        return self.merge(sub_fields.contiguous(memory_format=torch.channels_last_3d)), gram
 
     def embed(self, projected: Features) -> torch.Tensor:
         """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L)."""

@@ -46,7 +46,9 @@ class PAN(nn.Module):
             raise ValueError(f"Each level needs its heads: {len(channels)} levels in channels, {len(heads)} in heads.")
         into = [1, *channels]
         self.divisor = 2 ** (len(channels) - 1)
-        self.encoder = nn.ModuleList(EncoderLevel(into[i], c, finest=i == 0) for i, c in enumerate(channels))
+        self.encoder = nn.ModuleList(
+            EncoderLevel(into[i], c, finest=i == 0, deepest=i == len(channels) - 1) for i, c in enumerate(channels)
+        )
         self.projection = nn.ModuleList(Projection(c, s * head_channels) for c, s in zip(channels, reversed(heads)))
         self.attention = nn.ModuleList(LocalAttentionTransformer(s, head_channels, neighbourhood) for s in heads)
         self.encoder.to(memory_format=torch.channels_last_3d)  # convolutions run up to 2× faster
@@ -113,12 +115,10 @@ class PAN(nn.Module):
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias."""
         projections: list[Features] = []
         features = image.contiguous(memory_format=torch.channels_last_3d)
-        pooled = image
-        for i, (level, projection) in enumerate(zip(self.encoder, self.projection)):
-            if i > 0:
-                pooled = F.avg_pool3d(pooled, 2)
-            features = level(features)
-            projections.append(projection(features, pooled))
+        for level, projection in zip(self.encoder, self.projection):
+            full, scale, features = level(features)
+            projections.append(projection(full, scale, image))
+            image = F.avg_pool3d(image, 2)
         return projections
 
     def decode(

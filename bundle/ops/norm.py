@@ -1,8 +1,9 @@
 """Instance norm and leaky ReLU in one step, in the layout the convolutions like.
 
 Convolutions run up to 2× faster on channels-last volumes, which ``F.instance_norm`` copies back and forth. This step
-works on either layout, takes its statistics in two passes, and keeps only its result for the backward pass: a leaky
-ReLU can be undone, so the normalised values are recovered from it.
+works on them as they are, run by run so that the passes meet in the cache, with statistics about each run's own mean
+merged in float64. It keeps only its result for the backward pass: a leaky ReLU can be undone, so the normalised values
+are recovered from it.
 """
 
 import torch
@@ -12,41 +13,74 @@ from bundle.shapes import Features
 
 __all__ = ["instance_norm_leaky_relu"]
 
-SPATIAL = (2, 3, 4)
+ELEMENTS_PER_RUN = 2**17
+
+
+def _runs(features: Features) -> list[tuple[torch.Tensor, ...]]:
+    """Split channels-last features into runs of voxels: for each instance a tuple of (n, C) views."""
+    instances = features.permute(0, 2, 3, 4, 1).flatten(1, 3)
+    on_cpu = features.device.type == "cpu"  # elsewhere nothing is gained by small runs
+    size = max(1, ELEMENTS_PER_RUN // instances.shape[2]) if on_cpu else instances.shape[1]
+    return [instance.split(size) for instance in instances]
+
+
+def _moments(runs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute mean and variance of each channel, (C,), by merging the runs' own (Chan's formula)."""
+    counts = torch.tensor([len(run) for run in runs], device=runs[0].device, dtype=torch.float64).unsqueeze(1)
+    means = torch.stack([run.mean(0) for run in runs])
+    squares = torch.stack([(run - mean).square_().sum(0) for run, mean in zip(runs, means)]).double()
+    means = means.double()
+    mean = (counts * means).sum(0) / counts.sum()
+    variance = (squares + counts * (means - mean).square()).sum(0) / counts.sum()
+    return mean.to(runs[0].dtype), variance.to(runs[0].dtype)
 
 
 class _InstanceNormLeakyReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Features, slope: float, eps: float) -> Features:  # type: ignore[no-untyped-def]
-        normalised = features - features.mean(SPATIAL, keepdim=True)
-        inverse_sd = torch.rsqrt(normalised.square().mean(SPATIAL, keepdim=True) + eps)
-        out = F.leaky_relu_(normalised.mul_(inverse_sd), slope)
-        ctx.save_for_backward(out, inverse_sd)
+        features = features.contiguous(memory_format=torch.channels_last_3d)
+        out = torch.empty_like(features)
+        scales = []
+        for runs, results in zip(_runs(features), _runs(out)):
+            mean, variance = _moments(runs)
+            scales.append(torch.rsqrt(variance + eps))
+            for run, result in zip(runs, results):
+                torch.sub(run, mean, out=result)
+                F.leaky_relu_(result.mul_(scales[-1]), slope)
+        ctx.save_for_backward(out, torch.stack(scales))
         ctx.slope = slope
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Features) -> tuple[Features, None, None]:  # type: ignore[no-untyped-def]
-        out, inverse_sd = ctx.saved_tensors
-        normalised = F.leaky_relu(out, 1 / ctx.slope)
-        g = torch.ops.aten.leaky_relu_backward(grad, out, ctx.slope, True)
-        along = (g * normalised).mean(SPATIAL, keepdim=True)
-        g = g - g.mean(SPATIAL, keepdim=True)
-        return g.sub_(normalised.mul_(along)).mul_(inverse_sd), None, None
+        out, scales = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last_3d)
+        result = torch.empty_like(out)
+        for runs, grads, results, scale in zip(_runs(out), _runs(grad), _runs(result), scales):
+            n = sum(len(run) for run in runs)
+            total, along = torch.zeros_like(scale), torch.zeros_like(scale)
+            for run, g, to in zip(runs, grads, results):
+                torch.ops.aten.leaky_relu_backward.grad_input(g, run, ctx.slope, True, grad_input=to)
+                total += to.sum(0)
+                along += (to * F.leaky_relu(run, 1 / ctx.slope)).sum(0)
+            for run, to in zip(runs, results):
+                normalised = F.leaky_relu(run, 1 / ctx.slope)
+                to.sub_(total / n).sub_(normalised.mul_(along / n)).mul_(scale)
+        return result, None, None
 
 
 def instance_norm_leaky_relu(features: Features, slope: float = 0.1, eps: float = 1e-5) -> Features:
     """Normalise each channel of each instance over space, then apply a leaky ReLU.
 
     Args:
-        features: (B, C, H, W, L), contiguous or channels-last.
+        features: (B, C, H, W, L).
         slope: of the negative side, positive.
         eps: added to the variance.
 
     Returns:
-        Same shape and layout. Equals ``F.leaky_relu(F.instance_norm(features), slope)``, which stands in while a graph
-        is being scripted, traced or exported.
+        Same shape, channels-last. Equals ``F.leaky_relu(F.instance_norm(features), slope)``, which stands in while a
+        graph is being scripted, traced or exported.
     """
     if not torch.jit.is_scripting():
         if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
