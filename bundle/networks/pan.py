@@ -64,6 +64,9 @@ class PAN(nn.Module):
             ``pred`` (B, 4, H, W, L): channel 0 the warped moving image, 1–3 the DDF. In training a dict instead:
             ``pred``, and ``gram``: for each level with several heads the (2, B, S, S) Gram matrices of query and key.
         """
+        if not torch.jit.is_scripting():  # a subclass, such as MONAI's MetaTensor, would slow every operation down
+            moving = moving.as_subclass(torch.Tensor)
+            fixed = fixed.as_subclass(torch.Tensor) if fixed is not None else None
         pair = moving
         if fixed is not None:
             if moving.shape != fixed.shape:
