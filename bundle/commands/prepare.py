@@ -1,0 +1,165 @@
+"""Bring raw images onto one grid, ready for training."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.transforms import LoadImage
+from tqdm import tqdm
+
+from bundle.affine import align
+from bundle.data import SPLITS, open_dataset
+from bundle.spatial import Grid, SpatialTransform, ras_from_lps
+from bundle.transforms import read_volume
+
+__all__ = ["prepare"]
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+
+Item = dict[str, Any]
+
+
+def prepare(
+    source: str,
+    output_dir: str,
+    spacing_mm: float | None = None,
+    size: Sequence[int] | None = None,
+    affine: str = "affine",
+    reference: str | None = None,
+    mask: bool = False,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+) -> str:
+    """Bring a folder or a dataset.json of raw images onto one grid, aligned to one of them.
+
+    Every image is oriented to RAS, aligned to the reference image and resampled once onto the reference's grid (labels
+    by nearest neighbour). An interrupted run goes on where it stopped.
+
+    Args:
+        source: a folder with dataset.json (image and label of each subject, three splits), or any folder of images,
+            which is then split at random.
+        output_dir: folder to write: images/, labels/ and dataset.json.
+        spacing_mm: isotropic spacing of the grid; the reference's own by default.
+        size: sides of the grid in voxels (RAS order), centred on the reference's labels, or on its field of view
+            where it has none; the whole field of view by default.
+        affine: pre-alignment to the reference: none, center, rigid or affine.
+        reference: path of the reference image; the first training image by default.
+        mask: blank everything outside the labels (label > 0).
+        validation: share of the images for validation, for a folder without dataset.json.
+        test: share of the images for testing, likewise.
+        seed: of the random split.
+
+    Returns:
+        Path of the dataset.json written.
+    """
+    root = Path(output_dir)
+    splits = _splits(Path(source), validation, test, seed)
+    items = [item for split in splits.values() for item in split]
+    if mask and not all("label" in item for item in items):
+        raise ValueError(f"Masking needs a label map for every image, but {source} lists images without one.")
+    load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
+    first = _find_reference(items, reference)
+    target = _read(first, load)
+    grid = _target_grid(target, spacing_mm, size)
+    names = _unique_names(items)
+    listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
+    listing |= {"spacing_mm": [round(float(s), 4) for s in grid.spacing_mm]} | {split: [] for split in splits}
+    for split, item in tqdm([(s, i) for s in splits for i in splits[s]], desc="preparing", disable=None):
+        entry = {key: f"{key}s/{names[item['image']]}.nii.gz" for key in ("image", "label") if key in item}
+        if not all((root / path).exists() for path in entry.values()):
+            _prepare_one(item, target, grid, affine, mask, load, {k: root / p for k, p in entry.items()})
+        listing[split].append(entry)
+    path = root / "dataset.json"
+    path.write_text(json.dumps(listing, indent=4) + "\n")
+    print(f"{len(items)} images on a grid of {grid.shape} voxels: {path}")
+    return str(path)
+
+
+def _splits(source: Path, validation: float, test: float, seed: int) -> dict[str, list[Item]]:
+    """List the images of a data set by split; a folder without dataset.json is split at random."""
+    if (source / "dataset.json").is_file():
+        splits = {}
+        for split in SPLITS:
+            try:
+                splits[split] = open_dataset(str(source), split)
+            except ValueError:  # a data set may lack a split
+                splits[split] = []
+        if any("image" not in item for split in splits.values() for item in split):
+            raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
+        return splits
+    if not source.is_dir():
+        raise FileNotFoundError(f"There is no folder {source}.")
+    paths = sorted(p for p in source.rglob("*") if p.name.endswith(IMAGE_SUFFIXES))
+    if len(paths) < 2:
+        raise ValueError(f"{source} holds {len(paths)} images ({', '.join(IMAGE_SUFFIXES)}): registration takes two.")
+    order = np.random.default_rng(seed).permutation(len(paths))
+    n_validation, n_test = round(validation * len(paths)), round(test * len(paths))
+    cuts = np.split(order, [n_validation, n_validation + n_test])
+    items = [{"image": str(path)} for path in paths]
+    return dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
+
+
+def _find_reference(items: list[Item], reference: str | None) -> Item:
+    if reference is None:
+        return items[0]
+    for item in items:
+        if Path(item["image"]).resolve() == Path(reference).resolve():
+            return item
+    return {"image": reference}
+
+
+def _read(item: Item, load: LoadImage) -> dict[str, Any]:
+    """Read an image and its label with their grid."""
+    volumes = {k: read_volume(item[k], k, k == "label", load) for k in ("image", "label") if k in item}
+    image = volumes["image"]
+    grid = Grid.from_ras(image.shape[1:], image.affine)
+    if "label" in volumes and not Grid.from_ras(volumes["label"].shape[1:], volumes["label"].affine).is_close(grid):
+        raise ValueError(f"The label map {item['label']} is on another grid than its image {item['image']}.")
+    return {k: v.as_tensor() for k, v in volumes.items()} | {"grid": grid}
+
+
+def _target_grid(target: dict[str, Any], spacing_mm: float | None, size: Sequence[int] | None) -> Grid:
+    """Lay the common grid over the reference image."""
+    grid: Grid = target["grid"].canonical(spacing_mm)
+    if size is None:
+        return grid
+    if len(size) != 3 or min(size) < 1:
+        raise ValueError(f"The size takes three sides in voxels, got {size}.")
+    centre = grid.centre_mm
+    if "label" in target:
+        inside = torch.nonzero(target["label"][0])
+        centre = target["grid"].to_points((inside.min(0).values + inside.max(0).values).numpy() / 2)
+    return grid.centred(size, float(spacing_mm or grid.spacing_mm.mean()), centre)
+
+
+def _unique_names(items: list[Item]) -> dict[str, str]:
+    """Name each image by its file, or by its whole path where two files share a name."""
+    stems = {item["image"]: Path(item["image"]).name.split(".")[0] for item in items}
+    taken = list(stems.values())
+    return {p: s if taken.count(s) == 1 else "_".join(Path(p).parts[1:-1] + (s,)) for p, s in stems.items()}
+
+
+def _prepare_one(
+    item: Item, target: dict[str, Any], grid: Grid, affine: str, mask: bool, load: LoadImage, paths: dict[str, Path]
+) -> None:
+    """Align one image to the reference, resample it and its label, write both."""
+    moving = _read(item, load)
+    matrix = align(moving["image"][0].numpy(), moving["grid"], target["image"][0].numpy(), target["grid"], affine)
+    transform = SpatialTransform(matrix, torch.zeros(3, *grid.shape), grid, grid, moving["grid"])
+    result = {"image": transform.resample(moving["image"])[0]}
+    if "label" in moving:
+        result["label"] = transform.resample(moving["label"], mode="nearest")[0]
+    if mask:
+        result["image"] *= result["label"] > 0
+    types = {"image": np.float32, "label": np.int16}
+    for key, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".partial_{path.name}")
+        nibabel.save(nibabel.Nifti1Image(result[key].numpy().astype(types[key]), ras_from_lps(grid.affine)), partial)
+        os.replace(partial, path)

@@ -1,0 +1,245 @@
+"""Physical space: grids of voxels in millimetres, and the one transform that a registration returns.
+
+Everything here is LPS (the patient's left, posterior and superior are positive), as ITK and DICOM have it; NIfTI and
+MONAI are RAS, and ``lps_from_ras`` is the only place where one becomes the other.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from bundle.shapes import DDF
+
+__all__ = ["Grid", "SpatialTransform", "lps_from_ras", "ras_from_lps"]
+
+Matrix = npt.NDArray[np.float64]
+
+POINTS_PER_SLAB = 2**20
+MODES = {"linear": "bilinear", "nearest": "nearest"}
+
+
+def lps_from_ras(affine: npt.ArrayLike) -> Matrix:
+    """Turn the first two axes of the physical space around: RAS ↔ LPS, its own inverse."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
+
+
+ras_from_lps = lps_from_ras
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of an image are: index (i, j, k) lies at ``affine @ (i, j, k, 1)``, mm, LPS.
+
+    Args:
+        shape: voxels along each array axis.
+        affine: 4×4, invertible.
+
+    Raises:
+        ValueError: the affine is no invertible 4×4 matrix.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Matrix
+
+    def __post_init__(self) -> None:
+        affine = np.asarray(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise ValueError(f"A grid needs an invertible 4×4 affine, got {affine.tolist()}: repair the image's header.")
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+
+    @classmethod
+    def from_ras(cls, shape: Sequence[int], affine: npt.ArrayLike) -> "Grid":
+        """Build from a RAS affine, as NIfTI and MONAI's ``MetaTensor`` carry it."""
+        return cls(tuple(shape), lps_from_ras(affine))  # type: ignore[arg-type]
+
+    @property
+    def spacing_mm(self) -> Matrix:
+        """Distance between neighbours along each array axis, (3,)."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def direction(self) -> Matrix:
+        """Unit vectors of the array axes, in columns, 3×3."""
+        return self.affine[:3, :3] / self.spacing_mm
+
+    @property
+    def origin_mm(self) -> Matrix:
+        """Position of voxel (0, 0, 0), (3,)."""
+        return self.affine[:3, 3]
+
+    @property
+    def centre_mm(self) -> Matrix:
+        """Position of the middle of the grid, (3,)."""
+        return self.to_points((np.array(self.shape) - 1) / 2)
+
+    @cached_property
+    def inverse(self) -> Matrix:
+        """Physical space to index, 4×4."""
+        return np.linalg.inv(self.affine)
+
+    def to_points(self, index: npt.ArrayLike) -> Matrix:
+        """Map indices (…, 3) to points (…, 3), mm."""
+        return np.asarray(index) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def is_close(self, other: "Grid") -> bool:
+        """Tell whether two grids are one: same shape, corners within a hundredth of a voxel."""
+        corners = np.stack(np.meshgrid(*[[0, n - 1] for n in self.shape], indexing="ij"), -1)
+        tolerance = 0.01 * self.spacing_mm.min()
+        apart = np.abs(self.to_points(corners) - other.to_points(corners))
+        return self.shape == other.shape and bool(apart.max() <= tolerance)
+
+    def canonical(self, spacing_mm: float | None = None) -> "Grid":
+        """Order the axes as left to right, posterior to anterior, inferior to superior, as nearly as they lie.
+
+        Args:
+            spacing_mm: also resample to this isotropic spacing over the same field of view, unless each axis has it
+                within 5 % already; None keeps the spacing.
+
+        Returns:
+            A grid over the same volume; without resampling its voxels are this grid's, in another order.
+        """
+        permutation = self._canonical_axes()
+        affine, shape = self.affine.copy(), np.array(self.shape)
+        affine[:, :3], shape = affine[:, permutation], shape[permutation]
+        for axis, sign in enumerate((-1, -1, 1)):  # LPS: towards the right and anterior is downwards
+            if affine[axis, axis] * sign < 0:
+                affine[:3, 3] += affine[:3, axis] * (shape[axis] - 1)
+                affine[:3, axis] *= -1
+        grid = Grid(tuple(shape), affine)
+        if spacing_mm is None or np.allclose(grid.spacing_mm, spacing_mm, rtol=0.05):
+            return grid
+        size = np.maximum(np.ceil(grid.spacing_mm * shape / spacing_mm - 1e-3), 1).astype(int)
+        return grid.centred(size, spacing_mm)
+
+    def _canonical_axes(self) -> list[int]:
+        """For each physical axis the array axis that follows it most, each array axis once."""
+        strength = np.abs(self.direction)
+        order = [0, 0, 0]
+        for _ in range(3):
+            physical, array = np.unravel_index(strength.argmax(), (3, 3))
+            order[physical] = int(array)
+            strength[physical, :] = -1
+            strength[:, array] = -1
+        return order
+
+    def centred(self, size: Sequence[int], spacing_mm: float, centre_mm: npt.ArrayLike | None = None) -> "Grid":
+        """Build a grid along this one's axes with another size and an isotropic spacing, about one centre."""
+        affine = np.eye(4)
+        affine[:3, :3] = self.direction * spacing_mm
+        centre = self.centre_mm if centre_mm is None else np.asarray(centre_mm)
+        affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(size) - 1) / 2)
+        return Grid(tuple(int(n) for n in size), affine)  # type: ignore[arg-type]
+
+    def slabs(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield (slice along axis 0, points (h, W, L, 3) in mm, float64) of a few planes at a time."""
+        planes = max(1, POINTS_PER_SLAB // (self.shape[1] * self.shape[2]))
+        matrix = torch.from_numpy(self.affine)
+        j, k = (torch.arange(n, dtype=torch.float64) for n in self.shape[1:])
+        for first in range(0, self.shape[0], planes):
+            rows = slice(first, min(first + planes, self.shape[0]))
+            i = torch.arange(rows.start, rows.stop, dtype=torch.float64)
+            index = torch.stack(torch.meshgrid(i, j, k, indexing="ij"), -1)
+            yield rows, index @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def sample(image: torch.Tensor, grid: Grid, points: torch.Tensor, mode: str = "linear") -> torch.Tensor:
+    """Read an image at physical points, zero outside.
+
+    Args:
+        image: (C, H, W, L) on ``grid``.
+        grid: where its voxels are.
+        points: (…, 3), mm, float64.
+        mode: ``"linear"`` or ``"nearest"``.
+
+    Returns:
+        (C, …), float64.
+    """
+    if mode not in MODES:
+        raise ValueError(f"The interpolation is 'linear' or 'nearest', not '{mode}'.")
+    inverse = torch.from_numpy(grid.inverse)
+    index = points.reshape(-1, 3) @ inverse[:3, :3].T + inverse[:3, 3]
+    sides = torch.tensor([max(n - 1, 1) for n in grid.shape], dtype=torch.float64)
+    normalised = (2 * index / sides - 1).flip(-1).to(image.device)
+    values = F.grid_sample(
+        image[None].double(), normalised.view(1, 1, 1, -1, 3), MODES[mode], "zeros", align_corners=True
+    )
+    return values.reshape(image.shape[0], *points.shape[:-1])
+
+
+@dataclass(frozen=True, eq=False)
+class SpatialTransform:
+    """What a registration found: where each point of the fixed image lies in the moving one.
+
+    T(p) = A (p + u(p)), points in mm, LPS, from fixed to moving ("pull"): the network saw the moving image aligned by
+    A already, so its displacement u comes first. Outside the field's grid u is zero, as in ITK.
+
+    Args:
+        alignment: A, 4×4.
+        ddf: u, (3, H, W, L), voxels of ``field_grid``.
+        field_grid: where the network worked, in fixed space.
+        fixed_grid: of the fixed image as the user gave it.
+        moving_grid: of the moving image as the user gave it.
+    """
+
+    alignment: Matrix
+    ddf: DDF
+    field_grid: Grid
+    fixed_grid: Grid
+    moving_grid: Grid
+
+    @cached_property
+    def field_mm(self) -> torch.Tensor:
+        """The displacement u in mm, LPS: (3, H, W, L) on ``field_grid``, float64."""
+        matrix = torch.from_numpy(self.field_grid.affine[:3, :3]).to(self.ddf.device)
+        return torch.einsum("ij,jhwl->ihwl", matrix, self.ddf.double())
+
+    def displacement_at(self, points_mm: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
+        """Compute T(p) − p.
+
+        Args:
+            points_mm: (…, 3), mm, LPS, in fixed space.
+
+        Returns:
+            (…, 3), mm, float64.
+        """
+        points = torch.as_tensor(points_mm, dtype=torch.float64)
+        moved = points + sample(self.field_mm, self.field_grid, points).movedim(0, -1).to(points.device)
+        alignment = torch.from_numpy(self.alignment)
+        return moved @ alignment[:3, :3].T + alignment[:3, 3] - points
+
+    def displacement_field(self, grid: Grid | None = None) -> torch.Tensor:
+        """Sample T(p) − p on a grid: (3, H, W, L), mm, LPS, float32. The default is the fixed image's own grid."""
+        grid = grid or self.fixed_grid
+        field = torch.empty(3, *grid.shape)
+        for rows, points in grid.slabs():
+            field[:, rows] = self.displacement_at(points).movedim(-1, 0).float()
+        return field
+
+    def resample(
+        self, image: torch.Tensor, grid: Grid | None = None, mode: str = "linear", image_grid: Grid | None = None
+    ) -> torch.Tensor:
+        """Pull an image of the moving side onto a grid of the fixed side.
+
+        Args:
+            image: (C, H, W, L), the moving image or a label map of it.
+            grid: of the result, the fixed image's own by default.
+            mode: ``"linear"``, or ``"nearest"`` for labels.
+            image_grid: where the image's voxels are, the moving image's grid by default.
+
+        Returns:
+            (C, *grid.shape), in the image's dtype (float32 for linear interpolation of whole numbers); zero where
+            nothing of the image is.
+        """
+        grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
+        dtype = image.dtype if mode == "nearest" or image.is_floating_point() else torch.float32
+        result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
+        for rows, points in grid.slabs():
+            values = sample(image, image_grid, points + self.displacement_at(points), mode)
+            result[:, rows] = values.to(dtype)
+        return result
