@@ -83,7 +83,7 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -
         seed: of the draw.
 
     Returns:
-        Items with ``moving``, ``fixed`` and the labels there are.
+        Items with ``moving``, ``fixed``, the labels there are, and ``name``: ``<moving>_to_<fixed>``, each its own.
 
     Raises:
         ValueError: there are no two images to pair.
@@ -98,7 +98,16 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -
                 pairs.append(pair)
     if not pairs:
         raise ValueError(f"A pair takes two images, the list has {len(images)}.")
-    return pairs if count is None or count >= len(pairs) else random.Random(seed).sample(pairs, count)
+    if count is not None and count < len(pairs):
+        pairs = random.Random(seed).sample(pairs, count)
+    names = [f"{_stem(pair['moving'])}_to_{_stem(pair['fixed'])}" for pair in pairs]
+    if len(set(names)) < len(names):  # files of one name in different folders: number the pairs
+        names = [f"{i:04d}_{name}" for i, name in enumerate(names)]
+    return [{k: v for k, v in p.items() if k != "dataset"} | {"name": name} for p, name in zip(pairs, names)]
+
+
+def _stem(path: str) -> str:
+    return Path(path).name.split(".")[0]
 
 
 def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:

@@ -5,17 +5,18 @@ MONAI are RAS, and ``lps_from_ras`` is the only place where one becomes the othe
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 
 from bundle.shapes import DDF
 
-__all__ = ["Grid", "SpatialTransform", "lps_from_ras", "ras_from_lps"]
+__all__ = ["Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lps"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -49,7 +50,9 @@ class Grid:
     def __post_init__(self) -> None:
         affine = np.asarray(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise ValueError(f"A grid needs an invertible 4×4 affine, got {affine.tolist()}: repair the image's header.")
+            raise ValueError(
+                f"A grid needs an invertible 4×4 affine, got {affine.tolist()}: repair the image's header."
+            )
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
 
@@ -148,6 +151,24 @@ class Grid:
             yield rows, index @ matrix[:3, :3].T + matrix[:3, 3]
 
 
+def antialias(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
+    """Smooth an image before it is sampled on a coarser grid, along the axes whose spacing grows by over 10 %.
+
+    Takes the width (FWHM) of the blur from √(S² − s²), what a voxel of S mm has that one of s mm has not.
+
+    Args:
+        image: (C, H, W, L) on ``grid``.
+        grid: where its voxels are.
+        target: the grid to be sampled; its mean spacing counts.
+    """
+    ratio = target.spacing_mm.mean() / grid.spacing_mm
+    if (ratio <= 1.1).all():
+        return image
+    sigma = np.where(ratio > 1.1, np.sqrt(np.maximum(ratio**2 - 1, 0)) / 2.355, 0)
+    smooth = [gaussian_filter(channel.float().cpu().numpy(), sigma, mode="nearest") for channel in image]
+    return torch.from_numpy(np.stack(smooth)).to(image.device)
+
+
 def sample(image: torch.Tensor, grid: Grid, points: torch.Tensor, mode: str = "linear") -> torch.Tensor:
     """Read an image at physical points, zero outside.
 
@@ -181,21 +202,32 @@ class SpatialTransform:
 
     Args:
         alignment: A, 4×4.
-        ddf: u, (3, H, W, L), voxels of ``field_grid``.
+        ddf: u, (3, H, W, L), voxels of ``field_grid``; None for a linear transform.
         field_grid: where the network worked, in fixed space.
         fixed_grid: of the fixed image as the user gave it.
         moving_grid: of the moving image as the user gave it.
     """
 
     alignment: Matrix
-    ddf: DDF
+    ddf: DDF | None
     field_grid: Grid
     fixed_grid: Grid
     moving_grid: Grid
 
+    def without_field(self, aligned: bool = True) -> "SpatialTransform":
+        """The alignment alone; or, with ``aligned=False``, the identity: what the headers say."""
+        matrix = self.alignment if aligned else np.eye(4)
+        return replace(self, alignment=matrix, ddf=None)
+
+    def without_alignment(self) -> "SpatialTransform":
+        """The field alone, from fixed space to fixed space."""
+        return replace(self, alignment=np.eye(4))
+
     @cached_property
-    def field_mm(self) -> torch.Tensor:
-        """The displacement u in mm, LPS: (3, H, W, L) on ``field_grid``, float64."""
+    def field_mm(self) -> torch.Tensor | None:
+        """The displacement u in mm, LPS: (3, H, W, L) on ``field_grid``, float64; None for a linear transform."""
+        if self.ddf is None:
+            return None
         matrix = torch.from_numpy(self.field_grid.affine[:3, :3]).to(self.ddf.device)
         return torch.einsum("ij,jhwl->ihwl", matrix, self.ddf.double())
 
@@ -209,7 +241,9 @@ class SpatialTransform:
             (…, 3), mm, float64.
         """
         points = torch.as_tensor(points_mm, dtype=torch.float64)
-        moved = points + sample(self.field_mm, self.field_grid, points).movedim(0, -1).to(points.device)
+        moved = points
+        if self.field_mm is not None:
+            moved = points + sample(self.field_mm, self.field_grid, points).movedim(0, -1).to(points.device)
         alignment = torch.from_numpy(self.alignment)
         return moved @ alignment[:3, :3].T + alignment[:3, 3] - points
 

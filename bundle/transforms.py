@@ -1,5 +1,6 @@
-"""Dictionary transforms that the configs name: reading with plain-spoken errors, masking, applying a field."""
+"""Dictionary transforms that the configs name: reading with plain-spoken errors, matching two images, masking."""
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,14 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform, RandomizableTransform
+from monai.transforms import LoadImage, MapTransform, RandomizableTransform, ScaleIntensityRangePercentiles, Transform
 
+from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
+from bundle.io.itk import read_linear
+from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 
-__all__ = ["RandMaskd", "ReadVolumed", "WarpByPredictiond"]
+__all__ = ["MatchPaird", "RandMaskd", "ReadVolumed", "WarpByPredictiond", "grid_of"]
 
 Item = dict[Hashable, Any]
 
@@ -38,10 +42,11 @@ class ReadVolumed(MapTransform):
         self.load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        """Read every key that is there."""
-        item = dict(data)
+        """Read every key that is there, and note the ``seconds`` it took."""
+        item, start = dict(data), time.perf_counter()
         for key in self.key_iterator(item):
             item[key] = read_volume(item[key], str(key), key in self.labels, self.load)
+        item["seconds"] = {**item.get("seconds", {}), "read": time.perf_counter() - start}
         return item
 
 
@@ -78,6 +83,93 @@ def read_file(path: Path, name: str, load: LoadImage) -> MetaTensor:
         raise ValueError(
             f"The {name.replace('_', ' ')} ({path}) cannot be read as a NIfTI, NRRD or MHA image."
         ) from error
+
+
+def grid_of(volume: MetaTensor) -> Grid:
+    """Read where the voxels of a (C, H, W, L) tensor with a RAS affine are."""
+    return Grid.from_ras(volume.shape[-3:], volume.affine.cpu().numpy())
+
+
+class MatchPaird(Transform):
+    """Bring any two images onto the grid that the network works on.
+
+    Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid, optionally at the
+    spacing that the weights were trained at, and scales the intensities between percentiles 0.5 and 99.5 to [0, 1].
+
+    Reads ``moving`` and ``fixed``, (1, H, W, L) with RAS affines; optionally ``moving_mask`` and ``fixed_mask`` (blank
+    the rest of their image) and ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
+    Adds ``image`` (2, H, W, L: moving, fixed) with the RAS affine of its grid, ``label`` (the fixed channel),
+    ``alignment`` (4×4, mm, LPS, fixed to moving) and ``seconds``.
+
+    Args:
+        affine: pre-alignment: none (headers alone), center, rigid or affine.
+        spacing_mm: isotropic spacing of the network's grid; None keeps the fixed image's.
+
+    Raises:
+        ValueError: labels or masks on another grid than their image, or images that share no physical space.
+    """
+
+    def __init__(self, affine: str = "affine", spacing_mm: float | None = None) -> None:
+        if affine not in ALIGNMENTS:
+            raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+        self.affine, self.spacing_mm = affine, spacing_mm
+        self.normalise = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Match the pair."""
+        item, start = dict(data), time.perf_counter()
+        images = {role: self._masked(item, role) for role in ("moving", "fixed")}
+        grids = {role: grid_of(item[role]) for role in images}
+        matrix = self._align(item, images, grids)
+        grid = grids["fixed"].canonical(self.spacing_mm)
+        channels = []
+        for role, alignment in (("moving", matrix), ("fixed", None)):
+            channels.append(self._on_grid(images[role], grids[role], grid, alignment))
+        if channels[0].max() == channels[0].min():
+            raise ValueError(
+                "The images share no physical space: check their headers, or let --affine center, rigid or affine "
+                "bring them together."
+            )
+        image = torch.cat([self.normalise(channel) for channel in channels])
+        item["image"] = MetaTensor(image, affine=torch.from_numpy(ras_from_lps(grid.affine)))
+        item["label"] = image[1:]
+        item["alignment"] = torch.from_numpy(matrix)
+        item["seconds"] = {**item.get("seconds", {}), "align": time.perf_counter() - start}
+        return item
+
+    def _masked(self, item: Item, role: str) -> torch.Tensor:
+        """Blank the image outside its mask, having checked that all that belongs to it lies on its grid."""
+        image = item[role]
+        for extra in (f"{role}_label", f"{role}_mask"):
+            if extra in item and not grid_of(item[extra]).is_close(grid_of(image)):
+                raise ValueError(
+                    f"The {extra.replace('_', ' ')} has {tuple(item[extra].shape[1:])} voxels and its own position in "
+                    f"space, the {role} image {tuple(image.shape[1:])}: resample one to the other's grid first."
+                )
+        plain: torch.Tensor = image.as_tensor().float()
+        return plain * (item[f"{role}_mask"].as_tensor() > 0) if f"{role}_mask" in item else plain
+
+    def _align(self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid]) -> Matrix:
+        if item.get("initial_transform"):
+            return read_linear(item["initial_transform"])
+        arrays = {role: image[0].numpy() for role, image in images.items()}
+        masks = {r: item[f"{r}_mask"].as_tensor()[0].numpy() if f"{r}_mask" in item else None for r in arrays}
+        return align(
+            arrays["moving"],
+            grids["moving"],
+            arrays["fixed"],
+            grids["fixed"],
+            self.affine,
+            masks["moving"],
+            masks["fixed"],
+        )
+
+    @staticmethod
+    def _on_grid(image: torch.Tensor, grid: Grid, target: Grid, alignment: Matrix | None) -> torch.Tensor:
+        """Sample an image, (1, H, W, L), on the network's grid, through the alignment if there is one."""
+        matrix = torch.eye(4, dtype=torch.float64).numpy() if alignment is None else alignment
+        transform = SpatialTransform(matrix, None, target, target, grid)
+        return transform.resample(antialias(image, grid, target))
 
 
 class RandMaskd(RandomizableTransform, MapTransform):

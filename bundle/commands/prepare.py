@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bundle.affine import align
 from bundle.data import SPLITS, open_dataset
-from bundle.spatial import Grid, SpatialTransform, ras_from_lps
+from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import read_volume
 
 __all__ = ["prepare"]
@@ -151,8 +151,8 @@ def _prepare_one(
     """Align one image to the reference, resample it and its label, write both."""
     moving = _read(item, load)
     matrix = align(moving["image"][0].numpy(), moving["grid"], target["image"][0].numpy(), target["grid"], affine)
-    transform = SpatialTransform(matrix, torch.zeros(3, *grid.shape), grid, grid, moving["grid"])
-    result = {"image": transform.resample(moving["image"])[0]}
+    transform = SpatialTransform(matrix, None, grid, grid, moving["grid"])
+    result = {"image": transform.resample(antialias(moving["image"], moving["grid"], grid))[0]}
     if "label" in moving:
         result["label"] = transform.resample(moving["label"], mode="nearest")[0]
     if mask:

@@ -76,11 +76,13 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
         transform: to write.
         path: ends in ``.h5``.
     """
-    field = transform.field_mm.movedim(0, -1).cpu().numpy()
-    image = image_to_itk(field, transform.field_grid, is_vector=True)
     composite = sitk.CompositeTransform(3)
     composite.AddTransform(linear_to_itk(transform.alignment))
-    composite.AddTransform(sitk.DisplacementFieldTransform(image))
+    if transform.field_mm is not None:
+        field = transform.field_mm.movedim(0, -1).cpu().numpy()
+        composite.AddTransform(
+            sitk.DisplacementFieldTransform(image_to_itk(field, transform.field_grid, is_vector=True))
+        )
     sitk.WriteTransform(composite, os.fspath(path))
 
 
@@ -118,10 +120,12 @@ def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: 
     while parts and parts[0].IsLinear():
         alignment = alignment @ linear_from_itk(parts.pop(0))
     if not parts:
-        return SpatialTransform(alignment, torch.zeros(3, *fixed_grid.shape), fixed_grid, fixed_grid, moving_grid)
+        return SpatialTransform(alignment, None, fixed_grid, fixed_grid, moving_grid)
     if len(parts) > 1 or parts[0].GetName() != "DisplacementFieldTransform":
         names = ", ".join(part.GetName() for part in parts)
-        raise ValueError(f"The transform ({path}) is no alignment followed by one displacement field: it holds {names}.")
+        raise ValueError(
+            f"The transform ({path}) is no alignment followed by one displacement field: it holds {names}."
+        )
     field = sitk.DisplacementFieldTransform(parts[0]).GetDisplacementField()
     grid = grid_from_itk(field)
     mm = torch.from_numpy(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).copy())

@@ -1,0 +1,36 @@
+"""Apply a transform that was found before to another image or a label map."""
+
+from pathlib import Path
+
+from monai.transforms import LoadImage
+
+from bundle.io.images import write_image
+from bundle.io.itk import read_transform
+from bundle.transforms import grid_of, read_volume
+
+__all__ = ["apply"]
+
+
+def apply(transform: str, moving: str, fixed: str, output: str, interpolation: str = "linear") -> str:
+    """Resample an image of the moving side onto the fixed image's grid.
+
+    Args:
+        transform: transform.h5 of a registration, or another linear or displacement field transform of ITK.
+        moving: image or label map to resample; it may have any grid in the moving image's space.
+        fixed: image whose grid the result takes.
+        output: file to write (.nii.gz, .nii, .nrrd, .mha).
+        interpolation: linear, or nearest for labels.
+
+    Returns:
+        Path of the file written.
+    """
+    load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
+    is_label = interpolation == "nearest"
+    image = read_volume(str(moving), "moving image", is_label, load)
+    target = read_volume(str(fixed), "fixed image", False, load)
+    found = read_transform(transform, grid_of(target), grid_of(image))
+    result = found.resample(image.as_tensor(), mode=interpolation)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    write_image(result.int() if is_label else result.float(), found.fixed_grid, output)
+    print(f"written: {output}")
+    return str(output)

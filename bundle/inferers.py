@@ -1,0 +1,114 @@
+"""From the network's prediction to the one transform that everything else asks, and how good it is."""
+
+import json
+import time
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+
+from bundle.losses import local_ncc
+from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
+from bundle.report import overview
+from bundle.spatial import SpatialTransform
+from bundle.transforms import grid_of
+
+__all__ = ["SpatialTransformd", "trained_spacing"]
+
+Item = dict[Hashable, Any]
+
+
+def trained_spacing(weights: str) -> float | None:
+    """Look up the voxel spacing that weights were trained at.
+
+    Args:
+        weights: path of the weights; ``NAME.json`` beside ``NAME.pt`` describes them.
+
+    Returns:
+        Millimetres, or None where nothing describes the weights: the fixed image's own spacing is used then.
+    """
+    description = Path(weights).with_suffix(".json")
+    if not description.is_file():
+        return None
+    return float(json.loads(description.read_text())["spacing_mm"])
+
+
+class SpatialTransformd(Transform):
+    """Build the ``SpatialTransform`` from the prediction and ask it for all that users want.
+
+    Reads what ``MatchPaird`` left and the network's ``pred``. Adds ``transform``; ``warped``, the moving image on the
+    fixed image's own grid; ``warped_label`` where there is a moving label; ``quality``, the numbers of
+    ``registration.json``; and ``overview``, the picture (H, W, 3) of bytes.
+
+    Args:
+        surfaces: also measure surface distances of the labels (seconds for many labels).
+        pictures: whether to draw the overview.
+    """
+
+    def __init__(self, surfaces: bool = False, pictures: bool = True) -> None:
+        self.surfaces, self.pictures = surfaces, pictures
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Build, resample, measure, draw."""
+        item, start = dict(data), time.perf_counter()
+        moving = item["moving"].as_tensor().cpu()
+        transform = item["transform"] = SpatialTransform(
+            item["alignment"].cpu().numpy(),
+            item["pred"][1:].detach().as_subclass(torch.Tensor).cpu(),
+            grid_of(item["image"]),
+            grid_of(item["fixed"]),
+            grid_of(item["moving"]),
+        )
+        item["warped"] = transform.resample(moving)
+        if "moving_label" in item:
+            item["warped_label"] = transform.resample(item["moving_label"].as_tensor().cpu(), mode="nearest")
+        item["quality"] = self._quality(item, transform)
+        resampled = time.perf_counter()
+        if self.pictures:
+            item["overview"] = overview(item["fixed"].as_tensor().cpu(), moving, item["warped"], transform)
+        item["seconds"] = {k: float(v) for k, v in item.get("seconds", {}).items()}
+        item["seconds"] |= {"resample": resampled - start, "report": time.perf_counter() - resampled}
+        return item
+
+    def _quality(self, item: Item, transform: SpatialTransform) -> dict[str, float]:
+        """Measure similarity and overlap before, after the alignment and after all; and how regular the field is."""
+        image, pred = (item[k].as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
+        headers = transform.without_field(aligned=False)
+        moving = item["moving"].as_tensor().cpu().float()
+        before = headers.resample(moving, transform.field_grid)
+        fixed = image[None, 1:]
+        quality = {
+            "similarity_before": similarity(before[None], fixed),
+            "similarity_aligned": similarity(image[None, :1], fixed),
+            "similarity_after": similarity(pred[None, :1], fixed),
+        }
+        if "moving_label" in item and "fixed_label" in item:
+            label, fixed_label = (item[k].as_tensor().cpu() for k in ("moving_label", "fixed_label"))
+            for stage, t in (("before", headers), ("aligned", transform.without_field()), ("after", transform)):
+                warped = item["warped_label"] if t is transform else t.resample(label, mode="nearest")
+                quality[f"dice_{stage}"] = mean_dice(warped, fixed_label)
+            if self.surfaces:
+                quality |= self._surface_quality(item["warped_label"], fixed_label, transform)
+        ddf = pred[None, 1:]
+        return quality | {"folding_percent": folding_percent(ddf), "log_jacobian_sd": log_jacobian_sd(ddf)}
+
+    @staticmethod
+    def _surface_quality(warped: torch.Tensor, fixed: torch.Tensor, transform: SpatialTransform) -> dict[str, float]:
+        spacing = [float(s) for s in transform.fixed_grid.spacing_mm]
+        distances = surface_distances(warped, fixed, spacing)
+        table = torch.tensor([tuple(d) for d in distances.values()], dtype=torch.float64)
+        assd, hd95 = table.nanmean(0).tolist() if len(table) else (float("nan"), float("nan"))
+        return {"assd_mm": assd, "hd95_mm": hd95}
+
+
+def similarity(warped: torch.Tensor, fixed: torch.Tensor) -> float:
+    """Measure how alike two images are: the mean of ``local_ncc``, from 0 to 1, whatever their intensity scales.
+
+    Args:
+        warped: (1, 1, H, W, L).
+        fixed: same shape, in [0, 1].
+    """
+    low, high = warped.min(), warped.max()
+    return float(local_ncc((warped - low) / (high - low).clamp(min=1e-12), fixed).mean())

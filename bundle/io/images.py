@@ -1,0 +1,54 @@
+"""Image files: scalar images and displacement fields."""
+
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from bundle.io.itk import image_to_itk
+from bundle.spatial import Grid, ras_from_lps
+
+__all__ = ["write_displacement", "write_image"]
+
+
+def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:
+    """Write a scalar volume; the ending of the path names the format.
+
+    NIfTI goes through nibabel, which keeps the grid's affine to the last bit; NRRD and MHA through ITK.
+
+    Args:
+        volume: (1, H, W, L).
+        grid: where its voxels are.
+        path: ends in ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd``.
+
+    Raises:
+        ValueError: an ending that no writer knows.
+    """
+    array = volume[0].cpu().numpy()
+    name = Path(path).name
+    if name.endswith((".nii", ".nii.gz")):
+        image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine))
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, path)
+    elif name.endswith((".nrrd", ".mha", ".mhd")):
+        sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
+    else:
+        raise ValueError(f"The output ({path}) must end in .nii.gz, .nii, .nrrd, .mha or .mhd.")
+
+
+def write_displacement(field_mm: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:
+    """Write a displacement field as ITK, ANTs and Slicer read it: 5-D NIfTI, intent 1007, components in LPS, mm.
+
+    Args:
+        field_mm: (3, H, W, L), mm, LPS, fixed to moving.
+        grid: where its voxels are.
+        path: ends in ``.nii.gz`` or ``.nii``.
+    """
+    vectors = field_mm.movedim(0, -1).cpu().numpy().astype(np.float32)
+    image = nibabel.Nifti1Image(vectors[:, :, :, None, :], ras_from_lps(grid.affine))
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
