@@ -12,7 +12,6 @@ import torch
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Randomizable
 
-
 from bundle.phantom import write_phantoms
 
 __all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset"]
@@ -201,7 +200,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         pair = {}
         for role, image in (("moving", self.images[moving]), ("fixed", self.images[fixed])):
             # as plain tensors: nothing that follows may write into the cached image's own metadata
-            pair |= {role if k == "image" else f"{role}_{k}": _plain(v) for k, v in image.items() if k != "dataset"}
+            keys = {"image": role, "label": f"{role}_label"}
+            pair |= {name: _plain(image[key]) for key, name in keys.items() if key in image}
         return self.pair_transform(pair) if self.pair_transform else pair
 
 

@@ -57,7 +57,7 @@ def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> Meta
     if volume.dim() != 4 or volume.shape[0] != 1 or min(volume.shape[1:]) < 2:
         sides = "×".join(str(n) for n in volume.shape[1:])
         raise ValueError(
-            f"{where} is no single 3-D volume ({volume.shape[0]} channel(s) of {sides} voxels): extract one volume first."
+            f"{where} is no single 3-D volume but {volume.shape[0]} channel(s) of {sides} voxels: extract one first."
         )
     if not torch.isfinite(volume).all():
         raise ValueError(f"{where} holds NaN or infinite values: replace them first.")

@@ -142,7 +142,7 @@ def _unique_names(items: list[Item]) -> dict[str, str]:
     """Name each image by its file, or by its whole path where two files share a name."""
     stems = {item["image"]: Path(item["image"]).name.split(".")[0] for item in items}
     taken = list(stems.values())
-    return {p: s if taken.count(s) == 1 else "_".join(Path(p).parts[1:-1] + (s,)) for p, s in stems.items()}
+    return {p: s if taken.count(s) == 1 else "_".join([*Path(p).parts[1:-1], s]) for p, s in stems.items()}
 
 
 def _prepare_one(

@@ -135,7 +135,8 @@ class PAN(nn.Module):
             keys: projections of the moving image.
 
         Returns:
-            The prediction (B, 4, H, W, L) on the moving image's grid, and the Gram matrices of every level with more than one head, from deep to shallow.
+            The prediction (B, 4, H, W, L) on the moving image's grid, and the Gram matrices of every level with more
+            than one head, from deep to shallow.
         """
         gram: list[torch.Tensor] = []
         ddf = torch.zeros(0)
