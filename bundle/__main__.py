@@ -7,7 +7,7 @@ from typing import Any
 
 import fire
 
-COMMANDS = ("register", "apply", "prepare", "phantom")
+COMMANDS = ("register", "apply", "prepare", "phantom", "demo", "benchmark")
 
 
 def load(name: str) -> Callable[..., Any]:

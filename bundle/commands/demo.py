@@ -1,0 +1,39 @@
+"""Show a registration: of a phantom pair, or of the user's files."""
+
+from pathlib import Path
+from typing import Any
+
+from bundle.commands.register import register
+from bundle.phantom import write_pair
+
+__all__ = ["demo"]
+
+
+def demo(
+    output_dir: str = "output/demo",
+    moving: str | None = None,
+    fixed: str | None = None,
+    affine: str = "affine",
+    device: str = "auto",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Register two synthetic heads on different, oblique grids, or two images given.
+
+    Args:
+        output_dir: folder to write.
+        moving: image to align; a synthetic head by default.
+        fixed: image to align to; a synthetic head by default.
+        affine: pre-alignment: none, center, rigid or affine.
+        device: auto, cpu or cuda.
+        seed: which synthetic heads.
+
+    Returns:
+        What registration.json holds.
+    """
+    if (moving is None) != (fixed is None):
+        raise ValueError("Give both --moving and --fixed, or neither.")
+    if moving is not None and fixed is not None:
+        return register(moving, fixed, output_dir, affine=affine, device=device)
+    paths = write_pair(Path(output_dir) / "images", seed=seed)
+    moving_image, moving_label, fixed_image, fixed_label = (str(path) for path in paths)
+    return register(moving_image, fixed_image, output_dir, moving_label, fixed_label, affine=affine, device=device)
