@@ -99,7 +99,7 @@ def _registration(masks: list[sitk.Image | None], seed: int, voxels: int) -> sit
 
 def _best_start(images: list[sitk.Image], masks: list[sitk.Image | None], seed: int) -> sitk.Euler3DTransform:
     """Choose between the centres of the grids and the centres of mass, by mutual information."""
-    starts = []
+    starts: list[tuple[float, int, sitk.Transform]] = []
     for how in (sitk.CenteredTransformInitializerFilter.GEOMETRY, sitk.CenteredTransformInitializerFilter.MOMENTS):
         start = sitk.CenteredTransformInitializer(images[0], images[1], sitk.Euler3DTransform(), how)
         method = _registration(masks, seed, images[0].GetNumberOfPixels())

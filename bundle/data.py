@@ -122,7 +122,8 @@ def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
     Raises:
         ValueError: the spacings of one data set differ by more than 1 %, so the images do not share a grid.
     """
-    sizes, spacings = [], {}
+    sizes: list[np.ndarray] = []
+    spacings: dict[str | None, np.ndarray] = {}
     for item in items:
         for path in (item[k] for k in ("image", "moving", "fixed") if k in item):
             image = nibabel.load(path)
@@ -197,7 +198,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             fixed = index % len(self.data)
             others = [i for i in self.groups[item.get("dataset")] if i != fixed]
             moving = others[self.R.randint(len(others))]
-        pair = {}
+        pair: Item = {}
         for role, image in (("moving", self.images[moving]), ("fixed", self.images[fixed])):
             # as plain tensors: nothing that follows may write into the cached image's own metadata
             keys = {"image": role, "label": f"{role}_label"}

@@ -144,8 +144,6 @@ class RegistrationLoss(nn.Module):
 
     def forward(self, pred: Prediction, fixed: Volume) -> torch.Tensor:
         """Return the scalar loss of ``pred`` (B, 4, H, W, L: warped, ddf) against ``fixed`` (B, 1, H, W, L)."""
-        gram: list[torch.Tensor] = []
-        if isinstance(pred, dict):
-            pred, gram = pred["pred"], pred["gram"]
-        loss = ncc_loss(pred[:, :1], fixed, self.window) + self.alpha * smoothness_loss(pred[:, 1:])
-        return loss + self.beta * orthogonality_loss(gram) if gram else loss
+        if not isinstance(pred, torch.Tensor):
+            return self(pred["pred"], fixed) + self.beta * orthogonality_loss(pred["gram"])
+        return ncc_loss(pred[:, :1], fixed, self.window) + self.alpha * smoothness_loss(pred[:, 1:])

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bundle.spatial import SpatialTransform
+from bundle.spatial import Grid, SpatialTransform
 
 __all__ = ["overview"]
 
 Picture = npt.NDArray[np.uint8]
+Volume = npt.NDArray[np.float64]
 PLANES = ("sagittal", "coronal", "axial")
 GRID_LINES = 24
 
@@ -34,36 +35,42 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
         (height, width, 3), RGB.
     """
     grid = transform.fixed_grid.canonical()
-    reorder = transform.without_field(aligned=False)
-    fixed_grid = transform.fixed_grid
-    images = {
-        "fixed": reorder.resample(fixed.float(), grid, image_grid=fixed_grid),
-        "moving, aligned": transform.without_field().resample(moving.float(), grid),
-        "warped": reorder.resample(warped.float(), grid, image_grid=fixed_grid),
-    }
-    scaled = {name: scale(image[0].numpy()) for name, image in images.items()}
-    before, after = (scaled[n] - scaled["fixed"] for n in ("moving, aligned", "warped"))
+    columns = _columns(fixed, moving, warped, transform, grid)
     displaced = _deformed_positions(transform, grid)
     sides = grid.spacing_mm * (np.array(grid.shape) - 1)
     figure = Figure(figsize=(15, 7.5), dpi=100, facecolor="black", layout="constrained")
-    axes = figure.subplots(3, 6)
-    for row, axis in enumerate(range(3)):
+    axes = figure.subplots(3, len(columns) + 1)
+    for axis, plane in enumerate(PLANES):
         others = [i for i in range(3) if i != axis]
         extent = (0.0, float(sides[others[0]]), 0.0, float(sides[others[1]]))
         middle = grid.shape[axis] // 2
-        pictures: list[tuple[str, Any, dict[str, Any]]] = [
-            (name, image, {"cmap": "gray", "vmin": 0, "vmax": 1}) for name, image in scaled.items()
-        ]
-        signed = {"cmap": "coolwarm", "vmin": -1, "vmax": 1}
-        pictures += [("difference before", before, signed), ("difference after", after, signed)]
-        for column, (name, volume, style) in enumerate(pictures):
-            axes[row, column].imshow(volume.take(middle, axis).T, origin="lower", extent=extent, **style)
-            _dress(axes[row, column], name if row == 0 else "", PLANES[axis] if column == 0 else "")
-        _draw_grid(axes[row, 5], displaced.take(middle, axis + 1)[others], extent)
-        _dress(axes[row, 5], "deformed grid" if row == 0 else "", "")
+        for ax, (name, (volume, style)) in zip(axes[axis], columns.items()):
+            ax.imshow(volume.take(middle, axis).T, origin="lower", extent=extent, **style)
+            _dress(ax, name if axis == 0 else "")
+        axes[axis, 0].set_ylabel(plane, color="white", fontsize=11)
+        _draw_grid(axes[axis, -1], np.take(displaced[others], middle, axis + 1), extent)
+        _dress(axes[axis, -1], "deformed grid" if axis == 0 else "")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _columns(
+    fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, transform: SpatialTransform, grid: Grid
+) -> dict[str, tuple[Volume, dict[str, Any]]]:
+    """Bring all images onto one grid and scale: the volume and drawing style of each column."""
+    identity = transform.without_field(aligned=False)
+    images = {
+        "fixed": identity.resample(fixed.float(), grid, image_grid=transform.fixed_grid),
+        "moving, aligned": transform.without_field().resample(moving.float(), grid),
+        "warped": identity.resample(warped.float(), grid, image_grid=transform.fixed_grid),
+    }
+    scaled = {name: scale(image[0].numpy()) for name, image in images.items()}
+    gray, signed = {"cmap": "gray", "vmin": 0, "vmax": 1}, {"cmap": "coolwarm", "vmin": -1, "vmax": 1}
+    return {name: (volume, gray) for name, volume in scaled.items()} | {
+        "difference before": (scaled["moving, aligned"] - scaled["fixed"], signed),
+        "difference after": (scaled["warped"] - scaled["fixed"], signed),
+    }
 
 
 def scale(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -72,7 +79,7 @@ def scale(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
 
 
-def _deformed_positions(transform: SpatialTransform, grid: Any) -> npt.NDArray[np.float64]:
+def _deformed_positions(transform: SpatialTransform, grid: Grid) -> npt.NDArray[np.float64]:
     """Where the network's field moves each voxel, in mm along the canonical axes: (3, H, W, L)."""
     field = transform.without_alignment().displacement_field(grid).numpy()
     along_axes = np.einsum("ji,jhwl->ihwl", grid.direction, field)
@@ -91,11 +98,10 @@ def _draw_grid(ax: Axes, positions: npt.NDArray[np.float64], extent: tuple[float
     ax.set_aspect("equal")
 
 
-def _dress(ax: Axes, title: str, side: str) -> None:
+def _dress(ax: Axes, title: str) -> None:
     ax.set_facecolor("black")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_title(title, color="white", fontsize=11)
-    ax.set_ylabel(side, color="white", fontsize=11)
     for spine in ax.spines.values():
         spine.set_visible(False)

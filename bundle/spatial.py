@@ -84,7 +84,7 @@ class Grid:
     @cached_property
     def inverse(self) -> Matrix:
         """Physical space to index, 4×4."""
-        return np.linalg.inv(self.affine)
+        return np.linalg.inv(self.affine).astype(np.float64)
 
     def to_points(self, index: npt.ArrayLike) -> Matrix:
         """Map indices (…, 3) to points (…, 3), mm."""

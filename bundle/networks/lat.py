@@ -56,7 +56,7 @@ class LocalAttentionTransformer(nn.Module):
         self.position_bias = nn.Parameter(torch.zeros(heads, neighbourhood, neighbourhood, neighbourhood))
         self.merge = nn.Conv3d(3 * heads, 3, kernel_size=3, padding=1)
         nn.init.normal_(self.merge.weight, std=INITIAL_SD)
-        nn.init.zeros_(self.merge.bias)
+        nn.init.zeros_(self.merge.bias)  # type: ignore[arg-type]
 
     def forward(self, query: Features, key: Features) -> tuple[DDF, torch.Tensor]:
         """Turn two projections into this level's residual.
