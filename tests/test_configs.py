@@ -1,0 +1,133 @@
+import json
+import re
+from importlib.metadata import requires
+from importlib.util import find_spec
+
+import jsonschema
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.scripts import verify_metadata, verify_net_in_out
+
+import bundle
+
+CONFIGS = ["evaluate", "inference", "metadata", "multi_gpu_evaluate", "multi_gpu_train", "train"]
+MERGED = {
+    "train": ["train"],
+    "evaluate": ["train", "evaluate"],
+    "inference": ["inference"],
+    "multi_gpu_train": ["train", "multi_gpu_train"],
+    "multi_gpu_evaluate": ["train", "evaluate", "multi_gpu_evaluate"],
+}
+
+
+def load(bundle_root, names):
+    parser = ConfigParser()
+    parser.read_config([str(bundle_root / "configs" / f"{name}.json") for name in names])
+    return parser
+
+
+def walk(node, path=""):
+    yield path, node
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from walk(value, f"{path}::{key}" if path else str(key))
+
+
+def test_every_config_is_listed_and_is_json_with_four_spaces(bundle_root):
+    paths = sorted((bundle_root / "configs").glob("*.json"))
+    assert [path.stem for path in paths] == CONFIGS
+    for path in paths:
+        text = path.read_text()
+        assert text == json.dumps(json.loads(text), indent=4, ensure_ascii=False) + "\n", path.name
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_every_target_and_reference_of_a_config_resolves(bundle_root, name):
+    parser = load(bundle_root, MERGED[name])
+    ids = set()
+    for path, node in walk(parser.config):
+        ids.add(path)
+        if path.endswith("_target_"):
+            component = parser.get_parsed_content if "." not in node else None
+            if component is None:
+                module, attribute = node.rsplit(".", 1)
+                assert find_spec(module), node
+                assert hasattr(__import__(module, fromlist=[attribute]), attribute), node
+    for path, node in walk(parser.config):
+        if isinstance(node, str):
+            for reference in re.findall(r"[@%]([A-Za-z_]\w*(?:(?:#|::)\w+)*)", node):
+                assert reference.replace("#", "::") in ids, f"{path} refers to {reference}"
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_no_expression_of_a_config_is_longer_than_a_line(bundle_root, name):
+    for path, node in walk(load(bundle_root, MERGED[name]).config):
+        if isinstance(node, str) and node.startswith("$"):
+            assert len(node) <= 160, f"{path}: {node}"
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_own_code_is_reached_through_targets_only(bundle_root, name):
+    config = load(bundle_root, MERGED[name]).config
+    for expression in [*config["imports"], *config["initialize"]]:
+        assert "bundle." not in expression.replace("monai.bundle.", "").replace("@bundle", ""), expression
+
+
+def test_the_metadata_fits_its_schema(bundle_root):
+    metadata = json.loads((bundle_root / "configs/metadata.json").read_text())
+    schema = json.loads((bundle_root / "tests/data/meta_schema_20240725.json").read_text())
+    jsonschema.validate(metadata, schema)
+
+
+def test_monai_verifies_the_metadata_offline(bundle_root, tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text((bundle_root / "tests/data/meta_schema_20240725.json").read_text())
+    verify_metadata(meta_file=str(bundle_root / "configs/metadata.json"), filepath=str(schema))
+
+
+def test_the_network_takes_and_gives_what_the_metadata_says(bundle_root):
+    verify_net_in_out(
+        net_id="network_def",
+        config_file=str(bundle_root / "configs/inference.json"),
+        meta_file=str(bundle_root / "configs/metadata.json"),
+        device="cpu",
+    )
+
+
+def test_one_version_stands_everywhere(bundle_root):
+    metadata = json.loads((bundle_root / "configs/metadata.json").read_text())
+    changelog = (bundle_root / "CHANGELOG.md").read_text()
+    assert metadata["version"] == bundle.__version__
+    assert bundle.__version__ in metadata["changelog"]
+    assert re.search(r"^## (\S+)", changelog, re.M).group(1) == bundle.__version__
+
+
+def test_the_metadata_pins_what_the_constraints_pin(bundle_root):
+    metadata = json.loads((bundle_root / "configs/metadata.json").read_text())
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (bundle_root / "constraints.txt").read_text(), re.M))
+    named = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
+    named |= {"numpy": metadata["numpy_version"]} | metadata["required_packages_version"]
+    assert {name: pins.get(name) for name in named} == named
+
+
+def test_every_requirement_is_pinned(bundle_root):
+    pins = {name.lower() for name in re.findall(r"^([\w.-]+)==", (bundle_root / "constraints.txt").read_text(), re.M)}
+    needed = {re.match(r"[\w.-]+", line).group(0).lower() for line in requires("pan-registration")}
+    assert needed <= pins
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"), [(["train"], "train"), (["train", "evaluate"], "train"), (["inference"], "inference")]
+)
+def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fresh_weights, tmp_path, names, kind):
+    workflow = ConfigWorkflow(
+        [str(bundle_root / "configs" / f"{name}.json") for name in names],
+        meta_file=str(bundle_root / "configs/metadata.json"),
+        logging_file=False,
+        workflow_type=kind,
+        bundle_root=str(bundle_root),
+        dataset_dir=str(small_dataset),
+        output_dir=str(tmp_path),
+        ckpt=str(fresh_weights),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []

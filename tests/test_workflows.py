@@ -1,0 +1,126 @@
+"""The commands every MONAI user knows, in processes of their own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def run(command, cwd, *arguments, launcher=()):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    line = [sys.executable, *launcher, "-m", "monai.bundle", "run", *command, *map(str, arguments)]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, env=environment, timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+def config(*names):
+    files = [f"configs/{name}.json" for name in names]
+    return ["--config_file", files[0] if len(files) == 1 else str(files)]
+
+
+@pytest.fixture(scope="module")
+def trained(bundle_root, small_dataset, tmp_path_factory):
+    """One epoch of training by the command, as it stands."""
+    output = tmp_path_factory.mktemp("trained")
+    options = ["--dataset_dir", small_dataset, "--output_dir", output, "--epochs", 1, "--val_pairs", 2]
+    log = run(["training"], bundle_root, *config("train"), *options)
+    return output, options, log
+
+
+def test_training_writes_the_best_weights_by_validation_dice(trained):
+    output, _, log = trained
+    state = torch.load(output / "models/model.pt", weights_only=True)
+    assert sum(tensor.numel() for tensor in state.values()) == 3_567_759
+    assert "val_mean_dice" in log
+
+
+def test_training_leaves_scalars_and_pictures_for_tensorboard(trained):
+    events = EventAccumulator(str(trained[0] / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"train_loss", "val_mean_dice", "val_folding_percent"} <= set(tags["scalars"])
+    assert tags["images"]
+
+
+def test_training_goes_on_where_it_stopped(bundle_root, trained):
+    output, options, _ = trained
+    log = run(["training"], bundle_root, *config("train"), *options, "--epochs", 2)
+    assert "Epoch[2]" in log
+    assert "Epoch[1] Metrics -- val" in log  # the validator counts its own epochs
+    assert [path.name for path in (output / "models").glob("resume*")] == ["resume_checkpoint_epoch=2.pt"]
+
+
+def test_training_runs_from_another_folder(bundle_root, small_dataset, tmp_path):
+    file = bundle_root / "configs/train.json"
+    options = ["--bundle_root", bundle_root, "--dataset_dir", small_dataset, "--output_dir", tmp_path / "out"]
+    run(["--config_file", file], tmp_path, *options, "--epochs", 1, "--val_pairs", 1)
+    assert (tmp_path / "out/models/model.pt").is_file()
+
+
+def test_two_processes_train_and_evaluate_together(bundle_root, small_dataset, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path]
+    files = config("train", "multi_gpu_train")
+    run(["training"], bundle_root, *files, *options, "--epochs", 1, "--val_pairs", 2, launcher=launcher)
+    weights = tmp_path / "models/model.pt"
+    assert all(not name.startswith("module.") for name in torch.load(weights, weights_only=True))
+    files = config("train", "evaluate", "multi_gpu_evaluate")
+    options += ["--ckpt", weights, "--affine", "none", "--surfaces", False]
+    run(["evaluating"], bundle_root, *files, *options, launcher=launcher)
+    rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
+    assert len({row["pair"] for row in rows}) == len(rows) == 2
+
+
+def test_evaluating_tabulates_pairs_and_summary(bundle_root, small_dataset, fresh_weights, tmp_path):
+    options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path, "--ckpt", fresh_weights, "--affine", "center"]
+    log = run(["evaluating"], bundle_root, *config("train", "evaluate"), *options)
+    rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
+    assert [row["pair"] for row in rows] == ["phantom_005_to_phantom_006", "phantom_006_to_phantom_005"]
+    summary = {row["measure"]: float(row["mean"]) for row in csv.DictReader((tmp_path / "summary.csv").open())}
+    assert summary["dice_after"] == pytest.approx(sum(float(row["dice_after"]) for row in rows) / 2, abs=1e-5)
+    assert summary["dice_after"] == pytest.approx(summary["dice_aligned"], abs=1e-3)  # a fresh network is the identity
+    assert {"assd_mm", "hd95_mm", "folding_percent", "log_jacobian_sd"} <= summary.keys()
+    assert "dice_after" in log
+
+
+def test_inferring_registers_every_pair_of_a_list(bundle_root, small_dataset, fresh_weights, tmp_path):
+    listing = json.loads((small_dataset / "dataset.json").read_text())
+    absolute = {k: str(small_dataset / v) for k, v in listing["training"][0].items()}
+    other = {k: str(small_dataset / v) for k, v in listing["training"][1].items()}
+    pairs = [
+        {"moving": absolute["image"], "fixed": other["image"], "moving_label": absolute["label"]},
+        {"moving": other["image"], "fixed": absolute["image"]},
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": pairs}))
+    options = [
+        "--dataset_dir",
+        tmp_path,
+        "--output_dir",
+        tmp_path / "out",
+        "--ckpt",
+        fresh_weights,
+        "--affine",
+        "center",
+    ]
+    run(["inferring"], bundle_root, *config("inference"), *options)
+    first, second = tmp_path / "out/phantom_000_to_phantom_001", tmp_path / "out/phantom_001_to_phantom_000"
+    written = {"warped.nii.gz", "displacement.nii.gz", "transform.h5", "registration.json", "overview.png"}
+    assert {path.name for path in first.iterdir()} == written | {"warped_label.nii.gz"}
+    assert {path.name for path in second.iterdir()} == written
+
+
+def test_another_networks_weights_are_refused_in_one_sentence(bundle_root, small_dataset, tmp_path):
+    weights = tmp_path / "other.pt"
+    torch.save({"layer.weight": torch.zeros(2, 2)}, weights)
+    line = [sys.executable, "-m", "monai.bundle", "run", "inferring", *config("inference")]
+    line += ["--dataset_dir", str(small_dataset), "--output_dir", str(tmp_path / "out"), "--ckpt", str(weights)]
+    done = subprocess.run(line, cwd=bundle_root, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert "belong to another network" in done.stderr
+    assert not list((tmp_path / "out").glob("*"))
