@@ -5,9 +5,7 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +24,7 @@ from monai.handlers import CheckpointLoader
 import bundle
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
+from bundle.memory import peak_memory_mb
 
 __all__ = ["PairTable", "RegistrationSaver", "WeightsLoader"]
 
@@ -158,12 +157,6 @@ def source_of(volume: torch.Tensor) -> str:
     """Name the file a volume was read from; empty for one handed over in memory."""
     name = getattr(volume, "meta", {}).get("filename_or_obj", "")
     return str(name[0] if isinstance(name, list | tuple) and name else name)
-
-
-def peak_memory_mb() -> float:
-    """Report the largest memory this process ever held, in MB; kernels count it in KB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def _finite(value: float) -> float | None:

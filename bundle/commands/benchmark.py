@@ -18,7 +18,8 @@ __all__ = ["benchmark"]
 
 # run in a fresh process: its largest memory ever is then the forward pass's, imports included
 FORWARD = """
-import resource, sys, time, torch
+import sys, time, torch
+from bundle.memory import peak_memory_mb
 from bundle.networks import PAN
 size = [int(n) for n in sys.argv[1:]]
 network, image = PAN().eval(), torch.rand(1, 2, *size)
@@ -26,7 +27,7 @@ start = time.perf_counter()
 with torch.no_grad():
     network(image)
 seconds = time.perf_counter() - start
-print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3))
+print(seconds, peak_memory_mb())
 """
 
 

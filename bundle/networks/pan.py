@@ -132,8 +132,8 @@ class PAN(nn.Module):
 
         Args:
             moving: the image, (B, 1, H, W, L), before padding.
-            queries: projections of the fixed image, from level 1 down.
-            keys: projections of the moving image.
+            queries: projections of the fixed image, from level 1 down; consumed.
+            keys: projections of the moving image; consumed.
 
         Returns:
             The prediction (B, 4, H, W, L) on the moving image's grid, and the Gram matrices of every level with more
@@ -142,7 +142,7 @@ class PAN(nn.Module):
         gram: list[torch.Tensor] = []
         ddf = torch.zeros(0)
         for i, attention in enumerate(self.attention):
-            query, key = queries[-1 - i], keys[-1 - i]
+            query, key = queries.pop(), keys.pop()  # from here on nothing else holds them
             if i > 0:
                 ddf = upsample(ddf, [key.shape[2], key.shape[3], key.shape[4]])
                 key = warp(key, ddf)

@@ -35,19 +35,24 @@ def _moments(runs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor
     return mean.to(runs[0].dtype), variance.to(runs[0].dtype)
 
 
+def _normalise(features: Features, out: Features, slope: float, eps: float) -> torch.Tensor:
+    """Write the result to ``out``, which may be ``features``; return the inverse standard deviations, (B, C)."""
+    scales = []
+    for runs, results in zip(_runs(features), _runs(out)):
+        mean, variance = _moments(runs)
+        scales.append(torch.rsqrt(variance + eps))
+        for run, result in zip(runs, results):
+            torch.sub(run, mean, out=result)
+            F.leaky_relu_(result.mul_(scales[-1]), slope)
+    return torch.stack(scales)
+
+
 class _InstanceNormLeakyReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Features, slope: float, eps: float) -> Features:  # type: ignore[no-untyped-def]
         features = features.contiguous(memory_format=torch.channels_last_3d)
         out = torch.empty_like(features)
-        scales = []
-        for runs, results in zip(_runs(features), _runs(out)):
-            mean, variance = _moments(runs)
-            scales.append(torch.rsqrt(variance + eps))
-            for run, result in zip(runs, results):
-                torch.sub(run, mean, out=result)
-                F.leaky_relu_(result.mul_(scales[-1]), slope)
-        ctx.save_for_backward(out, torch.stack(scales))
+        ctx.save_for_backward(out, _normalise(features, out, slope, eps))
         ctx.slope = slope
         return out
 
@@ -73,6 +78,8 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
 def instance_norm_leaky_relu(features: Features, slope: float = 0.1, eps: float = 1e-5) -> Features:
     """Normalise each channel of each instance over space, then apply a leaky ReLU.
 
+    Without a graph (``torch.no_grad``) it overwrites its input: at level 1 that is the largest tensor there is.
+
     Args:
         features: (B, C, H, W, L).
         slope: of the negative side, positive.
@@ -84,5 +91,9 @@ def instance_norm_leaky_relu(features: Features, slope: float = 0.1, eps: float 
     """
     if not torch.jit.is_scripting():
         if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-            return _InstanceNormLeakyReLU.apply(features, slope, eps)
+            if torch.is_grad_enabled():
+                return _InstanceNormLeakyReLU.apply(features, slope, eps)
+            features = features.contiguous(memory_format=torch.channels_last_3d)
+            _normalise(features, features, slope, eps)
+            return features
     return F.leaky_relu(F.instance_norm(features, eps=eps), slope)

@@ -1,0 +1,20 @@
+"""How much memory this process has taken."""
+
+import resource
+import sys
+from pathlib import Path
+
+__all__ = ["peak_memory_mb"]
+
+
+def peak_memory_mb() -> float:
+    """Report the largest resident memory of this process so far, in MB.
+
+    Linux keeps it in /proc; ``ru_maxrss``, which stands in elsewhere, starts at what the parent process held.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
