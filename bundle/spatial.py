@@ -106,7 +106,12 @@ class Grid:
 
         Returns:
             A grid over the same volume; without resampling its voxels are this grid's, in another order.
+
+        Raises:
+            ValueError: a spacing that is no length.
         """
+        if spacing_mm is not None and not 0 < spacing_mm < np.inf:
+            raise ValueError(f"The spacing must be above 0 mm, got {spacing_mm}.")
         permutation = self._canonical_axes()
         affine, shape = self.affine.copy(), np.array(self.shape)
         affine[:, :3], shape = affine[:, permutation], shape[permutation]
@@ -159,9 +164,10 @@ def antialias(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
     Args:
         image: (C, H, W, L) on ``grid``.
         grid: where its voxels are.
-        target: the grid to be sampled; its mean spacing counts.
+        target: the grid to be sampled; what counts is its spacing in the direction of each axis of the image.
     """
-    ratio = target.spacing_mm.mean() / grid.spacing_mm
+    steps = np.linalg.norm(target.inverse[:3, :3] @ grid.direction, axis=0)  # target voxels per mm along each axis
+    ratio = 1 / (steps * grid.spacing_mm)
     if (ratio <= 1.1).all():
         return image
     sigma = np.where(ratio > 1.1, np.sqrt(np.maximum(ratio**2 - 1, 0)) / 2.355, 0)
