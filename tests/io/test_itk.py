@@ -1,0 +1,254 @@
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+from bundle.io.images import write_displacement
+from bundle.io.itk import (
+    grid_from_itk,
+    image_to_itk,
+    linear_from_itk,
+    linear_to_itk,
+    read_linear,
+    read_transform,
+    write_transform,
+)
+from bundle.spatial import Grid, SpatialTransform
+
+
+def oblique(shape, spacing_mm, degrees, centre_mm):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
+    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+FIXED = oblique((26, 31, 22), (-1.9, 1.4, 2.3), (11, -7, 16), (12, -21, 33))
+MOVING = oblique((40, 34, 36), (1.3, -2.1, 1.7), (-8, 12, 5), (15, -18, 30))
+FIELD = FIXED.canonical(2.1)
+
+
+def smooth(shape, seed, sigma=3.0):
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigma)
+    return noise / np.abs(noise).max()
+
+
+def alignment_about(point):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", (6, -4, 9), degrees=True).as_matrix() @ np.array(
+        [[1.05, 0.04, 0], [0, 0.96, -0.03], [0.02, 0, 1.02]]
+    )
+    matrix[:3, 3] = point - matrix[:3, :3] @ point + (2.0, -1.5, 3.0)
+    return matrix
+
+
+@pytest.fixture(scope="module")
+def found():
+    """A transform of every kind at once: three grids, an affine, a smooth field of up to 3 voxels."""
+    ddf = torch.from_numpy(3 * np.stack([smooth(FIELD.shape, seed) for seed in range(3)])).float()
+    return SpatialTransform(alignment_about(FIXED.centre_mm), ddf, FIELD, FIXED, MOVING)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.from_numpy(smooth(MOVING.shape, 9, 2.0)).float()[None]
+
+
+@pytest.fixture(scope="module")
+def files(found, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transforms")
+    write_transform(found, folder / "transform.h5")
+    write_displacement(found.displacement_field(), FIXED, folder / "displacement.nii.gz")
+    return folder
+
+
+def points_of(grid):
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), -1)
+    return grid.to_points(index)
+
+
+def within(grid, points):
+    index = points @ grid.inverse[:3, :3].T + grid.inverse[:3, 3]
+    return ((index >= 0) & (index <= np.array(grid.shape) - 1)).all(-1)
+
+
+def in_view(found):
+    """Voxels of the fixed grid on which the field and the moving image are known."""
+    points = points_of(FIXED)
+    view = within(FIELD, points) & within(MOVING, points + found.displacement_at(points).numpy())
+    assert view.mean() > 0.5
+    return view
+
+
+def as_array(itk_image):
+    return sitk.GetArrayFromImage(itk_image).transpose(2, 1, 0)
+
+
+def resampled_by_itk(image, transform):
+    reference = image_to_itk(np.zeros(FIXED.shape, np.float32), FIXED)
+    moving = image_to_itk(image[0].numpy(), MOVING)
+    return as_array(sitk.Resample(moving, reference, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat64))
+
+
+# --- what other tools make of our files ---
+
+
+def test_itk_resamples_with_transform_h5_as_we_do(found, image, files):
+    by_itk = resampled_by_itk(image, sitk.ReadTransform(str(files / "transform.h5")))
+    view = in_view(found)
+    ours = found.resample(image)[0].numpy()
+    assert np.abs(ours - found.without_field().resample(image)[0].numpy())[view].max() > 0.1  # the field matters
+    assert np.abs(ours - by_itk)[view].max() < 1e-5 * float(image.max() - image.min())
+
+
+def test_itk_resamples_with_the_displacement_field_as_we_do(found, image, files):
+    field = sitk.ReadImage(str(files / "displacement.nii.gz"), sitk.sitkVectorFloat64)
+    by_itk = resampled_by_itk(image, sitk.DisplacementFieldTransform(field))
+    view = in_view(found)
+    assert np.abs(found.resample(image)[0].numpy() - by_itk)[view].max() < 1e-5 * float(image.max() - image.min())
+
+
+def test_the_field_that_itk_reads_is_the_displacement_in_mm(found, files):
+    field = sitk.ReadImage(str(files / "displacement.nii.gz"))
+    assert field.GetSize() == FIXED.shape
+    assert field.GetNumberOfComponentsPerPixel() == 3
+    vectors = sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0)
+    assert np.abs(vectors - found.displacement_field().numpy()).max() < 1e-5
+    assert np.allclose(grid_from_itk(field).affine, FIXED.affine, atol=1e-4)
+
+
+def test_itk_samples_transform_h5_to_the_displacement_that_we_write(found, files):
+    transform = sitk.ReadTransform(str(files / "transform.h5"))
+    reference = image_to_itk(np.zeros(FIXED.shape, np.float32), FIXED)
+    sampler = sitk.TransformToDisplacementFieldFilter()
+    sampler.SetReferenceImage(reference)
+    by_itk = sitk.GetArrayFromImage(sampler.Execute(transform)).transpose(3, 2, 1, 0)
+    known = within(FIELD, points_of(FIXED))
+    assert known.mean() > 0.8
+    assert np.abs(by_itk - found.displacement_field().numpy())[:, known].max() < 1e-4
+
+
+def test_the_toolkit_itself_warps_with_our_nifti_field_as_we_do(found, image, files):
+    itk = pytest.importorskip("itk")
+    field = itk.imread(str(files / "displacement.nii.gz"), itk.Vector[itk.F, 3])
+    assert field.GetImageDimension() == 3
+    moving = itk.image_from_array(np.ascontiguousarray(image[0].numpy().transpose(2, 1, 0)))
+    moving.SetOrigin(MOVING.origin_mm.tolist())
+    moving.SetSpacing(MOVING.spacing_mm.tolist())
+    moving.SetDirection(itk.matrix_from_array(MOVING.direction))
+    warper = itk.WarpImageFilter[type(moving), type(moving), type(field)].New(moving)
+    warper.SetDisplacementField(field)
+    warper.SetOutputParametersFromImage(field)
+    warper.Update()
+    by_itk = itk.array_from_image(warper.GetOutput()).transpose(2, 1, 0)
+    view = in_view(found)
+    assert np.abs(found.resample(image)[0].numpy() - by_itk)[view].max() < 1e-5 * float(image.max() - image.min())
+
+
+# --- what we make of files ---
+
+
+def test_a_transform_read_back_is_the_transform_written(found, files):
+    again = read_transform(files / "transform.h5", FIXED, MOVING)
+    points = points_of(FIXED.centred((13, 11, 12), 6.0))  # inside the field's grid and beyond it
+    assert 0.1 < within(FIELD, points).mean() < 0.9
+    assert again.field_grid.is_close(FIELD)
+    assert np.abs(again.displacement_at(points) - found.displacement_at(points)).max() < 1e-6
+
+
+def test_a_linear_transform_goes_through_a_file(tmp_path, found):
+    linear = found.without_field()
+    write_transform(linear, tmp_path / "linear.h5")
+    again = read_transform(tmp_path / "linear.h5", FIXED, MOVING)
+    assert again.ddf is None
+    assert np.allclose(again.alignment, linear.alignment, atol=1e-12)
+    assert np.allclose(read_linear(tmp_path / "linear.h5"), linear.alignment, atol=1e-12)
+    assert np.allclose(linear_from_itk(linear_to_itk(linear.alignment)), linear.alignment, atol=1e-12)
+
+
+def test_a_displacement_field_alone_goes_through_a_file(tmp_path, found, files):
+    field = sitk.ReadImage(str(files / "displacement.nii.gz"), sitk.sitkVectorFloat64)
+    sitk.WriteTransform(sitk.DisplacementFieldTransform(field), str(tmp_path / "field.h5"))
+    again = read_transform(tmp_path / "field.h5", FIXED, MOVING)
+    assert np.array_equal(again.alignment, np.eye(4))
+    assert np.abs(again.displacement_field() - found.displacement_field()).max() < 1e-4
+
+
+def euler(degrees=(5, -3, 8), shift=(4, -2, 1), centre=(10, 20, 30)):
+    transform = sitk.Euler3DTransform()
+    transform.SetRotation(*np.radians(degrees).tolist())
+    transform.SetTranslation([float(s) for s in shift])
+    transform.SetCenter([float(c) for c in centre])
+    return transform
+
+
+def test_several_linear_transforms_read_as_their_product(tmp_path):
+    composite = sitk.CompositeTransform([euler(), euler((-7, 2, 4), (0, 5, -6), (0, 0, 0)), euler((1, 2, 3))])
+    sitk.WriteTransform(composite, str(tmp_path / "t.h5"))
+    points = points_of(FIXED)[::7, ::7, ::7].reshape(-1, 3)
+    by_itk = np.array([composite.TransformPoint(p.tolist()) for p in points])
+    again = read_transform(tmp_path / "t.h5", FIXED, MOVING)
+    assert np.allclose(points + again.displacement_at(points).numpy(), by_itk, atol=1e-8)
+    linear = read_linear(tmp_path / "t.h5")
+    assert np.allclose(points @ linear[:3, :3].T + linear[:3, 3], by_itk, atol=1e-8)
+
+
+def field_transform(found):
+    return sitk.DisplacementFieldTransform(
+        image_to_itk(found.field_mm.movedim(0, -1).numpy().copy(), FIELD, is_vector=True)
+    )
+
+
+def test_another_order_of_transforms_is_refused_by_name(tmp_path, found):
+    backwards = sitk.CompositeTransform([field_transform(found), euler()])
+    sitk.WriteTransform(backwards, str(tmp_path / "backwards.h5"))
+    two = sitk.CompositeTransform([field_transform(found), field_transform(found)])
+    sitk.WriteTransform(two, str(tmp_path / "two.h5"))
+    spline = sitk.BSplineTransformInitializer(image_to_itk(np.zeros(FIXED.shape, np.float32), FIXED), [3, 3, 3])
+    sitk.WriteTransform(spline, str(tmp_path / "spline.tfm"))
+    for name, kind in (("backwards.h5", "Euler3D"), ("two.h5", "DisplacementField"), ("spline.tfm", "BSpline")):
+        with pytest.raises(ValueError, match=f"is no alignment followed by one displacement field: .*{kind}"):
+            read_transform(tmp_path / name, FIXED, MOVING)
+
+
+def test_an_initial_transform_that_is_not_linear_is_refused(files):
+    with pytest.raises(ValueError, match="is not linear: give a rigid or affine one"):
+        read_linear(files / "transform.h5")
+    with pytest.raises(ValueError, match="not linear"):
+        linear_from_itk(sitk.BSplineTransform(3))
+
+
+@pytest.mark.parametrize("reader", [read_linear, lambda path: read_transform(path, FIXED, MOVING)])
+def test_a_file_that_holds_no_transform_is_refused_with_its_name(tmp_path, reader):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5\) does not exist"):
+        reader(tmp_path / "nowhere.h5")
+    for name in ("text.h5", "text.tfm", "text"):
+        (tmp_path / name).write_text("no transform")
+        with pytest.raises(ValueError, match="cannot be read as an ITK transform file"):
+            reader(tmp_path / name)
+
+
+# --- grids of ITK ---
+
+
+def test_an_itk_image_lies_where_its_grid_says():
+    array = np.random.default_rng(0).standard_normal(FIXED.shape).astype(np.float32)
+    image = image_to_itk(array, FIXED)
+    assert np.allclose(grid_from_itk(image).affine, FIXED.affine, atol=1e-10)
+    assert image[3, 17, 5] == array[3, 17, 5]
+    assert np.allclose(image.TransformIndexToPhysicalPoint((3, 17, 5)), FIXED.to_points((3, 17, 5)), atol=1e-10)
+
+
+def test_the_noise_of_a_float32_header_is_no_reason_to_refuse_an_image_but_a_shear_is():
+    noisy = nibabel.Nifti1Image(np.zeros(FIXED.shape, np.float32), FIXED.affine.astype(np.float32)).affine.copy()
+    noisy[:3, :3] += np.random.default_rng(0).uniform(-1e-5, 1e-5, (3, 3))
+    grid = Grid(FIXED.shape, noisy)
+    array = np.zeros(FIXED.shape, np.float32)
+    assert np.allclose(grid_from_itk(image_to_itk(array, grid)).affine, noisy, atol=1e-4)
+    sheared = FIXED.affine.copy()
+    sheared[:3, 0] += 0.05 * sheared[:3, 1]
+    with pytest.raises(ValueError, match="not at right angles"):
+        image_to_itk(array, Grid(FIXED.shape, sheared))
