@@ -57,6 +57,10 @@ def align(
         if kind == "center":
             matrix[:3, 3] = moving_grid.centre_mm - fixed_grid.centre_mm
         return matrix
+    if fixed_mask is not None:  # the centres of mass and the smoothing would still see what is outside
+        fixed = fixed * (fixed_mask > 0)
+    if moving_mask is not None:
+        moving = moving * (moving_mask > 0)
     images = [_working_copy(image_to_itk(a, g)) for a, g in ((fixed, fixed_grid), (moving, moving_grid))]
     masks = [
         image_to_itk((m > 0).astype(np.uint8), g) if m is not None else None

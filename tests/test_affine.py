@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import binary_dilation
+from scipy.spatial.transform import Rotation
+
+from bundle.affine import ALIGNMENTS, align
+from bundle.phantom import centred_affine, random_anatomy, sample
+from bundle.spatial import Grid, lps_from_ras
+
+FIXED_SHAPE, MOVING_SHAPE = (64, 76, 60), (60, 84, 54)
+FIXED_RAS = centred_affine(FIXED_SHAPE, (2.8, 2.6, 2.9), degrees=(6, -4, 9))
+MOVING_RAS = centred_affine(MOVING_SHAPE, (-3.0, 2.5, 3.2), degrees=(9, -5, 7))
+
+TURN = Rotation.from_rotvec(np.radians(8) * np.array([2, -1, 2]) / 3).as_matrix()
+SHIFT_MM = 12 * np.array([0.6, -0.64, 0.48])
+
+
+def motion(linear):
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = linear, SHIFT_MM
+    return matrix
+
+
+MOTIONS = {  # of the fixed head into the moving one, RAS
+    "rigid": motion(TURN),
+    "affine": motion(TURN @ np.array([[1.06, 0.03, 0.0], [0.0, 0.95, -0.04], [0.02, 0.0, 1.03]])),
+}
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    return sample(random_anatomy(3), FIXED_SHAPE, FIXED_RAS)
+
+
+@pytest.fixture(scope="module")
+def moving():
+    """The same head, moved: a voxel at M p shows what lies at p."""
+    return {
+        kind: sample(random_anatomy(3), MOVING_SHAPE, np.linalg.inv(matrix) @ MOVING_RAS)
+        for kind, matrix in MOTIONS.items()
+    }
+
+
+def aligned(moving, fixed, kind, **masks):
+    return align(
+        moving, Grid.from_ras(MOVING_SHAPE, MOVING_RAS), fixed, Grid.from_ras(FIXED_SHAPE, FIXED_RAS), kind, **masks
+    )
+
+
+@pytest.fixture(scope="module")
+def rigid(moving, fixed):
+    return aligned(moving["rigid"][0], fixed[0], "rigid")
+
+
+def errors_mm(found, motion_ras, label):
+    """How far each labelled voxel of the fixed head lands from where it belongs."""
+    flip = np.diag([-1.0, -1, 1, 1])
+    points = Grid.from_ras(FIXED_SHAPE, FIXED_RAS).to_points(np.argwhere(label > 0)[::50])
+    difference = found - flip @ motion_ras @ flip
+    return np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1)
+
+
+def test_a_known_rigid_motion_is_recovered(rigid, fixed):
+    assert errors_mm(np.eye(4), MOTIONS["rigid"], fixed[1]).mean() > 10
+    assert errors_mm(rigid, MOTIONS["rigid"], fixed[1]).max() < 1.0
+    assert np.allclose(rigid[:3, :3] @ rigid[:3, :3].T, np.eye(3), atol=1e-9)
+    assert np.linalg.det(rigid[:3, :3]) > 0
+
+
+def test_a_known_affine_motion_is_recovered_which_a_rigid_one_could_not(moving, fixed, rigid):
+    found = aligned(moving["affine"][0], fixed[0], "affine")
+    assert errors_mm(rigid, MOTIONS["affine"], fixed[1]).mean() > 2
+    assert errors_mm(found, MOTIONS["affine"], fixed[1]).mean() < 1.5
+    assert errors_mm(found, MOTIONS["affine"], fixed[1]).max() < 2.5  # a voxel
+
+
+def test_the_same_images_give_the_same_bits(rigid, moving, fixed):
+    assert np.array_equal(aligned(moving["rigid"][0], fixed[0], "rigid"), rigid)
+
+
+def around(label):
+    return binary_dilation(label > 0, iterations=3).astype(np.float32)
+
+
+def with_distractor(image, mask):
+    """Add a slab far brighter than the head, at one end of the first axis: on the other side of each head."""
+    image = image.copy()
+    image[:12][mask[:12] == 0] = 8 * image.max()
+    return image
+
+
+def test_what_lies_outside_the_masks_does_not_disturb(moving, fixed):
+    masks = {"moving_mask": around(moving["rigid"][1]), "fixed_mask": around(fixed[1])}
+    pair = with_distractor(moving["rigid"][0], masks["moving_mask"]), with_distractor(fixed[0], masks["fixed_mask"])
+    assert errors_mm(aligned(*pair, "rigid", **masks), MOTIONS["rigid"], fixed[1]).max() < 1.0
+    assert errors_mm(aligned(*pair, "rigid"), MOTIONS["rigid"], fixed[1]).max() > 3.0
+
+
+def small_pair():
+    grids = [
+        Grid(s, lps_from_ras(centred_affine(s, 4.0, d))) for s, d in (((9, 8, 7), (5, 0, 9)), ((6, 9, 8), (0, 0, 3)))
+    ]
+    grids[1] = grids[1].centred((6, 9, 8), 3.0, (100.0, -40.0, 7.0))
+    return np.random.default_rng(0).random((9, 8, 7), np.float32), grids[0], torch.rand(6, 9, 8).numpy(), grids[1]
+
+
+def test_center_lays_the_centres_of_the_grids_over_each_other():
+    moving, moving_grid, fixed, fixed_grid = small_pair()
+    matrix = align(moving, moving_grid, fixed, fixed_grid, "center")
+    assert np.array_equal(matrix[:3, :3], np.eye(3))
+    assert np.allclose(fixed_grid.centre_mm + matrix[:3, 3], moving_grid.centre_mm)
+
+
+def test_none_trusts_the_headers():
+    assert np.array_equal(align(*small_pair(), "none"), np.eye(4))
+
+
+def test_an_unknown_kind_is_refused_with_the_kinds_there_are():
+    with pytest.raises(ValueError, match="none, center, rigid, affine, not 'deformable'"):
+        align(*small_pair(), "deformable")
+    assert ALIGNMENTS == ("none", "center", "rigid", "affine")
+
+
+def test_masks_that_leave_nothing_are_a_sentence():
+    moving, moving_grid, fixed, fixed_grid = small_pair()
+    with pytest.raises(ValueError, match="rigid pre-alignment found no overlap"):
+        align(moving, moving_grid, fixed, fixed_grid, "rigid", fixed_mask=np.zeros_like(fixed))
