@@ -130,7 +130,7 @@ class MatchPaird(Transform):
                 "The images share no physical space: check their headers, or let --affine center, rigid or affine "
                 "bring them together."
             )
-        image = torch.cat([self.normalise(channel) for channel in channels])
+        image = torch.cat([self.normalise(channel) for channel in channels]).as_subclass(torch.Tensor)
         item["image"] = MetaTensor(image, affine=torch.from_numpy(ras_from_lps(grid.affine)))
         item["label"] = image[1:]
         item["alignment"] = torch.from_numpy(matrix)
@@ -147,7 +147,12 @@ class MatchPaird(Transform):
                     f"space, the {role} image {tuple(image.shape[1:])}: resample one to the other's grid first."
                 )
         plain: torch.Tensor = image.as_tensor().float()
-        return plain * (item[f"{role}_mask"].as_tensor() > 0) if f"{role}_mask" in item else plain
+        if f"{role}_mask" not in item:
+            return plain
+        masked: torch.Tensor = plain * (item[f"{role}_mask"].as_tensor() > 0)
+        if masked.min() == masked.max():
+            raise ValueError(f"The {role} mask leaves nothing of the {role} image: there is nothing to align.")
+        return masked
 
     def _align(self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid]) -> Matrix:
         if item.get("initial_transform"):

@@ -1,0 +1,263 @@
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+from bundle.io.images import write_image
+from bundle.io.itk import linear_to_itk
+from bundle.spatial import Grid, ras_from_lps
+from bundle.transforms import MatchPaird, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of
+
+SHAPE = (18, 22, 15)
+
+
+def oblique(shape=SHAPE, spacing_mm=(-2.4, 1.7, 3.1), degrees=(9, -5, 14), centre_mm=(6.0, -13.0, 21.0)):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
+    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def meta(array, grid):
+    return MetaTensor(torch.as_tensor(array).float()[None], affine=torch.from_numpy(ras_from_lps(grid.affine)))
+
+
+def picture(seed=0, grid=None):
+    """Smooth positive values on an oblique grid."""
+    grid = grid or oblique()
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal(grid.shape), 2)
+    return meta(100 + 50 * noise / np.abs(noise).max(), grid)
+
+
+def regions(seed=0, grid=None):
+    grid = grid or oblique()
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal(grid.shape), 2)
+    return meta(np.digitize(noise, np.quantile(noise, [0.5, 0.7, 0.9])), grid)
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
+def test_every_format_reads_as_the_same_values_in_the_same_place(tmp_path, ending):
+    image, path = picture(), tmp_path / f"image{ending}"
+    write_image(image.as_tensor(), oblique(), path)
+    read = ReadVolumed(keys=["moving"])({"moving": str(path)})
+    assert torch.equal(read["moving"].as_tensor(), image.as_tensor())
+    assert read["moving"].dtype == torch.float32
+    assert np.allclose(read["moving"].affine, image.affine, atol=2e-5)
+    assert grid_of(read["moving"]).is_close(oblique())
+    assert read["seconds"]["read"] > 0
+
+
+def test_tensors_pass_through_and_missing_keys_are_passed_over():
+    image, label = picture(), regions()
+    read = ReadVolumed(keys=["moving", "moving_label", "fixed"], labels=["moving_label"])(
+        {"moving": image, "moving_label": label, "name": "pair"}
+    )
+    assert read["moving"] is image
+    assert read["moving_label"] is label
+    assert read["name"] == "pair"
+    assert "fixed" not in read
+
+
+def save(array, path, affine=None):
+    nibabel.save(nibabel.Nifti1Image(np.asarray(array, np.float32), np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def truncated(folder):
+    path = save(np.random.default_rng(0).random(SHAPE), folder / "cut.nii.gz")
+    path.write_bytes(path.read_bytes()[:2000])
+    return path
+
+
+def named(content, name):
+    def write(folder):
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return write
+
+
+def dicom_folder(folder):
+    (folder / "series").mkdir()
+    (folder / "series" / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    return folder / "series"
+
+
+def with_value(value):
+    image = np.random.default_rng(0).random(SHAPE)
+    image[3, 4, 5] = value
+    return image
+
+
+BAD = {
+    "missing": (lambda d: d / "none.nii.gz", FileNotFoundError, "does not exist"),
+    "truncated": (truncated, ValueError, "cannot be read as a NIfTI, NRRD or MHA image"),
+    "empty file": (named(b"", "empty.nii.gz"), ValueError, "cannot be read as"),
+    "text": (named(b"not an image", "text.nrrd"), ValueError, "cannot be read as"),
+    "DICOM folder": (dicom_folder, ValueError, "application in deploy_app"),
+    "DICOM file": (named(b"\0" * 128 + b"DICM", "slice.dcm"), ValueError, "application in deploy_app"),
+    "2-D": (lambda d: save(np.ones((9, 8)), d / "plane.nii.gz"), ValueError, "is no single 3-D volume"),
+    "one slice": (lambda d: save(np.ones((9, 8, 1)), d / "slice.nii.gz"), ValueError, "is no single 3-D volume"),
+    "4-D": (lambda d: save(np.ones((9, 8, 7, 5)), d / "series.nii.gz"), ValueError, "is no single 3-D volume"),
+    "NaN": (lambda d: save(with_value(np.nan), d / "nan.nii.gz"), ValueError, "holds NaN or infinite values"),
+    "infinite": (lambda d: save(with_value(np.inf), d / "inf.nii.gz"), ValueError, "holds NaN or infinite values"),
+    "constant": (lambda d: save(np.full(SHAPE, 7), d / "flat.nii.gz"), ValueError, "same value everywhere"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_an_image_that_cannot_be_registered_is_refused_in_one_sentence_with_its_path(tmp_path, kind):
+    make, error, words = BAD[kind]
+    path = make(tmp_path)
+    with pytest.raises(error, match=words) as caught:
+        ReadVolumed(keys=["moving"])({"moving": str(path)})
+    sentence = str(caught.value)
+    assert str(path) in sentence
+    assert sentence.startswith("The moving (")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0])
+def test_a_label_map_of_fractions_or_negative_numbers_is_refused(tmp_path, value):
+    labels = np.ones(SHAPE)
+    labels[1, 2, 3] = value
+    path = save(labels, tmp_path / "label.nii.gz")
+    with pytest.raises(ValueError, match=r"The fixed label \(.*label\.nii\.gz\) is no label map: .* whole numbers"):
+        ReadVolumed(keys=["fixed_label"], labels=["fixed_label"])({"fixed_label": str(path)})
+
+
+def test_a_volume_with_a_trailing_axis_of_one_is_read_as_one_volume(tmp_path):
+    path = save(np.random.default_rng(0).random((9, 8, 7, 1)), tmp_path / "single.nii.gz")
+    assert ReadVolumed(keys=["moving"])({"moving": str(path)})["moving"].shape == (1, 9, 8, 7)
+
+
+def test_a_label_map_may_be_constant(tmp_path):
+    path = save(np.ones(SHAPE), tmp_path / "mask.nii.gz")
+    read = ReadVolumed(keys=["fixed_mask"], labels=["fixed_mask"])({"fixed_mask": str(path)})
+    assert (read["fixed_mask"] == 1).all()
+
+
+# --- matching ---
+
+
+def test_an_image_matched_with_itself_gives_two_equal_channels_scaled_to_one():
+    item = MatchPaird(affine="none")({"moving": picture(), "fixed": picture(), "seconds": {"read": 1.0}})
+    image = item["image"]
+    grid = oblique().canonical()
+    stored = picture()[0].flip(1)  # forwards, as the canonical grid runs; otherwise voxel for voxel the same
+    low, high = np.percentile(stored, (0.5, 99.5))
+    assert np.allclose(image[0], np.clip((stored - low) / (high - low), 0, 1), atol=1e-5)
+    assert image.shape == (2, *grid.shape)
+    assert torch.equal(image[0], image[1])
+    assert image.min() == 0
+    assert image.max() == 1
+    assert np.allclose(image.affine, ras_from_lps(grid.affine))
+    assert torch.equal(item["label"], image[1:])
+    assert np.array_equal(item["alignment"], np.eye(4))
+    assert set(item["seconds"]) == {"read", "align"}
+
+
+def test_the_scale_of_intensities_does_not_matter():
+    plain = MatchPaird(affine="none")({"moving": picture(1), "fixed": picture()})
+    scaled = MatchPaird(affine="none")({"moving": picture(1) * 30 - 900, "fixed": picture() * 0.01})
+    assert torch.allclose(plain["image"].as_tensor(), scaled["image"].as_tensor(), atol=1e-4)
+
+
+def test_a_wider_spacing_gives_the_grid_of_that_spacing_over_the_fixed_image():
+    item = MatchPaird(affine="none", spacing_mm=4.0)({"moving": picture(1), "fixed": picture()})
+    assert grid_of(item["image"]).is_close(oblique().canonical(4.0))
+
+
+def test_center_brings_a_pair_together_that_shares_no_space():
+    far = oblique(centre_mm=(900.0, 400.0, -300.0))
+    pair = {"moving": picture(0, far), "fixed": picture()}
+    with pytest.raises(ValueError, match="share no physical space"):
+        MatchPaird(affine="none")(dict(pair))
+    item = MatchPaird(affine="center")(dict(pair))
+    assert torch.allclose(item["image"][0], item["image"][1], atol=1e-5)
+
+
+def test_an_initial_transform_takes_the_place_of_the_alignment(tmp_path):
+    shift = np.eye(4)
+    shift[:3, 3] = (700.0, -20.0, 35.0)
+    path = tmp_path / "initial.tfm"
+    sitk.WriteTransform(linear_to_itk(shift), str(path))
+    moved = oblique(centre_mm=np.array((6.0, -13.0, 21.0)) + shift[:3, 3])
+    item = MatchPaird(affine="none")({"moving": picture(0, moved), "fixed": picture(), "initial_transform": str(path)})
+    assert np.allclose(item["alignment"], shift)
+    assert torch.allclose(item["image"][0], item["image"][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("extra", ["moving_label", "fixed_mask"])
+@pytest.mark.parametrize("other", [oblique(shape=(18, 22, 14)), oblique(centre_mm=(7.0, -13.0, 21.0))])
+def test_labels_and_masks_on_another_grid_than_their_image_are_refused(extra, other):
+    pair = {"moving": picture(1), "fixed": picture(), extra: regions(grid=other)}
+    with pytest.raises(ValueError, match=f"The {extra.replace('_', ' ')} has .* resample one to the other's grid"):
+        MatchPaird(affine="none")(pair)
+
+
+def test_masks_blank_the_rest_of_their_own_image():
+    masks = {f"{role}_mask": regions(seed) for role, seed in (("moving", 3), ("fixed", 4))}
+    item = MatchPaird(affine="none")({"moving": picture(1), "fixed": picture(), **masks})
+    for channel, mask in zip(item["image"], masks.values()):
+        outside = mask.as_tensor()[0].flip(1) == 0  # the canonical grid runs forwards, the image's own backwards
+        assert channel[outside].max() < 1e-4
+        assert (channel[~outside] > 1e-4).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("role", ["moving", "fixed"])
+def test_a_mask_that_leaves_nothing_is_refused_by_name(role):
+    pair = {"moving": picture(1), "fixed": picture(), f"{role}_mask": regions() * 0}
+    with pytest.raises(ValueError, match=f"The {role} mask leaves nothing"):
+        MatchPaird(affine="none")(pair)
+
+
+def test_an_unknown_alignment_is_refused_when_the_workflow_is_built():
+    with pytest.raises(ValueError, match="none, center, rigid, affine, not 'syn'"):
+        MatchPaird(affine="syn")
+
+
+# --- training ---
+
+
+def test_both_images_of_a_pair_are_masked_or_neither():
+    transform = RandMaskd(keys=["moving", "fixed"], label_keys=["moving_label", "fixed_label"], prob=0.5)
+    transform.set_random_state(seed=0)
+    pair = {"moving": picture(1), "fixed": picture(), "moving_label": regions(3), "fixed_label": regions(4)}
+    outcomes = []
+    for _ in range(40):
+        item = transform(pair)
+        masked = [torch.equal(item[r], pair[r] * (pair[f"{r}_label"] > 0)) for r in ("moving", "fixed")]
+        whole = [torch.equal(item[r], pair[r]) for r in ("moving", "fixed")]
+        assert masked == [not w for w in whole]
+        assert masked[0] == masked[1]
+        outcomes.append(masked[0])
+    assert 8 <= sum(outcomes) <= 32
+
+
+def test_masking_needs_labels_unless_it_never_happens():
+    pair = {"moving": picture(1), "fixed": picture(), "moving_label": regions(3)}
+    keys = dict(keys=["moving", "fixed"], label_keys=["moving_label", "fixed_label"])
+    with pytest.raises(ValueError, match="Masking fixed needs a label map"):
+        RandMaskd(**keys, prob=1.0)(pair)
+    assert torch.equal(RandMaskd(**keys, prob=0.0)(pair)["fixed"], pair["fixed"])
+
+
+def test_labels_are_pulled_by_the_field_of_the_prediction():
+    label = regions().as_tensor()
+    ddf = torch.zeros(3, *SHAPE)
+    ddf[1] = 2.0
+    warp_by = WarpByPredictiond(keys=["moving_label", "absent"], warped_keys=["warped_label", "warped_absent"])
+    item = warp_by({"pred": torch.cat([torch.full((1, *SHAPE), 0.25), ddf]), "moving_label": label})
+    assert torch.equal(item["ddf"], ddf)
+    assert (item["warped"] == 0.25).all()
+    assert torch.equal(item["warped_label"][:, :, :-2], label[:, :, 2:])
+    assert (item["warped_label"][:, :, -2:] == 0).all()
+    assert "warped_absent" not in item
