@@ -59,15 +59,16 @@ def _read_split(folder: Path, split: str) -> list[Item]:
     try:
         entries = json.loads(listing.read_text()).get(split, [])
         items = [
-            {k: str(folder / v) if isinstance(v, str) else v for k, v in e.items()} | {"dataset": str(folder)}
+            {k: str(folder.absolute() / v) if isinstance(v, str) else v for k, v in e.items()}
+            | {"dataset": str(folder)}
             for e in ({"image": e} if isinstance(e, str) else e for e in entries)
         ]
-    except (AttributeError, json.JSONDecodeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{listing} is not a data set listing in the style of the Medical Decathlon.") from error
     for item in items:
         if not ("image" in item or {"moving", "fixed"} <= item.keys()):
             raise ValueError(f"An item of '{split}' in {listing} has neither an image nor a moving and a fixed one.")
-        missing = [v for k, v in item.items() if k in ("image", "label", *PAIR_KEYS) and not Path(v).is_file()]
+        missing = [v for k, v in item.items() if k in ("image", "label", *PAIR_KEYS) and not Path(str(v)).is_file()]
         if missing:
             raise FileNotFoundError(f"{listing} lists {missing[0]}, which does not exist.")
     return items

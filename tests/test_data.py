@@ -1,0 +1,267 @@
+import itertools
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from scipy.spatial.transform import Rotation
+
+from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
+
+
+def save(path, shape=(5, 6, 4), spacing_mm=(1.5, 2.0, 3.0), degrees=(0, 0, 0), order=(0, 1, 2)):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
+    affine[:, :3] = affine[:, order]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.zeros(np.array(shape)[list(order)], np.float32), affine), path)
+    return path
+
+
+def data_set(folder, count=3, label=True, **listing):
+    """Write a data set of ``count`` training images and list it as ``listing`` says, otherwise plainly."""
+    for i in range(count):
+        save(folder / "images" / f"head_{i}.nii.gz")
+        save(folder / "labels" / f"head_{i}.nii.gz")
+    items = [{"image": f"images/head_{i}.nii.gz", "label": f"labels/head_{i}.nii.gz"} for i in range(count)]
+    listing = listing or {"training": items if label else [{"image": i["image"]} for i in items]}
+    (folder / "dataset.json").write_text(json.dumps(listing))
+    return folder
+
+
+# --- open_dataset ---
+
+
+def test_paths_are_relative_to_the_listing_and_made_absolute(tmp_path, monkeypatch):
+    data_set(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    for name in ("set", tmp_path / "set"):
+        items = open_dataset(name, "training")
+        assert [Path(i["image"]) for i in items] == [tmp_path / f"set/images/head_{n}.nii.gz" for n in range(3)]
+        assert [Path(i["label"]) for i in items] == [tmp_path / f"set/labels/head_{n}.nii.gz" for n in range(3)]
+
+
+def test_an_entry_may_be_the_path_of_an_image_alone(tmp_path):
+    data_set(tmp_path, training=["images/head_0.nii.gz", {"image": "images/head_1.nii.gz"}])
+    items = open_dataset(str(tmp_path), "training")
+    assert [sorted(item) for item in items] == [["dataset", "image"]] * 2
+
+
+def test_several_folders_make_one_list_that_remembers_where_each_image_is_from(tmp_path):
+    folders = [str(data_set(tmp_path / name, count)) for name, count in (("a", 3), ("b", 2))]
+    items = open_dataset(folders, "training")
+    assert Counter(item["dataset"] for item in items) == {folders[0]: 3, folders[1]: 2}
+    assert all(item["image"].startswith(item["dataset"]) for item in items)
+
+
+def test_explicit_pairs_are_listed_as_they_are(tmp_path):
+    pair = {"moving": "images/head_0.nii.gz", "fixed": "images/head_1.nii.gz", "fixed_label": "labels/head_1.nii.gz"}
+    data_set(tmp_path, test=[pair])
+    (item,) = open_dataset(str(tmp_path), "test")
+    assert {k: item[k] for k in pair} == {k: str(tmp_path / v) for k, v in pair.items()}
+
+
+@pytest.mark.parametrize(
+    ("listing", "words"),
+    [
+        ("{not json", "is not a data set listing"),
+        ("[1, 2]", "is not a data set listing"),
+        ('{"training": null}', "is not a data set listing"),
+        ('{"training": [7]}', "is not a data set listing"),
+        ('{"training": []}', "The split 'training' of .* is empty"),
+        ('{"test": []}', "The split 'training' of .* is empty"),
+        ('{"training": [{"label": "images/head_0.nii.gz"}]}', "neither an image nor a moving and a fixed one"),
+        ('{"training": [{"moving": "images/head_0.nii.gz"}]}', "neither an image nor a moving and a fixed one"),
+    ],
+)
+def test_a_listing_that_names_no_images_is_refused_in_a_sentence(tmp_path, listing, words):
+    data_set(tmp_path)
+    (tmp_path / "dataset.json").write_text(listing)
+    with pytest.raises(ValueError, match=words):
+        open_dataset(str(tmp_path), "training")
+
+
+def test_a_missing_listing_or_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "dataset.json"))):
+        open_dataset(str(tmp_path), "training")
+    data_set(tmp_path)
+    (tmp_path / "labels" / "head_1.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"labels/head_1\.nii\.gz, which does not exist"):
+        open_dataset(str(tmp_path), "training")
+    (tmp_path / "dataset.json").write_text('{"training": [{"image": 7}]}')
+    with pytest.raises(FileNotFoundError, match="lists 7, which does not exist"):
+        open_dataset(str(tmp_path), "training")
+
+
+def test_what_else_a_listing_says_of_an_image_is_kept(tmp_path):
+    data_set(tmp_path, training=[{"image": "images/head_0.nii.gz", "age": 61}])
+    assert open_dataset(str(tmp_path), "training")[0]["age"] == 61
+
+
+def test_only_the_default_folder_is_filled_with_phantoms(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("bundle.data.write_phantoms", lambda folder: made.append(data_set(folder)))
+    with pytest.raises(FileNotFoundError):
+        open_dataset(str(tmp_path / "mine"), "training", phantom_dir=str(tmp_path / "phantom"))
+    assert made == []
+    for _ in range(2):
+        assert len(open_dataset(str(tmp_path / "phantom"), "training", phantom_dir=str(tmp_path / "phantom"))) == 3
+    assert made == [tmp_path / "phantom"]
+
+
+# --- draw_pairs ---
+
+
+def listed(dataset, count, label=True):
+    return [
+        {"image": f"/{dataset}/images/{i}.nii.gz", "dataset": dataset}
+        | ({"label": f"/{dataset}/labels/{i}.nii.gz"} if label else {})
+        for i in range(count)
+    ]
+
+
+def test_all_ordered_pairs_of_distinct_images_of_one_data_set_are_drawn():
+    pairs = draw_pairs(listed("a", 4) + listed("b", 2))
+    drawn = [(p["moving"], p["fixed"]) for p in pairs]
+    expected = [
+        (f"/{s}/images/{i}.nii.gz", f"/{s}/images/{j}.nii.gz")
+        for s, n in (("a", 4), ("b", 2))
+        for i, j in itertools.permutations(range(n), 2)
+    ]
+    assert drawn == expected
+    assert all(p[f"{r}_label"] == p[r].replace("images", "labels") for p in pairs for r in ("moving", "fixed"))
+    assert all("dataset" not in p for p in pairs)
+
+
+def test_a_draw_has_no_repetition_and_follows_its_seed():
+    items = listed("a", 5)
+    first, again, other = (draw_pairs(items, 12, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert len({(p["moving"], p["fixed"]) for p in first}) == 12
+    assert len(draw_pairs(items, 99)) == 20
+
+
+def test_pairs_have_names_of_their_own_even_where_files_share_theirs():
+    plain = draw_pairs(listed("a", 3))
+    assert [p["name"] for p in plain][:2] == ["0_to_1", "0_to_2"]
+    shared = draw_pairs(listed("a", 3) + listed("b", 3))
+    assert len({p["name"] for p in shared}) == len(shared) == 12
+
+
+def test_explicit_pairs_are_kept_with_what_belongs_to_them():
+    pair = {"moving": "/x/m.nii.gz", "fixed": "/x/f.nii.gz", "moving_mask": "/x/mask.nii.gz", "dataset": "x"}
+    (drawn,) = draw_pairs([pair])
+    assert drawn == {k: v for k, v in pair.items() if k != "dataset"} | {"name": "m_to_f"}
+
+
+def test_one_image_makes_no_pair():
+    with pytest.raises(ValueError, match="A pair takes two images, the list has 1"):
+        draw_pairs(listed("a", 1))
+    with pytest.raises(ValueError, match="A pair takes two images, the list has 2"):
+        draw_pairs(listed("a", 1) + listed("b", 1))
+
+
+# --- common_size ---
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_the_common_size_is_counted_along_the_axes_of_the_body_however_images_are_stored(tmp_path, order):
+    first = save(tmp_path / "first.nii.gz", (33, 16, 12), degrees=(7, -4, 9))
+    second = save(tmp_path / "second.nii.gz", (20, 50, 17), degrees=(-3, 6, 2), order=order)
+    items = [{"image": str(first), "dataset": "a"}, {"image": str(second), "dataset": "a"}]
+    assert common_size(items) == [48, 64, 32]
+    assert common_size(items, 1) == [33, 50, 17]
+    assert common_size([{"moving": str(first), "fixed": str(second)}]) == [48, 64, 32]
+
+
+def test_images_of_one_data_set_must_share_a_spacing_and_those_of_two_need_not(tmp_path):
+    first = save(tmp_path / "first.nii.gz")
+    second = save(tmp_path / "second.nii.gz", spacing_mm=(1.5, 2.0, 3.1))
+    items = [{"image": str(first), "dataset": "a"}, {"image": str(second), "dataset": "a"}]
+    with pytest.raises(ValueError, match=r"second\.nii\.gz has a spacing of .* 'python -m bundle prepare'"):
+        common_size(items)
+    assert common_size([items[0], items[1] | {"dataset": "b"}]) == [16, 16, 16]
+
+
+# --- PairDataset ---
+
+
+class Numbered(Transform):
+    """A transform that turns an image into its number, and counts how often it is asked."""
+
+    def __init__(self):
+        self.calls = Counter()
+
+    def __call__(self, item):
+        self.calls[item["image"]] += 1
+        number = int(Path(item["image"]).name.split(".")[0]) + (100 if item.get("dataset") == "b" else 0)
+        volumes = {k: MetaTensor(torch.full((1, 2, 3, 4), float(number))) for k in ("image", "label") if k in item}
+        return item | volumes
+
+
+def numbers_of(pair):
+    return int(pair["moving"].mean()), int(pair["fixed"].mean())
+
+
+def test_each_image_is_the_fixed_one_in_turn_with_another_of_its_data_set():
+    pairs = PairDataset(listed("a", 4) + listed("b", 3), Numbered(), repeats=30, progress=False)
+    pairs.set_random_state(seed=0)
+    assert len(pairs) == 210
+    drawn = [numbers_of(pairs[i]) for i in range(len(pairs))]
+    assert [fixed for _, fixed in drawn] == [0, 1, 2, 3, 100, 101, 102] * 30
+    everything = {*itertools.permutations(range(4), 2), *itertools.permutations(range(100, 103), 2)}
+    assert set(drawn) == everything  # each ordered pair turns up, none across data sets or with itself
+
+
+def test_the_draw_follows_its_random_state():
+    def draw(seed):
+        pairs = PairDataset(listed("a", 6), Numbered(), progress=False)
+        pairs.set_random_state(seed=seed)
+        return [numbers_of(pairs[i]) for i in range(6)]
+
+    assert draw(3) == draw(3)
+    assert draw(3) != draw(4)
+
+
+def test_every_image_is_transformed_once_however_often_it_is_paired():
+    transform = Numbered()
+    pairs = PairDataset(listed("a", 4), transform, repeats=5, progress=False)
+    for i in range(len(pairs)):
+        pairs[i]
+    assert set(transform.calls.values()) == {1}
+    assert len(transform.calls) == 4
+
+
+def test_a_pair_holds_plain_tensors_and_no_data_set_and_goes_through_the_pair_transform():
+    seen = []
+    pairs = PairDataset(listed("a", 2), Numbered(), lambda pair: seen.append(pair) or "result", progress=False)
+    assert pairs[0] == "result"
+    assert set(seen[0]) == {"moving", "fixed", "moving_label", "fixed_label"}
+    assert {type(v) for v in seen[0].values()} == {torch.Tensor}
+
+
+def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
+    items = [
+        {"moving": f"/a/{m}.nii.gz", "fixed": f"/a/{f}.nii.gz", "moving_label": f"/a/l{m}.nii.gz", "dataset": "a"}
+        for m, f in ((0, 1), (2, 1), (1, 0))
+    ]
+    transform = Numbered()
+    pairs = PairDataset(items, transform, repeats=2, progress=False)
+    assert [numbers_of(pairs[i]) for i in range(len(pairs))] == [(0, 1), (2, 1), (1, 0)] * 2
+    assert (pairs[1]["moving_label"] == 2).all()
+    assert set(transform.calls.values()) == {1}
+    assert len(transform.calls) == 3
+
+
+def test_a_set_with_a_single_image_or_of_images_and_pairs_is_refused():
+    with pytest.raises(ValueError, match="one set lists a single image"):
+        PairDataset(listed("a", 3) + listed("b", 1), Numbered(), progress=False)
+    with pytest.raises(ValueError, match="images or pairs, not both"):
+        PairDataset([*listed("a", 2), {"moving": "/m", "fixed": "/f"}], Numbered(), progress=False)
