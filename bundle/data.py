@@ -14,7 +14,7 @@ from monai.transforms import Randomizable
 
 from bundle.phantom import write_phantoms
 
-__all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset"]
+__all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset", "read_split"]
 
 Item = dict[str, Any]
 SPLITS = ("training", "validation", "test")
@@ -46,13 +46,14 @@ def open_dataset(dataset_dir: str | Sequence[str], split: str, phantom_dir: str 
     for folder in map(Path, folders):
         if phantom_dir and folder == Path(phantom_dir) and not (folder / "dataset.json").exists():
             write_phantoms(folder)
-        items += _read_split(folder, split)
+        items += read_split(folder, split)
     if not items:
         raise ValueError(f"The split '{split}' of {dataset_dir} is empty: list images in its dataset.json.")
     return items
 
 
-def _read_split(folder: Path, split: str) -> list[Item]:
+def read_split(folder: Path, split: str) -> list[Item]:
+    """List one split of one folder as ``open_dataset`` does; it may be empty."""
     listing = folder / "dataset.json"
     if not listing.is_file():
         raise FileNotFoundError(f"There is no {listing}: name the folder of a data set, or make one with 'prepare'.")

@@ -13,7 +13,7 @@ from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from bundle.affine import align
-from bundle.data import SPLITS, open_dataset
+from bundle.data import SPLITS, read_split
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import read_volume
 
@@ -68,6 +68,7 @@ def prepare(
     target = _read(first, load)
     grid = _target_grid(target, spacing_mm, size)
     names = _unique_names(items)
+    _check_resumed(root, grid)
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
     listing |= {"spacing_mm": [round(float(s), 4) for s in grid.spacing_mm]} | {split: [] for split in splits}
     for split, item in tqdm([(s, i) for s in splits for i in splits[s]], desc="preparing", disable=None):
@@ -84,25 +85,27 @@ def prepare(
 def _splits(source: Path, validation: float, test: float, seed: int) -> dict[str, list[Item]]:
     """List the images of a data set by split; a folder without dataset.json is split at random."""
     if (source / "dataset.json").is_file():
-        splits = {}
-        for split in SPLITS:
-            try:
-                splits[split] = open_dataset(str(source), split)
-            except ValueError:  # a data set may lack a split
-                splits[split] = []
+        splits = {split: read_split(source, split) for split in SPLITS}
+        if not any(splits.values()):
+            raise ValueError(f"{source / 'dataset.json'} is empty: list images in it.")
         if any("image" not in item for split in splits.values() for item in split):
             raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
         return splits
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder {source}.")
-    paths = sorted(p for p in source.rglob("*") if p.name.endswith(IMAGE_SUFFIXES))
+    paths = sorted(p for p in source.absolute().rglob("*") if p.name.endswith(IMAGE_SUFFIXES))
     if len(paths) < 2:
         raise ValueError(f"{source} holds {len(paths)} images ({', '.join(IMAGE_SUFFIXES)}): registration takes two.")
     order = np.random.default_rng(seed).permutation(len(paths))
     n_validation, n_test = round(validation * len(paths)), round(test * len(paths))
+    if min(validation, test) < 0 or n_validation + n_test >= len(paths):
+        raise ValueError(
+            f"The shares for validation and test ({validation}, {test}) leave none of {len(paths)} images to train on."
+        )
     cuts = np.split(order, [n_validation, n_validation + n_test])
     items = [{"image": str(path)} for path in paths]
-    return dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
+    drawn = dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
+    return {split: drawn[split] for split in SPLITS}
 
 
 def _find_reference(items: list[Item], reference: str | None) -> Item:
@@ -126,16 +129,29 @@ def _read(item: Item, load: LoadImage) -> dict[str, Any]:
 
 def _target_grid(target: dict[str, Any], spacing_mm: float | None, size: Sequence[int] | None) -> Grid:
     """Lay the common grid over the reference image."""
+    if spacing_mm is not None and not isinstance(spacing_mm, int | float):
+        raise ValueError(f"The spacing must be above 0 mm, got {spacing_mm}.")
     grid: Grid = target["grid"].canonical(spacing_mm)
     if size is None:
         return grid
-    if len(size) != 3 or min(size) < 1:
+    if not isinstance(size, list | tuple) or len(size) != 3 or not all(isinstance(n, int) and n > 0 for n in size):
         raise ValueError(f"The size takes three sides in voxels, got {size}.")
     centre = grid.centre_mm
     if "label" in target:
         inside = torch.nonzero(target["label"][0])
+        if not len(inside):
+            raise ValueError("The label map of the reference is empty: name another --reference.")
         centre = target["grid"].to_points((inside.min(0).values + inside.max(0).values).numpy() / 2)
     return grid.centred(size, float(spacing_mm or grid.spacing_mm.mean()), centre)
+
+
+def _check_resumed(root: Path, grid: Grid) -> None:
+    """Refuse to go on in a folder whose images lie on another grid."""
+    for path in sorted(root.glob("*s/*.nii.gz")):
+        if not path.name.startswith(".partial_"):
+            image = nibabel.load(path)
+            if not Grid.from_ras(image.shape, image.affine).is_close(grid):
+                raise ValueError(f"{path} was prepared on another grid: give another --output_dir.")
 
 
 def _unique_names(items: list[Item]) -> dict[str, str]:

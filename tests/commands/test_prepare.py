@@ -1,0 +1,268 @@
+import json
+import os
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from bundle.__main__ import bad_input
+from bundle.commands.prepare import prepare
+from bundle.data import common_size, draw_pairs, open_dataset
+from bundle.phantom import centred_affine, random_anatomy, sample
+
+GRIDS = [  # of every subject another one: oblique, anisotropic, stored in another order
+    ((24, 32, 24), centred_affine((24, 32, 24), (6.0, 6.2, 6.4), degrees=(5, -3, 8))),
+    ((30, 22, 34), centred_affine((30, 22, 34), (-5.5, 8.0, 5.8), degrees=(-6, 2, 4))),
+    ((26, 34, 20), centred_affine((26, 34, 20), (6.1, -5.7, 7.5), degrees=(3, 9, -5))),
+    ((20, 30, 28), centred_affine((20, 30, 28), (8.0, 6.0, 5.0))[:, [0, 2, 1, 3]]),
+]
+
+
+@pytest.fixture(scope="module")
+def heads():
+    """Images, labels and affines of four subjects."""
+    shapes = [shape for shape, _ in GRIDS[:3]] + [(20, 28, 30)]
+    return [
+        (*sample(random_anatomy(i), shape, affine), affine) for i, (shape, (_, affine)) in enumerate(zip(shapes, GRIDS))
+    ]
+
+
+def save(array, affine, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+@pytest.fixture
+def source(heads, tmp_path):
+    """A data set of two training images, one to validate, one to test."""
+    items = []
+    for i, (image, label, affine) in enumerate(heads):
+        save(image, affine, tmp_path / "source" / "images" / f"head_{i}.nii.gz")
+        save(label, affine, tmp_path / "source" / "labels" / f"head_{i}.nii.gz")
+        items.append({"image": f"images/head_{i}.nii.gz", "label": f"labels/head_{i}.nii.gz"})
+    listing = {"training": items[:2], "validation": items[2:3], "test": items[3:]}
+    (tmp_path / "source" / "dataset.json").write_text(json.dumps(listing))
+    return tmp_path / "source"
+
+
+def prepared(folder):
+    """Every item of a prepared data set, by split, its images loaded."""
+    return {
+        split: [{k: nibabel.load(i[k]) for k in ("image", "label") if k in i} for i in open_dataset(str(folder), split)]
+        for split in ("training", "validation", "test")
+    }
+
+
+def all_of(splits):
+    return [volume for split in splits.values() for item in split for volume in item.values()]
+
+
+def centre_of(image):
+    return image.affine[:3, :3] @ ((np.array(image.shape) - 1) / 2) + image.affine[:3, 3]
+
+
+def test_every_image_and_label_comes_onto_one_ras_grid_in_its_split(source, tmp_path):
+    listing = prepare(str(source), str(tmp_path / "out"), affine="center")
+    assert listing == str(tmp_path / "out" / "dataset.json")
+    splits = prepared(tmp_path / "out")
+    assert [len(split) for split in splits.values()] == [2, 1, 1]
+    volumes = all_of(splits)
+    assert {v.shape for v in volumes} == {(24, 32, 24)}  # the first training image's
+    assert all(np.allclose(v.affine, GRIDS[0][1], atol=1e-4) for v in volumes)
+    assert {nibabel.aff2axcodes(v.affine) for v in volumes} == {("R", "A", "S")}
+    assert json.loads(Path(listing).read_text())["spacing_mm"] == [6.0, 6.2, 6.4]
+
+
+def test_labels_stay_whole_numbers_and_lie_on_their_images(source, heads, tmp_path):
+    prepare(str(source), str(tmp_path / "out"), affine="center")
+    first = prepared(tmp_path / "out")["training"][0]
+    assert np.array_equal(first["label"].dataobj, heads[0][1])  # the reference comes through as it was
+    assert np.allclose(first["image"].get_fdata(), heads[0][0], rtol=1e-5, atol=1e-3)
+    for item in [i for split in prepared(tmp_path / "out").values() for i in split]:
+        label, image = np.asarray(item["label"].dataobj), item["image"].get_fdata()
+        assert label.dtype == np.int16
+        assert set(np.unique(label)) <= set(range(25))
+        assert len(np.unique(label)) > 12
+        assert image[label > 0].mean() > 2 * image[label == 0].mean()
+
+
+def test_size_and_spacing_are_those_asked_for_about_the_labels_of_the_reference(source, heads, tmp_path):
+    prepare(str(source), str(tmp_path / "out"), spacing_mm=7, size=(20, 26, 18), affine="center")
+    volumes = all_of(prepared(tmp_path / "out"))
+    assert {v.shape for v in volumes} == {(20, 26, 18)}
+    assert all(np.allclose(nibabel.affines.voxel_sizes(v.affine), 7, atol=1e-4) for v in volumes)
+    inside = np.argwhere(heads[0][1] > 0)
+    middle = heads[0][2] @ [*(inside.min(0) + inside.max(0)) / 2, 1]
+    assert np.allclose(centre_of(volumes[0]), middle[:3], atol=1e-3)
+    items = open_dataset(str(tmp_path / "out"), "training")
+    assert common_size(items, 2) == [20, 26, 18]  # what training asks of a data set
+    assert len(draw_pairs(items)) == 2
+
+
+def test_a_mask_blanks_what_has_no_label_and_nothing_else(source, tmp_path):
+    prepare(str(source), str(tmp_path / "out"), affine="center", mask=True)
+    for item in [i for split in prepared(tmp_path / "out").values() for i in split]:
+        image, label = item["image"].get_fdata(), np.asarray(item["label"].dataobj)
+        assert (image[label == 0] == 0).all()
+        assert (image[label > 0] > 0).mean() > 0.99
+
+
+def test_the_alignment_lays_each_head_over_the_reference(source, tmp_path):
+    reference = str(source / "images" / "head_2.nii.gz")
+    centres = {}
+    for affine in ("none", "rigid"):
+        prepare(str(source), str(tmp_path / affine), affine=affine, reference=reference)
+        splits = prepared(tmp_path / affine)
+        assert {v.shape for v in all_of(splits)} == {(26, 34, 20)}
+        target = np.asarray(splits["validation"][0]["label"].dataobj) > 0
+        others = [np.asarray(i["label"].dataobj) > 0 for s in ("training", "test") for i in splits[s]]
+        centres[affine] = np.mean([2 * (o & target).sum() / (o.sum() + target.sum()) for o in others])
+    assert centres["rigid"] > centres["none"] + 0.02
+    assert centres["rigid"] > 0.85
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(source, tmp_path):
+    out = tmp_path / "out"
+    prepare(str(source), str(out), affine="center")
+    first = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    kept, lost = out / "images" / "head_1.nii.gz", out / "labels" / "head_2.nii.gz"
+    os.utime(kept, (1, 1))
+    lost.unlink()
+    (out / "dataset.json").unlink()
+    prepare(str(source), str(out), affine="center")
+    assert kept.stat().st_mtime == 1
+    assert {p for p in out.rglob("*") if p.is_file()} == set(first)
+    assert nibabel.load(lost).get_fdata().any()
+
+
+@pytest.mark.parametrize("change", [{"spacing_mm": 9}, {"size": (18, 20, 16)}])
+def test_a_folder_prepared_on_another_grid_is_not_gone_on_with(source, tmp_path, change):
+    prepare(str(source), str(tmp_path / "out"), affine="center")
+    assert "another grid" in sentence_of(lambda: prepare(str(source), str(tmp_path / "out"), affine="center", **change))
+
+
+def test_any_folder_of_images_is_split_at_random_by_its_seed_and_the_first_to_train_on_is_the_reference(
+    heads, tmp_path
+):
+    for i, (image, _, affine) in enumerate(heads):
+        path = tmp_path / "raw" / f"site_{i % 2}" / ("scan.nii.gz" if i < 2 else f"scan_{i}.nii.gz")
+        save(image, affine, path)
+    itk_image = sitk.ReadImage(str(tmp_path / "raw" / "site_0" / "scan_2.nii.gz"))
+    sitk.WriteImage(itk_image, str(tmp_path / "raw" / "site_0" / "scan_2.mha"))
+    (tmp_path / "raw" / "site_0" / "scan_2.nii.gz").unlink()
+    for name in ("out", "again"):
+        prepare(str(tmp_path / "raw"), str(tmp_path / name), affine="center", validation=0.25, test=0.25)
+    splits = prepared(tmp_path / "out")
+    assert [len(split) for split in splits.values()] == [2, 1, 1]
+    listings = [json.loads((tmp_path / name / "dataset.json").read_text()) for name in ("out", "again")]
+    assert listings[0]["training"] == listings[1]["training"]
+    assert len({i["image"] for s in splits for i in listings[0][s]}) == 4  # two files share a name
+    assert len({volume.get_fdata().tobytes() for volume in all_of(splits)}) == 4
+    assert all("label" not in item for split in splits.values() for item in split)
+    reference = sitk.ReadImage(listings[0]["description"].split(" to ")[-1])
+    first = splits["training"][0]["image"].get_fdata()
+    assert np.allclose(np.sort(first, None), np.sort(sitk.GetArrayFromImage(reference), None), rtol=1e-5, atol=1e-3)
+
+
+def test_files_of_one_name_stay_apart_when_the_folder_is_named_from_inside(heads, tmp_path, monkeypatch):
+    for i in (0, 1):
+        save(heads[i][0], heads[i][2], tmp_path / "raw" / f"subject_{i}" / "t1.nii.gz")
+    monkeypatch.chdir(tmp_path / "raw")
+    prepare(".", str(tmp_path / "out"), affine="center", validation=0, test=0)
+    volumes = [item["image"].get_fdata() for item in prepared_training(tmp_path / "out")]
+    assert len(volumes) == 2
+    assert not np.array_equal(*volumes)
+
+
+def prepared_training(folder):
+    return [{"image": nibabel.load(i["image"])} for i in open_dataset(str(folder), "training")]
+
+
+# --- bad input ---
+
+
+def sentence_of(call):
+    with pytest.raises(Exception) as caught:  # noqa: PT011 whatever it is, the command line must make a sentence of it
+        call()
+    sentence = bad_input(caught.value)
+    assert sentence, f"the command line would show a traceback of {caught.value!r}"
+    assert "\n" not in sentence
+    return sentence
+
+
+def listed(listing):
+    def write(source):
+        text = listing if isinstance(listing, str) else json.dumps(listing)
+        (source / "dataset.json").write_text(text)
+
+    return write
+
+
+def without_labels(source):
+    listing = json.loads((source / "dataset.json").read_text())
+    for item in listing["test"]:
+        del item["label"]
+    listed(listing)(source)
+
+
+def emptied_label(source):
+    path = source / "labels" / "head_0.nii.gz"
+    image = nibabel.load(path)
+    save(np.zeros(image.shape, np.uint8), image.affine, path)
+
+
+def moved_label(source):
+    path = source / "labels" / "head_1.nii.gz"
+    image = nibabel.load(path)
+    save(np.asarray(image.dataobj), image.affine + np.eye(4, k=3) * 9, path)
+
+
+def nothing(source):
+    pass
+
+
+BAD = {
+    "no such folder": (lambda s: s.rename(s.parent / "gone"), {}, "There is no folder"),
+    "no images": (lambda s: [p.unlink() for p in s.rglob("*") if p.is_file()], {}, "holds 0 images"),
+    "broken listing": (listed("{"), {}, "is not a data set listing"),
+    "empty listing": (listed({"training": []}), {}, "is empty"),
+    "listed file missing": (lambda s: (s / "images" / "head_3.nii.gz").unlink(), {}, "which does not exist"),
+    "mask without labels": (without_labels, {"mask": True}, "Masking needs a label map for every image"),
+    "reference without labels in it": (emptied_label, {"size": (20, 26, 18)}, "label map .* is empty"),
+    "label elsewhere": (moved_label, {}, "is on another grid than its image"),
+    "affine": (nothing, {"affine": "syn"}, "none, center, rigid, affine, not 'syn'"),
+    "one side": (nothing, {"size": 20}, "The size takes three sides in voxels"),
+    "two sides": (nothing, {"size": (20, 20)}, "The size takes three sides in voxels"),
+    "no side": (nothing, {"size": (20, 20, 0)}, "The size takes three sides in voxels"),
+    "words for a size": (nothing, {"size": "big"}, "The size takes three sides in voxels"),
+    "spacing": (nothing, {"spacing_mm": 0}, "spacing must be above 0 mm"),
+    "words for a spacing": (nothing, {"spacing_mm": "fine"}, "spacing must be above 0 mm"),
+    "reference": (nothing, {"reference": "none.nii.gz"}, r"none\.nii\.gz\) does not exist"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_input_is_a_sentence(source, tmp_path, kind):
+    spoil, options, words = BAD[kind]
+    spoil(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        sentence = sentence_of(lambda: prepare(str(source), str(tmp_path / "out"), **{"affine": "center"} | options))
+    assert re.search(words, sentence)
+    left = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert not any(p.name == "dataset.json" or p.name.startswith(".") for p in left)
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.5), (-0.1, 0.1), (1.0, 0.0)])
+def test_shares_that_leave_nothing_to_train_on_are_refused(source, tmp_path, shares):
+    (source / "dataset.json").unlink()
+    sentence = sentence_of(
+        lambda: prepare(
+            str(source / "images"), str(tmp_path / "out"), affine="center", validation=shares[0], test=shares[1]
+        )
+    )
+    assert "validation and test" in sentence
+    assert not (tmp_path / "out").exists()
