@@ -4,7 +4,7 @@ from pathlib import Path
 
 from monai.transforms import LoadImage
 
-from bundle.io.images import write_image
+from bundle.io.images import check_ending, write_image
 from bundle.io.itk import read_transform
 from bundle.transforms import grid_of, read_volume
 
@@ -24,13 +24,14 @@ def apply(transform: str, moving: str, fixed: str, output: str, interpolation: s
     Returns:
         Path of the file written.
     """
+    check_ending(str(output))
     load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
     is_label = interpolation == "nearest"
     image = read_volume(str(moving), "moving image", is_label, load)
     target = read_volume(str(fixed), "fixed image", False, load)
     found = read_transform(transform, grid_of(target), grid_of(image))
     result = found.resample(image.as_tensor(), mode=interpolation)
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    write_image(result.int() if is_label else result.float(), found.fixed_grid, output)
+    Path(str(output)).parent.mkdir(parents=True, exist_ok=True)
+    write_image(result.int() if is_label else result.float(), found.fixed_grid, str(output))
     print(f"written: {output}")
     return str(output)

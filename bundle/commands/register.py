@@ -57,13 +57,20 @@ def register(
         raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
     if device not in DEVICES:
         raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
+    if spacing_mm is not None and not isinstance(spacing_mm, int | float):
+        raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
+    folder = Path(str(output_dir)).absolute()
+    if folder.is_file():
+        raise ValueError(f"The output ({folder}) is a file: name a folder.")
     item = {"moving": moving, "fixed": fixed, "moving_label": moving_label, "fixed_label": fixed_label}
     item |= {"moving_mask": moving_mask, "fixed_mask": fixed_mask, "initial_transform": initial_transform}
+    # absolute, since the workflow takes a string that starts with $, @ or % for an expression
+    paths = {k: str(Path(str(v)).absolute()) for k, v in item.items() if v is not None}
     overrides: dict[str, Any] = {
-        "output_dir": str(output_dir),
-        "dataset#data": [{"name": "pair"} | {k: str(v) for k, v in item.items() if v is not None}],
+        "output_dir": str(folder),
+        "dataset#data": [{"name": "pair"} | paths],
         "affine": affine,
-        "ckpt": str(weights or ROOT / "models" / "model.pt"),
+        "ckpt": str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
         "device": DEVICES[device],
         "folder_per_pair": False,
         "tabulate": False,
@@ -71,8 +78,8 @@ def register(
     if spacing_mm is not None:
         overrides["spacing_mm"] = float(spacing_mm)
     infer(overrides)
-    result: dict[str, Any] = json.loads((Path(output_dir) / "registration.json").read_text())
-    _tell(result, Path(output_dir))
+    result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
+    _tell(result, folder)
     return result
 
 
@@ -80,7 +87,7 @@ def infer(overrides: dict[str, Any]) -> None:
     """Run the bundle's inference workflow with some of its keys replaced."""
     from monai.bundle import ConfigWorkflow  # here, so that --help is quick
 
-    logging.getLogger("ignite").setLevel(logging.WARNING)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
     workflow = ConfigWorkflow(
         str(ROOT / "configs" / "inference.json"),
         meta_file=str(ROOT / "configs" / "metadata.json"),

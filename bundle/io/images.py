@@ -11,7 +11,20 @@ import torch
 from bundle.io.itk import image_to_itk
 from bundle.spatial import Grid, ras_from_lps
 
-__all__ = ["write_displacement", "write_image"]
+__all__ = ["check_ending", "write_displacement", "write_image"]
+
+NIFTI = (".nii", ".nii.gz")
+OF_ITK = (".nrrd", ".mha", ".mhd")
+
+
+def check_ending(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that ``write_image`` has no format for.
+
+    Raises:
+        ValueError: an ending that no writer knows.
+    """
+    if not Path(path).name.endswith(NIFTI + OF_ITK):
+        raise ValueError(f"The output ({path}) must end in .nii.gz, .nii, .nrrd, .mha or .mhd.")
 
 
 def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:
@@ -27,16 +40,14 @@ def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) 
     Raises:
         ValueError: an ending that no writer knows.
     """
+    check_ending(path)
     array = volume[0].cpu().numpy()
-    name = Path(path).name
-    if name.endswith((".nii", ".nii.gz")):
+    if Path(path).name.endswith(NIFTI):
         image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine))
         image.header.set_xyzt_units("mm")
         nibabel.save(image, path)
-    elif name.endswith((".nrrd", ".mha", ".mhd")):
-        sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
     else:
-        raise ValueError(f"The output ({path}) must end in .nii.gz, .nii, .nrrd, .mha or .mhd.")
+        sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
 
 
 def write_displacement(field_mm: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:

@@ -1,0 +1,317 @@
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from matplotlib.image import imread
+
+from bundle.__main__ import bad_input
+from bundle.commands.apply import apply
+from bundle.commands.register import register
+from bundle.io.itk import read_transform
+from bundle.networks import PAN
+from bundle.phantom import centred_affine, random_anatomy, sample
+from bundle.spatial import Grid
+
+ROOT = Path(__file__).parents[2]
+GRIDS = {  # small, unequal-sided, oblique; the moving one flipped and with thick slices
+    "moving": ((44, 46, 28), centred_affine((44, 46, 28), (-4.1, 4.4, 6.0), degrees=(9, -5, 7))),
+    "fixed": ((40, 48, 36), centred_affine((40, 48, 36), (4.2, 4.0, 4.4), degrees=(-4, 6, 3))),
+}
+FILES = ["displacement.nii.gz", "overview.png", "registration.json", "transform.h5", "warped.nii.gz"]
+STAGES = ["read", "align", "network", "resample", "report", "write", "total"]
+
+
+def save(array, affine, path):
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two subjects with their labels and brain masks, as paths."""
+    folder = tmp_path_factory.mktemp("pair")
+    paths = {}
+    for seed, (role, (shape, affine)) in enumerate(GRIDS.items()):
+        image, label = sample(random_anatomy(seed), shape, affine)
+        paths[role] = save(image, affine, folder / f"{role}.nii.gz")
+        paths[f"{role}_label"] = save(label, affine, folder / f"{role}_label.nii.gz")
+        paths[f"{role}_mask"] = save((label > 0).astype(np.uint8), affine, folder / f"{role}_mask.nii.gz")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """Weights of a fresh network, which finds nothing."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "fresh.pt"
+    torch.save(PAN().state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights that move something: each level shifts, and its attention adds a little of its own."""
+    torch.manual_seed(0)
+    network = PAN()
+    with torch.no_grad():
+        for attention in network.attention:
+            attention.merge.bias.copy_(torch.tensor([0.12, -0.08, 0.06]))
+            attention.merge.weight.normal_(std=0.01)
+            attention.position_bias.normal_()
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+def labelled(pair):
+    return {k: v for k, v in pair.items() if not k.endswith("_mask")}
+
+
+@pytest.fixture(scope="module")
+def result(pair, weights, tmp_path_factory):
+    """A registration with everything on, its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("registered") / "result"
+    return folder, register(**labelled(pair), output_dir=str(folder), weights=weights, affine="rigid", device="cpu")
+
+
+def test_a_registration_writes_its_files_and_nothing_else(result):
+    folder, _ = result
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*FILES, "warped_label.nii.gz"])
+    assert [p.name for p in folder.parent.iterdir()] == ["result"]
+
+
+def test_the_summary_says_how_good_it_is_and_how_it_came_about(result, pair, weights):
+    folder, returned = result
+    summary = json.loads((folder / "registration.json").read_text())
+    assert summary == returned
+    for measure in ("similarity", "dice"):
+        assert all(0 <= summary[f"{measure}_{stage}"] <= 1 for stage in ("before", "aligned", "after"))
+    assert summary["dice_aligned"] > summary["dice_before"]
+    assert summary["similarity_aligned"] > summary["similarity_before"]
+    assert 0 <= summary["folding_percent"] < 1
+    assert 1e-3 < summary["log_jacobian_sd"] < 1
+    assert list(summary["seconds"]) == STAGES
+    assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"][s] for s in STAGES[:-1]), abs=1e-6)
+    assert 100 < summary["peak_memory_mb"] < 20_000
+    assert summary["versions"].keys() >= {"pan_registration", "python", "torch", "monai", "SimpleITK"}
+    assert summary["versions"]["torch"] == torch.__version__
+    assert summary["weights_sha256"] == hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    assert (summary["moving"], summary["fixed"]) == (pair["moving"], pair["fixed"])
+    assert summary["device"] == "cpu"
+    rotation = np.array(summary["alignment_lps_mm"])[:3, :3]
+    assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["warped", "warped_label", "displacement"])
+def test_what_is_written_lies_on_the_grid_of_the_fixed_image(result, pair, name):
+    image, fixed = nibabel.load(result[0] / f"{name}.nii.gz"), nibabel.load(pair["fixed"])
+    assert image.shape[:3] == fixed.shape
+    assert np.allclose(image.affine, fixed.affine, atol=1e-4)
+    assert np.asarray(image.dataobj).any()
+
+
+def test_warped_labels_are_whole_numbers_of_the_moving_labels(result, pair):
+    warped = nibabel.load(result[0] / "warped_label.nii.gz")
+    assert warped.get_data_dtype() == np.uint8
+    assert set(np.unique(warped.dataobj)) <= set(np.unique(nibabel.load(pair["moving_label"]).dataobj))
+    assert len(np.unique(warped.dataobj)) > 15
+
+
+def test_the_picture_shows_something(result):
+    picture = imread(result[0] / "overview.png")
+    assert picture.shape[:2] == (750, 1500)
+    panels = picture[..., :3].reshape(3, 250, 6, 250, 3).std((1, 3, 4))
+    assert (panels > 0.02).all()  # none of the 3 × 6 is blank
+
+
+def voxels(path):
+    return np.asarray(nibabel.load(path).dataobj).astype(np.float64)
+
+
+def grid_of(path):
+    image = nibabel.load(path)
+    return Grid.from_ras(image.shape[:3], image.affine)
+
+
+def test_apply_repeats_the_registration_from_its_transform_alone(result, pair, tmp_path):
+    folder, _ = result
+    for interpolation, moving, expected in (
+        ("linear", pair["moving"], "warped.nii.gz"),
+        ("nearest", pair["moving_label"], "warped_label.nii.gz"),
+    ):
+        output = tmp_path / "new" / expected
+        returned = apply(str(folder / "transform.h5"), moving, pair["fixed"], str(output), interpolation)
+        assert returned == str(output)
+        again, first = voxels(output), voxels(folder / expected)
+        tolerance = 1e-4 * np.ptp(first) if interpolation == "linear" else 0
+        assert np.abs(again - first).max() <= tolerance
+        assert grid_of(output).is_close(grid_of(pair["fixed"]))
+
+
+def test_the_written_field_is_the_written_transform(result, pair):
+    folder, _ = result
+    transform = read_transform(folder / "transform.h5", grid_of(pair["fixed"]), grid_of(pair["moving"]))
+    vectors = np.moveaxis(voxels(folder / "displacement.nii.gz")[:, :, :, 0], -1, 0)
+    assert np.abs(vectors - transform.displacement_field().numpy()).max() < 1e-3
+    by_alignment = transform.without_field().displacement_field().numpy()
+    assert np.linalg.norm(vectors - by_alignment, axis=0).max() > 2  # mm: there is a field to get wrong
+    assert np.abs(by_alignment).max() > 2
+
+
+def test_an_initial_transform_stands_for_the_alignment_which_a_fresh_network_leaves_alone(pair, fresh, tmp_path):
+    initial = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.05, -0.03, 0.04, (3.0, -5.0, 2.0))
+    sitk.WriteTransform(initial, str(tmp_path / "initial.tfm"))
+    masked = {k: v for k, v in pair.items() if not k.endswith("_label")}
+    options = dict(initial_transform=str(tmp_path / "initial.tfm"), weights=fresh, device="cpu", spacing_mm=6)
+    summary = register(**masked, **options, output_dir=str(tmp_path / "out"))
+    matrix = np.array(summary["alignment_lps_mm"])
+    point = (12.0, -34.0, 56.0)
+    assert np.allclose(matrix[:3, :3] @ point + matrix[:3, 3], initial.TransformPoint(point))
+    assert np.allclose(summary["field_grid"]["spacing_mm"], 6)
+    assert summary["folding_percent"] == 0
+    assert summary["log_jacobian_sd"] < 1e-3
+    assert summary["similarity_after"] == pytest.approx(summary["similarity_aligned"], abs=1e-3)
+    assert not any(name.startswith("dice") for name in summary)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES  # no label, no warped label
+
+
+def test_a_path_is_a_path_whatever_it_starts_with(pair, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("$moving.nii.gz", "@fixed.nii.gz"):
+        Path(name).write_bytes(Path(pair[name[1:].split(".")[0]]).read_bytes())
+    os.link(weights, "%model.pt")
+    summary = register(
+        "$moving.nii.gz", "@fixed.nii.gz", "%out", weights="%model.pt", affine="center", device="cpu", spacing_mm=9
+    )
+    assert Path(summary["moving"]).name == "$moving.nii.gz"
+    assert sorted(p.name for p in (tmp_path / "%out").iterdir()) == FILES
+
+
+# --- bad input ---
+
+
+def sentence_of(call):
+    """Run what must fail as the command line does, and return its sentence."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 MONAI wraps what a transform raises
+        call()
+    sentence = bad_input(caught.value)
+    assert sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def other_network(folder):
+    torch.save(PAN(channels=(8, 16, 32, 64, 128)).state_dict(), folder / "other.pt")
+    return str(folder / "other.pt")
+
+
+def text(folder, name):
+    (folder / name).write_text("nothing of the kind")
+    return str(folder / name)
+
+
+def on_other_grid(folder):
+    shape, affine = (20, 24, 18), centred_affine((20, 24, 18), 8.0)
+    return save(np.ones(shape, np.uint8), affine, folder / "label.nii.gz")
+
+
+def far_away(folder):
+    affine = centred_affine((20, 24, 18), 8.0)
+    affine[:3, 3] += 5000
+    return save(np.random.default_rng(0).random((20, 24, 18), np.float32), affine, folder / "far.nii.gz")
+
+
+BAD = {
+    "missing image": (lambda d: {"moving": str(d / "none.nii.gz")}, r"The moving \(.*\) does not exist"),
+    "broken image": (lambda d: {"fixed": text(d, "t.nii.gz")}, "The fixed .* cannot be read as a NIfTI"),
+    "missing label": (lambda d: {"fixed_label": str(d / "none.nii.gz")}, r"The fixed label \(.*\) does not exist"),
+    "label elsewhere": (lambda d: {"moving_label": on_other_grid(d)}, "resample one to the other's grid"),
+    "no overlap": (lambda d: {"moving": far_away(d)}, "share no physical space"),
+    "missing weights": (lambda d: {"weights": str(d / "none.pt")}, r"The weights \(.*\) do not exist"),
+    "broken weights": (lambda d: {"weights": text(d, "t.pt")}, "cannot be read as a PyTorch state dict"),
+    "other weights": (lambda d: {"weights": other_network(d)}, r"belong to another network: \d+ parameters differ"),
+    "missing initial": (lambda d: {"initial_transform": str(d / "none.h5")}, "The transform .* does not exist"),
+    "affine": (lambda d: {"affine": "bspline"}, "--affine is one of none, center, rigid, affine"),
+    "device": (lambda d: {"device": "tpu"}, "--device is one of auto, cpu, cuda"),
+    "spacing": (lambda d: {"spacing_mm": -2}, "spacing must be above 0 mm"),
+    "no number": (lambda d: {"spacing_mm": "fine"}, "--spacing_mm takes millimetres, not 'fine'"),
+    "output is a file": (lambda d: {"output_dir": text(d, "out")}, r"The output \(.*out\) is a file"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_input_is_a_sentence_and_leaves_nothing_behind(pair, weights, tmp_path, kind):
+    change, words = BAD[kind]
+    inputs = {"moving": pair["moving"], "fixed": pair["fixed"], "weights": weights, "affine": "none", "device": "cpu"}
+    inputs |= {"output_dir": str(tmp_path / "results" / "out")} | change(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert re.search(words, sentence_of(lambda: register(**inputs)))
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bundle.handlers.write_transform", full)  # the images are written by then
+    inputs = {"moving": pair["moving"], "fixed": pair["fixed"], "weights": weights, "affine": "none", "device": "cpu"}
+    assert "No space left" in sentence_of(lambda: register(**inputs, output_dir=str(tmp_path / "out"), spacing_mm=9))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: {"transform": str(d / "none.h5")}, "The transform .* does not exist"),
+        (lambda d: {"moving": str(d / "none.nii.gz")}, "The moving image .* does not exist"),
+        (lambda d: {"output": str(d / "new" / "warped.png")}, r"must end in \.nii\.gz"),
+        (lambda d: {"interpolation": "cubic"}, "'linear' or 'nearest', not 'cubic'"),
+    ],
+)
+def test_a_bad_input_of_apply_is_a_sentence_and_writes_nothing(result, pair, tmp_path, change, words):
+    inputs = {"transform": str(result[0] / "transform.h5"), "moving": pair["moving"], "fixed": pair["fixed"]}
+    inputs |= {"output": str(tmp_path / "new" / "warped.nii.gz")} | change(tmp_path)
+    assert re.search(words, sentence_of(lambda: apply(**inputs)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "bundle", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_line_ends_a_missing_file_in_one_line(pair, weights, tmp_path):
+    done = command(
+        *("register", "--moving", "missing.nii.gz", "--fixed", pair["fixed"], "--weights", weights),
+        *("--output_dir", "out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: The moving (")
+    assert done.stderr.count("\n") == 1
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_prints_the_commands_there_are(tmp_path):
+    done = command("regsiter", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m bundle {register,apply,")
+    assert done.stderr.count("\n") == 1
