@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from matplotlib.image import imread
 
-from bundle.__main__ import bad_input
+from bundle.__main__ import bad_input, main
 from bundle.commands.apply import apply
 from bundle.commands.register import register
 from bundle.io.itk import read_transform
@@ -308,6 +308,19 @@ def test_the_command_line_ends_a_missing_file_in_one_line(pair, weights, tmp_pat
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_ends_weights_of_another_network_in_one_line(pair, tmp_path, monkeypatch, capsys):
+    arguments = ["register", "--moving", pair["moving"], "--fixed", pair["fixed"], "--output_dir", tmp_path / "out"]
+    arguments += ["--weights", other_network(tmp_path), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["bundle", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    stderr = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert stderr.startswith("error: The weights (")
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_command_prints_the_commands_there_are(tmp_path):
