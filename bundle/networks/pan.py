@@ -65,9 +65,11 @@ class PAN(nn.Module):
             ``pred`` (B, 4, H, W, L): channel 0 the warped moving image, 1–3 the DDF. In training a dict instead:
             ``pred``, and ``gram``: for each level with several heads the (2, B, S, S) Gram matrices of query and key.
         """
-        if not torch.jit.is_scripting():  # a subclass, such as MONAI's MetaTensor, would slow every operation down
-            moving = moving.as_subclass(torch.Tensor)
-            fixed = fixed.as_subclass(torch.Tensor) if fixed is not None else None
+        if not torch.jit.is_scripting():
+            if not torch.compiler.is_compiling():  # what stands in for the input while exporting must stay what it is
+                # a subclass, such as MONAI's MetaTensor, would slow every operation down
+                moving = moving.as_subclass(torch.Tensor)
+                fixed = fixed.as_subclass(torch.Tensor) if fixed is not None else None
         pair = moving
         if fixed is not None:
             if moving.shape != fixed.shape:
@@ -120,9 +122,10 @@ class PAN(nn.Module):
         projections: list[Features] = []
         features = image.contiguous(memory_format=torch.channels_last_3d)
         for level, projection in zip(self.encoder, self.projection):
+            if len(projections) > 0:  # not once more after the deepest level: exporters would see a side of 1 there
+                image = F.avg_pool3d(image, 2)
             full, scale, features = level(features)
             projections.append(projection(full, scale, image))
-            image = F.avg_pool3d(image, 2)
         return projections
 
     def decode(

@@ -43,7 +43,8 @@ def local_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) 
     """
     if query.dim() != 6 or query.shape != key.shape:
         raise ValueError(f"Query and key must both be (B, S, d, H, W, L), got {query.shape} and {key.shape}.")
-    if bias.dim() != 4 or bias.shape[0] != query.shape[1] or bias.shape[1] % 2 == 0:
+    n = bias.shape[-1]
+    if bias.shape != (query.shape[1], n, n, n) or n % 2 == 0:
         raise ValueError(f"The bias must be (heads, n, n, n) with n odd, got {bias.shape} for {query.shape[1]} heads.")
     if not torch.jit.is_scripting():
         if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
