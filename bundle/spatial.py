@@ -125,6 +125,29 @@ class Grid:
         size = np.maximum(np.ceil(grid.spacing_mm * shape / spacing_mm - 1e-3), 1).astype(int)
         return grid.centred(size, spacing_mm)
 
+    def with_room(self, other: "Grid", alignment: Matrix, room: int = 4, multiple: int = 16) -> "Grid":
+        """Grow evenly on both sides of each axis, so that a field can pull from what lies beyond the border.
+
+        Args:
+            other: grid of the moving image.
+            alignment: 4×4, from this grid's space to the other's.
+            room: voxels to add at most on each side where the other grid reaches beyond this one.
+            multiple: sides are rounded up to a multiple of this: the network pads to it anyway.
+
+        Returns:
+            A grid with the same axes, spacing and centre up to half a voxel, whose voxels include this grid's.
+        """
+        corners = other.to_points(np.stack(np.meshgrid(*[[0, n - 1] for n in other.shape], indexing="ij"), -1))
+        back = self.inverse @ np.linalg.inv(alignment)
+        index = (corners @ back[:3, :3].T + back[:3, 3]).reshape(-1, 3)
+        sides = np.array(self.shape)
+        beyond = np.maximum(-index.min(0), index.max(0) - (sides - 1))
+        wanted = sides + 2 * np.clip(np.ceil(beyond - 0.5), 0, room)
+        size = (np.ceil(wanted / multiple) * multiple).astype(int)
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_points(-((size - sides) // 2))
+        return Grid(tuple(size), affine)
+
     def _canonical_axes(self) -> list[int]:
         """For each physical axis the array axis that follows it most, each array axis once."""
         strength = np.abs(self.direction)

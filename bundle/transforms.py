@@ -93,8 +93,8 @@ def grid_of(volume: MetaTensor) -> Grid:
 class MatchPaird(Transform):
     """Bring any two images onto the grid that the network works on.
 
-    Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid, optionally at the
-    spacing that the weights were trained at, and scales the intensities between percentiles 0.5 and 99.5 to [0, 1].
+    Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid with some room
+    around it, optionally at the spacing that the weights were trained at, and scales the intensities between percentiles 0.5 and 99.5 to [0, 1].
 
     Reads ``moving`` and ``fixed``, (1, H, W, L) with RAS affines; optionally ``moving_mask`` and ``fixed_mask`` (blank
     the rest of their image) and ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
@@ -121,7 +121,7 @@ class MatchPaird(Transform):
         images = {role: self._masked(item, role) for role in ("moving", "fixed")}
         grids = {role: grid_of(item[role]) for role in images}
         matrix = self._align(item, images, grids)
-        grid = grids["fixed"].canonical(self.spacing_mm)
+        grid = grids["fixed"].canonical(self.spacing_mm).with_room(grids["moving"], matrix)
         channels = []
         for role, alignment in (("moving", matrix), ("fixed", None)):
             channels.append(self._on_grid(images[role], grids[role], grid, alignment))
