@@ -94,7 +94,8 @@ class MatchPaird(Transform):
     """Bring any two images onto the grid that the network works on.
 
     Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid with some room
-    around it, optionally at the spacing that the weights were trained at, and scales the intensities between percentiles 0.5 and 99.5 to [0, 1].
+    around it, optionally at the spacing that the weights were trained at, and scales the intensities between
+    percentiles 0.5 and 99.5 to [0, 1].
 
     Reads ``moving`` and ``fixed``, (1, H, W, L) with RAS affines; optionally ``moving_mask`` and ``fixed_mask`` (blank
     the rest of their image) and ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
