@@ -148,6 +148,7 @@ class MatchPaird(Transform):
                     f"space, the {role} image {tuple(image.shape[1:])}: resample one to the other's grid first."
                 )
         plain: torch.Tensor = image.as_tensor().float()
+        plain = plain - plain.min()  # what is blank, and beyond the border, is 0: not brighter than the air of a CT
         if f"{role}_mask" not in item:
             return plain
         masked: torch.Tensor = plain * (item[f"{role}_mask"].as_tensor() > 0)

@@ -147,24 +147,40 @@ def test_a_label_map_may_be_constant(tmp_path):
 # --- matching ---
 
 
+def as_canonical(volume):
+    """The voxels in canonical order: the second axis runs forwards there, the image's own backwards."""
+    return volume.as_tensor()[0].flip(1)
+
+
+def within(item, spacing_mm=None):
+    """Where the network's grid holds the voxels of the fixed image's canonical one, which has no room around it."""
+    grid, inner = grid_of(item["image"]), oblique().canonical(spacing_mm)
+    assert np.allclose(grid.affine[:3, :3], inner.affine[:3, :3])
+    first = grid.inverse[:3, :3] @ inner.origin_mm + grid.inverse[:3, 3]
+    start = np.rint(first).astype(int)
+    assert np.allclose(first, start, atol=1e-6)
+    assert (start >= 0).all()
+    assert (start + inner.shape <= grid.shape).all()
+    return tuple(slice(a, a + n) for a, n in zip(start, inner.shape))
+
+
 def test_an_image_matched_with_itself_gives_two_equal_channels_scaled_to_one():
     item = MatchPaird(affine="none")({"moving": picture(), "fixed": picture(), "seconds": {"read": 1.0}})
     image = item["image"]
-    grid = oblique().canonical()
-    stored = picture()[0].flip(1)  # forwards, as the canonical grid runs; otherwise voxel for voxel the same
-    low, high = np.percentile(stored, (0.5, 99.5))
-    assert np.allclose(image[0], np.clip((stored - low) / (high - low), 0, 1), atol=1e-5)
-    assert image.shape == (2, *grid.shape)
+    grid, box = grid_of(image), within(item)
+    padded = np.zeros(grid.shape)
+    padded[box] = as_canonical(picture() - picture().min())
+    low, high = np.percentile(padded, (0.5, 99.5))
+    assert np.allclose(image[0], np.clip((padded - low) / (high - low), 0, 1), atol=1e-5)
     assert torch.equal(image[0], image[1])
     assert image.min() == 0
     assert image.max() == 1
-    assert np.allclose(image.affine, ras_from_lps(grid.affine))
     assert torch.equal(item["label"], image[1:])
     assert np.array_equal(item["alignment"], np.eye(4))
     assert set(item["seconds"]) == {"read", "align"}
 
 
-def test_the_scale_of_intensities_does_not_matter():
+def test_the_scale_and_offset_of_intensities_do_not_matter():
     plain = MatchPaird(affine="none")({"moving": picture(1), "fixed": picture()})
     scaled = MatchPaird(affine="none")({"moving": picture(1) * 30 - 900, "fixed": picture() * 0.01})
     assert torch.allclose(plain["image"].as_tensor(), scaled["image"].as_tensor(), atol=1e-4)
@@ -172,7 +188,7 @@ def test_the_scale_of_intensities_does_not_matter():
 
 def test_a_wider_spacing_gives_the_grid_of_that_spacing_over_the_fixed_image():
     item = MatchPaird(affine="none", spacing_mm=4.0)({"moving": picture(1), "fixed": picture()})
-    assert grid_of(item["image"]).is_close(oblique().canonical(4.0))
+    within(item, 4.0)
 
 
 def test_center_brings_a_pair_together_that_shares_no_space():
@@ -207,9 +223,23 @@ def test_masks_blank_the_rest_of_their_own_image():
     masks = {f"{role}_mask": regions(seed) for role, seed in (("moving", 3), ("fixed", 4))}
     item = MatchPaird(affine="none")({"moving": picture(1), "fixed": picture(), **masks})
     for channel, mask in zip(item["image"], masks.values()):
-        outside = mask.as_tensor()[0].flip(1) == 0  # the canonical grid runs forwards, the image's own backwards
+        outside = torch.ones(channel.shape, dtype=torch.bool)
+        outside[within(item)] = as_canonical(mask) == 0
         assert channel[outside].max() < 1e-4
         assert (channel[~outside] > 1e-4).float().mean() > 0.9
+
+
+def test_what_is_blanked_is_as_dark_as_the_darkest_voxel_of_a_ct():
+    hounsfield = (picture() - 100) * 20
+    assert hounsfield.min() < -500
+    pair = {"moving": hounsfield, "fixed": hounsfield.clone(), "moving_mask": regions(3)}
+    blanked = MatchPaird(affine="none")(pair)["image"]
+    plain = MatchPaird(affine="none")(pair | {"moving_mask": regions(3) * 0 + 1})["image"]
+    assert torch.allclose(plain[0], plain[1])
+    box = within({"image": blanked})
+    outside = as_canonical(regions(3)) == 0
+    assert blanked[0][box][outside].max() < 1e-4
+    assert blanked[0][box][~outside].mean() > 0.3
 
 
 @pytest.mark.parametrize("role", ["moving", "fixed"])
