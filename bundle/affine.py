@@ -135,7 +135,7 @@ def _optimise(images: list[sitk.Image], masks: list[sitk.Image | None], transfor
     share = min(1.0, SAMPLES / images[0].GetNumberOfPixels())
     method.SetMetricSamplingPercentagePerLevel([min(1.0, share * f**3) for f in (4, 2, 1)], seed)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2.0, minStep=0.01, numberOfIterations=150, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-6
+        learningRate=2.0, minStep=0.01, numberOfIterations=150, relaxationFactor=0.8, gradientMagnitudeTolerance=1e-6
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)

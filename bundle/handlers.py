@@ -30,6 +30,8 @@ __all__ = ["PairTable", "RegistrationSaver", "WeightsLoader"]
 
 Item = Mapping[str, Any]
 
+OPTIONAL_FILES = ("warped_label.nii.gz", "overview.png")
+
 
 class WeightsLoader(CheckpointLoader):
     """MONAI's ``CheckpointLoader`` for one network, with a sentence where the file does not fit it.
@@ -127,6 +129,8 @@ def write_registration(item: Item, folder: Path, weights: str, network_seconds: 
         seconds = dict(item["seconds"]) | {"network": network_seconds, "write": time.perf_counter() - start}
         (partial / "registration.json").write_text(json.dumps(_summary(item, seconds, weights), indent=4) + "\n")
         folder.mkdir(exist_ok=True)
+        for name in OPTIONAL_FILES:  # of an earlier registration in the same folder
+            (folder / name).unlink(missing_ok=True)
         for path in sorted(partial.iterdir()):
             os.replace(path, folder / path.name)
     finally:

@@ -106,9 +106,13 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
     rows = [("similarity (local NCC)", "similarity"), ("overlap (mean Dice)", "dice")]
     for title, name in rows:
         if f"{name}_before" in result:
-            values = " → ".join(f"{result[f'{name}_{stage}']:.3f}" for stage in ("before", "aligned", "after"))
+            values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
-    print(f"folding: {result['folding_percent']:.4f} %   SD of log-Jacobian: {result['log_jacobian_sd']:.3f}")
+    print(f"folding: {result['folding_percent']:.4f} %   SD of log-Jacobian: {_number(result['log_jacobian_sd'])}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items())
     print(f"seconds: {stages}   peak memory: {result['peak_memory_mb']:.0f} MB")
     print(f"picture: {folder / 'overview.png'}")
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -30,7 +30,7 @@ def check_ending(path: str | os.PathLike[str]) -> None:
 def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:
     """Write a scalar volume; the ending of the path names the format.
 
-    NIfTI goes through nibabel, which keeps the grid's affine to the last bit; NRRD and MHA through ITK.
+    NIfTI goes through nibabel, which keeps the affine as it is, in float32; NRRD and MHA go through ITK.
 
     Args:
         volume: (1, H, W, L).

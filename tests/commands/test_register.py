@@ -172,6 +172,8 @@ def test_an_initial_transform_stands_for_the_alignment_which_a_fresh_network_lea
     sitk.WriteTransform(initial, str(tmp_path / "initial.tfm"))
     masked = {k: v for k, v in pair.items() if not k.endswith("_label")}
     options = dict(initial_transform=str(tmp_path / "initial.tfm"), weights=fresh, device="cpu", spacing_mm=6)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "warped_label.nii.gz").touch()  # left there by an earlier registration
     summary = register(**masked, **options, output_dir=str(tmp_path / "out"))
     matrix = np.array(summary["alignment_lps_mm"])
     point = (12.0, -34.0, 56.0)
