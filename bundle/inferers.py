@@ -2,37 +2,68 @@
 
 import json
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.inferers import SimpleInferer
 from monai.transforms import Transform
 
+from bundle.fields import compose, warp
 from bundle.losses import local_ncc
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.report import overview
 from bundle.spatial import SpatialTransform
 from bundle.transforms import grid_of
 
-__all__ = ["SpatialTransformd", "trained_spacing"]
+__all__ = ["RecursiveInferer", "SpatialTransformd", "recommended"]
 
 Item = dict[Hashable, Any]
 
 
-def trained_spacing(weights: str) -> float | None:
-    """Look up the voxel spacing that weights were trained at.
+def recommended(weights: str, setting: str, default: Any = None) -> Any:
+    """Look up a setting that suits some weights: ``spacing_mm`` they were trained at, ``passes`` of the network.
 
     Args:
         weights: path of the weights; ``NAME.json`` beside ``NAME.pt`` describes them.
-
-    Returns:
-        Millimetres, or None where nothing describes the weights: the fixed image's own spacing is used then.
+        setting: key of the description.
+        default: for weights without a description, or one that lacks the setting.
     """
     description = Path(weights).with_suffix(".json")
-    if not description.is_file():
-        return None
-    return float(json.loads(description.read_text())["spacing_mm"])
+    return json.loads(description.read_text()).get(setting, default) if description.is_file() else default
+
+
+class RecursiveInferer(SimpleInferer):
+    """Run the network again on what it has aligned so far, and compose the fields: for large displacements.
+
+    The image is interpolated once, by the composed field, however many passes there are.
+
+    Args:
+        passes: how often the network runs.
+
+    Raises:
+        ValueError: less than one pass.
+    """
+
+    def __init__(self, passes: int = 1) -> None:
+        super().__init__()
+        if passes < 1:
+            raise ValueError(f"The network runs at least once, not {passes} times.")
+        self.passes = passes
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Map ``image`` (B, 2, H, W, L) to ``pred`` (B, 4, H, W, L)."""
+        inputs = inputs.as_subclass(torch.Tensor)
+        moving, fixed = inputs[:, :1], inputs[:, 1:]
+        pred = network(inputs)
+        for _ in range(self.passes - 1):
+            residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
+            ddf = compose(pred[:, 1:], residual)
+            pred = torch.cat([warp(moving, ddf), ddf], 1)
+        return pred
 
 
 class SpatialTransformd(Transform):

@@ -29,6 +29,7 @@ def register(
     affine: str = "affine",
     weights: str | None = None,
     spacing_mm: float | None = None,
+    passes: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Align a moving image to a fixed one.
@@ -48,6 +49,7 @@ def register(
         affine: pre-alignment: none (trust the headers), center, rigid or affine.
         weights: weights of the network; models/model.pt by default.
         spacing_mm: voxel size that the network works at; what the weights were trained at by default.
+        passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         device: auto, cpu or cuda.
 
     Returns:
@@ -59,6 +61,8 @@ def register(
         raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
+    if passes is not None and (not isinstance(passes, int) or passes < 1):
+        raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
     folder = Path(str(output_dir)).absolute()
     if folder.is_file():
         raise ValueError(f"The output ({folder}) is a file: name a folder.")
@@ -77,6 +81,8 @@ def register(
     }
     if spacing_mm is not None:
         overrides["spacing_mm"] = float(spacing_mm)
+    if passes is not None:
+        overrides["passes"] = passes
     infer(overrides)
     result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
     _tell(result, folder)
