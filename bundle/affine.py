@@ -1,5 +1,8 @@
 """Pre-alignment: a linear transform from fixed to moving space, through ITK's registration framework (SimpleITK)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
@@ -67,13 +70,14 @@ def align(
         for m, g in ((fixed_mask, fixed_grid), (moving_mask, moving_grid))
     ]
     try:
-        rigid = _best_start(images, masks, seed)
-        _optimise(images, masks, rigid, seed)
-        if kind == "rigid":
-            return linear_from_itk(rigid)
-        affine = _as_affine(rigid)
-        _optimise(images, masks, affine, seed)
-        return linear_from_itk(affine)
+        with _single_thread():
+            rigid = _best_start(images, masks, seed)
+            _optimise(images, masks, rigid, seed)
+            if kind == "rigid":
+                return linear_from_itk(rigid)
+            affine = _as_affine(rigid)
+            _optimise(images, masks, affine, seed)
+            return linear_from_itk(affine)
     except RuntimeError as error:
         raise ValueError(
             f"The {kind} pre-alignment found no overlap between the images: align them by hand first, or start "
@@ -123,6 +127,17 @@ def _as_affine(rigid: sitk.Euler3DTransform) -> sitk.AffineTransform:
     affine.SetMatrix(rigid.GetMatrix())
     affine.SetTranslation(rigid.GetTranslation())
     return affine
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Let ITK use one thread: several add up in another order each time, and the result is not the same twice."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _optimise(images: list[sitk.Image], masks: list[sitk.Image | None], transform: sitk.Transform, seed: int) -> None:
