@@ -205,7 +205,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             # as plain tensors: nothing that follows may write into the cached image's own metadata
             keys = {"image": role, "label": f"{role}_label"}
             pair |= {name: _plain(image[key]) for key, name in keys.items() if key in image}
-        return self.pair_transform(pair) if self.pair_transform else pair
+        # never "if self.pair_transform": asking a Compose for its truth reseeds its random transforms (MONAI 1.6)
+        return pair if self.pair_transform is None else self.pair_transform(pair)
 
 
 def _plain(value: Any) -> Any:

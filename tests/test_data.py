@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Transform
+from monai.transforms import Compose, RandFlipd, Transform
+from monai.utils import set_determinism
 from scipy.spatial.transform import Rotation
 
 from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
@@ -245,6 +246,17 @@ def test_a_pair_holds_plain_tensors_and_no_data_set_and_goes_through_the_pair_tr
     assert pairs[0] == "result"
     assert set(seen[0]) == {"moving", "fixed", "moving_label", "fixed_label"}
     assert {type(v) for v in seen[0].values()} == {torch.Tensor}
+
+
+def test_random_pair_transforms_draw_anew_for_every_pair():
+    set_determinism(seed=0)  # under a global seed a Compose would reseed its transforms at every look at its length
+    try:
+        flip = RandFlipd(["moving", "fixed"], prob=0.5, spatial_axis=0)
+        pairs = PairDataset(listed("a", 2), Numbered(), Compose([flip]), repeats=20, progress=False)
+        flipped = [pairs[i] is not None and bool(flip._do_transform) for i in range(len(pairs))]
+    finally:
+        set_determinism(seed=None)
+    assert 10 < sum(flipped) < 30
 
 
 def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
