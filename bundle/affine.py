@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
+import torch
 
 from bundle.io.itk import image_to_itk, linear_from_itk
-from bundle.spatial import Grid, Matrix
+from bundle.spatial import Grid, Matrix, SpatialTransform
 
 __all__ = ["ALIGNMENTS", "align"]
 
@@ -64,9 +66,9 @@ def align(
         fixed = fixed * (fixed_mask > 0)
     if moving_mask is not None:
         moving = moving * (moving_mask > 0)
-    images = [_working_copy(image_to_itk(a, g)) for a, g in ((fixed, fixed_grid), (moving, moving_grid))]
+    images = [_working_copy(_to_itk(a, g)) for a, g in ((fixed, fixed_grid), (moving, moving_grid))]
     masks = [
-        image_to_itk((m > 0).astype(np.uint8), g) if m is not None else None
+        _to_itk((m > 0).astype(np.uint8), g, "nearest") if m is not None else None
         for m, g in ((fixed_mask, fixed_grid), (moving_mask, moving_grid))
     ]
     try:
@@ -83,6 +85,15 @@ def align(
             f"The {kind} pre-alignment found no overlap between the images: align them by hand first, or start "
             "from --affine center or --initial_transform."
         ) from error
+
+
+def _to_itk(array: npt.NDArray[Any], grid: Grid, mode: str = "linear") -> sitk.Image:
+    """Make an ITK image of an array, resampled if its grid is sheared: ITK would straighten the axes unasked."""
+    straight = grid.orthogonal()
+    if straight is not grid:
+        transform = SpatialTransform(np.eye(4), None, straight, straight, grid)
+        array = transform.resample(torch.from_numpy(array)[None], mode=mode)[0].numpy()
+    return image_to_itk(array, straight)
 
 
 def _working_copy(image: sitk.Image) -> sitk.Image:

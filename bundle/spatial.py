@@ -32,6 +32,11 @@ def lps_from_ras(affine: npt.ArrayLike) -> Matrix:
 ras_from_lps = lps_from_ras
 
 
+def _corners(shape: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    """Indices of the eight corner voxels, (2, 2, 2, 3)."""
+    return np.stack(np.meshgrid(*[[0, n - 1] for n in shape], indexing="ij"), -1)
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Where the voxels of an image are: index (i, j, k) lies at ``affine @ (i, j, k, 1)``, mm, LPS.
@@ -92,7 +97,7 @@ class Grid:
 
     def is_close(self, other: "Grid") -> bool:
         """Tell whether two grids are one: same shape, corners within a hundredth of a voxel."""
-        corners = np.stack(np.meshgrid(*[[0, n - 1] for n in self.shape], indexing="ij"), -1)
+        corners = _corners(self.shape)
         tolerance = 0.01 * self.spacing_mm.min()
         apart = np.abs(self.to_points(corners) - other.to_points(corners))
         return self.shape == other.shape and bool(apart.max() <= tolerance)
@@ -105,15 +110,17 @@ class Grid:
                 within 5 % already; None keeps the spacing.
 
         Returns:
-            A grid over the same volume; without resampling its voxels are this grid's, in another order.
+            A grid over the same volume with orthogonal axes; without resampling, and where the axes were orthogonal
+            already, its voxels are this grid's, in another order.
 
         Raises:
             ValueError: a spacing that is no length.
         """
         if spacing_mm is not None and not 0 < spacing_mm < np.inf:
             raise ValueError(f"The spacing must be above 0 mm, got {spacing_mm}.")
-        permutation = self._canonical_axes()
-        affine, shape = self.affine.copy(), np.array(self.shape)
+        straight = self.orthogonal()
+        permutation = straight._canonical_axes()
+        affine, shape = straight.affine.copy(), np.array(straight.shape)
         affine[:, :3], shape = affine[:, permutation], shape[permutation]
         for axis, sign in enumerate((-1, -1, 1)):  # LPS: towards the right and anterior is downwards
             if affine[axis, axis] * sign < 0:
@@ -124,6 +131,29 @@ class Grid:
             return grid
         size = np.maximum(np.ceil(grid.spacing_mm * shape / spacing_mm - 1e-3), 1).astype(int)
         return grid.centred(size, spacing_mm)
+
+    def orthogonal(self, tolerance: float = 1e-3) -> "Grid":
+        """Straighten a sheared grid (a CT gantry tilt): what follows knows orthogonal axes alone, ITK among them.
+
+        Args:
+            tolerance: cosines between the axes up to this count as right angles.
+
+        Returns:
+            This grid if its axes are orthogonal; else the smallest one that holds all its voxels, whose first axis
+            keeps its direction, with the distance between rows and planes as spacing.
+        """
+        cosines = self.direction.T @ self.direction - np.eye(3)
+        if np.abs(cosines).max() <= tolerance:
+            return self
+        axes, upper = np.linalg.qr(self.affine[:3, :3])
+        axes = axes * np.sign(np.diag(upper))  # each axis the way it ran before
+        spacing = np.abs(np.diag(upper))
+        along = self.to_points(_corners(self.shape)).reshape(-1, 3) @ axes
+        low, high = along.min(0), along.max(0)
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = axes * spacing, axes @ low
+        shape = np.ceil((high - low) / spacing - 1e-6).astype(int) + 1
+        return Grid(tuple(shape), affine)
 
     def with_room(self, other: "Grid", alignment: Matrix, room: int = 4, multiple: int = 16) -> "Grid":
         """Grow evenly on both sides of each axis, so that a field can pull from what lies beyond the border.
@@ -137,7 +167,7 @@ class Grid:
         Returns:
             A grid with the same axes, spacing and centre up to half a voxel, whose voxels include this grid's.
         """
-        corners = other.to_points(np.stack(np.meshgrid(*[[0, n - 1] for n in other.shape], indexing="ij"), -1))
+        corners = other.to_points(_corners(other.shape))
         back = self.inverse @ np.linalg.inv(alignment)
         index = (corners @ back[:3, :3].T + back[:3, 3]).reshape(-1, 3)
         sides = np.array(self.shape)

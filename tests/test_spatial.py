@@ -149,6 +149,33 @@ def test_a_spacing_that_is_no_length_is_refused(spacing_mm):
         oblique().canonical(spacing_mm)
 
 
+def tilted(shape=SHAPE, degrees=14.0):
+    """A grid whose planes are shifted along their columns, as a CT gantry tilt leaves them."""
+    grid = oblique(shape)
+    affine = grid.affine.copy()
+    affine[:3, 2] += np.tan(np.radians(degrees)) * np.linalg.norm(affine[:3, 2]) * grid.direction[:, 1]
+    return Grid(shape, affine), grid
+
+
+def test_a_tilted_grid_is_straightened_to_the_smallest_one_along_its_rows_that_holds_it():
+    sheared, straight = tilted()
+    found = sheared.orthogonal()
+    np.testing.assert_allclose(found.direction.T @ found.direction, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(found.direction, straight.direction, atol=1e-12)
+    np.testing.assert_allclose(found.spacing_mm, straight.spacing_mm)  # between planes, not along the tilt
+    index = (sheared.to_points(np.argwhere(np.ones(SHAPE))) - found.origin_mm) @ np.linalg.inv(found.affine[:3, :3]).T
+    np.testing.assert_allclose(index.min(0), 0, atol=1e-9)
+    assert (index.max(0) <= np.array(found.shape) - 1 + 1e-6).all()
+    assert (index.max(0) > np.array(found.shape) - 2).all()
+
+
+def test_a_grid_at_right_angles_is_left_as_it_is_and_canonical_straightens_the_others():
+    sheared, straight = tilted()
+    assert straight.orthogonal() is straight
+    direction = sheared.canonical().direction
+    np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-12)
+
+
 def test_centred_lays_a_grid_of_any_size_about_a_point_along_the_same_axes():
     grid = oblique()
     about = grid.centred((4, 9, 6), 1.5, (1.0, 2.0, 3.0))
