@@ -123,7 +123,13 @@ class SpatialTransformd(Transform):
             if self.surfaces:
                 quality |= self._surface_quality(item["warped_label"], fixed_label, transform)
         ddf = pred[None, 1:]
-        return quality | {"folding_percent": folding_percent(ddf), "log_jacobian_sd": log_jacobian_sd(ddf)}
+        quality |= {"folding_percent": folding_percent(ddf), "log_jacobian_sd": log_jacobian_sd(ddf)}
+        assert transform.field_mm is not None
+        length_mm = transform.field_mm.norm(dim=0)  # of the network's displacement, without the alignment
+        return quality | {
+            "mean_displacement_mm": float(length_mm.mean()),
+            "max_displacement_mm": float(length_mm.max()),
+        }
 
     @staticmethod
     def _surface_quality(warped: torch.Tensor, fixed: torch.Tensor, transform: SpatialTransform) -> dict[str, float]:

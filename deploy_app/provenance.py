@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["IMPLEMENTATION_CLASS_UID", "MANUFACTURER", "MODEL_NAME", "Provenance"]
+__all__ = ["IMPLEMENTATION_CLASS_UID", "MANUFACTURER", "MODEL_NAME", "VERSION", "Provenance"]
 
 NAMESPACE = uuid.UUID("6f0a5f0e-7c1f-4c53-9a0e-2f5d1c8b7a31")
 MANUFACTURER = "PAN registration project"
 MODEL_NAME = "pan_registration"
+VERSION = "0.1.0"  # the bundle's, which a test compares: the image holds both
 
 
 def _uid(name: str) -> str:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -20,6 +21,7 @@ def test_every_shipped_weights_file_is_described(bundle_root):
     for path in weights:
         description = json.loads(path.with_suffix(".json").read_text())
         assert {"spacing_mm", "trained_on", "command", "seed", "steps", "licence"} <= description.keys()
+        assert description["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert path.stat().st_size < 25e6
 
 

@@ -173,6 +173,7 @@ def test_an_initial_transform_stands_for_the_alignment_and_a_fresh_network_leave
     assert np.allclose(summary["field_grid"]["spacing_mm"], 6)
     assert summary["folding_percent"] == 0
     assert summary["log_jacobian_sd"] < 1e-3
+    assert 0 <= summary["mean_displacement_mm"] <= summary["max_displacement_mm"] < 0.1  # a fresh network
     assert summary["similarity_after"] == pytest.approx(summary["similarity_aligned"], abs=1e-3)
     assert not any(name.startswith("dice") for name in summary)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES  # no label, no warped label

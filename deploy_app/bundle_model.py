@@ -1,0 +1,138 @@
+"""The meeting with the bundle: its inference workflow, run on two stacks in memory.
+
+Preprocessing, alignment, the network and all field arithmetic are the bundle's; the application knows only
+``configs/inference.json`` and what its evaluator returns.
+"""
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
+
+from failures import Code, Failure
+from registration import Array, Transform
+from stack import Stack
+
+__all__ = ["BundleModel", "Result"]
+
+INFERENCE = Path("configs") / "inference.json"
+WEIGHTS = Path("models") / "model.pt"
+RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the bundle's evaluator returns of one pair.
+
+    Args:
+        transform: fixed to moving.
+        quality: the numbers of its report.
+        overview: its picture, (height, width, 3), bytes.
+    """
+
+    transform: Transform
+    quality: Mapping[str, float]
+    overview: npt.NDArray[np.uint8]
+
+
+class BundleModel:
+    """The bundle in the models folder.
+
+    Args:
+        models: the folder given to the application: the bundle itself, or a folder that holds it.
+
+    Raises:
+        Failure: E_WEIGHTS: no bundle, or weights that are not those its description was written for.
+    """
+
+    def __init__(self, models: Path) -> None:
+        places = [models, *sorted(path for path in models.glob("*") if path.is_dir())]
+        found = [place for place in places if (place / INFERENCE).is_file() and (place / WEIGHTS).is_file()]
+        if not found:
+            raise Failure(Code.E_WEIGHTS, f"The models folder holds no bundle ({INFERENCE}, {WEIGHTS}): mount it.")
+        self.root = found[0].resolve()
+        expected = self.description.get("sha256")
+        if expected != self.weights_sha256:
+            message = f"{WEIGHTS} is not the file that its description (model.json, sha256) names: install it anew."
+            raise Failure(Code.E_WEIGHTS, message)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights."""
+        return hashlib.sha256((self.root / WEIGHTS).read_bytes()).hexdigest()
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What ``model.json`` says of the weights."""
+        try:
+            content = json.loads((self.root / WEIGHTS).with_suffix(".json").read_text())
+        except (OSError, ValueError) as error:
+            raise Failure(Code.E_WEIGHTS, "The weights have no readable description (model.json).") from error
+        return dict(content)
+
+    @property
+    def device(self) -> str:
+        """Kind of device that the workflow will choose."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def register(self, fixed: Stack, fixed_values: Array, moving: Stack, moving_values: Array, affine: str) -> Result:
+        """Register two stacks.
+
+        Args:
+            fixed: stack that stays.
+            fixed_values: its values, ``[k, j, i]``.
+            moving: stack to align.
+            moving_values: its values, ``[k, j, i]``.
+            affine: pre-alignment: none, center, rigid or affine.
+
+        Raises:
+            Failure: E_NO_MATCH where the two share no physical space or can't be aligned; E_INTERNAL else.
+        """
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        pair = {"name": "pair", "moving": volume(moving, moving_values), "fixed": volume(fixed, fixed_values)}
+        logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
+        workflow = ConfigWorkflow(
+            str(self.root / INFERENCE),
+            meta_file=str(self.root / "configs" / "metadata.json"),
+            logging_file=False,
+            workflow_type="inference",
+            bundle_root=str(self.root),
+            affine=affine,
+            **{"dataset#data": [pair], "handlers": ["%handlers#0"]},  # the first loads the weights, the others save
+        )
+        try:
+            workflow.initialize()
+            workflow.run()
+            (item,) = workflow.parser.get_parsed_content("evaluator").state.output
+        except Exception as error:
+            raise _refusal(error) from error
+        return Result(item["transform"], item["quality"], item["overview"])
+
+
+def volume(stack: Stack, values: Array) -> MetaTensor:
+    """Hand a stack over as the bundle reads images: (1, columns, rows, slices) with its RAS affine."""
+    assert stack.affine is not None
+    image = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 1, 0)))[None]
+    return MetaTensor(image, affine=torch.from_numpy(RAS_FROM_LPS @ stack.affine))
+
+
+def _refusal(error: BaseException) -> Failure:
+    """The bundle says what is wrong with images in a ValueError; MONAI wraps it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ValueError):
+            return Failure(Code.E_NO_MATCH, f"The two series can't be registered: {cause}")
+        cause = cause.__cause__ or cause.__context__
+    return Failure(Code.E_INTERNAL, f"The registration failed unexpectedly ({type(error).__name__}).")
