@@ -76,18 +76,22 @@ class SpatialTransformd(Transform):
     Args:
         surfaces: also measure surface distances of the labels (seconds for many labels).
         pictures: whether to draw the overview.
+        never_worse: drop the network's field where it leaves the images less alike than the alignment did, as it may
+            on images unlike those of its training; ``quality`` says so (``field_dropped``).
     """
 
-    def __init__(self, surfaces: bool = False, pictures: bool = True) -> None:
-        self.surfaces, self.pictures = surfaces, pictures
+    def __init__(self, surfaces: bool = False, pictures: bool = True, never_worse: bool = False) -> None:
+        self.surfaces, self.pictures, self.never_worse = surfaces, pictures, never_worse
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Build, resample, measure, draw."""
         item, start = dict(data), time.perf_counter()
         moving = item["moving"].as_tensor().cpu()
+        pred, dropped = self._kept(item)
+        item["pred"] = pred.to(item["pred"].device)
         transform = item["transform"] = SpatialTransform(
             item["alignment"].cpu().numpy(),
-            item["pred"][1:].detach().as_subclass(torch.Tensor).cpu(),
+            pred[1:],
             grid_of(item["image"]),
             grid_of(item["fixed"]),
             grid_of(item["moving"]),
@@ -96,12 +100,22 @@ class SpatialTransformd(Transform):
         if "moving_label" in item:
             item["warped_label"] = transform.resample(item["moving_label"].as_tensor().cpu(), mode="nearest")
         item["quality"] = self._quality(item, transform)
+        if self.never_worse:
+            item["quality"]["field_dropped"] = float(dropped)
         resampled = time.perf_counter()
         if self.pictures:
             item["overview"] = overview(item["fixed"].as_tensor().cpu(), moving, item["warped"], transform)
         item["seconds"] = {k: float(v) for k, v in item.get("seconds", {}).items()}
         item["seconds"] |= {"resample": resampled - start, "report": time.perf_counter() - resampled}
         return item
+
+    def _kept(self, item: Item) -> tuple[torch.Tensor, bool]:
+        """The prediction to go on with, (4, H, W, L), and whether its field had to be dropped."""
+        image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
+        moving, fixed = image[None, :1], image[None, 1:]
+        if not self.never_worse or similarity(pred[None, :1], fixed) >= similarity(moving, fixed):
+            return pred, False
+        return torch.cat([moving[0], torch.zeros_like(pred[1:])]), True
 
     def _quality(self, item: Item, transform: SpatialTransform) -> dict[str, float]:
         """Measure similarity and overlap before, after the alignment and after all; and how regular the field is."""

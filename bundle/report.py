@@ -5,10 +5,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 
+from bundle.fields import jacobian_determinant
 from bundle.spatial import Grid, SpatialTransform
 
 __all__ = ["overview"]
@@ -17,13 +21,17 @@ Picture = npt.NDArray[np.uint8]
 Volume = npt.NDArray[np.float64]
 PLANES = ("sagittal", "coronal", "axial")
 GRID_LINES = 24
+TILES = 8
+LARGEST_JACOBIAN = 4.0  # colours reach from a quarter to four times the volume
+FOLDED = "#00ff40"
 
 
 def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, transform: SpatialTransform) -> Picture:
     """Draw three planes of a registration, one a row, through the middle of the fixed image.
 
     Columns: fixed; moving after the alignment; warped; the difference to the fixed image before and after the field;
-    the fixed grid as the field deforms it.
+    tiles of the fixed and the warped image in turn; the Jacobian determinant of the field; the fixed grid as the field
+    deforms it.
 
     Args:
         fixed: (1, H, W, L), the fixed image as given.
@@ -35,21 +43,23 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
         (height, width, 3), RGB.
     """
     grid = transform.fixed_grid.canonical()
-    columns = _columns(fixed, moving, warped, transform, grid)
-    displaced = _deformed_positions(transform, grid)
+    columns, displaced = _columns(fixed, moving, warped, transform, grid), _deformed_positions(transform, grid)
     sides = grid.spacing_mm * (np.array(grid.shape) - 1)
-    figure = Figure(figsize=(15, 7.5), dpi=100, facecolor="black", layout="constrained")
-    axes = figure.subplots(3, len(columns) + 1)
+    line_mm = max(1, round(float(sides.max()) / GRID_LINES))
+    steps = np.maximum(np.rint(line_mm / grid.spacing_mm), 1).astype(int)
+    figure = Figure(figsize=(20, 8.2), dpi=100, facecolor="black", layout="constrained")
+    cells = figure.add_gridspec(4, len(columns) + 1, height_ratios=(1, 1, 1, 0.04))
+    axes = np.array([[figure.add_subplot(cells[row, c]) for c in range(cells.ncols)] for row in range(3)])
     for axis, plane in enumerate(PLANES):
-        others = [i for i in range(3) if i != axis]
+        others, middle = [i for i in range(3) if i != axis], grid.shape[axis] // 2
         extent = (0.0, float(sides[others[0]]), 0.0, float(sides[others[1]]))
-        middle = grid.shape[axis] // 2
         for ax, (name, (volume, style)) in zip(axes[axis], columns.items()):
             ax.imshow(volume.take(middle, axis).T, origin="lower", extent=extent, **style)
             _dress(ax, name if axis == 0 else "")
         axes[axis, 0].set_ylabel(plane, color="white", fontsize=11)
-        _draw_grid(axes[axis, -1], np.take(displaced[others], middle, axis + 1), extent)
-        _dress(axes[axis, -1], "deformed grid" if axis == 0 else "")
+        _draw_grid(axes[axis, -1], np.take(displaced[others], middle, axis + 1), steps[others], extent)
+        _dress(axes[axis, -1], f"deformed grid, {line_mm} mm" if axis == 0 else "")
+    _explain_colours(figure, cells, axes[0])
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -67,10 +77,37 @@ def _columns(
     }
     scaled = {name: scale(image[0].numpy()) for name, image in images.items()}
     gray, signed = {"cmap": "gray", "vmin": 0, "vmax": 1}, {"cmap": "coolwarm", "vmin": -1, "vmax": 1}
+    colours = colormaps["coolwarm"].with_extremes(bad=FOLDED)
+    jacobian = {"cmap": colours, "norm": LogNorm(1 / LARGEST_JACOBIAN, LARGEST_JACOBIAN), "interpolation": "nearest"}
     return {name: (volume, gray) for name, volume in scaled.items()} | {
         "difference before": (scaled["moving, aligned"] - scaled["fixed"], signed),
         "difference after": (scaled["warped"] - scaled["fixed"], signed),
+        "checkerboard": (checkerboard(scaled["fixed"], scaled["warped"]), gray),
+        "Jacobian determinant": (jacobian_on(grid, transform), jacobian),
     }
+
+
+def checkerboard(first: Volume, second: Volume, tiles: int = TILES) -> Volume:
+    """Take cubes of two images in turn: edges run on where the images agree.
+
+    Args:
+        first: seen in the cube at index (0, 0, 0).
+        second: same shape.
+        tiles: cubes along the longest side.
+    """
+    side = -(-max(first.shape) // tiles)
+    i, j, k = (np.arange(n) // side for n in first.shape)
+    return np.where((i[:, None, None] + j[:, None] + k) % 2, second, first)
+
+
+def jacobian_on(grid: Grid, transform: SpatialTransform) -> Volume:
+    """Read the determinant of the network's field at the nearest voxel, 1 outside its grid; masked where it folds."""
+    if transform.ddf is None:
+        return np.ones(grid.shape)
+    beyond_identity = jacobian_determinant(transform.ddf[None].float())[0] - 1
+    identity = transform.without_field(aligned=False)
+    determinant = 1 + identity.resample(beyond_identity, grid, "nearest", image_grid=transform.field_grid)[0].numpy()
+    return np.ma.masked_less_equal(determinant, 0)
 
 
 def scale(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -87,15 +124,34 @@ def _deformed_positions(transform: SpatialTransform, grid: Grid) -> npt.NDArray[
     return np.stack(positions) + along_axes
 
 
-def _draw_grid(ax: Axes, positions: npt.NDArray[np.float64], extent: tuple[float, float, float, float]) -> None:
+def _draw_grid(
+    ax: Axes,
+    positions: npt.NDArray[np.float64],
+    steps: npt.NDArray[np.int64],
+    extent: tuple[float, float, float, float],
+) -> None:
     """Draw every few grid lines of one plane where the field takes them."""
     for axis in (0, 1):
-        step = max(1, positions.shape[axis + 1] // GRID_LINES)
-        lines = np.moveaxis(positions, axis + 1, 1)[:, ::step]
+        lines = np.moveaxis(positions, axis + 1, 1)[:, :: steps[axis]]
         ax.plot(lines[0].T, lines[1].T, color="#7fd0ff", linewidth=0.5)
     ax.set_xlim(extent[0], extent[1])
     ax.set_ylim(extent[2], extent[3])
     ax.set_aspect("equal")
+
+
+def _explain_colours(figure: Figure, cells: GridSpec, axes: npt.NDArray[Any]) -> None:
+    """Put a colour bar below the differences and one below the Jacobian determinant."""
+    ratios = [1 / LARGEST_JACOBIAN, 0.5, 1, 2, LARGEST_JACOBIAN]
+    for columns, values, label in (
+        (slice(3, 5), [-1, 0, 1], "part of the range of grays"),
+        (slice(6, 7), ratios, "volume ratio; green: folded"),
+    ):
+        bar_ax = figure.add_subplot(cells[-1, columns])
+        bar = figure.colorbar(axes[columns][0].images[0], cax=bar_ax, orientation="horizontal", ticks=values)
+        bar.set_label(label, color="white", fontsize=9)
+        bar_ax.minorticks_off()
+        bar_ax.set_xticklabels([f"{v:g}" for v in values])
+        bar_ax.tick_params(colors="white", labelsize=9)
 
 
 def _dress(ax: Axes, title: str) -> None:

@@ -228,14 +228,17 @@ def antialias(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
     return torch.from_numpy(np.stack(smooth)).to(image.device)
 
 
-def sample(image: torch.Tensor, grid: Grid, points: torch.Tensor, mode: str = "linear") -> torch.Tensor:
-    """Read an image at physical points, zero outside.
+def sample(
+    image: torch.Tensor, grid: Grid, points: torch.Tensor, mode: str = "linear", outside: str = "zeros"
+) -> torch.Tensor:
+    """Read an image at physical points.
 
     Args:
         image: (C, H, W, L) on ``grid``.
         grid: where its voxels are.
         points: (…, 3), mm, float64.
         mode: ``"linear"`` or ``"nearest"``.
+        outside: what lies beyond the outermost voxels: ``"zeros"``, or ``"border"`` for the nearest one's value.
 
     Returns:
         (C, …), float64.
@@ -247,7 +250,7 @@ def sample(image: torch.Tensor, grid: Grid, points: torch.Tensor, mode: str = "l
     sides = torch.tensor([max(n - 1, 1) for n in grid.shape], dtype=torch.float64)
     normalised = (2 * index / sides - 1).flip(-1).to(image.device)
     values = F.grid_sample(
-        image[None].double(), normalised.view(1, 1, 1, -1, 3), MODES[mode], "zeros", align_corners=True
+        image[None].double(), normalised.view(1, 1, 1, -1, 3), MODES[mode], outside, align_corners=True
     )
     return values.reshape(image.shape[0], *points.shape[:-1])
 
@@ -290,11 +293,12 @@ class SpatialTransform:
         matrix = torch.from_numpy(self.field_grid.affine[:3, :3]).to(self.ddf.device)
         return torch.einsum("ij,jhwl->ihwl", matrix, self.ddf.double())
 
-    def displacement_at(self, points_mm: npt.ArrayLike | torch.Tensor) -> torch.Tensor:
+    def displacement_at(self, points_mm: npt.ArrayLike | torch.Tensor, extend: bool = False) -> torch.Tensor:
         """Compute T(p) − p.
 
         Args:
             points_mm: (…, 3), mm, LPS, in fixed space.
+            extend: go on with u's outermost values beyond its grid, for whoever samples it where it would break off.
 
         Returns:
             (…, 3), mm, float64.
@@ -302,7 +306,9 @@ class SpatialTransform:
         points = torch.as_tensor(points_mm, dtype=torch.float64)
         moved = points
         if self.field_mm is not None:
-            moved = points + sample(self.field_mm, self.field_grid, points).movedim(0, -1).to(points.device)
+            outside = "border" if extend else "zeros"
+            field = sample(self.field_mm, self.field_grid, points, outside=outside)
+            moved = points + field.movedim(0, -1).to(points.device)
         alignment = torch.from_numpy(self.alignment)
         return moved @ alignment[:3, :3].T + alignment[:3, 3] - points
 

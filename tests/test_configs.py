@@ -5,10 +5,12 @@ from importlib.util import find_spec
 
 import jsonschema
 import pytest
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import verify_metadata, verify_net_in_out
 
 import bundle
+from bundle.networks import PAN
 
 CONFIGS = ["evaluate", "inference", "metadata", "multi_gpu_evaluate", "multi_gpu_train", "train"]
 MERGED = {
@@ -131,3 +133,49 @@ def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fres
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+def augmented(bundle_root, small_dataset, **probabilities):
+    """A pair of equal images after the training's augmentation: moving, fixed."""
+    parser = load(bundle_root, ["train"])
+    for key, value in {"dataset_dir": str(small_dataset), "flip_probability": [0, 0, 0], **probabilities}.items():
+        parser[key] = value
+    image = torch.rand(1, 32, 40, 32, generator=torch.Generator().manual_seed(0))
+    pair = {"moving": image, "fixed": image.clone(), "moving_label": image > 0.5, "fixed_label": image > 0.5}
+    return parser.get_parsed_content("train#augmentation")(pair)["image"]
+
+
+def test_without_augmentation_a_pair_of_equal_images_stays_one(bundle_root, small_dataset):
+    moving, fixed = augmented(bundle_root, small_dataset)
+    assert torch.equal(moving, fixed)
+
+
+@pytest.mark.parametrize("key", ["mask_probability", "affine_probability"])
+def test_what_changes_the_pair_changes_both_images_alike(bundle_root, small_dataset, key):
+    moving, fixed = augmented(bundle_root, small_dataset, **{key: 1.0})
+    assert torch.equal(moving, fixed)
+    assert not torch.equal(fixed, augmented(bundle_root, small_dataset)[1])
+
+
+@pytest.mark.parametrize("key", ["misalignment_probability", "bias_field_probability"])
+def test_what_tells_the_images_apart_changes_one_of_them(bundle_root, small_dataset, key):
+    moving, fixed = augmented(bundle_root, small_dataset, **{key: 1.0})
+    assert not torch.allclose(moving, fixed, atol=0.01)
+    if key == "misalignment_probability":
+        assert torch.equal(fixed, augmented(bundle_root, small_dataset)[1])
+
+
+def test_training_starts_from_given_weights(bundle_root, small_dataset, tmp_path):
+    parser = load(bundle_root, ["train"])
+    weights = {name: torch.full_like(value, 0.25) for name, value in PAN().state_dict().items()}
+    torch.save(weights, tmp_path / "weights.pt")
+    changes = {
+        "dataset_dir": str(small_dataset),
+        "output_dir": str(tmp_path),
+        "pretrained": str(tmp_path / "weights.pt"),
+    }
+    for key, value in changes.items():
+        parser[key] = value
+    parser.get_parsed_content("initialize")
+    network = parser.get_parsed_content("network")
+    assert all((value == 0.25).all() for value in network.state_dict().values())

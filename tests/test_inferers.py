@@ -1,11 +1,15 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
 
 from bundle.fields import warp
-from bundle.inferers import RecursiveInferer, recommended, similarity
+from bundle.inferers import RecursiveInferer, SpatialTransformd, recommended, similarity
+from bundle.transforms import MatchPaird
 
 
 def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_path):
@@ -51,3 +55,33 @@ def test_three_passes_find_three_times_the_displacement_of_one():
 def test_no_pass_is_refused():
     with pytest.raises(ValueError, match="at least once, not 0"):
         RecursiveInferer(0)
+
+
+def matched(voxels_away):
+    """A pair that agrees already, and a prediction that moves it by whole voxels."""
+    affine = np.diag([-2.0, 2.0, 2.5, 1.0])
+    picture = gaussian_filter(np.random.default_rng(0).standard_normal((24, 28, 20)), 1.5).astype(np.float32)
+    volume = MetaTensor(torch.from_numpy(picture - picture.min())[None], affine=torch.from_numpy(affine))
+    item = MatchPaird(affine="none")({"moving": volume, "fixed": volume.clone()})
+    ddf = torch.zeros(1, 3, *item["image"].shape[1:])
+    ddf[:, 1] = voxels_away
+    return item | {"pred": torch.cat([warp(item["image"][None, :1].as_tensor(), ddf), ddf], 1)[0]}
+
+
+def test_a_field_that_makes_the_images_less_alike_is_dropped_if_asked_and_told():
+    kept = SpatialTransformd(pictures=False)(matched(3))
+    dropped = SpatialTransformd(pictures=False, never_worse=True)(matched(3))
+    points = kept["transform"].fixed_grid.to_points([[12, 14, 10]])
+    assert kept["transform"].displacement_at(points).norm() == pytest.approx(6)
+    assert kept["quality"]["similarity_after"] < kept["quality"]["similarity_aligned"]
+    assert "field_dropped" not in kept["quality"]
+    assert dropped["transform"].displacement_at(points).norm() == 0
+    assert dropped["quality"]["field_dropped"] == 1
+    assert dropped["quality"]["similarity_after"] == dropped["quality"]["similarity_aligned"]
+    assert dropped["quality"]["max_displacement_mm"] == 0
+    assert torch.equal(dropped["warped"], dropped["moving"].as_tensor())
+
+
+def test_a_field_that_makes_nothing_worse_is_kept():
+    item = SpatialTransformd(pictures=False, never_worse=True)(matched(0))
+    assert item["quality"]["field_dropped"] == 0

@@ -298,6 +298,16 @@ def test_a_constant_field_in_voxels_moves_by_its_millimetres_inside_the_grid_and
     assert np.array_equal(transform.displacement_at(outside), np.zeros((3, 3)))
 
 
+def test_an_extended_field_goes_on_with_its_outermost_values():
+    grid = oblique()
+    ddf = torch.full((3, *grid.shape), 2.0)
+    transform = transform_of(ddf=ddf, field=grid)
+    outside = grid.to_points([[-5.0, 3, 4], [grid.shape[0] + 6, 3, 4]])
+    assert transform.displacement_at(outside).abs().max() == 0
+    expected = torch.from_numpy(grid.affine[:3, :3] @ [2.0, 2, 2])
+    assert torch.allclose(transform.displacement_at(outside, extend=True), expected.expand(2, 3))
+
+
 def test_the_field_moves_a_point_first_and_the_alignment_what_comes_of_it():
     grid, matrix, voxels = oblique(), linear_map(3), np.array([1.5, -0.5, 1.0])
     transform = transform_of(matrix, torch.tensor(voxels).float().view(3, 1, 1, 1).expand(3, *SHAPE))

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from scipy.spatial.transform import Rotation
+
+from bundle.fields import identity_grid
+from bundle.report import FOLDED, checkerboard, jacobian_on, overview
+from bundle.spatial import Grid, SpatialTransform
+
+SHAPE = (13, 17, 11)
+JACOBIAN_COLUMN = slice(6 * 250, 7 * 250)
+
+
+def oblique(shape=SHAPE, centre_mm=(9.0, -21.0, 33.0)):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", (12, -9, 17), degrees=True).as_matrix() * (2.2, -1.6, 3.1)
+    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def transform_of(ddf, fixed=None, field=None):
+    fixed = fixed or oblique()
+    return SpatialTransform(np.eye(4), ddf, field or fixed, fixed, fixed)
+
+
+def about_the_centre(factor):
+    """The field of a scaling: determinant ``factor``³ everywhere."""
+    index = identity_grid(torch.zeros(1, 3, *SHAPE))[0]
+    return (factor - 1) * (index - (torch.tensor(SHAPE).view(3, 1, 1, 1) - 1) / 2)
+
+
+def folded_in_the_middle():
+    """No displacement but along axis 1 in the middle, which turns that axis around there."""
+    ddf, middle = torch.zeros(3, *SHAPE), tuple(n // 2 for n in SHAPE)
+    ddf[1, :, middle[1] - 1], ddf[1, :, middle[1] + 1] = 1.5, -1.5
+    return ddf
+
+
+def images(seed=0):
+    rng = np.random.default_rng(seed)
+    return [torch.from_numpy(rng.uniform(0, 100, (1, *SHAPE)).astype(np.float32)) for _ in range(3)]
+
+
+def greens(picture):
+    """Where a picture has the colour of folded voxels: (height, width), true or false."""
+    return (np.abs(picture / 255.0 - to_rgb(FOLDED)) < 0.02).all(-1)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.3])
+def test_the_jacobian_of_a_scaling_is_its_volume_factor_on_any_grid(factor):
+    transform = transform_of(about_the_centre(factor))
+    determinant = jacobian_on(transform.fixed_grid.canonical(), transform)
+    assert np.allclose(determinant, factor**3, atol=1e-4)
+    assert not np.ma.is_masked(determinant)
+
+
+def test_beyond_the_field_the_volume_is_kept():
+    wide = oblique(tuple(n + 8 for n in SHAPE))
+    determinant = jacobian_on(wide, transform_of(about_the_centre(1.3), wide, oblique()))
+    assert np.allclose(determinant[4:-4, 4:-4, 4:-4], 1.3**3, atol=1e-4)
+    assert np.allclose(determinant[:3], 1)
+
+
+def test_a_linear_transform_shows_no_change_of_volume():
+    assert (jacobian_on(oblique(), transform_of(None)) == 1).all()
+
+
+def test_folded_voxels_are_masked_and_no_others():
+    masked = np.ma.getmaskarray(jacobian_on(oblique(), transform_of(folded_in_the_middle())))
+    middle = SHAPE[1] // 2
+    assert masked[:, middle].all()
+    assert masked.sum() == SHAPE[0] * SHAPE[2]
+
+
+def test_a_fold_is_green_in_the_jacobian_column_alone():
+    green = greens(overview(*images(), transform_of(folded_in_the_middle())))
+    assert green[:, JACOBIAN_COLUMN].sum() > 50
+    assert green.sum() == green[:, JACOBIAN_COLUMN].sum()
+    assert not greens(overview(*images(), transform_of(about_the_centre(1.1)))).any()
+
+
+def test_the_picture_has_the_size_that_it_promises_and_no_blank_panel():
+    picture = overview(*images(), transform_of(about_the_centre(1.2)))
+    assert (picture.shape, picture.dtype) == ((820, 2000, 3), np.uint8)
+    assert (picture[:750].reshape(3, 250, 8, 250, 3).std((1, 3, 4)) > 5).all()
+
+
+def test_a_checkerboard_takes_cubes_of_both_images_in_turn():
+    board = checkerboard(np.zeros(SHAPE), np.ones(SHAPE), tiles=4)  # cubes of 5
+    assert (board[:5, :5, :5] == 0).all()
+    assert (board[5:10, :5, :5] == 1).all()
+    assert (board[:5, 5:10, :5] == 1).all()
+    assert (board[:5, :5, 5:10] == 1).all()
+    assert (board[5:10, 5:10, :5] == 0).all()
+    assert 0.4 < board.mean() < 0.6
+
+
+def test_a_checkerboard_of_one_image_is_the_image():
+    image = np.random.default_rng(1).normal(size=SHAPE)
+    assert (checkerboard(image, image) == image).all()
