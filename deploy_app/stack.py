@@ -95,6 +95,22 @@ class Stack:
         """Headers of the instances, in slice order, each once."""
         yield from {frame.sop_instance_uid: frame.header for frame in self.frames}.values()
 
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between columns, rows and planes (i, j, k), the last along the normal also when tilted."""
+        assert self.affine is not None
+        i, j, step = self.affine[:3, :3].T
+        normal = np.cross(i, j)
+        between_planes = abs(normal @ step) / np.linalg.norm(normal)
+        return float(np.linalg.norm(i)), float(np.linalg.norm(j)), float(between_planes)
+
+    @property
+    def tilt_degrees(self) -> float:
+        """Angle between the normal and the step from slice to slice: the gantry's tilt."""
+        assert self.affine is not None
+        ratio = self.spacing_mm[2] / float(np.linalg.norm(self.affine[:3, 2]))
+        return float(np.degrees(np.arccos(min(ratio, 1.0))))
+
     def points(self) -> Matrix:
         """Positions of all voxel centres, LPS mm: (slices, rows, columns, 3), float64."""
         assert self.affine is not None

@@ -1,7 +1,67 @@
 """The application runs as a folder, not as a package: its modules import each other flat, and so do its tests."""
 
+import os
 import sys
+import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "deploy_app"), str(Path(__file__).parent)]
+
+DATA = Path(os.environ.get("PAN_DATA", ROOT.parent / "shared" / "data"))
+SIEMENS_STUDY = DATA / "dicom" / "siemens_t1_two_series.zip"
+HEADS = DATA / "ixi2mm"
+NEEDS = {"siemens_study_folder": SIEMENS_STUDY, "head": HEADS / "dataset.json"}
+
+
+@pytest.fixture(scope="session")
+def siemens_study_folder(tmp_path_factory):
+    """A real study: two T1 volumes of one acquisition of a test object, and scouts."""
+    folder = tmp_path_factory.mktemp("siemens")
+    with zipfile.ZipFile(SIEMENS_STUDY) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def siemens_study(siemens_study_folder):
+    """The scan of the real study."""
+    from scan import scan
+    from settings import Limits
+
+    return scan(siemens_study_folder, Limits())
+
+
+@pytest.fixture(scope="session")
+def head():
+    """A real T1 head: its values (i, j, k) and its affine, LPS."""
+    import json
+
+    import nibabel
+    import numpy as np
+
+    listing = json.loads((HEADS / "dataset.json").read_text())
+    image = nibabel.load(HEADS / listing["training"][0]["image"])
+    return np.asarray(image.dataobj, dtype=np.float32), np.diag([-1.0, -1, 1, 1]) @ image.affine
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests on real images where these aren't there; the summary tells how many."""
+    missing = {fixture for fixture, path in NEEDS.items() if not path.is_file()}
+    absent = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
+    if absent:
+        items[:] = [item for item in items if item not in absent]
+        config.hook.pytest_deselected(items=absent)
+        config.stash[LEFT_OUT] = len(absent)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(
+            f"{config.stash[LEFT_OUT]} tests left out: real images are not all below {DATA} (set PAN_DATA)"
+        )
+
+
+LEFT_OUT = pytest.StashKey[int]()
