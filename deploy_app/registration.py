@@ -18,10 +18,15 @@ Array = npt.NDArray[np.float32]
 class Transform(Protocol):
     """The bundle's ``SpatialTransform``, as far as the application needs it: fixed to moving, LPS mm ("pull")."""
 
-    field_grid: Any
+    @property
+    def field_grid(self) -> Any:
+        """Where the field is known; the writers ask for its ``spacing_mm``."""
 
-    def displacement_at(self, points_mm: Any) -> torch.Tensor:
-        """D(x) = T(x) − x for points (…, 3), mm, LPS, in fixed space: (…, 3), float64."""
+    def displacement_at(self, points_mm: Any, extend: bool = False) -> torch.Tensor:
+        """D(x) = T(x) − x for points (…, 3), mm, LPS, in fixed space: (…, 3), float64.
+
+        With ``extend``, the field goes on with its outermost values beyond its grid instead of breaking off.
+        """
 
     def resample(self, image: torch.Tensor, *, mode: str = "linear") -> torch.Tensor:
         """Pull (C, columns, rows, slices) on the moving stack's grid to the fixed stack's; zero outside."""
