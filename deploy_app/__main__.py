@@ -7,19 +7,19 @@ HOLOSCAN_WORKDIR, the settings from HOLOSCAN_CONFIG_PATH or the ``app.yaml`` bes
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
-from manifest import Manifest
 from monai.deploy.core import AppContext, Application
-from publication import Publication
 
 from app import RegistrationApp
+from attributes import discreet
 from failures import Code, Failure
 from job import Job
+from manifest import Manifest
+from publication import Publication
 from settings import load_settings
 
 SETTINGS = Path(__file__).with_name("app.yaml")
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     # the SDK's INFO log prints paths and identifiers
     quiet = list(arguments) if {"-l", "--log-level"} & set(arguments) else [*arguments, "-l", "WARN"]
     context = Application.init_app_context(quiet)
-    warnings.filterwarnings("ignore")
-    return run(context, environ, datetime.now())
+    with discreet():
+        return run(context, environ, datetime.now())
 
 
 def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int:

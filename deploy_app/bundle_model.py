@@ -97,7 +97,7 @@ class BundleModel:
             affine: pre-alignment: none, center, rigid or affine.
 
         Raises:
-            Failure: E_NO_MATCH where the two share no physical space or can't be aligned; E_INTERNAL else.
+            Failure: E_NO_MATCH: the bundle says what is wrong with the two.
         """
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
@@ -110,14 +110,16 @@ class BundleModel:
             workflow_type="inference",
             bundle_root=str(self.root),
             affine=affine,
-            **{"dataset#data": [pair], "handlers": ["%handlers#0"]},  # the first loads the weights, the others save
+            save=False,
+            tabulate=False,
+            **{"dataset#data": [pair]},
         )
+        workflow.initialize()
         try:
-            workflow.initialize()
             workflow.run()
-            (item,) = workflow.parser.get_parsed_content("evaluator").state.output
         except Exception as error:
-            raise _refusal(error) from error
+            raise _refusal(error) or error from error
+        (item,) = workflow.parser.get_parsed_content("evaluator").state.output
         return Result(item["transform"], item["quality"], item["overview"])
 
 
@@ -128,11 +130,11 @@ def volume(stack: Stack, values: Array) -> MetaTensor:
     return MetaTensor(image, affine=torch.from_numpy(RAS_FROM_LPS @ stack.affine))
 
 
-def _refusal(error: BaseException) -> Failure:
-    """The bundle says what is wrong with images in a ValueError; MONAI wraps it."""
+def _refusal(error: BaseException) -> Failure | None:
+    """Find the bundle's sentence about the images: a ValueError, which MONAI wraps in others."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ValueError):
             return Failure(Code.E_NO_MATCH, f"The two series can't be registered: {cause}")
         cause = cause.__cause__ or cause.__context__
-    return Failure(Code.E_INTERNAL, f"The registration failed unexpectedly ({type(error).__name__}).")
+    return None

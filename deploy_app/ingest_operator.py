@@ -1,10 +1,10 @@
 """First step: what lies in the input folder."""
 
-from manifest import describe_refused
+from job import Job
+from manifest import describe_refused, versions
+from provenance import VERSION
 from scan import scan
 from stacks import find_stacks
-
-from job import Job
 from step_operator import StepOperator
 
 __all__ = ["IngestOperator"]
@@ -15,6 +15,7 @@ class IngestOperator(StepOperator):
 
     def step(self, job: Job) -> None:
         """Scan, and note what was passed over or refused."""
+        job.manifest.record(versions=versions(VERSION), timings=job.timings)  # the latter goes on growing
         job.scan = scan(job.input, job.settings.limits)
         job.manifest.record(skipped=dict(job.scan.skipped))
         job.stacks = find_stacks(job.scan)

@@ -3,21 +3,19 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from decode import Volume
+from failures import Code, Failure
 from manifest import Manifest
 from pairing import Pair
-from publication import Publication
-from scan import Scan
-
-from bundle_model import BundleModel
-from failures import Code, Failure
 from provenance import Provenance
+from publication import Publication
 from registration import Registration
+from scan import Scan
 from settings import Settings
 from stack import Stack
 
@@ -47,7 +45,6 @@ class Job:
     stacks: tuple[Stack, ...] = ()
     pair: Pair | None = None
     volumes: Mapping[str, Volume] = field(default_factory=dict)
-    model: BundleModel | None = None
     registration: Registration | None = None
     provenance: Provenance | None = None
     timings: dict[str, float] = field(default_factory=dict)
@@ -65,8 +62,15 @@ class Job:
             step(self)
         except Failure as failure:
             self.failure = failure
-        except Exception as error:  # the text of an exception may hold anything, the patient's name too
-            places = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
-            logging.getLogger("panreg").error("%s in %s, at %s", type(error).__name__, name, " > ".join(places))
+        except Exception as error:
+            logging.getLogger("panreg").error("%s failed: %s", name, " from ".join(_places(error)))
             self.failure = Failure(Code.E_INTERNAL, f"Something unforeseen went wrong ({type(error).__name__}).")
         self.timings[name] = round(time.perf_counter() - start, 3)
+
+
+def _places(error: BaseException | None) -> Iterator[str]:
+    """Tell the kind and place of an exception and its causes; its text may hold anything, the patient's name too."""
+    while error is not None:
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        yield f"{type(error).__name__} at " + "".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in last)
+        error = error.__cause__ or error.__context__

@@ -1,10 +1,9 @@
 """Second step: which stack is fixed and which moves, and that both are one patient's."""
 
 from decode import read_stack
+from job import Job
 from manifest import describe_geometry, describe_inputs, describe_pair
 from pairing import choose_pair
-
-from job import Job
 from step_operator import StepOperator
 
 __all__ = ["PairingOperator"]

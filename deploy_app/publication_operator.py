@@ -1,9 +1,7 @@
 """Last step: every object checked as its file holds it, then all published at once."""
 
-from manifest import versions
-from required_attributes import missing
-
 from job import Job
+from required_attributes import missing
 from step_operator import StepOperator
 
 __all__ = ["PublicationOperator"]
@@ -14,5 +12,4 @@ class PublicationOperator(StepOperator):
 
     def step(self, job: Job) -> None:
         """Check, publish, declare."""
-        job.manifest.record(versions=versions(), timings=dict(job.timings))
         job.manifest.succeed(job.publication.publish([missing]))

@@ -1,10 +1,10 @@
 """Third step: the registration, by the bundle."""
 
 import numpy as np
-from decode import Volume
 
 from bundle_model import BundleModel
 from contrast import departures
+from decode import Volume
 from job import Job
 from provenance import VERSION, Provenance
 from registration import Array, Registration
@@ -36,6 +36,8 @@ class RegistrationOperator(StepOperator):
             for role, stack in (("fixed", fixed), ("moving", moving))
         }
         result = model.register(fixed, values["fixed"], moving, values["moving"], affine)
+        if result.quality.get("field_dropped"):
+            flags += ("The network's field left the images less alike and was dropped: the alignment alone remains.",)
         job.registration = Registration(
             fixed, moving, values["moving"], result.transform, result.quality, result.overview, flags
         )
