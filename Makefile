@@ -1,19 +1,27 @@
-# The two commands of a newcomer: make demo, make test. Both set up .venv themselves.
+# The two commands of a newcomer: make demo, make test. They set up .venv and .venv-deploy themselves.
 PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+DEPLOY := .venv-deploy
 OUTPUT ?= output/demo
 DEVICE ?= auto
 AFFINE ?= affine
 
-.PHONY: demo test lint benchmark clean
+SOURCE ?=
+ARCHIVE ?=
+
+.PHONY: demo test test-pacs test-map models map lint benchmark clean
 .DELETE_ON_ERROR:
 
-# the environment, rebuilt when what it is made of changes
+define python_is_ready
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed (PYTHON=python3.x make …)"; exit 1; }
+@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: Python's venv module is missing: install it (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+endef
+
+# the bundle's environment, rebuilt when what it is made of changes
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed (PYTHON=python3.x make …)"; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: Python's venv module is missing: install it (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	$(python_is_ready)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e .
 	@touch $@
@@ -21,6 +29,25 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e ".[test]"
 	@touch $@
+
+# the DICOM application's environment; its first line is what the container holds too
+$(DEPLOY)/.installed: deploy_app/requirements.txt
+	$(python_is_ready)
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -r deploy_app/requirements.txt
+	@touch $@
+
+$(DEPLOY)/.tested: $(DEPLOY)/.installed tests/deploy_app/requirements.txt
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -r deploy_app/requirements.txt -r tests/deploy_app/requirements.txt
+	@touch $@
+
+# Debian packages that a recipe needs: those missing are installed, which takes root
+debian = @test "$$(dpkg-query -W -f='$${db:Status-Status}\n' $(1) 2>/dev/null | grep -cx installed)" = $(words $(1)) || { \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "error: Debian packages are missing; as root: apt-get install $(1)"; exit 1; }; \
+	echo "installing the Debian packages that are missing of: $(1)"; apt-get -qq update && \
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $(1) >/dev/null; }
+PACS_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools plastimatch
+MAP_PACKAGES := buildah mmdebstrap crun
 
 # register a phantom pair, or MOVING=… FIXED=… of the user's
 demo: $(VENV)/.installed
@@ -30,13 +57,33 @@ else
 	@$(BIN)/python -W ignore -m bundle demo --output_dir "$(OUTPUT)" --device $(DEVICE)
 endif
 
-test: $(VENV)/.tested
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.tested $(DEPLOY)/.tested models
+	$(BIN)/python -m pytest -q --ignore=tests/deploy_app --ignore=tests/pacs --ignore=tests/map
+	$(DEPLOY)/bin/python -m pytest -q -m "not debian" tests/deploy_app tests/map
+	@echo "left out: the tests that need Debian packages (make test-pacs) and the container (make test-map)"
+
+# what needs DICOM validators and other programs, and the circle through a picture archive
+test-pacs: $(DEPLOY)/.tested models
+	$(call debian,$(PACS_PACKAGES))
+	$(DEPLOY)/bin/python -m pytest -q -m debian tests/deploy_app tests/pacs
+
+test-map: map
+	$(DEPLOY)/bin/python -m pytest -q -m debian tests/map
+
+# the model folder that the application is given: build/map/models
+models: $(DEPLOY)/.installed
+	@$(DEPLOY)/bin/python deploy_app/map/staging.py
+
+# the container image (docs/deploy.md)
+map: $(DEPLOY)/.tested
+	$(call debian,$(MAP_PACKAGES))
+	$(DEPLOY)/bin/python deploy_app/map/build.py --source "$(SOURCE)" $(if $(ARCHIVE),--archive "$(ARCHIVE)")
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd deploy_app && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	$(BIN)/lint-imports
 
 # cost of the local attention backends and memory of a whole forward pass
@@ -44,4 +91,4 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python -W ignore -m bundle benchmark
 
 clean:
-	rm -rf $(VENV) output data build
+	rm -rf $(VENV) $(DEPLOY) output data build

@@ -1,0 +1,39 @@
+"""The application's pins against those of the bundle that it carries."""
+
+from pathlib import Path
+
+import pytest
+import tomllib
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+
+APPLICATION, TESTS = ROOT / "deploy_app" / "requirements.txt", ROOT / "tests" / "deploy_app" / "requirements.txt"
+BUNDLE = ROOT / "constraints.txt"
+
+
+def requirements(path):
+    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    return {canonicalize_name(r.name): r.specifier for r in map(Requirement, filter(None, lines))}
+
+
+@pytest.mark.parametrize("path", [APPLICATION, TESTS, BUNDLE], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_requirement_is_one_exact_version(path):
+    for specifiers in requirements(path).values():
+        assert [s.operator for s in specifiers] == ["=="]
+        assert not any("*" in s.version for s in specifiers)
+
+
+@pytest.mark.parametrize("path", [APPLICATION, TESTS], ids=lambda path: path.parent.name)
+def test_application_and_bundle_pin_what_they_share_to_the_same_version(path):
+    ours, theirs = requirements(path), requirements(BUNDLE)
+    shared = ours.keys() & theirs.keys()
+    assert shared
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+def test_application_pins_what_the_bundle_needs_to_register():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    assert needed - requirements(APPLICATION).keys() == {"fire", "tensorboard"}  # command line and training

@@ -1,0 +1,121 @@
+"""The image, run as a platform runs it: user 1000, no network, input read-only. ``make test-map`` builds it first."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pydicom
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from build import IMAGE
+from engines import Buildah
+from staging import ROOT
+from synthetic import write_phantom_pair
+
+pytestmark = pytest.mark.debian
+MODELS = ROOT / "build" / "map" / "models"
+INPUT, OUTPUT, ENTRY_POINT = "/var/holoscan/input", "/var/holoscan/output", "/var/holoscan/tools"
+
+
+class Container:
+    """A working container of the image and the folders it is given."""
+
+    def __init__(self, engine, name, folder):
+        self.engine, self.name, self.folder = engine, name, folder
+
+    def run(self, *command, given=None):
+        """Run a command on a folder; the process and the output folder."""
+        output = Path(self.folder) / f"output{len(list(self.folder.iterdir()))}"
+        output.mkdir()
+        os.chown(output, 1000, 1000)
+        given = given or self.folder / "input0"
+        given.mkdir(exist_ok=True)
+        return self.engine.run(self.name, *command, mounts={given: f"{INPUT}:ro", output: OUTPUT}), output
+
+    def python(self, code):
+        """What a line of Python prints in the image."""
+        done, _ = self.run("python3", "-c", code)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory):
+    engine = Buildah()
+    with engine.container(IMAGE) as name:
+        yield Container(engine, name, tmp_path_factory.mktemp("mounts"))
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom_pair(folder)
+    folder.chmod(0o755)  # the container's user is another one
+    return folder
+
+
+def objects(output):
+    """What each object of an output holds that must not depend on where it was made."""
+    datasets = [pydicom.dcmread(path) for path in sorted((output / "dicom").rglob("*.dcm"))]
+    return {d.SOPInstanceUID: (d.SOPClassUID, d.SeriesInstanceUID, d.get("PixelData"), grid(d)) for d in datasets}
+
+
+def grid(dataset):
+    items = dataset.get("DeformableRegistrationSequence", [])
+    return [g.VectorGridData for item in items for g in item.get("DeformableRegistrationGridSequence", [])]
+
+
+def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_path):
+    done, output = container.run(ENTRY_POINT, given=phantom)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[error]" not in done.stdout + done.stderr
+    assert json.loads((output / "run_manifest.json").read_text())["status"] == "ok"
+    command = [sys.executable, "deploy_app", "-i", str(phantom), "-o", str(tmp_path), "-m", str(MODELS)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert len(objects(output)) > len(list((phantom / "fixed").iterdir()))
+    assert objects(output) == objects(tmp_path)
+
+
+def test_empty_input_makes_the_container_exit_with_the_code_of_no_input(container):
+    done, output = container.run(ENTRY_POINT)
+    assert done.returncode == 10, done.stdout + done.stderr
+    assert json.loads((output / "run_manifest.json").read_text())["code"] == "E_NO_INPUT"
+    assert not list(output.rglob("*.dcm"))
+
+
+def test_image_holds_the_pinned_versions(container):
+    lines = [line for line in (ROOT / "deploy_app" / "requirements.txt").read_text().splitlines() if "==" in line]
+    pins = {canonicalize_name(r.name): str(r.specifier)[2:] for r in map(Requirement, lines)}
+    assert {name: installed(container)[name].partition("+")[0] for name in pins} == pins
+
+
+def test_bill_of_materials_lists_what_the_image_holds(container):
+    text = container.python("print(open('/opt/holoscan/docs/sbom.cdx.json').read())")
+    listed = {canonicalize_name(c["name"]): c["version"] for c in json.loads(text)["components"]}
+    assert listed == installed(container)
+
+
+def installed(container):
+    code = "import json, site; from importlib.metadata import distributions as d; "
+    code += "print(json.dumps({x.name: x.version for x in d(path=[site.getusersitepackages()])}))"
+    return {canonicalize_name(name): version for name, version in json.loads(container.python(code)).items()}
+
+
+def test_container_runs_as_user_1000_without_a_network_on_read_only_input(container):
+    assert container.python("import os; print(os.getuid(), os.getgid())") == "1000 1000"
+    reach = "import errno, socket; print(errno.errorcode[socket.socket().connect_ex(('192.0.2.1', 80))])"
+    assert container.python(reach) == "ENETUNREACH"
+    written, _ = container.run("touch", f"{INPUT}/file")
+    assert written.returncode != 0
+    assert "Read-only file system" in written.stderr
+
+
+def test_image_keeps_nothing_of_the_host_s_package_settings(container):
+    settings, _ = container.run("python3", "-m", "pip", "config", "list")
+    assert (settings.returncode, settings.stdout.strip()) == (0, "")
+    environment, _ = container.run(ENTRY_POINT, "env")
+    assert not [line for line in environment.stdout.splitlines() if line.startswith(("PIP_", "SSL_", "REQUESTS_"))]
