@@ -30,6 +30,7 @@ def register(
     weights: str | None = None,
     spacing_mm: float | None = None,
     passes: int | None = None,
+    never_worse: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Align a moving image to a fixed one.
@@ -50,6 +51,7 @@ def register(
         weights: weights of the network; models/model.pt by default.
         spacing_mm: voxel size that the network works at; what the weights were trained at by default.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
+        never_worse: drop the network's field where it leaves the images less alike than the alignment did.
         device: auto, cpu or cuda.
 
     Returns:
@@ -74,6 +76,7 @@ def register(
         "output_dir": str(folder),
         "dataset#data": [{"name": "pair"} | paths],
         "affine": affine,
+        "never_worse": bool(never_worse),
         "ckpt": str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
         "device": DEVICES[device],
         "folder_per_pair": False,
@@ -114,6 +117,8 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
         if f"{name}_before" in result:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
+    if result.get("field_dropped"):
+        print("the network's field left the images less alike and was dropped: the alignment alone remains")
     print(f"folding: {result['folding_percent']:.4f} %   SD of log-Jacobian: {_number(result['log_jacobian_sd'])}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items())
     print(f"seconds: {stages}   peak memory: {result['peak_memory_mb']:.0f} MB")

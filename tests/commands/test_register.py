@@ -71,7 +71,8 @@ def labelled(pair):
 def result(pair, weights, tmp_path_factory):
     """A registration with everything on, its folder and what it returned."""
     folder = tmp_path_factory.mktemp("registered") / "result"
-    return folder, register(**labelled(pair), output_dir=str(folder), weights=weights, affine="rigid", device="cpu")
+    options = dict(weights=weights, affine="rigid", device="cpu", never_worse=False)
+    return folder, register(**labelled(pair), output_dir=str(folder), **options)
 
 
 def test_a_registration_writes_its_files_and_nothing_else(result):
@@ -146,6 +147,15 @@ def test_apply_repeats_the_registration_from_its_transform_alone(result, pair, t
         tolerance = 1e-4 * np.ptp(first) if interpolation == "linear" else 0
         assert np.abs(again - first).max() <= tolerance
         assert grid_of(output).is_close(grid_of(pair["fixed"]))
+
+
+def test_a_field_that_aligns_nothing_is_dropped_and_the_user_told(pair, weights, tmp_path, capsys):
+    images = {role: pair[role] for role in ("moving", "fixed")}
+    summary = register(**images, output_dir=str(tmp_path / "out"), weights=weights, affine="rigid", device="cpu")
+    assert summary["field_dropped"] == 1
+    assert summary["similarity_after"] == summary["similarity_aligned"]
+    assert summary["max_displacement_mm"] == 0
+    assert "dropped" in capsys.readouterr().out
 
 
 def test_the_written_field_is_the_written_transform(result, pair):
