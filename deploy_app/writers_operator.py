@@ -50,7 +50,7 @@ def write_objects(job: Job) -> None:
         [frame.path for frame in job.scan.segmentations],
         provenance,
         settings,
-        folder / "segmentations",
+        folder,
     )
     job.manifest.warn(propagation.warnings)
     write_montage(registration, provenance, settings, folder / "montage.dcm")

@@ -19,11 +19,21 @@ import bundle
 from canaries import found, found_below, plant
 from deformable_reader import read_deformable_registration
 from provenance import VERSION
-from synthetic import affine_of, points_of, write_phantom_pair, write_series
+from segments import masks_on, write_segmentation
+from synthetic import (
+    MOVING_AFFINE,
+    MOVING_SHAPE,
+    affine_of,
+    points_of,
+    stack_of,
+    write_phantom_pair,
+    write_series,
+)
 
 ROOT = Path(__file__).parents[2]
-DEFORMABLE, MR, SR, SC = (
+DEFORMABLE, SEG, MR, SR, SC = (
     "1.2.840.10008.5.1.4.1.1.66.3",
+    "1.2.840.10008.5.1.4.1.1.66.4",
     "1.2.840.10008.5.1.4.1.1.4",
     "1.2.840.10008.5.1.4.1.1.88.34",
     "1.2.840.10008.5.1.4.1.1.7",
@@ -66,9 +76,11 @@ def refused(done, output):
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
-    """The semantic phantom as two studies, every identifying attribute a canary."""
+    """The semantic phantom as two studies with a segmentation of the moving one, every identifying text a canary."""
     folder = tmp_path_factory.mktemp("phantom")
-    write_phantom_pair(folder, edit=lambda ds, k: plant(ds))
+    _, moving = write_phantom_pair(folder, edit=lambda ds, k: plant(ds))
+    masks = masks_on(MOVING_SHAPE, MOVING_AFFINE)
+    write_segmentation(folder / "moving" / "lesions.dcm", stack_of(moving, MOVING_AFFINE), masks)
     return folder
 
 
@@ -90,10 +102,11 @@ def test_a_run_leaves_every_object_and_a_manifest_with_their_hashes(registered, 
     output, done = registered
     manifest = manifest_of(output)
     assert manifest["status"] == "ok"
-    assert [len(objects_of(output, kind)) for kind in (MR, DEFORMABLE, SR, SC)] == [24, 1, 1, 1]
+    assert [len(objects_of(output, kind)) for kind in (MR, DEFORMABLE, SR, SC, SEG)] == [24, 1, 1, 1, 1]
     files = {f"dicom/{name}": digest for name, digest in tree(output / "dicom").items()}
     assert files == {entry["path"]: entry["sha256"] for entry in manifest["outputs"]}
-    assert {entry["sha256"] for entry in manifest["inputs"]} == set(tree(phantom).values())
+    images = {digest for name, digest in tree(phantom).items() if "lesions" not in name}
+    assert {entry["sha256"] for entry in manifest["inputs"]} == images
     assert manifest["device"] in ("cpu", "cuda")
     assert set(manifest["timings"]) >= {"ingest", "pairing", "registration", "writers"}
     assert "[error]" not in done.stdout + done.stderr  # Holoscan's way to say that an operator never ran

@@ -1,16 +1,16 @@
 from copy import deepcopy
 
-import highdicom
 import numpy as np
 import pydicom
 import pytest
-from highdicom.seg import Segmentation, SegmentDescription, segread
+from highdicom.seg import segread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 
 from required_attributes import missing
 from segmentation import propagate_segmentations
+from segments import CENTRES, ellipsoid, masks_on, write_segmentation
 from settings import Limits, Settings
 from synthetic import (
     FIXED_AFFINE,
@@ -29,8 +29,6 @@ from synthetic import (
     write_phantom_pair,
 )
 
-CENTRES = {1: ([4, -8, 2], [16, 13, 17]), 2: ([-18, 16, 8], [13, 17, 14])}  # LPS mm, radii mm
-
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
@@ -38,52 +36,9 @@ def pair(tmp_path_factory):
     return stack_of(fixed, FIXED_AFFINE), stack_of(moving, MOVING_AFFINE)
 
 
-def ellipsoid(points, number):
-    centre, radii = CENTRES[number]
-    return (((points - centre) / np.array(radii)) ** 2).sum(-1) < 1
-
-
-def masks_on(shape, affine):
-    points = points_of(shape, affine)
-    return np.stack([ellipsoid(points, n) for n in CENTRES], -1).astype(np.uint8)
-
-
 def truth(number):
     points = points_of(FIXED_SHAPE, FIXED_AFFINE)
     return ellipsoid(points + displacement(points), number)
-
-
-def description(number, label):
-    return SegmentDescription(
-        *(number, label, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm, "MANUAL"),
-        tracking_id=f"lesion {number}",
-        tracking_uid=uid("lesion", number),
-    )
-
-
-def write_segmentation(path, moving, masks, affine=None, kind="BINARY", labels=("Lesion A", "Lesion B"), edit=None):
-    """Write masks [k, j, i, segment]: on the moving series' planes, or on a grid of its own."""
-    geometry = {}
-    if affine is not None:
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        origins = affine[:3, 3] + np.arange(len(masks))[:, None] * affine[:3, 2]
-        orientation = (affine[:3, :2] / spacing[:2]).T.ravel()
-        geometry = {
-            "plane_positions": [highdicom.PlanePositionSequence("PATIENT", origin) for origin in origins],
-            "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", orientation),
-            "pixel_measures": highdicom.PixelMeasuresSequence(spacing[1::-1], spacing[2], spacing[2]),
-        }
-    ds = Segmentation(
-        *([deepcopy(frame.header) for frame in moving.frames], masks, kind),
-        [description(n, label) for n, label in enumerate(labels, 1)],
-        *(uid("segmentation series"), 9, uid("segmentation"), 1, "Maker", "Model", "1.0", "1"),
-        series_description="Lesions",
-        **geometry,
-    )
-    if edit is not None:
-        edit(ds)
-    ds.save_as(path)
-    return path
 
 
 def propagate(pair, source, folder, transform=None, settings=None):
