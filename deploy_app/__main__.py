@@ -19,7 +19,7 @@ from attributes import discreet
 from failures import Code, Failure
 from job import Job
 from manifest import Manifest
-from publication import Publication
+from publication import Publication, output_failures
 from settings import load_settings
 
 SETTINGS = Path(__file__).with_name("app.yaml")
@@ -29,7 +29,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run once; the process's exit code."""
     # the SDK's INFO log prints paths and identifiers
     quiet = list(arguments) if {"-l", "--log-level"} & set(arguments) else [*arguments, "-l", "WARN"]
-    context = Application.init_app_context(quiet)
+    try:
+        with output_failures():  # the SDK makes the output folder
+            context = Application.init_app_context(quiet)
+    except Failure as failure:
+        return _refuse(failure, None)
     with discreet():
         return run(context, environ, datetime.now())
 

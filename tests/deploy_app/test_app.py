@@ -231,6 +231,14 @@ def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(phantom, tmp_p
     assert tree(tmp_path / "out") == before
 
 
+def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):
+    (tmp_path / "file").touch()
+    done = run(phantom, tmp_path / "file" / "out")
+    assert done.returncode == 60
+    assert "E_OUTPUT" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
 # --- real images ---
 
 
