@@ -50,7 +50,7 @@ def stored(archive, fetched, tmp_path_factory):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((output / "run_manifest.json").read_text())["status"] == "ok"
-    archive.scu("storescu", "+sd", "+r", output / "dicom")
+    archive.scu("storescu", "-R", "+sd", "+r", output / "dicom")  # -R: contexts of just these classes
     return output / "dicom"
 
 
