@@ -95,3 +95,21 @@ def test_plastimatch_warps_by_the_stored_field_to_the_same_picture(run, tmp_path
     assert np.abs(theirs - ours)[inner].mean() < 0.1
     points = registration.fixed.points()
     assert np.abs(displacement(points)).max() > 4  # the identity would not do
+
+
+def test_plastimatch_s_own_export_of_the_field_moves_points_as_our_object_does(run, tmp_path):
+    registration, _, path = run
+    ours = read_deformable_registration(path)
+    field = str(tmp_path / "field.mha")
+    sitk.WriteImage(sitk_image(ours.deforming.grid.vectors, ours.deforming.grid.affine, vector=True), field)
+    command = ["plastimatch", "xf-convert", "--input", field, "--fixed", field, "--output-type", "vf"]
+    for role in ("fixed", "moving"):
+        command += [f"--{role}-rcs", str(getattr(registration, role).frames[0].path.parent)]
+    subprocess.run([*command, "--output-dicom", str(tmp_path / "export")], check=True, capture_output=True)
+    (exported,) = (tmp_path / "export").iterdir()
+    theirs = read_deformable_registration(exported)
+    assert theirs.deforming.source_uid == registration.moving.frame_of_reference_uid
+    points = registration.fixed.points()[4:-4, 6:-6, 6:-6]
+    expected = ours.displacement_at(points)
+    assert (theirs.displacement_at(points) - expected).abs().max() < 1e-4
+    assert expected.abs().max() > 4
