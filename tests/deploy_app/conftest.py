@@ -43,7 +43,7 @@ def head():
     import numpy as np
 
     listing = json.loads((HEADS / "dataset.json").read_text())
-    image = nibabel.load(HEADS / listing["training"][0]["image"])
+    image = nibabel.load(HEADS / listing["validation"][0]["image"])  # not one that the weights were trained on
     return np.asarray(image.dataobj, dtype=np.float32), np.diag([-1.0, -1, 1, 1]) @ image.affine
 
 
