@@ -40,6 +40,11 @@ EVERYWHERE = (
         r"^ENV LD_LIBRARY_PATH=\S*?(/home/\S+/site-packages)/holoscan/lib$",
         r"\g<0>:\g<1>/nvidia/cu13/lib",
     ),
+    Edit(
+        "Holoscan's wheel finishes its installation at Python's next start, with the system's pip: not while ours runs",
+        r"^RUN pip install .*-r /tmp/requirements\.txt$",
+        r"\g<0>\nRUN python3 -c pass",
+    ),
     Edit("the application's user is no administrator", r"-G sudo ", ""),
 )
 ENTRY_POINT = (

@@ -55,6 +55,14 @@ def test_dockerfile_is_for_debian_and_installs_from_the_wheels_alone(built):
     assert library_path.split(":") == [f"{packages}/holoscan/lib", f"{packages}/nvidia/cu13/lib"]
 
 
+def test_python_is_started_between_the_installations(built):
+    """Or the second fails with pip 26.3: wheel-axle, at the first start after Holoscan's wheel, imports an older pip."""
+    steps = re.findall(
+        r"^RUN (pip install|python3 -c pass)", (built / "context" / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert steps == ["pip install", "pip install", "python3 -c pass", "pip install"]
+
+
 def test_image_is_labelled(built):
     text = (built / "context" / "Dockerfile").read_text()
     found = dict(re.findall(r'^LABEL org\.opencontainers\.image\.(\w+)="(.*)"$', text, re.MULTILINE))
