@@ -56,7 +56,7 @@ def test_dockerfile_is_for_debian_and_installs_from_the_wheels_alone(built):
 
 
 def test_python_is_started_between_the_installations(built):
-    """Or the second fails with pip 26.3: wheel-axle, at the first start after Holoscan's wheel, imports an older pip."""
+    """At the first start after Holoscan's wheel, wheel-axle imports the system's pip, and a newer one fails."""
     steps = re.findall(
         r"^RUN (pip install|python3 -c pass)", (built / "context" / "Dockerfile").read_text(), re.MULTILINE
     )
