@@ -85,13 +85,22 @@ def phantom(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def registered(phantom, tmp_path_factory):
+def untouched(phantom):
+    """The hashes of the input before any run."""
+    return tree(phantom)
+
+
+@pytest.fixture(scope="module")
+def registered(phantom, untouched, tmp_path_factory):
     """A run on the phantom."""
-    output, before = tmp_path_factory.mktemp("registered"), tree(phantom)
+    output = tmp_path_factory.mktemp("registered")
     done = run(phantom, output)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert tree(phantom) == before  # the input is as it was
     return output, done
+
+
+def test_a_run_leaves_its_input_as_it_was(phantom, untouched, registered):
+    assert tree(phantom) == untouched
 
 
 def test_the_version_is_the_bundles():

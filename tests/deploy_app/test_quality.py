@@ -1,7 +1,9 @@
 import math
 
 import pytest
+import torch
 
+from bundle.metrics import folding_percent
 from failures import Code, Failure
 from quality import enforce, verdict
 from settings import QualityGate
@@ -48,3 +50,15 @@ def test_a_broken_limit_fails_or_is_flagged_as_the_gate_says():
     flagged = enforce(broken, QualityGate(on_failure="flag"))
     assert len(flagged) == 2
     assert all(sentence.startswith("Quality: ") for sentence in flagged)
+
+
+def test_a_fold_in_a_field_trips_the_gate_in_both_modes():
+    ddf = torch.zeros(1, 3, 12, 12, 12)
+    smooth = GOOD | {"folding_percent": folding_percent(ddf)}
+    ddf[:, 0, 4:6] = 3.0  # two planes pulled beyond the next ones
+    folded = GOOD | {"folding_percent": folding_percent(ddf)}
+    assert verdict(smooth, GATE) == []
+    (broken,) = verdict(folded, GATE)
+    with pytest.raises(Failure, match="folding_percent is"):
+        enforce([broken], GATE)
+    assert enforce([broken], QualityGate(on_failure="flag")) == (f"Quality: {broken}",)
