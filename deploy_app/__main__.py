@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import scratch  # noqa: F401  isort: skip - before any library that caches
 import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
 from monai.deploy.core import AppContext, Application
 

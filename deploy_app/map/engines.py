@@ -1,5 +1,6 @@
 """The programs that build and run images: Docker where it is complete, buildah without a daemon elsewhere."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,23 @@ __all__ = ["Buildah", "has_docker", "make_root_file_system"]
 
 _PACKAGES = "python3,python3-pip,python3-venv,ca-certificates,curl,jq"
 _USER = {"UID": "1000", "GID": "1000", "UNAME": "holoscan"}
+# root, user, then a source, its place and rw or ro for each mount, --, and the command
+_LOCKED = """
+set -e
+root=$1 user=$2
+shift 2
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+while [ "$1" != -- ]; do
+    mount --bind "$1" "$root$2"
+    mount -o "remount,bind,$3" "$root$2"
+    shift 3
+done
+shift
+mount -o remount,bind,ro "$root"
+exec chroot --userspec="$user" "$root" "$@"
+"""
 
 
 def has_docker() -> bool:
@@ -76,25 +94,36 @@ class Buildah:
     @contextmanager
     def container(self, image: str) -> Iterator[str]:
         """A working container, removed at the end."""
-        made = subprocess.run(
-            self.command("from", "--pull-never", image), check=True, stdout=subprocess.PIPE, text=True
-        )
+        name = self._ask("from", "--pull-never", image)
         try:
-            yield made.stdout.strip()
+            yield name
         finally:
-            subprocess.run(self.command("rm", made.stdout.strip()), check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(self.command("rm", name), check=True, stdout=subprocess.DEVNULL)
 
     def run(self, container: str, *command: str, mounts: Mapping[Path, str]) -> "subprocess.CompletedProcess[str]":
-        """Run a command in a container as its user 1000, without a network (a new, empty network namespace).
+        """Run a command as ``docker run --read-only --network none --user 1000:1000`` would, in namespaces of its own.
 
         Args:
             container: name of a working container.
             command: what to run; the entry point is ``/var/holoscan/tools``.
             mounts: folder of the host to place in the container, with ``:ro`` where it is only read.
         """
-        volumes = [text for source, place in mounts.items() for text in ("-v", f"{source}:{place}")]
-        arguments = ["run", "--isolation", "chroot", "--user", _USER["UNAME"], *volumes, container, "--", *command]
-        return subprocess.run(["unshare", "--net", *self.command(*arguments)], capture_output=True, text=True)
+        described = ("inspect", "--type", "container", "--format", "{{json .OCIv1.Config}}", container)
+        config = json.loads(self._ask(*described))
+        volumes = [text for source, place in mounts.items() for text in (str(source), *_place_and_mode(place))]
+        arguments = [self._ask("mount", container), f"{_USER['UID']}:{_USER['GID']}", *volumes, "--"]
+        within = ["env", "-i", "-C", config["WorkingDir"], *config["Env"], *command]
+        unshared = ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", _LOCKED, "sh"]
+        return subprocess.run([*unshared, *arguments, *within], capture_output=True, text=True)
+
+    def _ask(self, *arguments: str) -> str:
+        asked = subprocess.run(self.command(*arguments), check=True, stdout=subprocess.PIPE, text=True)
+        return asked.stdout.strip()
+
+
+def _place_and_mode(place: str) -> tuple[str, str]:
+    path, _, mode = place.partition(":")
+    return path, mode or "rw"
 
 
 def _quiet(*command: str) -> bool:

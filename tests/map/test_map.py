@@ -1,4 +1,4 @@
-"""The image, run as a platform runs it: user 1000, no network, input read-only. ``make test-map`` builds it first."""
+"""The image, run as a platform runs it: user 1000, no network, read-only but for the output (``make test-map``)."""
 
 import json
 import os
@@ -105,13 +105,16 @@ def installed(container):
     return {canonicalize_name(name): version for name, version in json.loads(container.python(code)).items()}
 
 
-def test_container_runs_as_user_1000_without_a_network_on_read_only_input(container):
+def test_container_runs_as_user_1000_without_a_network_on_a_read_only_root_and_input(container):
     assert container.python("import os; print(os.getuid(), os.getgid())") == "1000 1000"
     reach = "import errno, socket; print(errno.errorcode[socket.socket().connect_ex(('192.0.2.1', 80))])"
     assert container.python(reach) == "ENETUNREACH"
-    written, _ = container.run("touch", f"{INPUT}/file")
-    assert written.returncode != 0
-    assert "Read-only file system" in written.stderr
+    for folder in (INPUT, "/tmp", "/home/holoscan", "/var/holoscan"):
+        written, _ = container.run("touch", f"{folder}/file")
+        assert written.returncode != 0
+        assert "Read-only file system" in written.stderr
+    written, output = container.run("touch", f"{OUTPUT}/file")
+    assert (written.returncode, [path.name for path in output.iterdir()]) == (0, ["file"])
 
 
 def test_image_keeps_nothing_of_the_host_s_package_settings(container):
