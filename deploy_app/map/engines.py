@@ -108,8 +108,7 @@ class Buildah:
             command: what to run; the entry point is ``/var/holoscan/tools``.
             mounts: folder of the host to place in the container, with ``:ro`` where it is only read.
         """
-        described = ("inspect", "--type", "container", "--format", "{{json .OCIv1.Config}}", container)
-        config = json.loads(self._ask(*described))
+        config = json.loads(self._ask("inspect", "--type", "container", container))["OCIv1"]["config"]
         volumes = [text for source, place in mounts.items() for text in (str(source), *_place_and_mode(place))]
         arguments = [self._ask("mount", container), f"{_USER['UID']}:{_USER['GID']}", *volumes, "--"]
         within = ["env", "-i", "-C", config["WorkingDir"], *config["Env"], *command]

@@ -69,6 +69,16 @@ def test_dcentvfy_finds_one_patient_and_one_study(written, name):
     assert [line for line in found if not KNOWN_OF_STUDY.search(line)] == []
 
 
+def test_dcentvfy_says_the_same_of_a_report_that_dcmtk_has_written(written, tmp_path):
+    with open(tmp_path / "report.xml", "wb") as document:
+        subprocess.run(["dsr2xml", written[1]["report"]], stdout=document, check=True)
+    subprocess.run(["xml2dsr", tmp_path / "report.xml", tmp_path / "report.dcm"], check=True)
+    assert pydicom.dcmread(tmp_path / "report.dcm").file_meta.ImplementationVersionName.startswith("OFFIS_DCMTK")
+    found = messages("dcentvfy", *written[0], tmp_path / "report.dcm")
+    assert found
+    assert all(KNOWN_OF_STUDY.search(line) for line in found)
+
+
 def test_the_validators_see_a_fault(written, tmp_path):
     ds = pydicom.dcmread(written[1]["montage"])
     del ds.ConversionType
