@@ -52,6 +52,15 @@ def test_three_passes_find_three_times_the_displacement_of_one():
     assert torch.allclose(pred[:, 0, :, :-3], image[:, 0, :, 3:], atol=1e-5)
 
 
+def test_an_optimiser_refines_what_the_network_found_and_the_image_is_warped_by_it():
+    image = torch.rand(1, 2, 5, 9, 6)
+    pred = RecursiveInferer(2, lambda given, ddf: ddf + given[:, :1])(image, shift_one_voxel)
+    expected = torch.zeros(1, 3, 5, 9, 6) + image[:, :1]
+    expected[:, 1] += 2
+    assert torch.allclose(pred[:, 1:], expected)
+    assert torch.allclose(pred[:, :1], warp(image[:, :1], expected))
+
+
 def test_no_pass_is_refused():
     with pytest.raises(ValueError, match="at least once, not 0"):
         RecursiveInferer(0)

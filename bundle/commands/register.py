@@ -30,6 +30,7 @@ def register(
     weights: str | None = None,
     spacing_mm: float | None = None,
     passes: int | None = None,
+    optimise: int = 0,
     never_worse: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def register(
         weights: weights of the network; models/model.pt by default.
         spacing_mm: voxel size that the network works at; what the weights were trained at by default.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
+        optimise: most steps of pairwise optimisation, which refines the field for this pair (20, say); 0 for none.
         never_worse: drop the network's field where it leaves the images less alike than the alignment did.
         device: auto, cpu or cuda.
 
@@ -65,6 +67,8 @@ def register(
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
     if passes is not None and (not isinstance(passes, int) or passes < 1):
         raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
+    if not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0:
+        raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
     folder = Path(str(output_dir)).absolute()
     if folder.is_file():
         raise ValueError(f"The output ({folder}) is a file: name a folder.")
@@ -76,6 +80,7 @@ def register(
         "output_dir": str(folder),
         "dataset#data": [{"name": "pair"} | paths],
         "affine": affine,
+        "optimise": optimise,
         "never_worse": bool(never_worse),
         "ckpt": str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
         "device": DEVICES[device],

@@ -158,6 +158,12 @@ def test_a_field_that_aligns_nothing_is_dropped_and_the_user_told(pair, weights,
     assert "dropped" in capsys.readouterr().out
 
 
+def test_optimised_images_are_more_alike_and_nothing_folds(pair, fresh_weights, tmp_path):
+    found = register(**pair, weights=str(fresh_weights), output_dir=str(tmp_path), affine="none", optimise=5)
+    assert found["similarity_after"] > found["similarity_aligned"]
+    assert found["folding_percent"] == 0
+
+
 def test_the_written_field_is_the_written_transform(result, pair):
     folder, _ = result
     transform = read_transform(folder / "transform.h5", grid_of(pair["fixed"]), grid_of(pair["moving"]))
@@ -248,6 +254,7 @@ BAD = {
     "affine": (lambda d: {"affine": "bspline"}, "--affine is one of none, center, rigid, affine"),
     "device": (lambda d: {"device": "tpu"}, "--device is one of auto, cpu, cuda"),
     "spacing": (lambda d: {"spacing_mm": -2}, "spacing must be above 0 mm"),
+    "no number of steps": (lambda d: {"optimise": "many"}, "--optimise takes a whole number of steps from 0 up"),
     "no number": (lambda d: {"spacing_mm": "fine"}, "--spacing_mm takes millimetres, not 'fine'"),
     "output is a file": (lambda d: {"output_dir": text(d, "out")}, r"The output \(.*out\) is a file"),
 }

@@ -1,0 +1,104 @@
+"""Pairwise optimisation: better by the loss, without folds, on fields and images of unequal sides."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bundle.fields import compose, jacobian_determinant, warp
+from bundle.losses import RegistrationLoss
+from bundle.metrics import folding_percent
+from bundle.optimisation import PairwiseOptimiser, unfold
+
+SHAPE = (24, 28, 20)
+
+
+def smooth_noise(channels, coarse, seed):
+    noise = torch.rand(1, channels, *coarse, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(noise, SHAPE, mode="trilinear", align_corners=True)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Moving and fixed image, and the field of up to 2 voxels that makes one of the other."""
+    moving = smooth_noise(1, (9, 10, 8), 0)
+    truth = 4 * (smooth_noise(3, (4, 4, 4), 1) - 0.5)
+    return torch.cat([moving, warp(moving, truth, padding="border")], 1), truth
+
+
+def warped_by(image, ddf):
+    return torch.cat([warp(image[:, :1], ddf), ddf], 1)
+
+
+def loss_of(image, ddf):
+    return float(RegistrationLoss()(warped_by(image, ddf), image[:, 1:]))
+
+
+def test_the_true_field_is_approached_without_a_fold(pair):
+    image, truth = pair
+    found = PairwiseOptimiser(30, alpha=0.1)(image, torch.zeros_like(truth))
+    inner = (..., *[slice(4, -4)] * 3)
+    assert (found - truth)[inner].norm(dim=1).mean() < 0.5 * truth[inner].norm(dim=1).mean()
+    assert folding_percent(found) == 0
+
+
+def test_the_gradient_is_that_of_equation_1_for_a_composed_step(pair):
+    start = 0.5 * pair[1]
+    moving = smooth_noise(1, (5, 6, 4), 4)
+    image = torch.cat([moving, warp(moving, pair[1], padding="border")], 1)
+    step = (smooth_noise(3, (4, 4, 4), 2) - 0.5) * F.pad(torch.ones(1, 1, 12, 16, 8), [6] * 6)  # away from the border
+    _, gradient = PairwiseOptimiser(1, alpha=0.0)._loss_and_gradient(image[:, :1], image[:, 1:], start)
+    ends = [
+        RegistrationLoss(alpha=0.0)(warped_by(image, compose(start, e * step)), image[:, 1:]) for e in (0.05, -0.05)
+    ]
+    assert float((gradient * step).sum()) == pytest.approx(float(ends[0] - ends[1]) / 0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_result_is_never_worse_than_the_start(pair, seed):
+    image, truth = pair
+    start = truth + 3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed))
+    found = PairwiseOptimiser(5)(image, start)
+    assert loss_of(image, found) < loss_of(image, start)
+    assert folding_percent(found) < folding_percent(start)
+
+
+def test_identical_images_stay_where_they_are(pair):
+    image = pair[0][:, :1].expand(-1, 2, -1, -1, -1)
+    found = PairwiseOptimiser(5)(image, torch.zeros(1, 3, *SHAPE))
+    assert found.abs().max() < 0.05
+
+
+def test_each_pair_of_a_batch_is_optimised_for_itself(pair):
+    image, truth = pair
+    images, starts = torch.cat([image, image.flip(1)]), torch.cat([torch.zeros_like(truth), 0.5 * truth])
+    both = PairwiseOptimiser(3)(images, starts)
+    for k in range(2):
+        torch.testing.assert_close(both[k : k + 1], PairwiseOptimiser(3)(images[k : k + 1], starts[k : k + 1]))
+
+
+def test_without_steps_the_field_is_returned_as_it_is(pair):
+    image, truth = pair
+    assert PairwiseOptimiser(0)(image, truth) is truth
+
+
+def test_no_gradient_is_left_behind(pair):
+    image, truth = pair
+    with torch.no_grad():
+        assert not PairwiseOptimiser(2)(image, truth).requires_grad
+
+
+@pytest.mark.parametrize("iterations", [-1, 2.5, "many"])
+def test_a_broken_number_of_steps_is_refused(iterations):
+    with pytest.raises(ValueError, match="whole number from 0 up"):
+        PairwiseOptimiser(iterations)
+
+
+def test_unfolding_changes_a_field_where_it_folds_alone():
+    ddf = 0.3 * (smooth_noise(3, (4, 4, 4), 3) - 0.5)
+    ddf[:, 0, 10:12, 12:15, 9:12] += 3.0
+    assert (jacobian_determinant(ddf) <= 0).any()
+    found = unfold(ddf)
+    assert not (jacobian_determinant(found) <= 0).any()
+    far = (slice(None), slice(None), slice(0, 2))
+    assert torch.equal(found[far], ddf[far])
+    assert unfold(found) is found
