@@ -9,6 +9,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 
+from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform
 
 __all__ = ["image_to_itk", "linear_from_itk", "linear_to_itk", "read_transform", "write_transform"]
@@ -64,6 +65,13 @@ def linear_to_itk(matrix: Matrix) -> sitk.AffineTransform:
     transform.SetMatrix(matrix[:3, :3].ravel().tolist())
     transform.SetTranslation(matrix[:3, 3].tolist())
     return transform
+
+
+def ddf_from_itk(field: sitk.Image) -> tuple[DDF, Grid]:
+    """Read a displacement field of ITK or ANTs, mm, LPS: (3, H, W, L), voxels of its own grid, float64, and the grid."""
+    grid = grid_from_itk(field)
+    mm = torch.from_numpy(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).astype(np.float64))
+    return torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]), mm), grid
 
 
 def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -> None:
@@ -126,10 +134,7 @@ def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: 
         raise ValueError(
             f"The transform ({path}) is no alignment followed by one displacement field: it holds {names}."
         )
-    field = sitk.DisplacementFieldTransform(parts[0]).GetDisplacementField()
-    grid = grid_from_itk(field)
-    mm = torch.from_numpy(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).copy())
-    ddf = torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]), mm)
+    ddf, grid = ddf_from_itk(sitk.DisplacementFieldTransform(parts[0]).GetDisplacementField())
     return SpatialTransform(alignment, ddf, grid, fixed_grid, moving_grid)
 
 

@@ -1,6 +1,5 @@
 """Measure what the operator and the network cost on this machine."""
 
-import json
 import platform
 import statistics
 import subprocess
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 
 from bundle.ops import local_attention_lean, neighbour_offsets
 
-__all__ = ["benchmark"]
+__all__ = ["measure_speed"]
 
 # run in a fresh process: its largest memory ever is then the forward pass's, imports included
 FORWARD = """
@@ -31,7 +30,7 @@ print(seconds, peak_memory_mb())
 """
 
 
-def benchmark(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: str | None = None) -> dict[str, Any]:
+def measure_speed(size: Sequence[int] = (160, 192, 160), repeats: int = 3) -> dict[str, Any]:
     """Time local attention at level 1 against an unfolding one, and a whole forward pass with its peak memory, on CPU.
 
     The two operators take turns, and their ratio is taken turn by turn, so that it holds on a busy machine.
@@ -39,7 +38,6 @@ def benchmark(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: s
     Args:
         size: sides of the volume in voxels.
         repeats: turns.
-        output: JSON file to write as well.
 
     Returns:
         Seconds (median, and each turn), ratios and peak memory.
@@ -56,7 +54,7 @@ def benchmark(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: s
                 seconds[name].append(time.perf_counter() - start)
     ratios = [u / f for f, u in zip(seconds["lean"], seconds["unfolding"])]
     forward = [_forward_in_fresh_process(size) for _ in range(repeats)]
-    result = {
+    return {
         "size": list(size),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
@@ -65,11 +63,6 @@ def benchmark(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: s
         "forward_seconds": [round(s, 2) for s, _ in forward],
         "forward_peak_memory_mb": [round(m) for _, m in forward],
     }
-    print(json.dumps(result, indent=4))
-    if output:
-        with open(output, "w") as file:
-            json.dump(result, file, indent=4)
-    return result
 
 
 def unfolding_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
