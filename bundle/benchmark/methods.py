@@ -15,13 +15,11 @@ import torch
 from monai.bundle import ConfigParser
 
 from bundle.handlers import check_weights
-from bundle.io.itk import ddf_from_itk
+from bundle.io.itk import ddf_from_itk, orthonormal
 from bundle.shapes import DDF
-from bundle.spatial import Grid
+from bundle.spatial import Grid, Matrix
 
-__all__ = ["METHODS", "Elastix", "Linear", "Method", "Network", "Register", "Syn", "make_methods"]
-
-METHODS = ("identity", "affine", "pan", "pan-optimised", "voxelmorph", "syn-mi", "syn-cc", "elastix")
+__all__ = ["METHODS", "Elastix", "Linear", "Method", "Network", "Options", "Register", "Syn", "make_methods"]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -124,7 +122,7 @@ class Network:
 
 
 def _optimiser(iterations: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    from bundle.optimisation import PairwiseOptimiser
+    from bundle.optimisation import PairwiseOptimiser  # type: ignore[import-not-found,unused-ignore]
 
     return PairwiseOptimiser(iterations)
 
@@ -159,12 +157,8 @@ class Syn:
         import ants
 
         def register(image: torch.Tensor, grid: Grid) -> DDF:
-            moving, fixed = (
-                ants.from_numpy(
-                    channel.numpy(), grid.origin_mm.tolist(), grid.spacing_mm.tolist(), direction=grid.direction
-                )
-                for channel in image[0]
-            )
+            geometry = dict(zip(("origin", "spacing", "direction"), _geometry(grid)))
+            moving, fixed = (ants.from_numpy(channel.numpy(), **geometry) for channel in image[0])
             with tempfile.TemporaryDirectory() as folder:
                 found = ants.registration(
                     fixed,
@@ -225,10 +219,16 @@ def _to_itk(channel: torch.Tensor, grid: Grid) -> Any:
     import itk
 
     image = itk.image_from_array(np.ascontiguousarray(channel.numpy().transpose(2, 1, 0)))
-    image.SetOrigin(grid.origin_mm.tolist())
-    image.SetSpacing(grid.spacing_mm.tolist())
-    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(grid.direction)))
+    origin, spacing, direction = _geometry(grid)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(itk.matrix_from_array(direction))
     return image
+
+
+def _geometry(grid: Grid) -> tuple[list[float], list[float], Matrix]:
+    """Describe a grid as ITK does, mm, LPS: origin, spacing, and the 3×3 direction."""
+    return grid.origin_mm.tolist(), grid.spacing_mm.tolist(), orthonormal(grid.direction)
 
 
 def _blobs() -> torch.Tensor:
@@ -253,23 +253,52 @@ def require(module: str, method: str) -> None:
         raise ValueError(f"The method {method} needs a package that is not installed: pip install -e .[peers]")
 
 
-def make_methods(
-    names: Sequence[str],
-    weights: str,
-    voxelmorph_weights: str | None = None,
-    optimise: int = 50,
-    syn_iterations: Sequence[int] = (40, 20, 0),
-    device: str = "cpu",
-) -> dict[str, Method]:
-    """Build the methods of some names.
+@dataclass(frozen=True)
+class Options:
+    """What a user chooses of the methods.
 
     Args:
-        names: of ``METHODS``, each once.
         weights: of PAN.
         voxelmorph_weights: of VoxelMorph.
         optimise: iterations of the pairwise optimisation.
-        syn_iterations: of SyN, at each of its resolutions.
-        device: for the networks.
+        syn_iterations: of SyN, at a quarter, half and the whole of the resolution.
+        device: that torch runs the networks on.
+    """
+
+    weights: str
+    voxelmorph_weights: str | None = None
+    optimise: int = 50
+    syn_iterations: tuple[int, ...] = (40, 20, 0)
+    device: str = "cpu"
+
+
+def _voxelmorph(options: Options) -> Network:
+    if not options.voxelmorph_weights:
+        raise ValueError(
+            "The method voxelmorph needs --voxelmorph_weights: train them with --config_file "
+            "\"['configs/train.json','configs/voxelmorph.json']\"."
+        )
+    return Network(options.voxelmorph_weights, ("voxelmorph",), device=options.device)
+
+
+METHODS: Mapping[str, Callable[[Options], Method]] = {
+    "identity": lambda _: Linear(aligned=False),
+    "affine": lambda _: Linear(),
+    "pan": lambda o: Network(o.weights, device=o.device),
+    "pan-optimised": lambda o: Network(o.weights, iterations=o.optimise, device=o.device),
+    "voxelmorph": _voxelmorph,
+    "syn-mi": lambda o: Syn("mattes", 32, o.syn_iterations),
+    "syn-cc": lambda o: Syn("CC", 4, o.syn_iterations),
+    "elastix": lambda _: Elastix(),
+}
+
+
+def make_methods(names: Sequence[str], options: Options) -> dict[str, Method]:
+    """Build the methods of some names, checked: what they need is there.
+
+    Args:
+        names: of ``METHODS``, each once.
+        options: what the user chose.
 
     Returns:
         Methods by name, in the order of ``names``.
@@ -278,23 +307,6 @@ def make_methods(
         ValueError: an unknown name, one given twice, or what a method needs is missing.
         FileNotFoundError: no such weights.
     """
-    unknown = [name for name in names if name not in METHODS]
-    if unknown or not names or len(set(names)) < len(names):
+    if not names or len(set(names)) < len(names) or not set(names) <= set(METHODS):
         raise ValueError(f"--methods takes some of {','.join(METHODS)}, each once, not '{','.join(names)}'.")
-    if "voxelmorph" in names and not voxelmorph_weights:
-        raise ValueError(
-            "The method voxelmorph needs --voxelmorph_weights: train them with --config_file "
-            "\"['configs/train.json','configs/voxelmorph.json']\"."
-        )
-    iterations = tuple(syn_iterations)
-    makers: Mapping[str, Callable[[], Method]] = {
-        "identity": lambda: Linear(aligned=False),
-        "affine": Linear,
-        "pan": lambda: Network(weights, device=device),
-        "pan-optimised": lambda: Network(weights, iterations=optimise, device=device),
-        "voxelmorph": lambda: Network(str(voxelmorph_weights), ("voxelmorph",), device=device),
-        "syn-mi": lambda: Syn("mattes", 32, iterations),
-        "syn-cc": lambda: Syn("CC", 4, iterations),
-        "elastix": Elastix,
-    }
-    return {name: makers[name]() for name in names}
+    return {name: METHODS[name](options) for name in names}

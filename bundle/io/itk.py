@@ -27,12 +27,12 @@ def image_to_itk(array: npt.NDArray[Any], grid: Grid, is_vector: bool = False) -
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(order)), isVector=is_vector)
     image.SetOrigin(grid.origin_mm.tolist())
     image.SetSpacing(grid.spacing_mm.tolist())
-    image.SetDirection(_orthonormal(grid.direction).ravel().tolist())
+    image.SetDirection(orthonormal(grid.direction).ravel().tolist())
     return image
 
 
-def _orthonormal(direction: Matrix) -> Matrix:
-    """Round a direction to the nearest orthonormal one: headers carry float32 noise, which ITK refuses."""
+def orthonormal(direction: Matrix) -> Matrix:
+    """Round a direction, 3×3, to the nearest orthonormal one: headers carry float32 noise, which ITK refuses."""
     u, _, v = np.linalg.svd(direction)
     nearest = u @ v
     if np.abs(nearest - direction).max() > 1e-3:
@@ -68,7 +68,7 @@ def linear_to_itk(matrix: Matrix) -> sitk.AffineTransform:
 
 
 def ddf_from_itk(field: sitk.Image) -> tuple[DDF, Grid]:
-    """Read a displacement field of ITK or ANTs, mm, LPS: (3, H, W, L), voxels of its own grid, float64, and the grid."""
+    """Read a displacement field of ITK or ANTs (mm, LPS): (3, H, W, L), voxels, float64, and the grid it lies on."""
     grid = grid_from_itk(field)
     mm = torch.from_numpy(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).astype(np.float64))
     return torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]), mm), grid

@@ -1,0 +1,141 @@
+"""``python -m bundle benchmark``: what the bundle costs, and how it does beside other methods."""
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bundle.affine import ALIGNMENTS
+from bundle.benchmark.accuracy import compare
+from bundle.benchmark.figures import write_figures
+from bundle.benchmark.measure import Common
+from bundle.benchmark.methods import Options, make_methods
+from bundle.benchmark.speed import measure_speed
+from bundle.benchmark.tables import markdown, write_tables
+from bundle.commands.register import DEVICES, ROOT
+from bundle.data import draw_pairs, open_dataset, region_names
+from bundle.inferers import recommended
+
+__all__ = ["accuracy", "benchmark", "speed"]
+
+
+def speed(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: str | None = None) -> dict[str, Any]:
+    """Time the local attention operator and a whole forward pass, with its peak memory, on the CPU.
+
+    Args:
+        size: sides of the volume in voxels.
+        repeats: turns.
+        output: JSON file to write as well.
+
+    Returns:
+        Seconds (median, and each turn), ratios and peak memory.
+    """
+    result = measure_speed(size, repeats)
+    text = json.dumps(result, indent=4)
+    print(text)
+    if output:
+        Path(output).write_text(text)
+    return result
+
+
+def accuracy(
+    dataset: str,
+    output_dir: str,
+    split: str = "test",
+    pairs: int | None = None,
+    seed: int = 0,
+    methods: str | Sequence[str] = ("identity", "affine", "pan"),
+    affine: str = "affine",
+    masked: bool = False,
+    spacing_mm: float | None = None,
+    weights: str | None = None,
+    voxelmorph_weights: str | None = None,
+    optimise: int = 50,
+    syn_iterations: Sequence[int] = (40, 20, 0),
+    device: str = "auto",
+    threads: int | None = None,
+) -> list[dict[str, Any]]:
+    """Compare methods on the same pairs, from the same pre-alignment, by the same measures.
+
+    Writes pairs.csv, regions.csv, summary.csv, summary.md, boxplot.png, dsc_against_time.png and examples.png. What is
+    done is kept in cache/: an interrupted call goes on where it stopped, and further methods or pairs cost only
+    themselves.
+
+    Args:
+        dataset: folder with dataset.json; its images need labels.
+        output_dir: folder to write.
+        split: training, validation or test.
+        pairs: how many ordered pairs to draw; all by default.
+        seed: of the draw.
+        methods: some of identity, affine, pan, pan-optimised, voxelmorph, syn-mi, syn-cc, elastix, with commas.
+        affine: pre-alignment of all methods but identity: none, center, rigid or affine.
+        masked: blank everything outside the labels in both images.
+        spacing_mm: voxel size that all methods work at; what the weights of PAN were trained at by default.
+        weights: weights of PAN; models/model.pt by default.
+        voxelmorph_weights: weights of VoxelMorph.
+        optimise: iterations of pan-optimised.
+        syn_iterations: of syn-mi and syn-cc, at a quarter, half and the whole of the resolution.
+        device: auto, cpu or cuda, for the networks.
+        threads: that each method may use; torch's own choice by default.
+
+    Returns:
+        The rows of summary.csv.
+    """
+    folder = Path(str(output_dir)).absolute()
+    _check(folder, pairs, affine, device, optimise, threads, syn_iterations)
+    options = Options(
+        weights=str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
+        voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
+        optimise=optimise,
+        syn_iterations=tuple(syn_iterations),
+        device="cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu",
+    )
+    chosen = make_methods(methods.split(",") if isinstance(methods, str) else [str(m) for m in methods], options)
+    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
+        raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
+    spacing_mm = recommended(options.weights, "spacing_mm") if spacing_mm is None else float(spacing_mm)
+    common = Common(affine, bool(masked), spacing_mm, threads or torch.get_num_threads())
+    rows = compare(drawn, chosen, common, folder / "cache")
+    title = (
+        f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; "
+        f"{'masked by the labels' if masked else 'whole images'}; {common.threads} threads, {options.device}, "
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}. "
+        "Mean ± standard deviation over pairs."
+    )
+    names = region_names(dataset)
+    summary = write_tables(rows, names, title, folder)
+    write_figures(rows, summary, names, folder)
+    print(markdown(summary))
+    print(f"tables and figures: {folder}")
+    return summary
+
+
+def _check(
+    folder: Path,
+    pairs: int | None,
+    affine: str,
+    device: str,
+    optimise: int,
+    threads: int | None,
+    syn_iterations: Sequence[int],
+) -> None:
+    """Refuse bad values before any work."""
+    if folder.is_file():
+        raise ValueError(f"The output ({folder}) is a file: name a folder.")
+    for name, value in (("pairs", pairs), ("optimise", optimise), ("threads", threads)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"--{name} takes a whole number from 1 up, not '{value}'.")
+    if affine not in ALIGNMENTS:
+        raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+    if device not in DEVICES:
+        raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
+    steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
+    if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
+        raise ValueError(f"--syn_iterations takes three whole numbers, 40,20,0 say, not '{syn_iterations}'.")
+
+
+benchmark = {"speed": speed, "accuracy": accuracy}
