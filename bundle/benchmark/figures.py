@@ -38,7 +38,7 @@ def write_figures(
     for name, figure in (
         ("boxplot", boxplot(finished, regions, colours)),
         ("dsc_against_time", dsc_against_time([line for line in summary if line["pairs"]], colours)),
-        ("examples", examples(finished, methods)),
+        ("examples", examples(finished, [m for m in methods if m != "identity"])),
     ):
         figure.savefig(folder / f"{name}.png", dpi=120)
 
@@ -62,7 +62,8 @@ def boxplot(rows: Sequence[Row], regions: Mapping[int, str], colours: Mapping[st
     ticks = [n * (len(colours) + 1) + middle for n in range(len(labels))]
     ax.set_xticks(ticks, [regions.get(int(label), label) for label in labels], rotation=30, ha="right")
     ax.set_ylabel("DSC")
-    ax.legend(handles=[Patch(color=c, label=m) for m, c in colours.items()], fontsize=8, loc="lower left")
+    handles = [Patch(color=c, label=m) for m, c in colours.items()]
+    figure.legend(handles=handles, fontsize=8, loc="outside upper center", ncols=len(handles))
     return figure
 
 
@@ -84,6 +85,7 @@ def dsc_against_time(summary: Sequence[Mapping[str, Any]], colours: Mapping[str,
         ax.errorbar(*where, yerr=line["dsc_sd"], fmt="o", capsize=3, color=colours[line["method"]])
         ax.annotate(line["method"], where, xytext=(6, 4), textcoords="offset points", fontsize=9)
     ax.set_xscale("log")
+    ax.margins(x=0.2, y=0.1)  # room for the names
     ax.set_xlabel("field and resampling, s")
     ax.set_ylabel("DSC")
     ax.grid(alpha=0.3)
@@ -91,7 +93,10 @@ def dsc_against_time(summary: Sequence[Mapping[str, Any]], colours: Mapping[str,
 
 
 def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
-    """Show the first pairs: fixed and moving image, then what each method made of the moving one; a plane a row."""
+    """Show the first pairs: fixed and moving image, then what each method made of the moving one; a plane a row.
+
+    The moving image stands where its header puts it, as ``identity`` leaves it.
+    """
     pairs = list(dict.fromkeys(row["pair"] for row in rows))[:EXAMPLES]
     columns = ["fixed", "moving", *methods]
     figure = Figure(figsize=(1.6 * len(columns), 1.9 * 3 * len(pairs)), facecolor="black", layout="constrained")
@@ -101,7 +106,7 @@ def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
     for column, ax in zip(columns, axes[0]):
         ax.set_title(column, color="white", fontsize=9)
     for row in (row for row in rows if row["pair"] in pairs):
-        shown = {columns.index(row["method"]): ("warped", row["pictures"])}
+        shown = {columns.index(row["method"]): ("warped", row["pictures"])} if row["method"] in methods else {}
         shown |= {i: (name, row["pictures_before"]) for i, name in enumerate(columns[:2])}
         for column, (name, path) in shown.items():
             with np.load(path) as pictures:

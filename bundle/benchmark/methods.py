@@ -210,7 +210,7 @@ class Elastix:
             return torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]).float(), mm.float())
 
         # the toolkit loads its modules at their first use, which takes seconds
-        register(_blobs(), Grid((32, 32, 32), np.eye(4)), NumberOfResolutions="1", MaximumNumberOfIterations="1")
+        register(_blobs(), Grid((32, 32, 32), np.eye(4)), MaximumNumberOfIterations="1")
         return register
 
 
