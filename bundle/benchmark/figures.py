@@ -108,9 +108,9 @@ def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
     for row in (row for row in rows if row["pair"] in pairs):
         shown = {columns.index(row["method"]): ("warped", row["pictures"])} if row["method"] in methods else {}
         shown |= {i: (name, row["pictures_before"]) for i, name in enumerate(columns[:2])}
-        for column, (name, path) in shown.items():
+        for where, (name, path) in shown.items():
             with np.load(path) as pictures:
                 for n, plane in enumerate(PLANES, 3 * pairs.index(row["pair"])):
                     picture = pictures[f"{name}_{plane}"].T
-                    axes[n, column].imshow(picture, origin="lower", cmap="gray", vmin=0, vmax=255)
+                    axes[n, where].imshow(picture, origin="lower", cmap="gray", vmin=0, vmax=255)
     return figure
