@@ -205,7 +205,9 @@ class Elastix:
                 settings[name] = (value,)
             chosen.AddParameterMap(settings)
             _, found = itk.elastix_registration_method(fixed, moving, parameter_object=chosen, log_to_console=False)
-            field_mm = itk.array_from_image(itk.transformix_deformation_field(moving, found))
+            with tempfile.TemporaryDirectory() as folder:  # it writes the field to a file as well
+                field = itk.transformix_deformation_field(moving, found, output_directory=folder)
+            field_mm = itk.array_from_image(field)
             mm = torch.from_numpy(np.ascontiguousarray(field_mm.transpose(3, 2, 1, 0)))
             return torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]).float(), mm.float())
 

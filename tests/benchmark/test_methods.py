@@ -67,7 +67,7 @@ def test_syn_with_cross_correlation_finds_it_too(pair):
     assert_aligns(pair, Syn("CC", 4, (20, 10, 5)).load()(pair, GRID))
 
 
-def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, monkeypatch):
+def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, monkeypatch, tmp_path):
     if find_spec("itk.ElastixPython") is None:  # importing it by itself breaks the toolkit's lazy loading
         pytest.skip("itk-elastix is not installed: pip install -e .[peers]")
     import itk
@@ -81,8 +81,10 @@ def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ou
         return found
 
     monkeypatch.setattr(itk, "elastix_registration_method", keep)
+    monkeypatch.chdir(tmp_path)
     warped = assert_aligns(pair, Elastix().load()(pair, GRID, MaximumNumberOfIterations="100"))
     assert ncc(warped[0, 0], own["warped"]) > 0.99  # cubic there, linear here
+    assert not list(tmp_path.iterdir())  # the user's folder is left alone
 
 
 def test_a_missing_peer_is_named_in_one_sentence(monkeypatch):
