@@ -88,7 +88,7 @@ lint: $(VENV)/.tested
 
 # cost of the local attention backends and memory of a whole forward pass
 benchmark: $(VENV)/.installed
-	$(BIN)/python -W ignore -m bundle benchmark
+	$(BIN)/python -W ignore -m bundle benchmark speed
 
 clean:
 	rm -rf $(VENV) $(DEPLOY) output data build

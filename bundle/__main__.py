@@ -10,9 +10,12 @@ import fire
 COMMANDS = ("register", "apply", "prepare", "phantom", "demo", "benchmark")
 
 
-def load(name: str) -> Callable[..., Any]:
+Command = Callable[..., Any] | dict[str, Callable[..., Any]]
+
+
+def load(name: str) -> Command:
     """Import a command only when it is asked for: a typing error should not cost the import of torch."""
-    command: Callable[..., Any] = getattr(importlib.import_module(f"bundle.commands.{name}"), name)
+    command: Command = getattr(importlib.import_module(f"bundle.commands.{name}"), name)
     return command
 
 
@@ -23,7 +26,10 @@ def main() -> None:
         print(f"usage: python -m bundle {{{','.join(COMMANDS)}}} [--help]", file=sys.stderr)
         raise SystemExit(0 if name in ("-h", "--help") else 2)
     try:
-        fire.Fire(load(name), command=sys.argv[2:], name=f"python -m bundle {name}", serialize=lambda _: None)
+        command, arguments = load(name), sys.argv[2:]
+        if isinstance(command, dict) and "--help" not in arguments and all(a.startswith("-") for a in arguments[:1]):
+            arguments = [next(iter(command)), *arguments]  # the first of several commands may go without its name
+        fire.Fire(command, command=arguments, name=f"python -m bundle {name}", serialize=lambda _: None)
     except Exception as error:
         sentence = bad_input(error)
         if sentence is None:

@@ -14,7 +14,7 @@ from monai.transforms import Randomizable
 
 from bundle.phantom import write_phantoms
 
-__all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset", "read_split"]
+__all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset", "read_split", "region_names"]
 
 Item = dict[str, Any]
 SPLITS = ("training", "validation", "test")
@@ -73,6 +73,23 @@ def read_split(folder: Path, split: str) -> list[Item]:
         if missing:
             raise FileNotFoundError(f"{listing} lists {missing[0]}, which does not exist.")
     return items
+
+
+def region_names(dataset_dir: str | Sequence[str]) -> dict[int, str]:
+    """Look up what the labels of a data set are called: ``labels`` of its ``dataset.json``, by number.
+
+    Args:
+        dataset_dir: as for ``open_dataset``.
+
+    Returns:
+        Names by label, without the background; empty where the data set names none.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
+    names: dict[int, str] = {}
+    for folder in folders:
+        labels = json.loads((Path(folder) / "dataset.json").read_text()).get("labels", {})
+        names |= {int(label): str(name) for label, name in labels.items() if int(label) > 0}
+    return names
 
 
 def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -> list[Item]:

@@ -1,6 +1,5 @@
 """Engine handlers: load weights, write what a registration found, tabulate many."""
 
-import csv
 import hashlib
 import json
 import os
@@ -8,7 +7,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from monai.handlers import CheckpointLoader
 import bundle
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
+from bundle.io.tables import write_csv
 from bundle.memory import peak_memory_mb
 
 __all__ = ["PairTable", "RegistrationSaver", "WeightsLoader"]
@@ -201,7 +201,7 @@ class PairTable:
             for k, v in table.items()
         ]
         for name, content in (("pairs.csv", rows), ("summary.csv", summary)):
-            _write_csv(self.output_dir / name, content)
+            write_csv(self.output_dir / name, content)
         for row in summary:
             print(f"{row['measure']:>20}  {row['mean']:.4f} ± {row['sd']:.4f}  ({row['pairs']} pairs)")  # noqa: T201
 
@@ -213,10 +213,3 @@ class PairTable:
         dist.all_gather_object(gathered, self.rows)
         unique = {row["pair"]: row for rows in gathered for row in rows}
         return [unique[name] for name in sorted(unique)] if dist.get_rank() == 0 else None
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

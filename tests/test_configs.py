@@ -12,11 +12,12 @@ from monai.bundle.scripts import verify_metadata, verify_net_in_out
 import bundle
 from bundle.networks import PAN
 
-CONFIGS = ["evaluate", "inference", "metadata", "multi_gpu_evaluate", "multi_gpu_train", "train"]
+CONFIGS = ["evaluate", "inference", "metadata", "multi_gpu_evaluate", "multi_gpu_train", "train", "voxelmorph"]
 MERGED = {
     "train": ["train"],
     "evaluate": ["train", "evaluate"],
     "inference": ["inference"],
+    "voxelmorph": ["train", "voxelmorph"],
     "multi_gpu_train": ["train", "multi_gpu_train"],
     "multi_gpu_evaluate": ["train", "evaluate", "multi_gpu_evaluate"],
 }

@@ -1,40 +1,29 @@
-"""Measure what the operator and the network cost on this machine."""
+"""``python -m bundle benchmark``: what the bundle costs, and how it does beside other methods."""
 
 import json
 import platform
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from bundle.ops import local_attention_lean, neighbour_offsets
+from bundle.affine import ALIGNMENTS
+from bundle.benchmark.accuracy import compare
+from bundle.benchmark.figures import write_figures
+from bundle.benchmark.measure import Common
+from bundle.benchmark.methods import Options, make_methods
+from bundle.benchmark.speed import measure_speed
+from bundle.benchmark.tables import markdown, write_tables
+from bundle.commands.register import DEVICES, ROOT
+from bundle.data import draw_pairs, open_dataset, region_names
+from bundle.inferers import recommended
 
-__all__ = ["benchmark"]
-
-# run in a fresh process: its largest memory ever is then the forward pass's, imports included
-FORWARD = """
-import sys, time, torch
-from bundle.memory import peak_memory_mb
-from bundle.networks import PAN
-size = [int(n) for n in sys.argv[1:]]
-network, image = PAN().eval(), torch.rand(1, 2, *size)
-start = time.perf_counter()
-with torch.no_grad():
-    network(image)
-seconds = time.perf_counter() - start
-print(seconds, peak_memory_mb())
-"""
+__all__ = ["accuracy", "benchmark", "speed"]
 
 
-def benchmark(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: str | None = None) -> dict[str, Any]:
-    """Time local attention at level 1 against an unfolding one, and a whole forward pass with its peak memory, on CPU.
-
-    The two operators take turns, and their ratio is taken turn by turn, so that it holds on a busy machine.
+def speed(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: str | None = None) -> dict[str, Any]:
+    """Time the local attention operator and a whole forward pass, with its peak memory, on the CPU.
 
     Args:
         size: sides of the volume in voxels.
@@ -44,47 +33,109 @@ def benchmark(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: s
     Returns:
         Seconds (median, and each turn), ratios and peak memory.
     """
-    query, key, bias = torch.randn(1, 1, 6, *size), torch.randn(1, 1, 6, *size), torch.randn(1, 3, 3, 3)
-    seconds: dict[str, list[float]] = {"lean": [], "unfolding": []}
-    operators: dict[str, Callable[..., torch.Tensor]] = {"lean": local_attention_lean, "unfolding": unfolding_attention}
-    with torch.no_grad():
-        local_attention_lean(query, key, bias)  # threads and caches warm
-        for _ in range(repeats):
-            for name, operator in operators.items():
-                start = time.perf_counter()
-                operator(query, key, bias)
-                seconds[name].append(time.perf_counter() - start)
-    ratios = [u / f for f, u in zip(seconds["lean"], seconds["unfolding"])]
-    forward = [_forward_in_fresh_process(size) for _ in range(repeats)]
-    result = {
-        "size": list(size),
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
-        "level_1_attention_seconds": {k: round(statistics.median(v), 3) for k, v in seconds.items()},
-        "unfolding_over_lean": {"median": round(statistics.median(ratios), 2), "all": [round(r, 2) for r in ratios]},
-        "forward_seconds": [round(s, 2) for s, _ in forward],
-        "forward_peak_memory_mb": [round(m) for _, m in forward],
-    }
-    print(json.dumps(result, indent=4))
+    result = measure_speed(size, repeats)
+    text = json.dumps(result, indent=4)
+    print(text)
     if output:
-        with open(output, "w") as file:
-            json.dump(result, file, indent=4)
+        Path(output).write_text(text)
     return result
 
 
-def unfolding_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Compute local attention the plain way, unfolding K into 27 copies: what the lean operator is compared with."""
-    b, s, d, h, w, l = query.shape  # noqa: E741
-    padded = F.pad(key, [1] * 6)
-    unfolded = padded.unfold(3, 3, 1).unfold(4, 3, 1).unfold(5, 3, 1).reshape(b, s, d, h, w, l, 27)
-    logits = torch.einsum("bsdhwl,bsdhwln->bshwln", query, unfolded) + bias.view(1, s, 1, 1, 1, 27)
-    sub_fields = logits.softmax(-1) @ neighbour_offsets(3, query)
-    return sub_fields.movedim(-1, 2).flatten(1, 2)
+def accuracy(
+    dataset: str,
+    output_dir: str,
+    split: str = "test",
+    pairs: int | None = None,
+    seed: int = 0,
+    methods: str | Sequence[str] = ("identity", "affine", "pan"),
+    affine: str = "affine",
+    masked: bool = False,
+    spacing_mm: float | None = None,
+    weights: str | None = None,
+    voxelmorph_weights: str | None = None,
+    optimise: int = 20,
+    syn_iterations: Sequence[int] = (40, 20, 0),
+    device: str = "auto",
+    threads: int | None = None,
+) -> list[dict[str, Any]]:
+    """Compare methods on the same pairs, from the same pre-alignment, by the same measures.
+
+    Writes pairs.csv, regions.csv, summary.csv, summary.md, boxplot.png, dsc_against_time.png and examples.png. What is
+    done is kept in cache/: an interrupted call goes on where it stopped, and further methods or pairs cost only
+    themselves.
+
+    Args:
+        dataset: folder with dataset.json; its images need labels.
+        output_dir: folder to write.
+        split: training, validation or test.
+        pairs: how many ordered pairs to draw; all by default.
+        seed: of the draw.
+        methods: some of identity, affine, pan, pan-optimised, voxelmorph, syn-mi, syn-cc, elastix, with commas.
+        affine: pre-alignment of all methods but identity: none, center, rigid or affine.
+        masked: blank everything outside the labels in both images.
+        spacing_mm: voxel size that all methods work at; what the weights of PAN were trained at by default.
+        weights: weights of PAN; models/model.pt by default.
+        voxelmorph_weights: weights of VoxelMorph.
+        optimise: most steps of pan-optimised.
+        syn_iterations: of syn-mi and syn-cc, at a quarter, half and the whole of the resolution.
+        device: auto, cpu or cuda, for the networks.
+        threads: that each method may use; torch's own choice by default.
+
+    Returns:
+        The rows of summary.csv.
+    """
+    folder = Path(str(output_dir)).absolute()
+    _check(folder, pairs, affine, device, optimise, threads, syn_iterations)
+    options = Options(
+        weights=str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
+        voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
+        optimise=optimise,
+        syn_iterations=tuple(syn_iterations),
+        device="cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu",
+    )
+    chosen = make_methods(methods.split(",") if isinstance(methods, str) else [str(m) for m in methods], options)
+    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
+        raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
+    spacing_mm = recommended(options.weights, "spacing_mm") if spacing_mm is None else float(spacing_mm)
+    common = Common(affine, bool(masked), spacing_mm, threads or torch.get_num_threads())
+    rows = compare(drawn, chosen, common, folder / "cache")
+    title = (
+        f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; "
+        f"{'masked by the labels' if masked else 'whole images'}; {common.threads} threads, {options.device}, "
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}. "
+        "Mean ± standard deviation over pairs."
+    )
+    names = region_names(dataset)
+    summary = write_tables(rows, names, title, folder)
+    write_figures(rows, summary, names, folder)
+    print(markdown(summary))
+    print(f"tables and figures: {folder}")
+    return summary
 
 
-def _forward_in_fresh_process(size: Sequence[int]) -> tuple[float, float]:
-    """Run one forward pass of a fresh network: (seconds, peak memory in MB)."""
-    command = [sys.executable, "-W", "ignore", "-c", FORWARD, *map(str, size)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, peak = run.stdout.split()
-    return float(seconds), float(peak)
+def _check(
+    folder: Path,
+    pairs: int | None,
+    affine: str,
+    device: str,
+    optimise: int,
+    threads: int | None,
+    syn_iterations: Sequence[int],
+) -> None:
+    """Refuse bad values before any work."""
+    if folder.is_file():
+        raise ValueError(f"The output ({folder}) is a file: name a folder.")
+    for name, value in (("pairs", pairs), ("optimise", optimise), ("threads", threads)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"--{name} takes a whole number from 1 up, not '{value}'.")
+    if affine not in ALIGNMENTS:
+        raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+    if device not in DEVICES:
+        raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
+    steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
+    if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
+        raise ValueError(f"--syn_iterations takes three whole numbers, 40,20,0 say, not '{syn_iterations}'.")
+
+
+benchmark = {"speed": speed, "accuracy": accuracy}

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 
+from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform
 
 __all__ = ["image_to_itk", "linear_from_itk", "linear_to_itk", "read_transform", "write_transform"]
@@ -26,12 +27,12 @@ def image_to_itk(array: npt.NDArray[Any], grid: Grid, is_vector: bool = False) -
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(order)), isVector=is_vector)
     image.SetOrigin(grid.origin_mm.tolist())
     image.SetSpacing(grid.spacing_mm.tolist())
-    image.SetDirection(_orthonormal(grid.direction).ravel().tolist())
+    image.SetDirection(orthonormal(grid.direction).ravel().tolist())
     return image
 
 
-def _orthonormal(direction: Matrix) -> Matrix:
-    """Round a direction to the nearest orthonormal one: headers carry float32 noise, which ITK refuses."""
+def orthonormal(direction: Matrix) -> Matrix:
+    """Round a direction, 3×3, to the nearest orthonormal one: headers carry float32 noise, which ITK refuses."""
     u, _, v = np.linalg.svd(direction)
     nearest = u @ v
     if np.abs(nearest - direction).max() > 1e-3:
@@ -64,6 +65,13 @@ def linear_to_itk(matrix: Matrix) -> sitk.AffineTransform:
     transform.SetMatrix(matrix[:3, :3].ravel().tolist())
     transform.SetTranslation(matrix[:3, 3].tolist())
     return transform
+
+
+def ddf_from_itk(field: sitk.Image) -> tuple[DDF, Grid]:
+    """Read a displacement field of ITK or ANTs (mm, LPS): (3, H, W, L), voxels, float64, and the grid it lies on."""
+    grid = grid_from_itk(field)
+    mm = torch.from_numpy(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).astype(np.float64))
+    return torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]), mm), grid
 
 
 def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -> None:
@@ -126,10 +134,7 @@ def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: 
         raise ValueError(
             f"The transform ({path}) is no alignment followed by one displacement field: it holds {names}."
         )
-    field = sitk.DisplacementFieldTransform(parts[0]).GetDisplacementField()
-    grid = grid_from_itk(field)
-    mm = torch.from_numpy(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).copy())
-    ddf = torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]), mm)
+    ddf, grid = ddf_from_itk(sitk.DisplacementFieldTransform(parts[0]).GetDisplacementField())
     return SpatialTransform(alignment, ddf, grid, fixed_grid, moving_grid)
 
 

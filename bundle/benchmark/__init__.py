@@ -1,0 +1,5 @@
+"""Comparisons, each reproduced by one command: what the network costs (``speed``), how it does beside other methods.
+
+``methods`` find a field, ``measure`` registers and scores one pair, ``worker`` does so in a process of its own,
+``accuracy`` runs all pairs and keeps what is done, ``tables`` and ``figures`` show what came out.
+"""

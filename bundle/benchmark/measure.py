@@ -1,0 +1,168 @@
+"""Register one pair by any method and measure the result: the same reading and the same measures for all."""
+
+import math
+import time
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bundle.benchmark.methods import Register
+from bundle.memory import peak_memory_mb, reset_peak_memory
+from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
+from bundle.report import scale
+from bundle.shapes import DDF
+from bundle.spatial import Grid, SpatialTransform
+from bundle.transforms import MatchPaird, ReadVolumed, grid_of
+
+__all__ = ["IMAGE_KEYS", "PLANES", "Common", "Pictures", "Row", "central_slices", "measure", "quality"]
+
+Item = dict[str, Any]
+Row = dict[str, Any]
+Pictures = dict[str, npt.NDArray[np.uint8]]
+
+IMAGE_KEYS = ("moving", "fixed", "moving_label", "fixed_label")
+PLANES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class Common:
+    """What is the same for all methods.
+
+    Args:
+        affine: pre-alignment: none, center, rigid or affine.
+        masked: blank everything outside the labels, in both images.
+        spacing_mm: of the grid that the methods work on; None keeps the fixed image's.
+        threads: that each method may use.
+    """
+
+    affine: str = "affine"
+    masked: bool = False
+    spacing_mm: float | None = None
+    threads: int = 1
+
+    def read(self, pair: Mapping[str, Any], initial_transform: str | None = None) -> Item:
+        """Read a pair and bring it onto one grid, as every workflow of the bundle does.
+
+        Args:
+            pair: paths of both images and both label maps.
+            initial_transform: path of the pre-alignment, where it is known already.
+        """
+        item: dict[Hashable, Any] = {key: pair[key] for key in IMAGE_KEYS}
+        if self.masked:
+            item |= {"moving_mask": pair["moving_label"], "fixed_mask": pair["fixed_label"]}
+        keys = [str(key) for key in item]
+        item = ReadVolumed(keys, [key for key in keys if key.endswith(("_label", "_mask"))])(item)
+        if initial_transform is not None:
+            item["initial_transform"] = initial_transform
+        return {str(key): value for key, value in MatchPaird(self.affine, self.spacing_mm)(item).items()}
+
+
+def transform_of(item: Item, ddf: DDF | None, aligned: bool = True) -> SpatialTransform:
+    """Build the transform of a pair that ``Common.read`` read."""
+    matrix = item["alignment"].numpy() if aligned else np.eye(4)
+    return SpatialTransform(matrix, ddf, grid_of(item["image"]), grid_of(item["fixed"]), grid_of(item["moving"]))
+
+
+def visible(item: Item, role: str) -> torch.Tensor:
+    """Take one of the images as the methods see it: blank outside its mask, if it has one; (1, H, W, L)."""
+    image: torch.Tensor = item[role].as_tensor().float()
+    mask = item.get(f"{role}_mask")
+    return image if mask is None else (image - image.min()) * (mask.as_tensor() > 0)
+
+
+def measure(
+    pair: Mapping[str, Any], alignment: Row, common: Common, register: Register | None, aligned: bool = True
+) -> tuple[Row, Pictures]:
+    """Register one pair in this process and measure the result on the fixed image's own grid.
+
+    Args:
+        pair: paths of both images and both label maps.
+        alignment: from ``align_pair``.
+        common: what is the same for all methods.
+        register: finds the field; None where there is none to find.
+        aligned: whether the pre-alignment counts.
+
+    Returns:
+        ``dsc`` (mean over the labels), ``hd95_mm``, ``assd_mm``, ``folding_percent`` and ``log_jacobian_sd`` of the
+        field, ``seconds_align``, ``seconds_register`` (the field), ``seconds_resample`` (the image),
+        ``seconds_deformable`` (both), ``peak_memory_mb`` (of this process, from reading to resampling), ``regions``
+        (by label: ``dsc``, ``hd95_mm``, ``assd_mm``, ``volume_mm3`` in the fixed image). And the central slices.
+    """
+    reset_peak_memory()
+    item = common.read(pair, alignment["alignment"])
+    transform = transform_of(item, None, aligned)
+    image = item["image"].as_tensor()[None]
+    start = time.perf_counter()
+    if register is not None:
+        transform = replace(transform, ddf=register(image, transform.field_grid))
+    registered = time.perf_counter()
+    transform.resample(visible(item, "moving"))
+    resampled = time.perf_counter()
+    row = {
+        "seconds_align": alignment["seconds_align"] if aligned else 0.0,
+        "seconds_register": registered - start,
+        "seconds_resample": resampled - registered,
+        "seconds_deformable": resampled - start,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    return quality(item, transform) | row, central_slices(transform, visible(item, "moving"), "warped")
+
+
+def quality(item: Item, transform: SpatialTransform) -> Row:
+    """Measure a transform of a pair: labels on the fixed image's own grid, the field on its own."""
+    fixed = item["fixed_label"].as_tensor()
+    warped = transform.resample(item["moving_label"].as_tensor(), mode="nearest")
+    spacing = transform.fixed_grid.spacing_mm
+    dice = dice_per_label(warped, fixed)
+    distances = surface_distances(warped, fixed, spacing.tolist())
+    voxels = torch.bincount(fixed.flatten().long(), minlength=max(dice, default=0) + 1)
+    regions = {
+        str(label): {
+            "dsc": dsc,
+            "hd95_mm": distances[label].hd95_mm,
+            "assd_mm": distances[label].assd_mm,
+            "volume_mm3": float(voxels[label] * spacing.prod()),
+        }
+        for label, dsc in dice.items()
+    }
+    ddf = torch.zeros(3, 2, 2, 2) if transform.ddf is None else transform.ddf
+    return {
+        "dsc": mean_dice(warped, fixed),
+        "hd95_mm": _mean(distance.hd95_mm for distance in distances.values()),
+        "assd_mm": _mean(distance.assd_mm for distance in distances.values()),
+        "folding_percent": folding_percent(ddf[None]),
+        "log_jacobian_sd": log_jacobian_sd(ddf[None]),
+        "regions": regions,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    present = [value for value in values if not math.isnan(value)]
+    return sum(present) / len(present) if present else math.nan
+
+
+def central_slices(transform: SpatialTransform, image: torch.Tensor, name: str) -> Pictures:
+    """Resample the three planes through the middle of the fixed image, with square pixels.
+
+    Args:
+        transform: to resample by.
+        image: (1, H, W, L), of the transform's moving side.
+        name: of the picture.
+
+    Returns:
+        ``name_plane``: (width, height), bytes; axes run to the right, anterior and superior.
+    """
+    grid = transform.fixed_grid.canonical(float(transform.fixed_grid.spacing_mm.min()))
+    scaled = torch.from_numpy(scale(image.numpy()))
+    pictures = {}
+    for axis, plane in enumerate(PLANES):
+        sides, affine = list(grid.shape), grid.affine.copy()
+        affine[:3, 3] += affine[:3, axis] * (sides[axis] // 2)
+        sides[axis] = 1
+        values = transform.resample(scaled, Grid((sides[0], sides[1], sides[2]), affine))[0].numpy()
+        pictures[f"{name}_{plane}"] = np.rint(255 * values.squeeze(axis)).astype(np.uint8)
+    return pictures

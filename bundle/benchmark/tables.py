@@ -1,0 +1,124 @@
+"""What a comparison found, in numbers: CSV, and a Markdown table as papers have it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from bundle.io.tables import write_csv
+
+__all__ = ["REFERENCE", "markdown", "summarise", "wilcoxon_p", "write_tables"]
+
+Row = Mapping[str, Any]
+
+REFERENCE = "pan"
+"""The method that the others are tested against."""
+
+COLUMNS = {  # of the tables: title and decimals
+    "dsc": ("DSC", 3),
+    "hd95_mm": ("HD95, mm", 2),
+    "assd_mm": ("ASSD, mm", 2),
+    "folding_percent": ("folding, %", 4),
+    "log_jacobian_sd": ("SD log J", 3),
+    "seconds_align": ("align, s", 1),
+    "seconds_register": ("field, s", 2),
+    "seconds_resample": ("resampling, s", 2),
+    "seconds_deformable": ("deformable, s", 2),
+    "peak_memory_mb": ("memory, MB", 0),
+}
+IN_MARKDOWN = [name for name in COLUMNS if name not in ("seconds_register", "seconds_resample")]
+WITH_SD = ("dsc", "hd95_mm", "assd_mm", "folding_percent", "log_jacobian_sd")
+
+
+def write_tables(rows: Sequence[Row], regions: Mapping[int, str], title: str, folder: Path) -> list[dict[str, Any]]:
+    """Write ``pairs.csv``, ``regions.csv``, ``summary.csv`` and ``summary.md``.
+
+    Args:
+        rows: from ``compare``.
+        regions: names by label, as far as there are any.
+        title: what the Markdown table says above itself.
+        folder: to write to.
+
+    Returns:
+        The rows of the summary.
+    """
+    pairs = [{k: row.get(k, math.nan) for k in ("pair", "method", *COLUMNS)} for row in rows]
+    write_csv(folder / "pairs.csv", [p | {"error": row.get("error", "")} for p, row in zip(pairs, rows)])
+    one_each = [
+        {"pair": row["pair"], "method": row["method"], "label": label, "region": regions.get(int(label), label)}
+        | values
+        for row in rows
+        for label, values in row.get("regions", {}).items()
+    ]
+    if one_each:
+        write_csv(folder / "regions.csv", one_each)
+    summary = summarise(rows)
+    write_csv(folder / "summary.csv", summary)
+    (folder / "summary.md").write_text(f"{title}\n\n{markdown(summary)}")
+    return summary
+
+
+def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Average every measure over the pairs that a method finished.
+
+    Args:
+        rows: from ``compare``.
+
+    Returns:
+        For each method ``pairs`` (finished), ``failed``, mean and standard deviation (of the population, as in the
+        evaluation) of each measure, and ``wilcoxon_p`` of its DSC against ``REFERENCE``.
+    """
+    summary = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        finished = [row for row in rows if row["method"] == method and not row.get("error")]
+        failed = sum(row["method"] == method for row in rows) - len(finished)
+        line: dict[str, Any] = {"method": method, "pairs": len(finished), "failed": failed}
+        for name in COLUMNS:
+            values = np.array([row[name] for row in finished], dtype=float)
+            values = values[np.isfinite(values)]
+            line[f"{name}_mean"] = float(values.mean()) if len(values) else math.nan
+            line[f"{name}_sd"] = float(values.std()) if len(values) else math.nan
+        summary.append(line | {"wilcoxon_p": wilcoxon_p(rows, method)})
+    return summary
+
+
+def wilcoxon_p(rows: Sequence[Row], method: str, reference: str = REFERENCE) -> float:
+    """Test whether two methods differ in DSC: Wilcoxon's signed-rank test, two-sided, over the pairs both finished.
+
+    Returns:
+        The p-value; NaN for the reference itself, without two pairs in common, or without any difference.
+    """
+    dsc: dict[str, dict[str, float]] = {method: {}, reference: {}}
+    for row in rows:
+        if row["method"] in dsc and not row.get("error") and math.isfinite(row["dsc"]):
+            dsc[row["method"]][row["pair"]] = row["dsc"]
+    shared = sorted(dsc[method].keys() & dsc[reference].keys())
+    first, second = ([dsc[name][pair] for pair in shared] for name in (method, reference))
+    if len(shared) < 2 or first == second:
+        return math.nan
+    return float(wilcoxon(first, second).pvalue)
+
+
+def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
+    """Lay a summary out as a Markdown table, with a sentence on what failed."""
+    head = ["method", "pairs", *(COLUMNS[name][0] for name in IN_MARKDOWN), f"p against {REFERENCE}"]
+    lines = [head, ["---"] * len(head)]
+    for line in summary:
+        p = line["wilcoxon_p"]
+        cells = [line["method"], str(line["pairs"]), *(_cell(line, name) for name in IN_MARKDOWN)]
+        lines.append([*cells, "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"])
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    failed = [f"{line['method']} on {line['failed']}" for line in summary if line["failed"]]
+    if failed:
+        table += f"\nFailed, and left out of the means: {', '.join(failed)} pairs (`error` in pairs.csv).\n"
+    return table
+
+
+def _cell(line: Mapping[str, Any], name: str) -> str:
+    mean, decimals = line[f"{name}_mean"], COLUMNS[name][1]
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.{decimals}f}" + (f" ± {line[f'{name}_sd']:.{decimals}f}" if name in WITH_SD else "")

@@ -1,0 +1,21 @@
+"""Tables of numbers."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["write_csv"]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, floats with six decimals; the columns are those of the first row.
+
+    Args:
+        path: of the file.
+        rows: at least one.
+    """
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

@@ -1,0 +1,303 @@
+"""The comparison: its numbers are the metrics', what is done is kept, and what fails is one row."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from scipy.stats import wilcoxon
+
+from bundle.__main__ import main
+from bundle.benchmark import accuracy, worker
+from bundle.benchmark.accuracy import compare
+from bundle.benchmark.figures import largest_regions
+from bundle.benchmark.measure import Common, measure, transform_of, visible
+from bundle.benchmark.methods import Linear, Network
+from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
+from bundle.commands.benchmark import accuracy as run
+from bundle.data import draw_pairs, open_dataset
+from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
+from bundle.networks import PAN
+from bundle.transforms import grid_of
+
+COMMON = Common(affine="center", spacing_mm=5.0)
+METHODS = "identity,affine,pan"
+
+
+@pytest.fixture(scope="module")
+def shifting_weights(tmp_path_factory):
+    """Weights that move something: each level shifts."""
+    torch.manual_seed(0)
+    network = PAN()
+    with torch.no_grad():
+        for attention in network.attention:
+            attention.merge.bias.copy_(torch.tensor([0.12, -0.08, 0.06]))
+            attention.merge.weight.normal_(std=0.01)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pairs(small_dataset):
+    return draw_pairs(open_dataset(str(small_dataset), "test"), 2)
+
+
+@pytest.fixture(scope="module")
+def options(small_dataset, shifting_weights):
+    return dict(dataset=str(small_dataset), methods=METHODS, affine="center", weights=shifting_weights, threads=1)
+
+
+@pytest.fixture(scope="module")
+def benchmark(options, tmp_path_factory):
+    """One whole run of two pairs, its folder and summary."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    return folder, run(**options, output_dir=str(folder), pairs=2, spacing_mm=5.0)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Run the methods here, where tests see and replace what they do; returns the (pair, method's name) measured."""
+    measured = []
+
+    class Here:
+        def __init__(self, method, common):
+            self.method, self.common, self.register = method, common, method.load()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def __call__(self, pair, alignment):
+            measured.append(pair["name"])
+            return measure(pair, alignment, self.common, self.register, self.method.aligned)
+
+    monkeypatch.setattr(accuracy, "worker", Here)
+    return measured
+
+
+def rows_of(path):
+    lines = path.read_text().splitlines()
+    return [dict(zip(lines[0].split(","), line.split(","))) for line in lines[1:]]
+
+
+def test_every_table_and_figure_is_there(benchmark):
+    folder, summary = benchmark
+    pictures = ("boxplot.png", "dsc_against_time.png", "examples.png")
+    files = {"pairs.csv", "regions.csv", "summary.csv", "summary.md", *pictures}
+    assert {path.name for path in folder.iterdir()} == {*files, "cache"}
+    assert all(imread(folder / name).std() > 0 for name in pictures)
+    assert [line["method"] for line in summary] == METHODS.split(",")
+    table = (folder / "summary.md").read_text()
+    assert "seed 0; pre-alignment center; whole images; 1 threads" in table
+    assert table.count("\n| ") == 5
+
+
+def test_the_numbers_are_the_metrics_on_the_fixed_images_own_grid(benchmark, pairs, shifting_weights):
+    folder, summary = benchmark
+    item = COMMON.read(pairs[1])
+    ddf = Network(shifting_weights).load()(item["image"].as_tensor()[None], grid_of(item["image"]))
+    transform = transform_of(item, ddf)
+    warped = transform.resample(item["moving_label"].as_tensor(), mode="nearest")
+    fixed = item["fixed_label"].as_tensor()
+    distances = surface_distances(warped, fixed, transform.fixed_grid.spacing_mm.tolist())
+    expected = {
+        "dsc": mean_dice(warped, fixed),
+        "hd95_mm": np.nanmean([d.hd95_mm for d in distances.values()]),
+        "assd_mm": np.nanmean([d.assd_mm for d in distances.values()]),
+        "folding_percent": folding_percent(ddf[None]),
+        "log_jacobian_sd": log_jacobian_sd(ddf[None]),
+    }
+    rows = [row for row in rows_of(folder / "pairs.csv") if row["method"] == "pan"]
+    row = next(row for row in rows if row["pair"] == pairs[1]["name"])
+    assert {k: float(row[k]) for k in expected} == pytest.approx(expected, abs=2e-6)
+    assert summary[2]["dsc_mean"] == pytest.approx(np.mean([float(r["dsc"]) for r in rows]), abs=1e-6)
+    regions = [r for r in rows_of(folder / "regions.csv") if (r["pair"], r["method"]) == (row["pair"], "pan")]
+    assert {int(r["label"]): float(r["dsc"]) for r in regions} == pytest.approx(dice_per_label(warped, fixed), abs=1e-6)
+    assert all(r["region"] != r["label"] for r in regions)  # the data set names them
+
+
+def test_seconds_add_up_and_memory_is_a_process_of_its_own(benchmark):
+    for row in rows_of(benchmark[0] / "pairs.csv"):
+        register, resample, both = (float(row[f"seconds_{k}"]) for k in ("register", "resample", "deformable"))
+        assert both == pytest.approx(register + resample, abs=1e-5)
+        assert (float(row["seconds_align"]) > 0) == (row["method"] != "identity")
+        assert 100 < float(row["peak_memory_mb"]) < 4000
+
+
+def test_a_second_run_looks_everything_up(benchmark, options, monkeypatch):
+    folder, _ = benchmark
+    before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.suffix in (".csv", ".md", ".json")}
+    monkeypatch.setattr(worker, "get_context", lambda _: pytest.fail("a method ran again"))
+    monkeypatch.setattr(Common, "read", lambda *_: pytest.fail("a pair was read again"))
+    run(**options, output_dir=str(folder), pairs=2, spacing_mm=5.0)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(pairs, shifting_weights, tmp_path, in_this_process, monkeypatch):
+    methods = {"identity": Linear(aligned=False), "affine": Linear(), "pan": Network(shifting_weights)}
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "load", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compare(pairs, methods, COMMON, tmp_path)
+    assert len(in_this_process) == 4
+    rows = compare(pairs, methods, COMMON, tmp_path)
+    assert in_this_process == [pair["name"] for pair in pairs] * 3
+    assert [(row["pair"], row["method"]) for row in rows] == [(p["name"], m) for m in methods for p in pairs]
+
+
+def test_other_settings_weights_and_images_are_other_results(
+    pairs, shifting_weights, fresh_weights, tmp_path, in_this_process
+):
+    for common in (COMMON, Common(affine="none", spacing_mm=5.0), Common(affine="center", masked=True, spacing_mm=5.0)):
+        compare(pairs[:1], {"affine": Linear()}, common, tmp_path)
+    assert len(in_this_process) == 3
+    for weights in (shifting_weights, str(fresh_weights), shifting_weights):
+        compare(pairs[:1], {"pan": Network(weights)}, COMMON, tmp_path)
+    assert len(in_this_process) == 5
+    turned = pairs[0] | {"fixed": pairs[0]["moving"], "fixed_label": pairs[0]["moving_label"]}
+    compare([turned], {"affine": Linear()}, COMMON, tmp_path)
+    assert len(in_this_process) == 6
+
+
+def test_a_moved_folder_is_still_whole(pairs, tmp_path, in_this_process):
+    compare(pairs, {"affine": Linear()}, COMMON, tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    rows = compare(pairs, {"affine": Linear()}, COMMON, tmp_path / "there")
+    assert len(in_this_process) == 2
+    assert all(str(tmp_path / "there") in row[k] for row in rows for k in ("pictures", "pictures_before"))
+
+
+def test_all_methods_start_from_one_alignment_on_disk(pairs, tmp_path, in_this_process):
+    row = accuracy.align_pair(pairs[0], COMMON, accuracy._inputs(pairs[0], COMMON, digests(pairs)), tmp_path)
+    found = COMMON.read(pairs[0])
+    again = COMMON.read(pairs[0], row["alignment"])
+    assert torch.allclose(again["alignment"], found["alignment"], atol=1e-9)
+    assert torch.allclose(again["image"].as_tensor(), found["image"].as_tensor(), atol=1e-5)
+
+
+def digests(pairs):
+    return {pair[key]: "" for pair in pairs for key in ("moving", "fixed", "moving_label", "fixed_label")}
+
+
+def test_masked_images_are_blank_outside_their_labels(pairs):
+    item = Common(affine="none", masked=True, spacing_mm=5.0).read(pairs[0])
+    outside = item["fixed_label"].as_tensor() == 0
+    assert visible(item, "fixed")[outside].abs().max() == 0
+    assert (item["image"].as_tensor() == 0).float().mean() > 0.5
+
+
+class Failing(Linear):
+    """A method that cannot do one of the pairs."""
+
+    def load(self):
+        def register(image, grid):
+            raise RuntimeError("no field was found")
+
+        return register
+
+
+class Crashing(Linear):
+    """A method that takes its process with it."""
+
+    def load(self):
+        import os
+
+        os._exit(9)
+
+
+def test_a_method_that_fails_is_a_row_and_left_out_of_the_means(pairs, tmp_path):
+    methods = {"affine": Linear(), "demons": Failing(), "bombs": Crashing()}
+    rows = compare(pairs[:1], methods, Common("center", spacing_mm=5.0), tmp_path)
+    assert [row.get("error", "") for row in rows] == [
+        "",
+        "RuntimeError: no field was found",
+        "the process ended with exit code 9: out of memory, perhaps",
+    ]
+    summary = summarise(rows)
+    assert [(line["pairs"], line["failed"]) for line in summary] == [(1, 0), (0, 1), (0, 1)]
+    assert np.isnan(summary[1]["dsc_mean"])
+    assert "left out of the means: demons on 1, bombs on 1 pairs" in markdown(summary)
+    assert not list(tmp_path.glob("*.demons.*"))  # tried again by the next run
+
+
+def test_a_pair_that_cannot_be_aligned_fails_for_all_methods(pairs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("no overlap")
+
+    monkeypatch.setattr(Common, "read", refuse)
+    rows = compare(pairs[:1], {"identity": Linear(False), "affine": Linear()}, COMMON, tmp_path)
+    assert [row["error"] for row in rows] == ["ValueError: no overlap"] * 2
+
+
+def table(**dsc):
+    return [{"pair": str(i), "method": m, "dsc": v} for m, values in dsc.items() for i, v in enumerate(values)]
+
+
+def test_the_p_value_is_wilcoxons_over_the_pairs_that_both_finished():
+    pan = [0.71, 0.68, 0.74, 0.66, 0.70, 0.69, 0.73]
+    affine = [0.52, 0.69, 0.55, 0.47, 0.58, 0.50, 0.51]
+    rows = table(pan=pan, affine=affine)
+    assert wilcoxon_p(rows, "affine") == wilcoxon(affine, pan).pvalue
+    rows[-1] = {"pair": "6", "method": "affine", "error": "failed"}
+    assert wilcoxon_p(rows, "affine") == wilcoxon(affine[:-1], pan[:-1]).pvalue
+    assert np.isnan(wilcoxon_p(rows, "pan"))
+    assert np.isnan(wilcoxon_p(table(affine=affine), "affine"))  # nothing to compare with
+
+
+def test_of_many_regions_the_largest_are_drawn():
+    regions = {str(n): {"volume_mm3": float(n % 7)} for n in range(1, 30)}
+    assert largest_regions([{"regions": regions}], 4) == ["6", "13", "20", "27"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"methods": "pan,demons"}, "--methods takes some of identity,"),
+        ({"pairs": 0}, "--pairs takes a whole number from 1 up, not '0'"),
+        ({"optimise": 0}, "--optimise takes"),
+        ({"affine": "similarity"}, "--affine is one of"),
+        ({"device": "tpu"}, "--device is one of"),
+        ({"syn_iterations": 40}, "--syn_iterations takes three"),
+        ({"methods": "voxelmorph"}, "needs --voxelmorph_weights"),
+        ({"weights": "missing.pt"}, "missing.pt.* do not exist"),
+        ({"dataset": "missing"}, "There is no missing/dataset.json"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(options, tmp_path, wrong, sentence):
+    with pytest.raises((ValueError, OSError), match=sentence):
+        run(**(options | wrong), output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_labels_are_refused(options, small_dataset, tmp_path):
+    listing = json.loads((small_dataset / "dataset.json").read_text())
+    bare = [{"image": str(small_dataset / item["image"])} for item in listing["test"]]
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": bare}))
+    with pytest.raises(ValueError, match="needs a label map for every image"):
+        run(**(options | {"dataset": str(tmp_path)}), output_dir=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("arguments", [["speed"], []])
+def test_speed_is_what_the_benchmark_command_does_by_default(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("bundle.commands.benchmark.measure_speed", lambda size, repeats: {"repeats": repeats})
+    monkeypatch.setattr(sys, "argv", ["bundle", "benchmark", *arguments, "--repeats", "2"])
+    main()
+    assert json.loads(capsys.readouterr().out) == {"repeats": 2}
+
+
+def test_the_accuracy_command_says_in_one_sentence_what_is_wrong(monkeypatch, capsys, small_dataset, tmp_path):
+    words = ["bundle", "benchmark", "accuracy", "--dataset", str(small_dataset), "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*words, "--methods", "pan-optimised,demons"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --methods takes some of ")

@@ -1,0 +1,145 @@
+"""Each method's field means what the bundle's convention says; what a method lacks is said in one sentence."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from monai.networks import nets
+
+from bundle.benchmark.methods import METHODS, Elastix, Network, Options, Syn, make_methods
+from bundle.fields import warp
+from bundle.networks.voxelmorph import VoxelMorph
+from bundle.optimisation import PairwiseOptimiser
+from bundle.phantom import centred_affine, random_anatomy, sample
+from bundle.spatial import Grid
+
+GRID = Grid.from_ras((32, 40, 36), centred_affine((32, 40, 36), (5.0, 4.5, 5.2), degrees=(9, -5, 7)))
+
+
+def smooth_field():
+    """A plausible field: up to 1.5 voxels, another one along each axis."""
+    i, j, k = torch.meshgrid(*[torch.linspace(0, np.pi, n) for n in GRID.shape], indexing="ij")
+    bump = torch.sin(i) * torch.sin(j) * torch.sin(k)
+    return torch.stack([1.5 * bump, -1.2 * bump * torch.cos(i), 0.8 * bump])
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A head and the same head deformed, on an oblique, anisotropic grid of unequal sides: (1, 2, H, W, L)."""
+    image, _ = sample(random_anatomy(3), GRID.shape, np.diag([-1, -1, 1, 1.0]) @ GRID.affine)
+    moving = torch.from_numpy(np.asarray(image, np.float32))[None, None]
+    moving = ((moving - moving.min()) / (moving.max() - moving.min())).contiguous()
+    return torch.cat([moving, warp(moving, smooth_field()[None])], 1)
+
+
+def ncc(first, second):
+    return np.corrcoef(first.flatten(), second.flatten())[0, 1]
+
+
+def assert_aligns(pair, ddf):
+    assert ddf.shape == (3, *GRID.shape)
+    warped = warp(pair[:, :1], ddf[None].float())
+    before, after = (ncc(image, pair[:, 1:]) for image in (pair[:, :1], warped))
+    assert after > 0.98, (before, after)
+    inside = pair[0, 1] > 0.1
+    assert (ddf - smooth_field()).norm(dim=0)[inside].mean() < 0.6 * smooth_field().norm(dim=0)[inside].mean()
+    return warped
+
+
+def test_syn_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, monkeypatch):
+    ants = pytest.importorskip("ants", reason="antspyx is not installed: pip install -e .[peers]")
+    own = {}
+    plain = ants.registration
+
+    def keep(*args, **kwargs):
+        found = plain(*args, **kwargs)
+        own["warped"] = torch.from_numpy(found["warpedmovout"].numpy())
+        return found
+
+    monkeypatch.setattr(ants, "registration", keep)
+    warped = assert_aligns(pair, Syn("mattes", 32, (40, 20, 10)).load()(pair, GRID))
+    assert ncc(warped[0, 0], own["warped"]) > 0.999
+
+
+def test_syn_with_cross_correlation_finds_it_too(pair):
+    pytest.importorskip("ants", reason="antspyx is not installed: pip install -e .[peers]")
+    assert_aligns(pair, Syn("CC", 4, (20, 10, 5)).load()(pair, GRID))
+
+
+def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, monkeypatch, tmp_path):
+    if find_spec("itk.ElastixPython") is None:  # importing it by itself breaks the toolkit's lazy loading
+        pytest.skip("itk-elastix is not installed: pip install -e .[peers]")
+    import itk
+
+    own = {}
+    plain = itk.elastix_registration_method
+
+    def keep(*args, **kwargs):
+        found = plain(*args, **kwargs)
+        own["warped"] = torch.from_numpy(itk.array_from_image(found[0]).transpose(2, 1, 0).copy())
+        return found
+
+    monkeypatch.setattr(itk, "elastix_registration_method", keep)
+    monkeypatch.chdir(tmp_path)
+    warped = assert_aligns(pair, Elastix().load()(pair, GRID, MaximumNumberOfIterations="100"))
+    assert ncc(warped[0, 0], own["warped"]) > 0.99  # cubic there, linear here
+    assert not list(tmp_path.iterdir())  # the user's folder is left alone
+
+
+def test_a_missing_peer_is_named_in_one_sentence(monkeypatch):
+    monkeypatch.setattr("bundle.benchmark.methods.find_spec", lambda _: None)
+    for name in ("syn-mi", "syn-cc", "elastix"):
+        with pytest.raises(ValueError, match=r"pip install -e \.\[peers\]$"):
+            make_methods([name], Options("unused.pt"))
+
+
+@pytest.mark.parametrize("names", [[], ["pan", "pan"], ["demons"]])
+def test_names_that_are_no_methods_are_refused(names):
+    with pytest.raises(ValueError, match="identity,affine,pan,pan-optimised,voxelmorph,syn-mi,syn-cc,elastix"):
+        make_methods(names, Options("unused.pt"))
+
+
+def test_voxelmorph_without_weights_says_how_to_get_them():
+    with pytest.raises(ValueError, match="--voxelmorph_weights"):
+        make_methods(["voxelmorph"], Options("unused.pt"))
+
+
+def test_weights_of_another_network_are_refused_before_any_work(fresh_weights):
+    with pytest.raises(ValueError, match="belong to another network"):
+        make_methods(["voxelmorph"], Options(str(fresh_weights), voxelmorph_weights=str(fresh_weights)))
+    with pytest.raises(FileNotFoundError, match="do not exist"):
+        make_methods(["pan"], Options("missing.pt"))
+
+
+def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
+    settings = [Network(str(fresh_weights), optimise=n).settings() for n in (0, 20)]
+    assert settings[0] != settings[1]
+    assert len(settings[0]["weights_sha256"]) == 64
+    assert list(METHODS)[:3] == ["identity", "affine", "pan"]
+
+
+def test_the_optimised_network_goes_on_from_the_networks_field(fresh_weights):
+    image, grid = torch.rand(1, 2, 32, 32, 32), Grid((32, 32, 32), np.eye(4))
+    plain, optimised = (Network(str(fresh_weights), optimise=n).load()(image, grid) for n in (0, 3))
+    assert torch.equal(optimised, PairwiseOptimiser(3)(image, plain[None])[0])
+    assert not torch.equal(optimised, plain)
+
+
+def test_voxelmorph_is_monais_behind_pans_interface():
+    torch.manual_seed(0)
+    network = VoxelMorph(channels=(4, 4, 4, 4), unet_out_channels=4, final_conv_channels=(4,)).eval()
+    moving, fixed = torch.rand(1, 1, 8, 16, 12), torch.rand(1, 1, 8, 16, 12)
+    with torch.no_grad():
+        warped, ddf = network.network(moving, fixed)
+        pred = network(torch.cat([moving, fixed], 1))
+    assert isinstance(network.network, nets.VoxelMorph)
+    assert torch.equal(pred, torch.cat([warped, ddf], 1))
+    assert torch.allclose(pred[:, :1], warp(moving, pred[:, 1:]), atol=1e-5)
+
+
+def test_voxelmorph_takes_any_size_and_refuses_other_shapes():
+    network = VoxelMorph(channels=(4, 4, 4, 4), unet_out_channels=4, final_conv_channels=(4,))
+    assert network(torch.rand(2, 2, 9, 11, 14)).shape == (2, 4, 9, 11, 14)
+    with pytest.raises(ValueError, match=r"\(B, 2, H, W, L\)"):
+        network(torch.rand(1, 3, 8, 8, 8))
