@@ -64,19 +64,19 @@ class PairwiseOptimiser:
             return torch.cat([self._refine(one[:, :1], one[:, 1:], start) for one, start in pairs])
 
     def _refine(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
-        found = self._descend(moving, fixed, start)
-        limit = self._loss_and_gradient(moving, fixed, start)[0]
-        for candidate in (unfold(found), found):
-            if self._loss_and_gradient(moving, fixed, candidate)[0] <= limit:
-                return candidate
-        return start
+        found, loss_at_start = self._descend(moving, fixed, start)
+        unfolded = unfold(found)
+        if unfolded is found or self._loss_and_gradient(moving, fixed, unfolded)[0] <= loss_at_start:
+            return unfolded
+        return found
 
-    def _descend(self, moving: Volume, fixed: Volume, ddf: DDF) -> DDF:
-        """Take the steps; the field with the least loss."""
-        best, least, waited = ddf, float("inf"), 0
+    def _descend(self, moving: Volume, fixed: Volume, ddf: DDF) -> tuple[DDF, float]:
+        """Take the steps; the field with the least loss, and the loss of the start."""
+        best, least, waited, first = ddf, float("inf"), 0, float("nan")
         direction, square = torch.zeros_like(ddf), 0.0
         for i in tqdm(range(self.iterations + 1), desc="optimising", leave=False, disable=None):
             loss, gradient = self._loss_and_gradient(moving, fixed, ddf)
+            first = loss if i == 0 else first
             waited = 0 if loss < least - _SLOWEST else waited + 1
             if loss < least:
                 best, least = ddf, loss
@@ -91,7 +91,7 @@ class PairwiseOptimiser:
             update = -self.step / scale * direction
             length = update.norm(dim=1, keepdim=True)
             ddf = compose(ddf, update * (_LONGEST / length.clamp(min=_LONGEST)))
-        return best
+        return best, first
 
     def _loss_and_gradient(self, moving: Volume, fixed: Volume, ddf: DDF) -> tuple[float, DDF]:
         """Equation 1 of a field, and its gradient.
