@@ -13,7 +13,7 @@ from monai.transforms import Transform
 from bundle.fields import compose, warp
 from bundle.losses import local_ncc
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
-from bundle.optimisation import PairwiseOptimiser
+from bundle.optimisation import PairwiseOptimiser, unfold
 from bundle.report import overview
 from bundle.spatial import SpatialTransform
 from bundle.transforms import grid_of
@@ -42,17 +42,18 @@ class RecursiveInferer(SimpleInferer):
 
     Args:
         passes: how often the network runs.
-        optimiser: refines the field for the pair afterwards; None leaves it as the network found it.
+        unfolded: smooth the field where it folds, and nowhere else.
+        optimiser: refines the field for the pair afterwards; None leaves it as it is.
 
     Raises:
         ValueError: less than one pass.
     """
 
-    def __init__(self, passes: int = 1, optimiser: PairwiseOptimiser | None = None) -> None:
+    def __init__(self, passes: int = 1, unfolded: bool = False, optimiser: PairwiseOptimiser | None = None) -> None:
         super().__init__()
         if passes < 1:
             raise ValueError(f"The network runs at least once, not {passes} times.")
-        self.passes, self.optimiser = passes, optimiser
+        self.passes, self.unfolded, self.optimiser = passes, unfolded, optimiser
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -65,10 +66,10 @@ class RecursiveInferer(SimpleInferer):
             residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
             ddf = compose(pred[:, 1:], residual)
             pred = torch.cat([warp(moving, ddf), ddf], 1)
+        ddf = unfold(pred[:, 1:]) if self.unfolded else pred[:, 1:]
         if self.optimiser is not None:
-            ddf = self.optimiser(inputs, pred[:, 1:])
-            pred = torch.cat([warp(moving, ddf), ddf], 1)
-        return pred
+            ddf = self.optimiser(inputs, ddf)
+        return torch.cat([warp(moving, ddf), ddf], 1)
 
 
 class SpatialTransformd(Transform):

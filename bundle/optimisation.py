@@ -113,10 +113,10 @@ def unfold(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
     Args:
         ddf: (B, 3, H, W, L), voxels, every side ≥ 2.
         sigma: width of the Gaussian in voxels.
-        attempts: how often; a field that still folds then is returned as far as it came.
+        attempts: how often at most; what is left then stays.
 
     Returns:
-        (B, 3, H, W, L); the very same tensor where nothing folds.
+        (B, 3, H, W, L); the very same tensor where there was nothing to do.
     """
     for _ in range(attempts):
         folded = (jacobian_determinant(ddf) <= 0).to(ddf.dtype)

@@ -37,7 +37,7 @@ from vector_grid import Matrix, VectorGrid, slabs
 
 __all__ = ["StoredField", "write_deformable_registration"]
 
-REFINEMENTS = (1.0, 1.5, 2.0)
+REFINEMENTS = (1.0, 1.5, 2.0, 2.5)
 """How many times finer the stored grid may become where a rough field needs it: accuracy goes before size."""
 BYTES_PER_VECTOR = 12
 LARGEST_VALUE = 2**32 - 2

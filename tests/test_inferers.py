@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from bundle.fields import warp
 from bundle.inferers import RecursiveInferer, SpatialTransformd, recommended, similarity
+from bundle.metrics import folding_percent
 from bundle.transforms import MatchPaird
 
 
@@ -54,11 +55,20 @@ def test_three_passes_find_three_times_the_displacement_of_one():
 
 def test_an_optimiser_refines_what_the_network_found_and_the_image_is_warped_by_it():
     image = torch.rand(1, 2, 5, 9, 6)
-    pred = RecursiveInferer(2, lambda given, ddf: ddf + given[:, :1])(image, shift_one_voxel)
+    pred = RecursiveInferer(2, optimiser=lambda given, ddf: ddf + given[:, :1])(image, shift_one_voxel)
     expected = torch.zeros(1, 3, 5, 9, 6) + image[:, :1]
     expected[:, 1] += 2
     assert torch.allclose(pred[:, 1:], expected)
     assert torch.allclose(pred[:, :1], warp(image[:, :1], expected))
+
+
+def test_folds_of_the_network_are_smoothed_away_where_asked_for():
+    image, folded = torch.rand(1, 2, 12, 14, 10), torch.zeros(1, 4, 12, 14, 10)
+    folded[:, 1, 5:7] = 3.0  # two planes pulled beyond the next ones
+    assert folding_percent(RecursiveInferer()(image, lambda _: folded)[:, 1:]) > 0
+    pred = RecursiveInferer(unfolded=True)(image, lambda _: folded)
+    assert folding_percent(pred[:, 1:]) == 0
+    assert torch.equal(pred[:, :1], warp(image[:, :1], pred[:, 1:]))
 
 
 def test_no_pass_is_refused():
