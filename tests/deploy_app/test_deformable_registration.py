@@ -262,7 +262,7 @@ def test_a_grid_is_never_finer_than_the_field(registration, tmp_path):
 
 def test_a_grid_that_would_be_half_a_millimetre_wrong_is_refused(registration, tmp_path):
     with pytest.raises(Failure, match="max_megabytes") as refused:
-        write(registration, tmp_path / "x.dcm", settings_of(max_megabytes=0.002))
+        write(registration, tmp_path / "x.dcm", settings_of(max_megabytes=0.001))
     assert refused.value.code is Code.E_OUTPUT
     assert not (tmp_path / "x.dcm").exists()
 
