@@ -12,7 +12,15 @@ import torch
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform
 
-__all__ = ["image_to_itk", "linear_from_itk", "linear_to_itk", "read_transform", "write_transform"]
+__all__ = [
+    "ddf_from_itk",
+    "image_to_itk",
+    "linear_from_itk",
+    "linear_to_itk",
+    "orthonormal",
+    "read_transform",
+    "write_transform",
+]
 
 
 def image_to_itk(array: npt.NDArray[Any], grid: Grid, is_vector: bool = False) -> sitk.Image:
