@@ -30,3 +30,18 @@ def fresh_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model.pt"
     torch.save(PAN().state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def shifting_weights(tmp_path_factory):
+    """Weights that move something: each level shifts, and its attention adds a little of its own."""
+    torch.manual_seed(0)
+    network = PAN()
+    with torch.no_grad():
+        for attention in network.attention:
+            attention.merge.bias.copy_(torch.tensor([0.12, -0.08, 0.06]))
+            attention.merge.weight.normal_(std=0.01)
+            attention.position_bias.normal_()
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return str(path)

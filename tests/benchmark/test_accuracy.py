@@ -19,25 +19,10 @@ from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
 from bundle.commands.benchmark import accuracy as run
 from bundle.data import draw_pairs, open_dataset
 from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
-from bundle.networks import PAN
 from bundle.transforms import grid_of
 
 COMMON = Common(affine="center", spacing_mm=5.0)
 METHODS = "identity,affine,pan"
-
-
-@pytest.fixture(scope="module")
-def shifting_weights(tmp_path_factory):
-    """Weights that move something: each level shifts."""
-    torch.manual_seed(0)
-    network = PAN()
-    with torch.no_grad():
-        for attention in network.attention:
-            attention.merge.bias.copy_(torch.tensor([0.12, -0.08, 0.06]))
-            attention.merge.weight.normal_(std=0.01)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(network.state_dict(), path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")
