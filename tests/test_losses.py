@@ -110,7 +110,7 @@ def test_ncc_loss_has_a_finite_gradient(images, dtype):
 
 def test_local_ncc_has_the_right_gradient():
     a, b = noise(0, (4, 3, 5))[:1], noise(1, (4, 3, 5))[:1]
-    assert torch.autograd.gradcheck(lambda x: local_ncc(x, b, 3), a.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x, y: local_ncc(x, y, 3), (a.requires_grad_(), b.requires_grad_()))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,10 @@ def test_smoothness_weighs_the_axes_equally_whatever_their_length():
 def test_smoothness_of_a_checkerboard_is_four():
     checkerboard = 1 - 2 * (identity_grid(noise(0)).sum(1, keepdim=True) % 2)  # every neighbour differs by 2
     assert smoothness_loss(checkerboard.expand(1, 3, *SHAPE)).item() == 4.0
+
+
+def test_smoothness_has_the_right_gradient():
+    assert torch.autograd.gradcheck(smoothness_loss, noise(0, (3, 4, 2), channels=3).requires_grad_())
 
 
 def test_smoothness_of_a_translation_is_zero():

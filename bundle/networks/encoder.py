@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bundle.ops import instance_norm_leaky_relu
+from bundle.ops import halve, instance_norm_leaky_relu
 from bundle.shapes import Features
 
 __all__ = ["EncoderLevel"]
@@ -84,6 +84,6 @@ class EncoderLevel(nn.Module):
             half the resolution (the deepest level: at its own).
         """
         features = self.blocks(features)
-        halved = features if self.deepest else F.avg_pool3d(features, 2)
+        halved = features if self.deepest else halve(features)
         scale = self.excitation(halved.mean((2, 3, 4)))  # of even sides, the average of averages is the average
         return features, scale, halved * scale[:, :, None, None, None]

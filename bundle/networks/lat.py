@@ -16,7 +16,8 @@ class Projection(nn.Module):
     """Map concat(features, image) linearly to the heads' channels, without concatenating and without the bias.
 
     The map commutes with sampling, so the moving side is projected first and S·d channels are warped instead of C + 1.
-    The bias is added by ``LocalAttentionTransformer``, after the warp: a warp pads with zeros.
+    The bias is added by ``LocalAttentionTransformer``, after the warp: a warp pads with zeros. The layer norm that
+    follows begins by taking the mean over the channels away; that is linear too, and done here on the weights.
 
     Args:
         channels: C of the features.
@@ -30,10 +31,9 @@ class Projection(nn.Module):
 
     def forward(self, features: Features, scale: torch.Tensor, image: Volume) -> Features:
         """Project features (B, C, H, W, L), scaled by (B, C), and image (B, 1, H, W, L) to (B, S·d, H, W, L)."""
-        weight = self.weight[:, :-1].t() * scale.unsqueeze(2)
-        projected = features.flatten(2).transpose(1, 2) @ weight  # channels-last, as the features are
-        projected = projected.transpose(1, 2) + self.weight[:, -1:] * image.flatten(2)
-        return projected.contiguous().unflatten(2, image.shape[2:])
+        centred = self.weight - self.weight.mean(0, keepdim=True)
+        projected = torch.bmm(centred[:, :-1] * scale.unsqueeze(1), features.flatten(2))
+        return projected.addcmul_(centred[:, -1:], image.flatten(2).to(projected.dtype)).unflatten(2, image.shape[2:])
 
 
 class LocalAttentionTransformer(nn.Module):
@@ -80,10 +80,9 @@ class LocalAttentionTransformer(nn.Module):
         """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L)."""
         shape = [1, -1, 1, 1, 1]
         x = projected.float() if projected.dtype != torch.float64 else projected
-        x = x + self.projection_bias.view(shape)
-        centred = x - x.mean(1, keepdim=True)
-        scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.norm.eps)
-        x = centred * scale * self.norm.weight.view(shape) + self.norm.bias.view(shape)
+        x = x + (self.projection_bias - self.projection_bias.mean()).view(shape)  # centred, as the projection is
+        scale = torch.rsqrt(x.square().mean(1, keepdim=True) + self.norm.eps)
+        x = torch.addcmul(self.norm.bias.view(shape), x * scale, self.norm.weight.view(shape))
         return x.unflatten(1, [self.heads, -1])
 
 

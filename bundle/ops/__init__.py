@@ -1,12 +1,14 @@
-"""The operators whose plain form is slow or large: local attention with its backends, and the encoder's norm."""
+"""Operators whose plain form is slow or large: local attention with its backends, norm and pooling of the encoder."""
 
 import torch
 
 from bundle.ops.lean import local_attention_lean
 from bundle.ops.norm import instance_norm_leaky_relu
+from bundle.ops.pooling import halve
 from bundle.ops.reference import local_attention_reference, neighbour_offsets
 
 __all__ = [
+    "halve",
     "instance_norm_leaky_relu",
     "local_attention",
     "local_attention_lean",

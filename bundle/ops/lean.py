@@ -41,32 +41,30 @@ class _Layout:
         return [i * self.plane + j * self.row + k for i in n for j in n for k in n]
 
     def slabs(self) -> Iterator[tuple[int, int]]:
-        """Yield (first voxel, number of voxels) of runs of whole planes, all neighbours inside the padded volume."""
+        """Yield (first plane, plane after the last) of runs of whole planes."""
         planes = max(1, LOGITS_PER_SLAB // (len(self.shifts) * self.plane))
-        tail = (self.neighbourhood - 1) * (self.row + 1)
         for first in range(0, self.height, planes):
-            last = min(first + planes, self.height)
-            yield first * self.plane, (last - first) * self.plane - tail
+            yield first, min(first + planes, self.height)
 
-    def pad_key(self, key: torch.Tensor) -> torch.Tensor:
+    def voxels(self, first: int, last: int) -> int:
+        """Count the voxels of a slab, all of whose neighbours lie inside its padded volume."""
+        return (last - first) * self.plane - (self.neighbourhood - 1) * (self.row + 1)
+
+    def pad_key(self, key: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Cut out a slab with the planes of its neighbours, zeros beyond the border: (d, H, W, L) → (d, voxels)."""
         r = self.neighbourhood // 2
-        return F.pad(key, [r, r, r, r, r, r]).flatten(1)
+        above, below = max(r - first, 0), max(last + r - self.height, 0)
+        return F.pad(key[:, max(first - r, 0) : last + r], [r, r, r, r, above, below]).flatten(1)
 
-    def pad_query(self, query: torch.Tensor) -> torch.Tensor:
+    def pad_query(self, query: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Cut out a slab and bring its rows and planes to the length of the key's: (d, H, W, L) → (d, voxels)."""
         n = self.neighbourhood - 1
-        return F.pad(query, [0, n, 0, n]).flatten(1)
+        return F.pad(query[:, first:last], [0, n, 0, n]).flatten(1)[:, : self.voxels(first, last)]
 
-    def crop(self, flat: torch.Tensor) -> torch.Tensor:
-        """Undo ``pad_query``."""
-        n = self.neighbourhood - 1
-        padded = flat.view(-1, self.height, self.width + n, self.depth + n)
-        return padded[:, :, : self.width, : self.depth]
-
-    def crop_key(self, flat: torch.Tensor) -> torch.Tensor:
-        """Undo ``pad_key``."""
-        n, r = self.neighbourhood - 1, self.neighbourhood // 2
-        padded = flat.view(-1, self.height + n, self.width + n, self.depth + n)
-        return padded[:, r : r + self.height, r : r + self.width, r : r + self.depth]
+    def crop(self, flat: torch.Tensor, planes: int) -> torch.Tensor:
+        """See a padded run as the volume that it holds, from its first voxel on: (d, voxels) → (d, planes, W, L)."""
+        size = (len(flat), planes, self.width, self.depth)
+        return flat.as_strided(size, (flat.stride(0), self.plane, self.row, 1))
 
 
 def _exponentials(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, shifts: list[int]) -> torch.Tensor:
@@ -82,39 +80,40 @@ def _exponentials(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, sh
 
 def _forward_head(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, layout: _Layout) -> torch.Tensor:
     """Compute the sub-field of one head: query, key (d, H, W, L), bias (n³,) → (3, H, W, L)."""
-    q, k = layout.pad_query(query), layout.pad_key(key)
-    offsets = neighbour_offsets(layout.neighbourhood, q)
+    offsets = neighbour_offsets(layout.neighbourhood, query)
     # the fourth row sums the weights: numerators and denominator from one matrix product
     columns = torch.cat([offsets, torch.ones_like(offsets[:, :1])], 1).t().contiguous()
-    shifts = layout.shifts
-    out = q.new_empty(3, q.shape[1])
-    for first, m in layout.slabs():
-        e = _exponentials(q[:, first : first + m], k[:, first : first + m + shifts[-1]], bias, shifts)
-        sums = columns @ e
-        torch.div(sums[:3], sums[3], out=out[:, first : first + m])
-    return layout.crop(out)
+    out = query.new_empty(3, *query.shape[1:])
+    for first, last in layout.slabs():
+        q, k = layout.pad_query(query, first, last), layout.pad_key(key, first, last)
+        sums = columns @ _exponentials(q, k, bias, layout.shifts)
+        torch.div(*(layout.crop(part, last - first) for part in (sums[:3], sums[3:])), out=out[:, first:last])
+    return out
 
 
 def _backward_head(
     query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, field: torch.Tensor, grad: torch.Tensor, layout: _Layout
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute the gradients of one head by q, k and P: dlogit_i = p_i (g·V_i − g·φ)."""
-    q, k, g = layout.pad_query(query), layout.pad_key(key), layout.pad_query(grad)
-    expected = (g * layout.pad_query(field)).sum(0)
-    offsets = neighbour_offsets(layout.neighbourhood, q)
-    shifts = layout.shifts
-    grad_q, grad_k, grad_bias = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(bias)
-    for first, m in layout.slabs():
-        run = slice(first, first + m)
-        wide = slice(first, first + m + shifts[-1])
-        p = _exponentials(q[:, run], k[:, wide], bias, shifts)
-        grad_logits = (offsets @ g[:, run]).sub_(expected[run]).mul_(p).div_(p.sum(0))
+    offsets = neighbour_offsets(layout.neighbourhood, query)
+    r, shifts = layout.neighbourhood // 2, layout.shifts
+    grad_q, grad_bias = torch.empty_like(query), torch.zeros_like(bias)
+    grad_k = query.new_zeros(len(key), (layout.height + 2 * r) * layout.plane)
+    expected = (grad * field).sum(0, keepdim=True)
+    for first, last in layout.slabs():
+        q, k = layout.pad_query(query, first, last), layout.pad_key(key, first, last)
+        g, mean = layout.pad_query(grad, first, last), layout.pad_query(expected, first, last)
+        p = _exponentials(q, k, bias, shifts)
+        grad_logits = (offsets @ g).sub_(mean).mul_(p).div_(p.sum(0))
         grad_bias += grad_logits.sum(1)
-        qs, ks, gq, gk = q[:, run], k[:, wide], grad_q[:, run], grad_k[:, wide]
+        gq, gk = torch.zeros_like(q), grad_k[:, first * layout.plane :]
+        m = layout.voxels(first, last)
         for row, shift in zip(grad_logits, shifts):
-            gq.addcmul_(row, ks[:, shift : shift + m])
-            gk[:, shift : shift + m].addcmul_(row, qs)
-    return layout.crop(grad_q), layout.crop_key(grad_k), grad_bias
+            gq.addcmul_(row, k[:, shift : shift + m])
+            gk[:, shift : shift + m].addcmul_(row, q)
+        grad_q[:, first:last] = layout.crop(gq, last - first)
+    inner = grad_k[:, r * (layout.plane + layout.row + 1) :]
+    return grad_q, layout.crop(inner, layout.height), grad_bias
 
 
 class _LocalAttention(torch.autograd.Function):

@@ -36,11 +36,12 @@ def transformer(heads=2, head_channels=6, neighbourhood=3):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-def test_projection_equals_a_linear_map_of_the_concatenation(layout):
+def test_projection_equals_a_linear_map_of_the_concatenation_centred_over_the_channels(layout):
     module = projection()
     features, scale, image = draw(2, 5, *SHAPE), draw(2, 5, seed=1), draw(2, 1, *SHAPE, seed=2)
     both = torch.cat([features * scale[:, :, None, None, None], image], 1)
     expected = F.linear(both.movedim(1, -1), module.weight).movedim(-1, 1)
+    expected = expected - expected.mean(1, keepdim=True)
     found = module(features.contiguous(memory_format=layout), scale, image)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
@@ -54,10 +55,11 @@ def test_projecting_before_the_warp_equals_projecting_after_it():
 
 
 def test_embedding_equals_bias_then_layer_norm_then_heads():
-    module, projected = transformer(), draw(2, 12, *SHAPE)
-    shifted = projected.movedim(1, -1) + module.projection_bias
+    module, plain = transformer(), draw(2, 12, *SHAPE)
+    shifted = plain.movedim(1, -1) + module.projection_bias
     normalised = F.layer_norm(shifted, (12,), module.norm.weight, module.norm.bias, module.norm.eps).movedim(-1, 1)
     expected = torch.stack([normalised[:, :6], normalised[:, 6:]], 1)
+    projected = plain - plain.mean(1, keepdim=True)  # as ``Projection`` leaves it
     torch.testing.assert_close(module.embed(projected), expected, atol=1e-12, rtol=0)
 
 

@@ -1,0 +1,53 @@
+"""Halving a volume in the layout the convolutions like: ``F.avg_pool3d`` copies it to another one and back."""
+
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+
+from bundle.shapes import Features
+
+__all__ = ["halve"]
+
+_CORNERS = tuple(product((0, 1), repeat=3))
+
+
+class _Halve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features: Features) -> Features:  # type: ignore[no-untyped-def]
+        return _mean_of_corners(features)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Features) -> Features:  # type: ignore[no-untyped-def]
+        b, c, h, w, d = grad.shape
+        result = grad.new_empty(b, c, 2 * h, 2 * w, 2 * d).contiguous(memory_format=torch.channels_last_3d)
+        grad = grad.contiguous(memory_format=torch.channels_last_3d) / 8
+        for i, j, k in _CORNERS:
+            result[:, :, i::2, j::2, k::2] = grad
+        return result
+
+
+def _mean_of_corners(features: Features) -> Features:
+    total = features[:, :, ::2, ::2, ::2].clone(memory_format=torch.channels_last_3d)
+    for i, j, k in _CORNERS[1:]:
+        total += features[:, :, i::2, j::2, k::2]
+    return total.div_(8)
+
+
+def halve(features: Features) -> Features:
+    """Average each 2×2×2 block.
+
+    Args:
+        features: (B, C, H, W, L), sides even.
+
+    Returns:
+        (B, C, H/2, W/2, L/2), channels-last. Equals ``F.avg_pool3d(features, 2)``, which stands in while a graph is
+        being scripted, traced or exported.
+    """
+    if not torch.jit.is_scripting():
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            if torch.is_grad_enabled():
+                return _Halve.apply(features)
+            return _mean_of_corners(features)
+    return F.avg_pool3d(features, 2)
