@@ -12,12 +12,26 @@ from monai.bundle.scripts import verify_metadata, verify_net_in_out
 import bundle
 from bundle.networks import PAN
 
-CONFIGS = ["evaluate", "inference", "metadata", "multi_gpu_evaluate", "multi_gpu_train", "train", "voxelmorph"]
+CONFIGS = [
+    "abdomenmrct",
+    "evaluate",
+    "inference",
+    "ixi",
+    "lpba40",
+    "metadata",
+    "multi_gpu_evaluate",
+    "multi_gpu_train",
+    "train",
+    "voxelmorph",
+]
 MERGED = {
     "train": ["train"],
     "evaluate": ["train", "evaluate"],
     "inference": ["inference"],
     "voxelmorph": ["train", "voxelmorph"],
+    "ixi": ["train", "ixi", "evaluate"],
+    "lpba40": ["train", "lpba40", "evaluate"],
+    "abdomenmrct": ["train", "abdomenmrct", "evaluate"],
     "multi_gpu_train": ["train", "multi_gpu_train"],
     "multi_gpu_evaluate": ["train", "evaluate", "multi_gpu_evaluate"],
 }

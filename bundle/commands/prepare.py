@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bundle.affine import align
 from bundle.data import SPLITS, read_split
+from bundle.recipes import RECIPES, Recipe
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import read_volume
 
@@ -29,12 +30,13 @@ def prepare(
     output_dir: str,
     spacing_mm: float | None = None,
     size: Sequence[int] | None = None,
-    affine: str = "affine",
+    affine: str | None = None,
     reference: str | None = None,
     mask: bool = False,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    recipe: str | None = None,
 ) -> str:
     """Bring a folder or a dataset.json of raw images onto one grid, aligned to one of them.
 
@@ -43,47 +45,76 @@ def prepare(
 
     Args:
         source: a folder with dataset.json (image and label of each subject, three splits), or any folder of images,
-            which is then split at random.
+            which is then split at random; with a recipe, the folder in which that data set is distributed.
         output_dir: folder to write: images/, labels/ and dataset.json.
         spacing_mm: isotropic spacing of the grid; the reference's own by default.
         size: sides of the grid in voxels (RAS order), centred on the reference's labels, or on its field of view
             where it has none; the whole field of view by default.
-        affine: pre-alignment to the reference: none, center, rigid or affine.
+        affine: pre-alignment to the reference: none, center, rigid or affine (the default).
         reference: path of the reference image; the first training image by default.
         mask: blank everything outside the labels (label > 0).
         validation: share of the images for validation, for a folder without dataset.json.
         test: share of the images for testing, likewise.
         seed: of the random split.
+        recipe: ixi, lpba40 or abdomenmrct: how these data sets are found, read, split and named; it also brings its
+            own defaults for affine, spacing_mm and size.
 
     Returns:
         Path of the dataset.json written.
     """
-    root = Path(output_dir)
-    splits = _splits(Path(source), validation, test, seed)
+    root, known = Path(output_dir), _find_recipe(recipe)
+    if known:
+        affine = known.affine if affine is None else affine
+        spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
+        size = known.size if size is None else size
+    affine = "affine" if affine is None else affine
+    splits = _splits(Path(source), validation, test, seed, known)
     items = [item for split in splits.values() for item in split]
     if mask and not all("label" in item for item in items):
         raise ValueError(f"Masking needs a label map for every image, but {source} lists images without one.")
     load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
-    first = _find_reference(items, reference)
-    target = _read(first, load)
+    first = _find_reference(items, reference, known)
+    target = _read(first, load, known)
     grid = _target_grid(target, spacing_mm, size)
     names = _unique_names(items)
     _check_resumed(root, grid)
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
+    listing |= _about(Path(source), known)
     listing |= {"spacing_mm": [round(float(s), 4) for s in grid.spacing_mm]} | {split: [] for split in splits}
     for split, item in tqdm([(s, i) for s in splits for i in splits[s]], desc="preparing", disable=None):
         entry = {key: f"{key}s/{names[item['image']]}.nii.gz" for key in ("image", "label") if key in item}
         if not all((root / path).exists() for path in entry.values()):
-            _prepare_one(item, target, grid, affine, mask, load, {k: root / p for k, p in entry.items()})
+            moving = _read(item, load, known)
+            _prepare_one(moving, target, grid, affine, mask, {k: root / p for k, p in entry.items()})
         listing[split].append(entry)
     path = root / "dataset.json"
     path.write_text(json.dumps(listing, indent=4) + "\n")
-    print(f"{len(items)} images on a grid of {grid.shape} voxels: {path}")
+    counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+    print(f"{len(items)} images ({counts}) on a grid of {grid.shape} voxels: {path}")
     return str(path)
 
 
-def _splits(source: Path, validation: float, test: float, seed: int) -> dict[str, list[Item]]:
-    """List the images of a data set by split; a folder without dataset.json is split at random."""
+def _find_recipe(name: str | None) -> Recipe | None:
+    if name is not None and name not in RECIPES:
+        raise ValueError(f"The recipe is one of {', '.join(RECIPES)}, not '{name}'.")
+    return RECIPES[name] if name is not None else None
+
+
+def _about(source: Path, recipe: Recipe | None) -> dict[str, Any]:
+    """Say where a data set is from and what its labels are called, as far as that is known."""
+    if recipe:
+        labels = {0: "background", **recipe.labels}
+        return {"reference": recipe.reference, "labels": {str(number): name for number, name in labels.items()}}
+    if (source / "dataset.json").is_file():
+        listing = json.loads((source / "dataset.json").read_text())
+        return {key: listing[key] for key in ("reference", "licence", "labels") if key in listing}
+    return {}
+
+
+def _splits(source: Path, validation: float, test: float, seed: int, recipe: Recipe | None) -> dict[str, list[Item]]:
+    """List the images of a data set by split; a folder without dataset.json or recipe is split at random."""
+    if recipe:
+        return recipe.find(source.absolute())
     if (source / "dataset.json").is_file():
         splits = {split: read_split(source, split) for split in SPLITS}
         if not any(splits.values()):
@@ -108,18 +139,26 @@ def _splits(source: Path, validation: float, test: float, seed: int) -> dict[str
     return {split: drawn[split] for split in SPLITS}
 
 
-def _find_reference(items: list[Item], reference: str | None) -> Item:
+def _find_reference(items: list[Item], reference: str | None, recipe: Recipe | None) -> Item:
     if reference is None:
         return items[0]
     for item in items:
         if Path(item["image"]).resolve() == Path(reference).resolve():
             return item
+    if recipe:
+        raise ValueError(f"The reference ({reference}) is none of the data set's images.")
     return {"image": reference}
 
 
-def _read(item: Item, load: LoadImage) -> dict[str, Any]:
+def _read(item: Item, load: LoadImage, recipe: Recipe | None) -> dict[str, Any]:
     """Read an image and its label with their grid."""
-    volumes = {k: read_volume(item[k], k, k == "label", load) for k in ("image", "label") if k in item}
+    try:
+        opened = recipe.open(item) if recipe else item
+        volumes = {k: read_volume(opened[k], k, k == "label", load) for k in ("image", "label") if k in opened}
+    except ValueError as error:
+        if recipe is None:
+            raise
+        raise ValueError(f"{item['image']}: {error}") from error
     image = volumes["image"]
     grid = Grid.from_ras(image.shape[1:], image.affine)
     if "label" in volumes and not Grid.from_ras(volumes["label"].shape[1:], volumes["label"].affine).is_close(grid):
@@ -162,10 +201,9 @@ def _unique_names(items: list[Item]) -> dict[str, str]:
 
 
 def _prepare_one(
-    item: Item, target: dict[str, Any], grid: Grid, affine: str, mask: bool, load: LoadImage, paths: dict[str, Path]
+    moving: dict[str, Any], target: dict[str, Any], grid: Grid, affine: str, mask: bool, paths: dict[str, Path]
 ) -> None:
     """Align one image to the reference, resample it and its label, write both."""
-    moving = _read(item, load)
     matrix = align(moving["image"][0].numpy(), moving["grid"], target["image"][0].numpy(), target["grid"], affine)
     transform = SpatialTransform(matrix, None, grid, grid, moving["grid"])
     result = {"image": transform.resample(antialias(moving["image"], moving["grid"], grid))[0]}
