@@ -1,83 +1,189 @@
-"""Measure what the operator and the network cost on this machine."""
+"""Measure what the bundle costs on this machine: time by turns, memory in fresh processes, ratios turn by turn."""
 
+import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import torch
-import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
-from bundle.ops import local_attention_lean, neighbour_offsets
-
-__all__ = ["measure_speed"]
-
-# run in a fresh process: its largest memory ever is then the forward pass's, imports included
-FORWARD = """
-import sys, time, torch
-from bundle.memory import peak_memory_mb
+from bundle.benchmark.tasks import Task, encode
 from bundle.networks import PAN
-size = [int(n) for n in sys.argv[1:]]
-network, image = PAN().eval(), torch.rand(1, 2, *size)
-start = time.perf_counter()
-with torch.no_grad():
-    network(image)
-seconds = time.perf_counter() - start
-print(seconds, peak_memory_mb())
-"""
+from bundle.phantom import write_phantoms
+from bundle.report import scale
+
+__all__ = ["PEERS", "measure_speed", "speed_markdown", "write_scaling"]
+
+PEERS = {"voxelmorph": "voxelmorph", "syn": "syn-mi", "elastix": "elastix"}
+TRAINING_SIZE = (80, 96, 80)
+PRE_ALIGNMENTS = ("affine", "none")
+SCALING = (64, 96, 128, 160, 192)
+OPERATIONS_A_VOXEL = 2 * 27 * 16 * 16  # of the convolution that sets the floor
+
+Turns = list[dict[str, Any]]
 
 
-def measure_speed(size: Sequence[int] = (160, 192, 160), repeats: int = 3) -> dict[str, Any]:
-    """Time local attention at level 1 against an unfolding one, and a whole forward pass with its peak memory, on CPU.
+def measure_speed(
+    size: tuple[int, int, int], against: Sequence[str], device: str, threads: int, repeats: int, scaling: bool
+) -> dict[str, Any]:
+    """Time the network, its training step, the whole command, and peers, on a pair of synthetic heads of 1 mm voxels.
 
-    The two operators take turns, and their ratio is taken turn by turn, so that it holds on a busy machine.
+    All tasks take turns, each in a fresh process, and ratios are taken within a turn: they hold on a busy machine.
 
     Args:
         size: sides of the volume in voxels.
+        against: peers, some of ``PEERS``.
+        device: that torch runs on; the other peers know the CPU alone.
+        threads: that each process may use.
         repeats: turns.
+        scaling: also time forward passes of cubes from 64³ to 192³, once each.
 
     Returns:
-        Seconds (median, and each turn), ratios and peak memory.
+        ``tasks``: for each the turns' ``seconds`` and ``peak_memory_mb``; ``ratios``: for each its turns; ``register``:
+        the command's stages; ``scaling``; and what they were measured on.
     """
-    query, key, bias = torch.randn(1, 1, 6, *size), torch.randn(1, 1, 6, *size), torch.randn(1, 3, 3, 3)
-    seconds: dict[str, list[float]] = {"lean": [], "unfolding": []}
-    operators: dict[str, Callable[..., torch.Tensor]] = {"lean": local_attention_lean, "unfolding": unfolding_attention}
-    with torch.no_grad():
-        local_attention_lean(query, key, bias)  # threads and caches warm
-        for _ in range(repeats):
-            for name, operator in operators.items():
-                start = time.perf_counter()
-                operator(query, key, bias)
-                seconds[name].append(time.perf_counter() - start)
-    ratios = [u / f for f, u in zip(seconds["lean"], seconds["unfolding"])]
-    forward = [_forward_in_fresh_process(size) for _ in range(repeats)]
+    with tempfile.TemporaryDirectory() as folder:
+        images = _write_pair(Path(folder), size)
+        task = Task("", size, device, threads, str(images["pair"]))
+        training = replace(task, size=TRAINING_SIZE, images=None)
+        tasks = {name: replace(task, name=name) for name in ("convolution", "forward", "attention")}
+        tasks["unfolding attention"] = replace(task, name="unfolding attention", runs=0)
+        tasks |= {name: replace(training, name=name) for name in ("training", "plain training")}
+        tasks |= {name: replace(task, name=PEERS[name], runs=int(name == "voxelmorph")) for name in against}
+        turns: dict[str, Turns] = {name: [] for name in tasks}
+        commands: dict[str, Turns] = {affine: [] for affine in PRE_ALIGNMENTS}
+        with tqdm(total=repeats * (len(tasks) + len(commands)), desc="speed", disable=None) as progress:
+            for _ in range(repeats):
+                for name, one in tasks.items():
+                    progress.set_postfix_str(name)
+                    turns[name].append(_run(one))
+                    progress.update()
+                for affine, found in commands.items():
+                    progress.set_postfix_str(f"register, {affine}")
+                    found.append(_register(images, affine, device, threads, Path(folder)))
+                    progress.update()
+    cubes = [replace(task, name="forward", size=(n, n, n), images=None) for n in (SCALING if scaling else ())]
     return {
         "size": list(size),
-        "threads": torch.get_num_threads(),
+        "training_size": list(TRAINING_SIZE),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "threads": threads,
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
-        "level_1_attention_seconds": {k: round(statistics.median(v), 3) for k, v in seconds.items()},
-        "unfolding_over_lean": {"median": round(statistics.median(ratios), 2), "all": [round(r, 2) for r in ratios]},
-        "forward_seconds": [round(s, 2) for s, _ in forward],
-        "forward_peak_memory_mb": [round(m) for _, m in forward],
+        "tasks": turns,
+        "ratios": _ratios(turns, size),
+        "register": commands,
+        "scaling": [{"side": one.size[0]} | _run(one) for one in tqdm(cubes, desc="cubes", disable=None)],
     }
 
 
-def unfolding_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Compute local attention the plain way, unfolding K into 27 copies: what the lean operator is compared with."""
-    b, s, d, h, w, l = query.shape  # noqa: E741
-    padded = F.pad(key, [1] * 6)
-    unfolded = padded.unfold(3, 3, 1).unfold(4, 3, 1).unfold(5, 3, 1).reshape(b, s, d, h, w, l, 27)
-    logits = torch.einsum("bsdhwl,bsdhwln->bshwln", query, unfolded) + bias.view(1, s, 1, 1, 1, 27)
-    sub_fields = logits.softmax(-1) @ neighbour_offsets(3, query)
-    return sub_fields.movedim(-1, 2).flatten(1, 2)
+def _ratios(turns: dict[str, Turns], size: Sequence[int]) -> dict[str, list[float]]:
+    """Compare within each turn."""
+    seconds = {name: [turn["seconds"] for turn in found] for name, found in turns.items()}
+    floor = _operations(size) / (OPERATIONS_A_VOXEL * float(np.prod(size)))
+    pairs = {"unfolding attention / attention": ("unfolding attention", "attention", 1.0)}
+    pairs["plain training / training"] = ("plain training", "training", 1.0)
+    pairs["forward / arithmetic floor"] = ("forward", "convolution", 1 / floor)
+    pairs |= {f"{name} / forward": (name, "forward", 1.0) for name in turns if name in PEERS}
+    return {k: [a / b * f for a, b in zip(seconds[one], seconds[other])] for k, (one, other, f) in pairs.items()}
 
 
-def _forward_in_fresh_process(size: Sequence[int]) -> tuple[float, float]:
-    """Run one forward pass of a fresh network: (seconds, peak memory in MB)."""
-    command = [sys.executable, "-W", "ignore", "-c", FORWARD, *map(str, size)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, peak = run.stdout.split()
-    return float(seconds), float(peak)
+def _operations(size: Sequence[int]) -> float:
+    """Count the floating-point operations of a pair's convolutions and projections."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        PAN().eval()(torch.zeros(1, 2, 32, 32, 32))
+    return counter.get_total_flops() * float(np.prod(size)) / 32**3
+
+
+def _run(task: Task) -> dict[str, Any]:
+    """Run one task in a fresh process."""
+    command = [sys.executable, "-W", "ignore", "-m", "bundle.benchmark.tasks"]
+    result: dict[str, Any] = json.loads(_call(command, task.threads, encode(task)).splitlines()[-1])
+    return result
+
+
+def _register(images: dict[str, Path], affine: str, device: str, threads: int, folder: Path) -> dict[str, Any]:
+    """Run the whole command on two files: seconds by stage, from start to end, and its largest memory."""
+    command = [sys.executable, "-W", "ignore", "-m", "bundle", "register", "--output_dir", str(folder / affine)]
+    command += [f"--moving={images['moving']}", f"--fixed={images['fixed']}", f"--affine={affine}"]
+    command += ["--device", "cuda" if device.startswith("cuda") else "cpu"]
+    start = os.times().elapsed
+    _call(command, threads)
+    elapsed = os.times().elapsed - start
+    found = json.loads((folder / affine / "registration.json").read_text())
+    return found["seconds"] | {"whole command": elapsed, "peak_memory_mb": found["peak_memory_mb"]}
+
+
+def _call(command: list[str], threads: int, stdin: str = "") -> str:
+    limits = {"OMP_NUM_THREADS": str(threads), "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=os.environ | limits)
+    if done.returncode:
+        reason = (done.stderr.splitlines() or ["out of memory, perhaps"])[-1]
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {done.returncode}: {reason}")
+    return done.stdout
+
+
+def _write_pair(folder: Path, size: tuple[int, int, int]) -> dict[str, Path]:
+    """Write two synthetic heads: as files, and as the array that tasks read."""
+    root = write_phantoms(folder / "heads", 0, 0, 2, size, 1.0)
+    paths = {role: root / "images" / f"phantom_00{i}.nii.gz" for i, role in enumerate(("moving", "fixed"))}
+    volumes = [scale(np.asarray(nibabel.load(path).dataobj, np.float32)) for path in paths.values()]
+    np.save(folder / "pair.npy", np.stack(volumes)[None].astype(np.float32))
+    return paths | {"pair": folder / "pair.npy"}
+
+
+def speed_markdown(result: dict[str, Any]) -> str:
+    """Write the tables: medians, with the least and the largest of the turns."""
+    sides = "×".join(map(str, result["size"]))
+    lines = [f"{sides}, {result['device']}, {result['threads']} threads, {result['machine']}.", ""]
+    lines += ["| | seconds | peak memory, MB |", "| --- | --- | --- |"]
+    for name, turns in result["tasks"].items():
+        where = f" ({'×'.join(map(str, result['training_size']))})" if "training" in name else ""
+        lines.append(f"| {name}{where} | {_spread(turns, 'seconds', 2)} | {_spread(turns, 'peak_memory_mb', 0)} |")
+    lines += ["", "| ratio | |", "| --- | --- |"]
+    lines += [f"| {name} | {_span(found, 1)} |" for name, found in result["ratios"].items()]
+    stages = [key for key in next(iter(result["register"].values()))[0] if key not in ("total", "peak_memory_mb")]
+    lines += [
+        "",
+        f"| `register --affine` | {' | '.join(stages)} | peak memory, MB |",
+        "| --- " * (len(stages) + 2) + "|",
+    ]
+    for affine, turns in result["register"].items():
+        cells = [_spread(turns, stage, 1) for stage in stages]
+        lines.append(f"| {affine} | {' | '.join(cells)} | {_spread(turns, 'peak_memory_mb', 0)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(turns: Turns, key: str, digits: int) -> str:
+    return _span([turn[key] for turn in turns], digits)
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    middle = f"{statistics.median(values):.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def write_scaling(points: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw seconds and memory of a forward pass against the number of voxels."""
+    voxels = [point["side"] ** 3 / 1e6 for point in points]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for ax, key, title in zip(figure.subplots(1, 2), ("seconds", "peak_memory_mb"), ("seconds", "peak memory, MB")):
+        values = [point[key] for point in points]
+        slope, start = np.polyfit(voxels, values, 1)
+        ax.plot(voxels, values, "o")
+        ax.plot(voxels, [start + slope * v for v in voxels], "-", linewidth=1, color="grey")
+        ax.set(xlabel="million voxels", ylabel=title, ylim=(0, None))
+        for v, value, point in zip(voxels, values, points):
+            ax.annotate(f"{point['side']}³", (v, value), textcoords="offset points", xytext=(4, -10), fontsize=8)
+    figure.savefig(path, dpi=120)

@@ -13,7 +13,7 @@ from bundle.benchmark.accuracy import compare
 from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import Options, make_methods
-from bundle.benchmark.speed import measure_speed
+from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.commands.register import DEVICES, ROOT
 from bundle.data import draw_pairs, open_dataset, region_names
@@ -22,22 +22,50 @@ from bundle.inferers import recommended
 __all__ = ["accuracy", "benchmark", "speed"]
 
 
-def speed(size: Sequence[int] = (160, 192, 160), repeats: int = 3, output: str | None = None) -> dict[str, Any]:
-    """Time the local attention operator and a whole forward pass, with its peak memory, on the CPU.
+def speed(
+    output_dir: str = "output/speed",
+    size: Sequence[int] = (160, 192, 160),
+    against: str | Sequence[str] = (),
+    device: str = "auto",
+    threads: int | None = None,
+    repeats: int = 3,
+    scaling: bool = False,
+) -> dict[str, Any]:
+    """Time the network, its training step and the whole register command, with the largest memory of each.
+
+    Writes speed.json, speed.md and, if asked, scaling.png.
 
     Args:
-        size: sides of the volume in voxels.
+        output_dir: folder to write.
+        size: sides of the volume in voxels, for example 160,192,160.
+        against: some of voxelmorph, syn, elastix, with commas: they register the same pair.
+        device: auto, cpu or cuda, for what torch runs.
+        threads: that each process may use; torch's own choice by default.
         repeats: turns.
-        output: JSON file to write as well.
+        scaling: also time forward passes of cubes from 64³ to 192³.
 
     Returns:
-        Seconds (median, and each turn), ratios and peak memory.
+        What speed.json holds.
     """
-    result = measure_speed(size, repeats)
-    text = json.dumps(result, indent=4)
-    print(text)
-    if output:
-        Path(output).write_text(text)
+    folder = Path(str(output_dir)).absolute()
+    peers = against.split(",") if isinstance(against, str) else [str(peer) for peer in against]
+    sides = tuple(size) if isinstance(size, list | tuple) else ()
+    _check_common(folder, device, repeats=repeats, threads=threads)
+    if len(sides) != 3 or not all(isinstance(n, int) and n > 0 for n in sides):
+        raise ValueError(f"--size takes three sides in voxels, 160,192,160 say, not '{size}'.")
+    if not set(peers) <= set(PEERS):
+        raise ValueError(f"--against takes some of {','.join(PEERS)}, not '{','.join(peers)}'.")
+    make_methods([PEERS[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
+    result = measure_speed(
+        sides, peers, _torch_device(device), threads or torch.get_num_threads(), repeats, bool(scaling)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "speed.json").write_text(json.dumps(result, indent=4) + "\n")
+    (folder / "speed.md").write_text(speed_markdown(result))
+    if result["scaling"]:
+        write_scaling(result["scaling"], folder / "scaling.png")
+    print(speed_markdown(result))
+    print(f"tables: {folder}")
     return result
 
 
@@ -85,13 +113,14 @@ def accuracy(
         The rows of summary.csv.
     """
     folder = Path(str(output_dir)).absolute()
-    _check(folder, pairs, affine, device, optimise, threads, syn_iterations)
+    _check_common(folder, device, pairs=pairs, optimise=optimise, threads=threads)
+    _check(affine, syn_iterations)
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
         voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
         optimise=optimise,
         syn_iterations=tuple(syn_iterations),
-        device="cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu",
+        device=_torch_device(device),
     )
     chosen = make_methods(methods.split(",") if isinstance(methods, str) else [str(m) for m in methods], options)
     drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
@@ -114,28 +143,27 @@ def accuracy(
     return summary
 
 
-def _check(
-    folder: Path,
-    pairs: int | None,
-    affine: str,
-    device: str,
-    optimise: int,
-    threads: int | None,
-    syn_iterations: Sequence[int],
-) -> None:
+def _check_common(folder: Path, device: str, **counts: int | None) -> None:
     """Refuse bad values before any work."""
     if folder.is_file():
         raise ValueError(f"The output ({folder}) is a file: name a folder.")
-    for name, value in (("pairs", pairs), ("optimise", optimise), ("threads", threads)):
+    for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"--{name} takes a whole number from 1 up, not '{value}'.")
-    if affine not in ALIGNMENTS:
-        raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
     if device not in DEVICES:
         raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
+
+
+def _check(affine: str, syn_iterations: Sequence[int]) -> None:
+    if affine not in ALIGNMENTS:
+        raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
     steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
     if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
         raise ValueError(f"--syn_iterations takes three whole numbers, 40,20,0 say, not '{syn_iterations}'.")
+
+
+def _torch_device(device: str) -> str:
+    return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
 
 
 benchmark = {"speed": speed, "accuracy": accuracy}
