@@ -8,6 +8,8 @@ from bundle.networks import PAN
 from bundle.phantom import write_phantoms
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # for what the tests start
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run on the CPU; read once, when they are imported
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,17 @@
 """Operators whose plain form is slow or large: local attention with its backends, norm and pooling of the encoder."""
 
+import functools
+import warnings
+from collections.abc import Callable
+
 import torch
 
+from bundle.ops import triton
 from bundle.ops.lean import local_attention_lean
 from bundle.ops.norm import instance_norm_leaky_relu
 from bundle.ops.pooling import halve
 from bundle.ops.reference import local_attention_reference, neighbour_offsets
+from bundle.ops.triton import local_attention_triton
 
 __all__ = [
     "halve",
@@ -13,6 +19,7 @@ __all__ = [
     "local_attention",
     "local_attention_lean",
     "local_attention_reference",
+    "local_attention_triton",
     "neighbour_offsets",
 ]
 
@@ -21,8 +28,9 @@ def local_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) 
     """Compute each head's expected offset in the neighbourhood of every voxel.
 
     φˢ(x) = Σ_y softmax_y(Qˢ(x)·Kˢ(y) + Pˢ(y − x)) (y − x), over the n×n×n neighbours y of x, without 1/√d. Beyond the
-    border K is zero and these neighbours stay in the softmax. The lean backend serves every device; while a graph is
-    being scripted, traced or exported the reference stands in, which has no loop over sizes.
+    border K is zero and these neighbours stay in the softmax. Triton kernels serve the GPU, the lean backend all else;
+    while a graph is being scripted, traced or exported, or compiled for another device, the reference stands in, which
+    has no loop over sizes.
 
     Args:
         query: Q, (B, S, d, H, W, L), of the fixed image.
@@ -49,6 +57,26 @@ def local_attention(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor) 
     if bias.shape != (query.shape[1], n, n, n) or n % 2 == 0:
         raise ValueError(f"The bias must be (heads, n, n, n) with n odd, got {bias.shape} for {query.shape[1]} heads.")
     if not torch.jit.is_scripting():
-        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-            return local_attention_lean(query, key, bias)
+        if not (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+            backend = backend_for(query.device.type, query.dtype)
+            if backend is local_attention_triton or not torch.compiler.is_compiling():
+                return backend(query, key, bias)
     return local_attention_reference(query, key, bias)
+
+
+def backend_for(device: str, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
+    """Choose who computes local attention: Triton on a GPU, unless it is missing or asked for double precision."""
+    if device != "cuda" or dtype == torch.float64:
+        return local_attention_lean
+    if not triton.AVAILABLE:
+        _tell_that_triton_is_missing()
+        return local_attention_lean
+    return local_attention_triton
+
+
+@functools.cache
+def _tell_that_triton_is_missing() -> None:
+    warnings.warn(
+        "Local attention runs without its GPU kernels, much slower: install triton (pip install triton), which belongs"
+        " to PyTorch's CUDA build on Linux."
+    )

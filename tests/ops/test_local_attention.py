@@ -1,10 +1,21 @@
 import itertools
 import math
+import subprocess
+import sys
+import warnings
 
 import pytest
 import torch
 
-from bundle.ops import lean, local_attention, local_attention_lean, local_attention_reference, neighbour_offsets
+import bundle.ops
+from bundle.ops import (
+    lean,
+    local_attention,
+    local_attention_lean,
+    local_attention_reference,
+    local_attention_triton,
+    neighbour_offsets,
+)
 
 SHAPE = (5, 7, 6)
 BACKENDS = {"reference": local_attention_reference, "lean": local_attention_lean, "chosen": local_attention}
@@ -164,3 +175,31 @@ def test_offsets_run_along_the_last_axis_first():
 def test_shapes_that_do_not_fit_are_refused_by_name(query, key, bias, named):
     with pytest.raises(ValueError, match=named):
         local_attention(torch.zeros(query), torch.zeros(key), torch.zeros(bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+def test_triton_serves_the_gpu_except_in_double_precision(monkeypatch, device, dtype):
+    monkeypatch.setattr(bundle.ops.triton, "AVAILABLE", True)
+    expected = local_attention_triton if device == "cuda" and dtype != torch.float64 else local_attention_lean
+    assert bundle.ops.backend_for(device, dtype) is expected
+
+
+def test_without_triton_the_gpu_gets_the_lean_backend_and_one_warning(monkeypatch):
+    monkeypatch.setattr(bundle.ops.triton, "AVAILABLE", False)
+    bundle.ops._tell_that_triton_is_missing.cache_clear()
+    with pytest.warns(UserWarning, match="pip install triton"):
+        assert bundle.ops.backend_for("cuda", torch.float32) is local_attention_lean
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bundle.ops.backend_for("cuda", torch.float32) is local_attention_lean
+
+
+def test_the_backend_that_was_chosen_does_the_work(monkeypatch):
+    tensors = operands()
+    monkeypatch.setattr(bundle.ops, "backend_for", lambda device, dtype: lambda *given: (device, dtype, given))
+    assert local_attention(*tensors) == ("cpu", torch.float64, tuple(tensors))
+
+
+def test_importing_the_operators_does_not_import_triton():
+    subprocess.run([sys.executable, "-c", "import sys, bundle.ops; assert 'triton' not in sys.modules"], check=True)
