@@ -63,8 +63,9 @@ class RecursiveInferer(SimpleInferer):
         moving, fixed = inputs[:, :1], inputs[:, 1:]
         pred = network(inputs)
         for _ in range(self.passes - 1):
+            found = pred[:, 1:].clone()  # a compiled network writes every result to the same place
             residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
-            ddf = compose(pred[:, 1:], residual)
+            ddf = compose(found, residual)
             pred = torch.cat([warp(moving, ddf), ddf], 1)
         ddf = unfold(pred[:, 1:]) if self.unfolded else pred[:, 1:]
         if self.optimiser is not None:

@@ -194,3 +194,21 @@ def test_training_starts_from_given_weights(bundle_root, small_dataset, tmp_path
     parser.get_parsed_content("initialize")
     network = parser.get_parsed_content("network")
     assert all((value == 0.25).all() for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_inference_compiles_the_network_where_asked_for(bundle_root, fresh_weights, compiled):
+    workflow = ConfigWorkflow(
+        str(bundle_root / "configs/inference.json"),
+        meta_file=str(bundle_root / "configs/metadata.json"),
+        logging_file=False,
+        workflow_type="inference",
+        bundle_root=str(bundle_root),
+        ckpt=str(fresh_weights),
+        compiled=compiled,
+        **{"dataset#data": []},
+    )
+    workflow.initialize()
+    network = workflow.parser.get_parsed_content("evaluator").network
+    assert (network._compiled_call_impl is not None) == compiled
+    assert set(network.state_dict()) == set(torch.load(fresh_weights, weights_only=True))

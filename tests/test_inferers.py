@@ -10,6 +10,8 @@ from scipy.ndimage import gaussian_filter
 from bundle.fields import warp
 from bundle.inferers import RecursiveInferer, SpatialTransformd, recommended, similarity
 from bundle.metrics import folding_percent
+from bundle.networks import PAN
+from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.transforms import MatchPaird
 
 
@@ -53,6 +55,14 @@ def test_three_passes_find_three_times_the_displacement_of_one():
     assert torch.allclose(pred[:, 0, :, :-3], image[:, 0, :, 3:], atol=1e-5)
 
 
+def test_a_network_may_write_every_result_to_the_same_place():
+    """As a network in CUDA graphs does."""
+    image, place = torch.rand(1, 2, 5, 9, 6), torch.empty(1, 4, 5, 9, 6)
+    found = RecursiveInferer(3)(image, lambda given: place.copy_(shift_one_voxel(given) * (1 + given[:, :1].mean())))
+    expected = RecursiveInferer(3)(image, lambda given: shift_one_voxel(given) * (1 + given[:, :1].mean()))
+    assert torch.equal(found, expected)
+
+
 def test_an_optimiser_refines_what_the_network_found_and_the_image_is_warped_by_it():
     image = torch.rand(1, 2, 5, 9, 6)
     pred = RecursiveInferer(2, optimiser=lambda given, ddf: ddf + given[:, :1])(image, shift_one_voxel)
@@ -60,6 +70,25 @@ def test_an_optimiser_refines_what_the_network_found_and_the_image_is_warped_by_
     expected[:, 1] += 2
     assert torch.allclose(pred[:, 1:], expected)
     assert torch.allclose(pred[:, :1], warp(image[:, :1], expected))
+
+
+def test_mixed_precision_changes_the_field_of_the_brain_weights_by_hundredths_of_a_voxel(bundle_root):
+    shape, spacing_mm = (48, 56, 48), 3.4
+    affine = centred_affine(shape, (spacing_mm,) * 3)
+    heads = [torch.from_numpy(sample(random_anatomy(seed), shape, affine)[0]).float() for seed in (0, 1)]
+    image = torch.stack([head / head.max() for head in heads])[None]
+    network = PAN().eval()
+    network.load_state_dict(torch.load(bundle_root / "models/model.pt", weights_only=True))
+    with torch.no_grad():
+        full = RecursiveInferer(unfolded=True)(image, network)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = RecursiveInferer(unfolded=True)(image, network)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed[:, :1], warp(image[:, :1], mixed[:, 1:]))  # the grid is not rounded
+    difference = (mixed - full)[:, 1:].norm(dim=1)
+    assert full[:, 1:].norm(dim=1).mean() > 2
+    assert 0 < difference.mean() < 0.05
+    assert difference.max() < 0.5
 
 
 def test_folds_of_the_network_are_smoothed_away_where_asked_for():

@@ -279,3 +279,29 @@ def test_torch_export_equals_eager_at_sizes_that_need_no_padding():
         for shape in [(8, 10, 6), (8, 10, 18)]:
             pair = smooth_pair(1, shape)
             assert_same(exported.module()(pair), network(pair))
+
+
+def test_compiled_equals_eager():
+    """Two levels, as above; without a GPU the graph is the point here, not the code that a compiler makes of it."""
+    network, pair = build(lively=True, channels=(16, 16), heads=(2, 1)), smooth_pair(0, (9, 10, 6))
+    with torch.no_grad():
+        expected = network(pair)
+        network.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+        assert_same(network(pair), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_equals_the_cpu_eager_compiled_and_in_mixed_precision(lively, awkward):
+    pair, pred = awkward
+    network, pair = copy.deepcopy(lively).cuda(), pair.cuda()
+    with torch.no_grad():
+        assert_same(network(pair).cpu(), pred, 1e-3)
+        with torch.autocast("cuda"):
+            half = network(pair)
+        assert half.dtype == torch.float32
+        assert (half.cpu() - pred)[:, 1:].abs().mean() < 0.1 * pred[:, 1:].abs().mean()
+        network.compile(mode="reduce-overhead", dynamic=False)  # as configs/inference.json does
+        for _ in range(3):  # warm up, record, replay
+            found = network(pair).clone()
+        assert_same(found.cpu(), pred, 1e-3)
