@@ -25,14 +25,15 @@ def _runs(features: Features) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _moments(runs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute mean and variance of each channel, (C,), by merging the runs' own (Chan's formula)."""
+    """Compute mean and variance of each channel, (C,), by merging the runs' own (Chan's formula); float32 at least."""
+    precise = torch.promote_types(runs[0].dtype, torch.float32)
     counts = torch.tensor([len(run) for run in runs], device=runs[0].device, dtype=torch.float64).unsqueeze(1)
-    means = torch.stack([run.mean(0) for run in runs])
+    means = torch.stack([run.mean(0, dtype=precise) for run in runs])
     squares = torch.stack([(run - mean).square_().sum(0) for run, mean in zip(runs, means)]).double()
     means = means.double()
     mean = (counts * means).sum(0) / counts.sum()
     variance = (squares + counts * (means - mean).square()).sum(0) / counts.sum()
-    return mean.to(runs[0].dtype), variance.to(runs[0].dtype)
+    return mean.to(precise), variance.to(precise)
 
 
 def _normalise(features: Features, out: Features, slope: float, eps: float) -> torch.Tensor:
@@ -67,8 +68,8 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
             total, along = torch.zeros_like(scale), torch.zeros_like(scale)
             for run, g, to in zip(runs, grads, results):
                 torch.ops.aten.leaky_relu_backward.grad_input(g, run, ctx.slope, True, grad_input=to)
-                total += to.sum(0)
-                along += (to * F.leaky_relu(run, 1 / ctx.slope)).sum(0)
+                total += to.sum(0, dtype=scale.dtype)
+                along += (to * F.leaky_relu(run, 1 / ctx.slope)).sum(0, dtype=scale.dtype)
             for run, to in zip(runs, results):
                 normalised = F.leaky_relu(run, 1 / ctx.slope)
                 to.sub_(total / n).sub_(normalised.mul_(along / n)).mul_(scale)

@@ -94,3 +94,12 @@ def test_the_input_stays_as_it_is():
 def test_scripted_equals_eager():
     x = features()
     torch.testing.assert_close(torch.jit.script(instance_norm_leaky_relu)(x), instance_norm_leaky_relu(x))
+
+
+def test_statistics_of_half_precision_features_are_those_of_full_precision():
+    x = (features(shape=(9, 16, 11), dtype=torch.float32) + 30).bfloat16()  # a mean that bfloat16 rounds by 0.06
+    found = value_and_gradient(instance_norm_leaky_relu, x)
+    expected = value_and_gradient(plain, x.float())
+    assert found[0].dtype == torch.bfloat16
+    torch.testing.assert_close(found[0].float(), expected[0], atol=0.02, rtol=0.01)
+    torch.testing.assert_close(found[1].float(), expected[1], atol=0.05, rtol=0.02)
