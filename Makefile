@@ -8,10 +8,11 @@ OUTPUT ?= output/demo
 DEVICE ?= auto
 AFFINE ?= affine
 
+HOST ?=
 SOURCE ?=
 ARCHIVE ?=
 
-.PHONY: demo test test-pacs test-map models map lint benchmark clean
+.PHONY: demo test test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -78,6 +79,10 @@ models: $(DEPLOY)/.installed
 map: $(DEPLOY)/.tested
 	$(call debian,$(MAP_PACKAGES))
 	$(DEPLOY)/bin/python deploy_app/map/build.py --source "$(SOURCE)" $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+
+# what is published, in build/release; then the zip by its own README. HOST=https://… is where the weights will lie
+release: $(VENV)/.installed
+	$(BIN)/python release.py $(if $(HOST),--host "$(HOST)")
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
