@@ -1,5 +1,6 @@
 """Data sets of images, and the pairs drawn from them: images are cached once, pairs never."""
 
+import csv
 import json
 import random
 from collections.abc import Callable, Hashable, Sequence
@@ -14,7 +15,7 @@ from monai.transforms import Randomizable
 
 from bundle.phantom import write_phantoms
 
-__all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset", "read_split", "region_names"]
+__all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset", "read_pairs", "read_split", "region_names"]
 
 Item = dict[str, Any]
 SPLITS = ("training", "validation", "test")
@@ -73,6 +74,44 @@ def read_split(folder: Path, split: str) -> list[Item]:
         if missing:
             raise FileNotFoundError(f"{listing} lists {missing[0]}, which does not exist.")
     return items
+
+
+def read_pairs(pairs_file: str) -> list[Item]:
+    """List the pairs of a table, for ``configs/batch_inference.json``.
+
+    The files are not looked for: a pair whose image is missing is that pair's own failure.
+
+    Args:
+        pairs_file: CSV with a header, or JSON with a list of objects: ``moving`` and ``fixed``; optionally labels,
+            masks, ``initial_transform`` and a ``name`` each its own. Paths are relative to the file.
+
+    Returns:
+        As ``draw_pairs`` has it, with the names given.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a table of that form, or a name stands twice.
+    """
+    path = Path(pairs_file).absolute()
+    if not path.is_file():
+        raise FileNotFoundError(f"The list of pairs ({path}) does not exist.")
+    try:
+        with path.open(newline="") as file:
+            rows = json.load(file) if path.suffix == ".json" else list(csv.DictReader(file))
+        given = [{k: v for k, v in row.items() if v} for row in rows]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no list of pairs: give CSV with a header, or a JSON list of objects.") from error
+    for number, row in enumerate(given, 1):
+        if not {"moving", "fixed"} <= row.keys() or not all(isinstance(v, str) for v in row.values()):
+            raise ValueError(f"Row {number} of {path} needs a moving and a fixed image, paths as text.")
+    files = (*PAIR_KEYS, "initial_transform")
+    items = [{k: str(path.parent / v) if k in files else v for k, v in row.items()} for row in given]
+    pairs = [pair | {"name": item.get("name", pair["name"])} for item, pair in zip(items, draw_pairs(items))]
+    names = [pair["name"] for pair in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"Two pairs of {path} are called '{twice[0]}': give each a name of its own.")
+    return pairs
 
 
 def region_names(dataset_dir: str | Sequence[str]) -> dict[int, str]:

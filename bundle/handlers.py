@@ -18,7 +18,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from matplotlib.image import imsave
 from monai.engines.utils import IterationEvents
-from monai.handlers import CheckpointLoader
+from monai.handlers import CheckpointLoader, EarlyStopHandler
 
 import bundle
 from bundle.io.images import write_displacement, write_image
@@ -26,15 +26,17 @@ from bundle.io.itk import write_transform
 from bundle.io.tables import write_csv
 from bundle.memory import peak_memory_mb
 
-__all__ = ["PairTable", "RegistrationSaver", "WeightsLoader"]
+__all__ = ["PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 
 Item = Mapping[str, Any]
 
 OPTIONAL_FILES = ("warped_label.nii.gz", "overview.png")
 
 
-class WeightsLoader(CheckpointLoader):
+class WeightsCheckpointLoader(CheckpointLoader):
     """MONAI's ``CheckpointLoader`` for one network, with a sentence where the file does not fit it.
+
+    Federated clients leave out loaders by a part of their name, "CheckpointLoader": hence this one.
 
     Args:
         load_path: weights, as ``CheckpointSaver`` writes them.
@@ -74,6 +76,23 @@ def check_weights(network: torch.nn.Module, path: str) -> None:
             f"The weights ({path}) belong to another network: {len(differing)} parameters differ, first "
             f"'{differing[0]}' ({shapes.get(differing[0])} in the file, {expected.get(differing[0])} in the network)."
         )
+
+
+class SetTrainer:
+    """Tell the validator's early stopping which trainer to stop: the one that this handler is attached to.
+
+    A config cannot, since the trainer holds the validator; and federated clients run the trainer without ``run``.
+
+    Args:
+        handler: of the validator.
+    """
+
+    def __init__(self, handler: EarlyStopHandler) -> None:
+        self.handler = handler
+
+    def attach(self, engine: Engine) -> None:
+        """Hand the trainer over."""
+        self.handler.set_trainer(engine)
 
 
 class RegistrationSaver:

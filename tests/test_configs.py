@@ -14,7 +14,9 @@ from bundle.networks import PAN
 
 CONFIGS = [
     "abdomenmrct",
+    "batch_inference",
     "evaluate",
+    "finetune",
     "inference",
     "ixi",
     "lpba40",
@@ -28,6 +30,8 @@ MERGED = {
     "train": ["train"],
     "evaluate": ["train", "evaluate"],
     "inference": ["inference"],
+    "batch_inference": ["inference", "batch_inference"],
+    "finetune": ["train", "finetune"],
     "voxelmorph": ["train", "voxelmorph"],
     "ixi": ["train", "ixi", "evaluate"],
     "lpba40": ["train", "lpba40", "evaluate"],
@@ -133,7 +137,13 @@ def test_every_requirement_is_pinned(bundle_root):
 
 
 @pytest.mark.parametrize(
-    ("names", "kind"), [(["train"], "train"), (["train", "evaluate"], "train"), (["inference"], "inference")]
+    ("names", "kind"),
+    [
+        (["train"], "train"),
+        (["train", "evaluate"], "train"),
+        (["train", "finetune"], "train"),
+        (["inference"], "inference"),
+    ],
 )
 def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fresh_weights, tmp_path, names, kind):
     workflow = ConfigWorkflow(
