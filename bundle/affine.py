@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-
 from bundle.io.itk import image_to_itk, linear_from_itk
 from bundle.spatial import Grid, Matrix, SpatialTransform
 

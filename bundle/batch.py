@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.io.tables import write_csv
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
 from tqdm import tqdm
-
-from bundle.io.tables import write_csv
 
 __all__ = ["BatchRegistration"]
 
@@ -38,12 +37,7 @@ class BatchRegistration:
     """
 
     def __init__(
-        self,
-        pairs: Sequence[Pair],
-        transform: Callable[..., Any],
-        evaluator: Evaluator,
-        output_dir: str,
-        weights: str,
+        self, pairs: Sequence[Pair], transform: Callable[..., Any], evaluator: Evaluator, output_dir: str, weights: str
     ) -> None:
         self.pairs, self.transform, self.evaluator = list(pairs), transform, evaluator
         self.output_dir, self.weights = Path(output_dir), Path(weights)

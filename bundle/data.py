@@ -10,10 +10,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+from bundle.phantom import write_phantoms
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Randomizable
-
-from bundle.phantom import write_phantoms
 
 __all__ = ["PairDataset", "common_size", "draw_pairs", "open_dataset", "read_pairs", "read_split", "region_names"]
 

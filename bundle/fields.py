@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-
 from bundle.shapes import DDF, Features, Volume
 
 __all__ = ["compose", "identity_grid", "jacobian_determinant", "upsample", "warp"]

@@ -12,19 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import bundle
 import numpy as np
 import torch
 import torch.distributed as dist
-from ignite.engine import Engine, Events
-from matplotlib.image import imsave
-from monai.engines.utils import IterationEvents
-from monai.handlers import CheckpointLoader, EarlyStopHandler
-
-import bundle
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.tables import write_csv
 from bundle.memory import peak_memory_mb
+from ignite.engine import Engine, Events
+from matplotlib.image import imsave
+from monai.engines.utils import IterationEvents
+from monai.handlers import CheckpointLoader, EarlyStopHandler
 
 __all__ = ["PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.inferers import SimpleInferer
-from monai.transforms import Transform
-
 from bundle.fields import compose, warp
 from bundle.losses import local_ncc
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
@@ -17,6 +14,8 @@ from bundle.optimisation import PairwiseOptimiser, unfold
 from bundle.report import overview
 from bundle.spatial import SpatialTransform
 from bundle.transforms import grid_of
+from monai.inferers import SimpleInferer
+from monai.transforms import Transform
 
 __all__ = ["RecursiveInferer", "SpatialTransformd", "recommended"]
 

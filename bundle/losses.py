@@ -4,9 +4,8 @@ from typing import TypeAlias, TypedDict
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from bundle.shapes import DDF, Volume
+from torch import nn
 
 __all__ = ["RegistrationLoss", "local_ncc", "ncc_loss", "orthogonality_loss", "smoothness_loss"]
 

@@ -2,12 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers import gaussian_1d
-from tqdm import tqdm
-
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import ncc_loss, smoothness_loss
 from bundle.shapes import DDF, Volume
+from monai.networks.layers import gaussian_1d
+from tqdm import tqdm
 
 __all__ = ["PairwiseOptimiser", "unfold"]
 

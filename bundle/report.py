@@ -5,15 +5,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.fields import jacobian_determinant
+from bundle.spatial import Grid, SpatialTransform
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
-
-from bundle.fields import jacobian_determinant
-from bundle.spatial import Grid, SpatialTransform
 
 __all__ = ["overview"]
 

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
-
 from bundle.shapes import DDF
+from scipy.ndimage import gaussian_filter
 
 __all__ = ["Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lps"]
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform, RandomizableTransform, ScaleIntensityRangePercentiles, Transform
-
 from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
 from bundle.io.itk import read_linear
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, MapTransform, RandomizableTransform, ScaleIntensityRangePercentiles, Transform
 
 __all__ = ["MatchPaird", "RandMaskd", "ReadVolumed", "WarpByPredictiond", "grid_of"]
 

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import scratch  # noqa: F401  isort: skip - before any library that caches
 import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
-from monai.deploy.core import AppContext, Application
-
 from app import RegistrationApp
 from attributes import discreet
 from failures import Code, Failure
 from job import Job
 from manifest import Manifest
+from monai.deploy.core import AppContext, Application
 from publication import Publication, output_failures
 from settings import load_settings
 

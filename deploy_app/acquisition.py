@@ -2,11 +2,10 @@
 
 from datetime import datetime
 
-from pydicom import Dataset
-from pydicom.valuerep import DA, DT, TM
-
 from functional_groups import holder_of
 from modules import copy_elements, decimal, timezone_of
+from pydicom import Dataset
+from pydicom.valuerep import DA, DT, TM
 from stack import Frame, Stack
 
 __all__ = ["copy_acquisition"]

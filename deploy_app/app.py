@@ -3,10 +3,9 @@
 from itertools import pairwise
 
 from holoscan.conditions import CountCondition
-from monai.deploy.core import Application
-
 from ingest_operator import IngestOperator
 from job import Job
+from monai.deploy.core import Application
 from pairing_operator import PairingOperator
 from publication_operator import PublicationOperator
 from registration_operator import RegistrationOperator

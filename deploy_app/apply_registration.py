@@ -22,17 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydicom import Dataset
-from scipy.ndimage import map_coordinates
-
 from decode import read_stack
 from deformable_reader import DeformableRegistration, Deformation, read_deformable_registration
 from failures import Code, Failure
 from modules import decimal
 from provenance import VERSION, Provenance
+from pydicom import Dataset
 from registered_series import write_registered_series
 from registration import Array, Registration
 from scan import scan
+from scipy.ndimage import map_coordinates
 from settings import Settings
 from stack import Frame, Stack
 from stacks import find_stacks

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import numpy as np
 from pydicom import Dataset, config
-
 from stack import Frame
 
 __all__ = ["discreet", "integer", "macro", "numbers", "series_name", "text"]

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from failures import Code, Failure
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
-
-from failures import Code, Failure
 from registration import Array, Transform
 from stack import Stack
 

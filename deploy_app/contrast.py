@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydicom import Dataset
-
 from stack import Stack
 
 __all__ = ["departures"]

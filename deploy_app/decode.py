@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from attributes import discreet, integer, macro, numbers, series_name
+from failures import Code, Failure
+from itk_decode import ITK_SYNTAXES, STORAGE, ItkDecoder, Stored
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-from attributes import discreet, integer, macro, numbers, series_name
-from failures import Code, Failure
-from itk_decode import ITK_SYNTAXES, STORAGE, ItkDecoder, Stored
 from stack import Frame, Stack
 
 __all__ = ["Volume", "read_stack", "rescale_of"]

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydicom import Dataset, dcmread
-from pydicom.uid import DeformableSpatialRegistrationStorage
-
 from attributes import discreet
 from failures import Code, Failure
+from pydicom import Dataset, dcmread
+from pydicom.uid import DeformableSpatialRegistrationStorage
 from stack import Stack
 from vector_grid import Matrix, VectorGrid
 

@@ -11,10 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydicom import Dataset, FileDataset
-from pydicom.sequence import Sequence
-from pydicom.uid import DeformableSpatialRegistrationStorage
-
 from failures import Code, Failure
 from functional_groups import holder_of
 from modules import (
@@ -30,6 +26,9 @@ from modules import (
     save,
 )
 from provenance import Provenance
+from pydicom import Dataset, FileDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import DeformableSpatialRegistrationStorage
 from registration import Registration, Transform
 from settings import Settings
 from stack import Stack

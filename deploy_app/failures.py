@@ -60,6 +60,6 @@ class Failure(Exception):  # noqa: N818 - the word of the manifest
         message: what, where and what to do, in one sentence; never a value that identifies a patient.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str) -> None:  # noqa: B042 - str() gives the message alone
         super().__init__(message)
         self.code, self.message = code, message

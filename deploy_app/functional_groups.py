@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from pydicom import Dataset
-
 from attributes import discreet
+from pydicom import Dataset
 from stack import Frame
 
 __all__ = ["holder_of"]

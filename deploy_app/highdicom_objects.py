@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from pydicom import Dataset
-from pydicom.sequence import Sequence
-
 from attributes import macro
 from modules import code, copy_elements, copy_patient_and_study, describe_equipment, local_time, reference
 from provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
+from pydicom import Dataset
+from pydicom.sequence import Sequence
 from settings import Settings
 from stack import Stack
 

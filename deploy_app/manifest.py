@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from attributes import discreet, integer
 from failures import Code, Failure
 from pairing import Pair, day_of, modality_of

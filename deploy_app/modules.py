@@ -7,16 +7,15 @@ from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from attributes import discreet
+from failures import Code, Failure
+from provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
 from pydicom import DataElement, Dataset, FileDataset, config
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, format_number_as_ds
-
-from attributes import discreet
-from failures import Code, Failure
-from provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
 from stack import Frame, Stack
 
 __all__ = [

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 from highdicom.sc import SCImage
-from pydicom.uid import ExplicitVRLittleEndian
-
 from highdicom_objects import finish, identification, source_images
 from modules import save
 from provenance import Provenance
+from pydicom.uid import ExplicitVRLittleEndian
 from registration import Registration
 from settings import Settings
 

@@ -23,10 +23,9 @@ from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 
-from pydicom import DataElement, Dataset, dcmread
-
 from failures import Code, Failure
 from modules import strict
+from pydicom import DataElement, Dataset, dcmread
 
 __all__ = ["Publication", "PublishedObject", "Validator", "output_failures", "sync"]
 

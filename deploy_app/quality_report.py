@@ -7,11 +7,10 @@ from pathlib import Path
 
 from highdicom import sr
 from highdicom.sr.coding import CodedConcept
-from pydicom.sr.codedict import codes
-
 from highdicom_objects import finish, identification, sources
 from modules import save
 from provenance import MANUFACTURER, MODEL_NAME, Provenance
+from pydicom.sr.codedict import codes
 from registration import Registration
 from settings import Settings
 from stack import Stack

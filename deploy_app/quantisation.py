@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
-
 from modules import decimal
+from pydicom import Dataset
 
 __all__ = ["Quantisation", "quantisation_of"]
 

@@ -5,10 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import FileDataset
-from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, DeformableSpatialRegistrationStorage, MRImageStorage
-
 from acquisition import copy_acquisition
 from functional_groups import holder_of
 from modules import (
@@ -23,6 +19,9 @@ from modules import (
     save,
 )
 from provenance import Provenance
+from pydicom import FileDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import CTImageStorage, DeformableSpatialRegistrationStorage, MRImageStorage
 from quantisation import Quantisation, quantisation_of
 from registration import Array, Registration
 from settings import Settings

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-
 from stack import Stack
 
 __all__ = ["Registration", "Transform"]

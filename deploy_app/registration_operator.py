@@ -1,7 +1,6 @@
 """Third step: the registration, by the bundle."""
 
 import numpy as np
-
 from bundle_model import BundleModel
 from contrast import departures
 from decode import Volume

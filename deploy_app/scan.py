@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attributes import discreet, integer, text
+from failures import Code, Failure
 from pydicom import Dataset, dcmread
 from pydicom.filereader import read_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, UID_dictionary
-
-from attributes import discreet, integer, text
-from failures import Code, Failure
 from settings import Limits
 from stack import Frame
 

@@ -9,21 +9,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from attributes import discreet
+from failures import Failure
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import Segmentation, SegmentDescription
+from highdicom_objects import finish, identification, source_images, sources
+from modules import copy_elements, reference, save
+from provenance import MANUFACTURER, MODEL_NAME, Provenance
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import SegmentationStorage
-from scipy.ndimage import map_coordinates
-
-from attributes import discreet
-from failures import Failure
-from highdicom_objects import finish, identification, source_images, sources
-from modules import copy_elements, reference, save
-from provenance import MANUFACTURER, MODEL_NAME, Provenance
 from registration import Registration
+from scipy.ndimage import map_coordinates
 from segmentation_masks import Masks, Unusable, place_masks
 from settings import Settings
 from stack import Stack

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
-
 from attributes import macro
+from pydicom import Dataset
 from stack import Frame, Matrix, Stack
 
 __all__ = ["Masks", "Unusable", "place_masks"]

@@ -10,10 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from attributes import text
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-
-from attributes import text
 
 __all__ = ["fault", "matches"]
 

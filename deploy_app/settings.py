@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 import series_rules
+import yaml  # type: ignore[import-untyped]
 from failures import Code, Failure
 
 __all__ = [

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
-
 from failures import Failure
+from pydicom import Dataset
 
 __all__ = ["Frame", "Stack"]
 

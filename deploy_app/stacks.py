@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from attributes import discreet, integer, macro, numbers, series_name, text
 from failures import Code, Failure
 from scan import MULTI_FRAME_CLASSES, UNREADABLE, Scan

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from holoscan.core import Operator, OperatorSpec
-
 from job import Job
 
 __all__ = ["StepOperator"]

@@ -46,11 +46,7 @@ def write_objects(job: Job) -> None:
     uid = provenance.uid("dsro")
     write_registered_series(registration, provenance, settings, folder / "registered", uid, flagged=bool(broken))
     propagation = propagate_segmentations(
-        registration,
-        [frame.path for frame in job.scan.segmentations],
-        provenance,
-        settings,
-        folder,
+        registration, [frame.path for frame in job.scan.segmentations], provenance, settings, folder
     )
     job.manifest.warn(propagation.warnings)
     write_montage(registration, provenance, settings, folder / "montage.dcm")

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from bundle.networks import PAN
 from bundle.phantom import write_phantoms
 

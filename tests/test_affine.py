@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_dilation
-from scipy.spatial.transform import Rotation
-
 from bundle.affine import ALIGNMENTS, align
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import Grid, lps_from_ras
+from scipy.ndimage import binary_dilation
+from scipy.spatial.transform import Rotation
 
 FIXED_SHAPE, MOVING_SHAPE = (64, 76, 60), (60, 84, 54)
 FIXED_RAS = centred_affine(FIXED_SHAPE, (2.8, 2.6, 2.9), degrees=(6, -4, 9))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from bundle.data import read_pairs
 
 FILES = ["--config_file", "['configs/inference.json','configs/batch_inference.json']"]

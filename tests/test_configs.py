@@ -3,14 +3,13 @@ import re
 from importlib.metadata import requires
 from importlib.util import find_spec
 
+import bundle
 import jsonschema
 import pytest
 import torch
+from bundle.networks import PAN
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import verify_metadata, verify_net_in_out
-
-import bundle
-from bundle.networks import PAN
 
 CONFIGS = [
     "abdomenmrct",

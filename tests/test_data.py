@@ -8,12 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandFlipd, Transform
 from monai.utils import set_determinism
 from scipy.spatial.transform import Rotation
-
-from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
 
 
 def save(path, shape=(5, 6, 4), spacing_mm=(1.5, 2.0, 3.0), degrees=(0, 0, 0), order=(0, 1, 2)):

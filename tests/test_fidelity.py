@@ -1,5 +1,4 @@
 import torch
-
 from bundle.fields import warp
 from bundle.losses import RegistrationLoss
 from bundle.metrics import folding_percent, mean_dice

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from monai.networks.blocks import Warp
-
 from bundle.fields import compose, identity_grid, jacobian_determinant, upsample, warp
+from monai.networks.blocks import Warp
 
 SHAPE = (9, 12, 7)
 

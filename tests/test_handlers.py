@@ -4,7 +4,6 @@ import pickle
 
 import pytest
 import torch
-
 from bundle.handlers import check_weights
 from bundle.networks import PAN
 

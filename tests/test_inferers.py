@@ -4,15 +4,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
-from scipy.ndimage import gaussian_filter
-
 from bundle.fields import warp
 from bundle.inferers import RecursiveInferer, SpatialTransformd, recommended, similarity
 from bundle.metrics import folding_percent
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.transforms import MatchPaird
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
 
 
 def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_path):

@@ -1,16 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from bundle.fields import identity_grid
-from bundle.losses import (
-    RegistrationLoss,
-    local_ncc,
-    ncc_loss,
-    orthogonality_loss,
-    smoothness_loss,
-    window_sum,
-)
+from bundle.losses import RegistrationLoss, local_ncc, ncc_loss, orthogonality_loss, smoothness_loss, window_sum
 
 SHAPE = (14, 19, 11)
 

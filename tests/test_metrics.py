@@ -10,14 +10,6 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from monai.bundle import ConfigParser
-from monai.data import MetaTensor
-from monai.engines import SupervisedEvaluator
-from monai.handlers import MetricsSaver, from_engine
-from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDistanceMetric
-from scipy.ndimage import gaussian_filter
-from scipy.spatial.distance import cdist
-
 from bundle.fields import identity_grid, warp
 from bundle.metrics import (
     DiceHandler,
@@ -31,6 +23,13 @@ from bundle.metrics import (
     surface_distances,
     tre_mm,
 )
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.handlers import MetricsSaver, from_engine
+from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDistanceMetric
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
 
 SHAPE = (11, 13, 9)
 SPACING = (1.2, 0.9, 2.5)

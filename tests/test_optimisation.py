@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import RegistrationLoss
 from bundle.metrics import folding_percent

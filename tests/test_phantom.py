@@ -6,17 +6,8 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-
 from bundle.commands.phantom import phantom
-from bundle.phantom import (
-    REGIONS,
-    centred_affine,
-    make_head,
-    random_anatomy,
-    sample,
-    write_pair,
-    write_phantoms,
-)
+from bundle.phantom import REGIONS, centred_affine, make_head, random_anatomy, sample, write_pair, write_phantoms
 
 SHAPE, SPACING_MM = (54, 64, 56), 3.0
 TINY = dict(training=2, validation=1, test=1, shape=(18, 22, 20), spacing_mm=9.0)

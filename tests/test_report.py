@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_rgb
-from scipy.spatial.transform import Rotation
-
 from bundle.fields import identity_grid
 from bundle.report import FOLDED, checkerboard, jacobian_on, overview
 from bundle.spatial import Grid, SpatialTransform
+from matplotlib.colors import to_rgb
+from scipy.spatial.transform import Rotation
 
 SHAPE = (13, 17, 11)
 JACOBIAN_COLUMN = slice(6 * 250, 7 * 250)

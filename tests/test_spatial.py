@@ -3,14 +3,13 @@ import itertools
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-from scipy.ndimage import gaussian_filter
-from scipy.spatial.transform import Rotation
-
 from bundle import spatial
 from bundle.fields import warp
 from bundle.spatial import Grid, SpatialTransform, antialias, lps_from_ras, ras_from_lps
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 SHAPE, SPACING_MM = (9, 12, 7), (1.4, 0.9, 2.6)
 

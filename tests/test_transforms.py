@@ -1,16 +1,15 @@
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-from monai.data import MetaTensor
-from scipy.ndimage import gaussian_filter
-from scipy.spatial.transform import Rotation
-
 from bundle.io.images import write_image
 from bundle.io.itk import linear_to_itk
 from bundle.spatial import Grid, ras_from_lps
 from bundle.transforms import MatchPaird, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 SHAPE = (18, 22, 15)
 

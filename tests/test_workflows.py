@@ -8,9 +8,8 @@ import sys
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from bundle.phantom import write_phantoms
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 def run(command, cwd, *arguments, launcher=()):

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle.benchmark.measure import PLANES
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-
-from bundle.benchmark.measure import PLANES
 
 __all__ = ["write_figures"]
 

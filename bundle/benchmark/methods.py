@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-from monai.bundle import ConfigParser
-
 from bundle.handlers import check_weights
 from bundle.io.itk import ddf_from_itk, orthonormal
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix
+from monai.bundle import ConfigParser
 
 __all__ = ["METHODS", "Elastix", "Linear", "Method", "Network", "Options", "Register", "Syn", "make_methods"]
 

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-
 from bundle.fields import compose, upsample, warp
 from bundle.networks import PAN
 from bundle.networks.encoder import ConvolutionBlock, EncoderLevel

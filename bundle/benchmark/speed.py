@@ -15,14 +15,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
-
 from bundle.benchmark.tasks import Task, encode
 from bundle.networks import PAN
 from bundle.phantom import write_phantoms
 from bundle.report import scale
+from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 __all__ = ["PEERS", "measure_speed", "speed_markdown", "write_scaling"]
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import wilcoxon
-
 from bundle.io.tables import write_csv
+from scipy.stats import wilcoxon
 
 __all__ = ["REFERENCE", "markdown", "summarise", "wilcoxon_p", "write_tables"]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from bundle.memory import peak_memory_mb
 
 __all__ = ["TASKS", "Task", "encode", "measure"]

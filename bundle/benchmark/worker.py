@@ -9,7 +9,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-
 from bundle.benchmark.measure import Common, Pictures, Row, measure
 from bundle.benchmark.methods import Method, Register
 

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from monai.transforms import LoadImage
-
 from bundle.io.images import check_ending, write_image
 from bundle.io.itk import read_transform
 from bundle.transforms import grid_of, read_volume
+from monai.transforms import LoadImage
 
 __all__ = ["apply"]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from bundle.affine import ALIGNMENTS
 from bundle.benchmark.accuracy import compare
 from bundle.benchmark.figures import write_figures

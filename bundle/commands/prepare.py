@@ -9,14 +9,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from monai.transforms import LoadImage
-from tqdm import tqdm
-
 from bundle.affine import align
 from bundle.data import SPLITS, read_split
 from bundle.recipes import RECIPES, Recipe
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import read_volume
+from monai.transforms import LoadImage
+from tqdm import tqdm
 
 __all__ = ["prepare"]
 

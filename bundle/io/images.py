@@ -5,9 +5,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-
 from bundle.io.itk import image_to_itk
 from bundle.spatial import Grid, ras_from_lps
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform
 

@@ -3,10 +3,9 @@
 import math
 
 import torch
-from monai.utils import convert_to_tensor
-
 from bundle.fields import jacobian_determinant
 from bundle.shapes import DDF
+from monai.utils import convert_to_tensor
 
 __all__ = ["folding_percent", "log_jacobian_sd"]
 

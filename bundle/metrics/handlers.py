@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from ignite.metrics.metric import reinit__is_reduced
-from monai.handlers import IgniteMetricHandler
-from monai.metrics import CumulativeIterationMetric
-
 from bundle.metrics.folding import folding_percent
 from bundle.metrics.labels import dice_per_label, mean_dice
 from bundle.shapes import DDF, Labels
+from ignite.metrics.metric import reinit__is_reduced
+from monai.handlers import IgniteMetricHandler
+from monai.metrics import CumulativeIterationMetric
 
 __all__ = ["DiceHandler", "FoldingHandler", "RegistrationDice", "RegistrationFolding"]
 

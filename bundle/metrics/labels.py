@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.shapes import Labels
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.utils import convert_to_tensor
 from scipy.ndimage import find_objects
-
-from bundle.shapes import Labels
 
 __all__ = ["SurfaceDistances", "dice_per_label", "mean_dice", "surface_distances"]
 

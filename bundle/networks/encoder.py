@@ -2,10 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from bundle.ops import halve, instance_norm_leaky_relu
 from bundle.shapes import Features
+from torch import nn
 
 __all__ = ["EncoderLevel"]
 

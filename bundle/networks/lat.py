@@ -2,10 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from bundle.ops import local_attention
 from bundle.shapes import DDF, Features, Volume
+from torch import nn
 
 __all__ = ["LocalAttentionTransformer", "Projection"]
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from bundle.fields import compose, upsample, warp
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection
 from bundle.shapes import Features, Volume
+from torch import nn
 
 __all__ = ["PAN"]
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from bundle.shapes import Volume
 from monai.networks import nets
 from torch import nn
-
-from bundle.shapes import Volume
 
 __all__ = ["VoxelMorph"]
 

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable
 
 import torch
-
 from bundle.ops import triton
 from bundle.ops.lean import local_attention_lean
 from bundle.ops.norm import instance_norm_leaky_relu

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-
 from bundle.ops.reference import neighbour_offsets
 
 __all__ = ["local_attention_lean"]

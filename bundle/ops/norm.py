@@ -8,7 +8,6 @@ are recovered from it.
 
 import torch
 import torch.nn.functional as F
-
 from bundle.shapes import Features
 
 __all__ = ["instance_norm_leaky_relu"]

@@ -4,7 +4,6 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-
 from bundle.shapes import Features
 
 __all__ = ["halve"]

@@ -10,10 +10,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
-
 from bundle.phantom.anatomy import REGIONS, Matrix, random_anatomy
 from bundle.phantom.head import centred_affine, sample
+from tqdm import tqdm
 
 __all__ = ["write_pair", "write_phantoms"]
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
-
 from bundle.phantom.anatomy import FOLD_SEED, LEFT, Anatomy, Array, Matrix, Seed, Tube, random_anatomy, random_waves
+from scipy.spatial.transform import Rotation
 
 __all__ = ["centred_affine", "make_head", "sample"]
 

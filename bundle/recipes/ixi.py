@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-
 from bundle.recipes.orientation import affine_from_labels
 from bundle.recipes.pickles import load_arrays
 from bundle.recipes.recipe import Array, Item, Matrix, Recipe

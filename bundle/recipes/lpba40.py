@@ -4,7 +4,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-
 from bundle.recipes.orientation import affine_from_labels
 from bundle.recipes.recipe import Array, Item, Matrix, Recipe
 

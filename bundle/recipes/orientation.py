@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from bundle.recipes.recipe import Array, Matrix
 
 __all__ = ["affine_from_labels"]

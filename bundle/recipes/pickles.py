@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from bundle.recipes.recipe import Array
 
 __all__ = ["load_arrays"]

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from adaptations import DEBIAN, ENTRY_POINT, EVERYWHERE, Edit, apply, labels
 from holoscan_cli.__main__ import main as packager
 from holoscan_cli.packager.container_builder import BuilderBase
 from holoscan_cli.packager.parameters import PlatformBuildResults
-
-from adaptations import DEBIAN, ENTRY_POINT, EVERYWHERE, Edit, apply, labels
 
 __all__ = ["BASE_IMAGE", "build_with_docker", "write_context"]
 

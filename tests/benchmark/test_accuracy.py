@@ -6,9 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
-from scipy.stats import wilcoxon
-
 from bundle.__main__ import main
 from bundle.benchmark import accuracy, worker
 from bundle.benchmark.accuracy import compare
@@ -20,6 +17,8 @@ from bundle.commands.benchmark import accuracy as run
 from bundle.data import draw_pairs, open_dataset
 from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.transforms import grid_of
+from matplotlib.image import imread
+from scipy.stats import wilcoxon
 
 COMMON = Common(affine="center", spacing_mm=5.0)
 METHODS = "identity,affine,pan"

@@ -5,14 +5,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from monai.networks import nets
-
 from bundle.benchmark.methods import METHODS, Elastix, Network, Options, Syn, make_methods
 from bundle.fields import warp
 from bundle.networks.voxelmorph import VoxelMorph
 from bundle.optimisation import PairwiseOptimiser
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import Grid
+from monai.networks import nets
 
 GRID = Grid.from_ras((32, 40, 36), centred_affine((32, 40, 36), (5.0, 4.5, 5.2), degrees=(9, -5, 7)))
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-
 from bundle.benchmark import speed
 from bundle.benchmark.plain import plain_forward, plain_loss
 from bundle.benchmark.tasks import TASKS, WEIGHTS, Task, measure

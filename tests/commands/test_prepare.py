@@ -6,8 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
-
+import SimpleITK as sitk  # noqa: N813
 from bundle.__main__ import bad_input
 from bundle.commands.prepare import prepare
 from bundle.data import common_size, draw_pairs, open_dataset

@@ -9,10 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-from matplotlib.image import imread
-
 from bundle.__main__ import bad_input, main
 from bundle.commands.apply import apply
 from bundle.commands.register import register
@@ -20,6 +18,7 @@ from bundle.io.itk import read_transform
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import Grid
+from matplotlib.image import imread
 
 ROOT = Path(__file__).parents[2]
 GRIDS = {  # small, unequal-sided, oblique; the moving one flipped and with thick slices

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 from pydicom.uid import JPEGLosslessSV1
-
 from synthetic import affine_of, rotation, write_series
 
 SHAPE = (12, 20, 24)  # slices, rows, columns

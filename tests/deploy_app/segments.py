@@ -6,7 +6,6 @@ import highdicom
 import numpy as np
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.sr.codedict import codes
-
 from synthetic import points_of, uid
 
 CENTRES = {1: ([4, -8, 2], [16, 13, 17]), 2: ([-18, 16, 8], [13, 17, 14])}  # LPS mm, radii mm

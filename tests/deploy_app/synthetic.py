@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pydicom
 import torch
+from provenance import Provenance
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
-
-from provenance import Provenance
 from registration import Registration
 from stack import Frame, Stack
 

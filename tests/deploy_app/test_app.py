@@ -8,27 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bundle
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
-from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.spatial.transform import Rotation
-
-import bundle
+import SimpleITK as sitk  # noqa: N813
 from canaries import found, found_below, plant
 from deformable_reader import read_deformable_registration
 from provenance import VERSION
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial.transform import Rotation
 from segments import masks_on, write_segmentation
-from synthetic import (
-    MOVING_AFFINE,
-    MOVING_SHAPE,
-    affine_of,
-    points_of,
-    stack_of,
-    write_phantom_pair,
-    write_series,
-)
+from synthetic import MOVING_AFFINE, MOVING_SHAPE, affine_of, points_of, stack_of, write_phantom_pair, write_series
 
 ROOT = Path(__file__).parents[2]
 DEFORMABLE, SEG, MR, SR, SC = (

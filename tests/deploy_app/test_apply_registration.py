@@ -1,10 +1,9 @@
 import shutil
 
+import apply_registration as command
 import numpy as np
 import pydicom
 import pytest
-
-import apply_registration as command
 from deformable_registration import write_deformable_registration
 from failures import Code
 from registered_series import write_registered_series

@@ -1,6 +1,10 @@
+import itk_decode
 import numpy as np
 import pydicom
 import pytest
+from decode import read_stack, rescale_of
+from failures import Code, Failure
+from hazards import SHAPE, STORED, crash, enhanced, jpeg_2000, jpeg_lossless, setting, write
 from pydicom.uid import (
     ExplicitVRBigEndian,
     HTJ2KLossless,
@@ -10,11 +14,6 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-
-import itk_decode
-from decode import read_stack, rescale_of
-from failures import Code, Failure
-from hazards import SHAPE, STORED, crash, enhanced, jpeg_2000, jpeg_lossless, setting, write
 from scan import scan
 from settings import Limits
 from stacks import find_stacks

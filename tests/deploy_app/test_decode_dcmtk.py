@@ -3,10 +3,9 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEGLossless, JPEGLosslessSV1
-
 from decode import read_stack
 from hazards import STORED, write
+from pydicom.uid import JPEGLossless, JPEGLosslessSV1
 from scan import scan
 from settings import Limits
 from stacks import find_stacks

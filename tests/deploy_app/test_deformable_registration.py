@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-from pydicom import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
-from scipy.ndimage import map_coordinates
-
 from deformable_reader import read_deformable_registration
 from deformable_registration import write_deformable_registration
 from failures import Code, Failure
+from pydicom import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from scipy.ndimage import map_coordinates
 from settings import DeformableSettings, Settings
 from synthetic import (
     FIXED_AFFINE,
@@ -269,7 +268,9 @@ def test_a_grid_that_would_be_half_a_millimetre_wrong_is_refused(registration, t
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_field_that_is_not_finite_is_refused(registration, tmp_path, value):
-    field = lambda points: np.where(points[..., :1] > 50, value, displacement(points))
+    def field(points):
+        return np.where(points[..., :1] > 50, value, displacement(points))
+
     transform = KnownTransform(registration.fixed, registration.moving, field)
     with pytest.raises(Failure, match="finite") as refused:
         write(replace(registration, transform=transform), tmp_path / "x.dcm")
@@ -440,8 +441,8 @@ BROKEN = {
     "not affine": change_matrix("FrameOfReferenceTransformationMatrix", [*"1000010000100", "0.1", "0", "1"]),
     "inverted": change_matrix("FrameOfReferenceTransformationMatrix", [*"1000000000100001"]),
     "not RIGID": change_matrix("FrameOfReferenceTransformationMatrix", [*"2000010000100001"]),
-    "lacks an attribute": lambda dataset: delattr(dataset, "FrameOfReferenceUID"),
-    "lacks": lambda dataset: delattr(grid_of(dataset), "GridDimensions"),
+    "lacks an attribute": lambda dataset: delattr(dataset, "FrameOfReferenceUID"),  # noqa: B043
+    "lacks": lambda dataset: delattr(grid_of(dataset), "GridDimensions"),  # noqa: B043
     "three": change_grid("GridDimensions", [3, 4]),
 }
 
@@ -486,7 +487,9 @@ def test_an_image_that_no_item_names_is_refused(registration, written):
 
 def test_an_unnamed_image_is_found_by_its_frame_of_reference(registration, written, tmp_path):
     path = edited(
-        written[0], tmp_path, lambda d: delattr(d.DeformableRegistrationSequence[0], "ReferencedImageSequence")
+        written[0],
+        tmp_path,
+        lambda d: delattr(d.DeformableRegistrationSequence[0], "ReferencedImageSequence"),  # noqa: B043
     )
     read = read_deformable_registration(path)
     assert isinstance(read.deformation_of(registration.moving).displacement_at(np.zeros((2, 3))), torch.Tensor)

@@ -5,21 +5,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 import canaries
 import manifest as manifest_module
+import numpy as np
+import pytest
 from failures import Code, Failure
-from manifest import (
-    EMPTY,
-    Manifest,
-    describe_geometry,
-    describe_inputs,
-    describe_pair,
-    describe_refused,
-    versions,
-)
+from manifest import EMPTY, Manifest, describe_geometry, describe_inputs, describe_pair, describe_refused, versions
 from pairing import Pair
 from publication import PublishedObject
 from synthetic import FIXED_AFFINE, MOVING_AFFINE, stack_of, write_series

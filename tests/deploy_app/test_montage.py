@@ -1,7 +1,6 @@
 import numpy as np
 import pydicom
 import pytest
-
 from montage import write_montage
 from required_attributes import missing
 from settings import Settings

@@ -4,14 +4,13 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import canaries
 import numpy as np
 import pytest
-from pydicom.dataelem import RawDataElement
-from pydicom.tag import Tag
-
-import canaries
 from failures import Code, Failure
 from pairing import choose_pair, describe
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from scan import scan
 from settings import Limits, PairSettings
 from stack import Frame, Stack

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pydicom
 import pytest
-
 from failures import Code, Failure
 from manifest import Manifest
 from publication import Publication, output_failures

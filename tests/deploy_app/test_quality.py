@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-
 from bundle.metrics import folding_percent
 from failures import Code, Failure
 from quality import enforce, verdict

@@ -4,7 +4,6 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.sr import srread
-
 from quality_report import MEASUREMENTS, QUALITY, write_quality_report
 from required_attributes import missing
 from settings import Settings

@@ -4,13 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset
-from scipy.ndimage import map_coordinates
-
 from quantisation import quantisation_of
 from registered_series import warp_moving, write_registered_series
 from scan import scan
+from scipy.ndimage import map_coordinates
 from settings import Limits, Settings
 from stack import Frame, Stack
 from stacks import candidates, find_stacks
@@ -261,7 +260,9 @@ def test_the_rim_of_the_moving_image_keeps_its_value_and_beyond_is_padding(regis
 
 
 def test_an_undefined_displacement_gives_padding(registration):
-    field = lambda points: np.where(points[..., :1] > 40, np.nan, displacement(points))
+    def field(points):
+        return np.where(points[..., :1] > 40, np.nan, displacement(points))
+
     transform = KnownTransform(registration.fixed, registration.moving, field)
     values, inside = warp_moving(replace(registration, transform=transform), -7)
     undefined = registration.fixed.points()[..., 0] > 40

@@ -6,7 +6,6 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-
 from montage import write_montage
 from quality_report import MEASUREMENTS, write_quality_report
 from segmentation import propagate_segmentations

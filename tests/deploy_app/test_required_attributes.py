@@ -1,7 +1,6 @@
 import numpy as np
 import pydicom
 import pytest
-
 from deformable_registration import write_deformable_registration
 from registered_series import write_registered_series
 from required_attributes import OBJECTS, missing

@@ -1,9 +1,9 @@
 """The application's pins against those of the bundle that it carries."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

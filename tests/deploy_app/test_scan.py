@@ -5,11 +5,10 @@ from time import perf_counter
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian
-
 import scan as scan_module
 from failures import Code, Failure
 from hazards import SHAPE, STORED, enhanced, setting, write
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scan import scan
 from settings import Limits
 from stacks import find_stacks

@@ -3,7 +3,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 import scratch
 from failures import Code
 

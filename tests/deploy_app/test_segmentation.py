@@ -7,7 +7,6 @@ from highdicom.seg import segread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
-
 from required_attributes import missing
 from segmentation import propagate_segmentations
 from segments import CENTRES, ellipsoid, masks_on, write_segmentation

@@ -2,9 +2,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
-
 import settings as settings_module
+import yaml
 from failures import Code, Failure
 from settings import Settings, digest, load_settings, variables
 

@@ -6,7 +6,6 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-
 from decode import read_stack
 from failures import Code
 from hazards import AFFINE, SHAPE, STORED, enhanced, setting, write

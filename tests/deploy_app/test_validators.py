@@ -5,8 +5,7 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
-
+import SimpleITK as sitk  # noqa: N813
 from deformable_reader import read_deformable_registration
 from deformable_registration import write_deformable_registration
 from registered_series import warp_moving, write_registered_series

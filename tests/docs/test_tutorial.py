@@ -13,7 +13,7 @@ def test_the_notebook_runs_to_its_end_and_leaves_what_it_tells_of(bundle_root, t
     notebook = nbformat.read(bundle_root / "docs/tutorial.ipynb", as_version=4)
     resources = {"metadata": {"path": str(bundle_root / "docs")}}
     nbclient.NotebookClient(notebook, timeout=400, kernel_name="python3", resources=resources).execute()
-    (first, *_) = sorted((tmp_path / "registered").glob("*/registration.json"))
+    first, *_ = sorted((tmp_path / "registered").glob("*/registration.json"))
     result = json.loads(first.read_text())
     assert result["dice_after"] > result["dice_aligned"] > result["dice_before"]
     assert len(torch.load(tmp_path / "finetuned/models/model.pt", weights_only=True)) > 0

@@ -3,13 +3,12 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-from scipy.spatial.transform import Rotation
-
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import grid_from_itk
 from bundle.spatial import Grid, ras_from_lps
+from scipy.spatial.transform import Rotation
 
 
 def oblique(shape=(9, 12, 7), spacing_mm=(1.4, 0.9, 2.6)):

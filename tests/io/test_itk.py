@@ -1,11 +1,8 @@
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
-from scipy.ndimage import gaussian_filter
-from scipy.spatial.transform import Rotation
-
 from bundle.io.images import write_displacement
 from bundle.io.itk import (
     grid_from_itk,
@@ -17,6 +14,8 @@ from bundle.io.itk import (
     write_transform,
 )
 from bundle.spatial import Grid, SpatialTransform
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 
 def oblique(shape, spacing_mm, degrees, centre_mm):

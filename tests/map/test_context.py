@@ -7,11 +7,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-import yaml
-
 import context
+import pytest
 import wheels
+import yaml
 from adaptations import DEBIAN, ENTRY_POINT, EVERYWHERE, Edit, apply, labels
 from staging import NAME, ROOT, stage_application, stage_model, version
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from build import IMAGE
 from engines import Buildah
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from staging import ROOT
 from synthetic import write_phantom_pair
 

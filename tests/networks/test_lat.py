@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from bundle.fields import warp
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection, head_gram

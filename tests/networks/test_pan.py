@@ -4,12 +4,11 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.data import MetaTensor
-
 from bundle.fields import compose, upsample, warp
 from bundle.losses import RegistrationLoss
 from bundle.networks import PAN
 from bundle.ops import local_attention_reference
+from monai.data import MetaTensor
 
 AWKWARD = (40, 37, 50)  # every side needs padding
 SHAPE = (33, 48, 32)  # one does

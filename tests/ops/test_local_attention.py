@@ -4,10 +4,9 @@ import subprocess
 import sys
 import warnings
 
+import bundle.ops
 import pytest
 import torch
-
-import bundle.ops
 from bundle.ops import (
     lean,
     local_attention,

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-
 from bundle.ops import local_attention, local_attention_reference, local_attention_triton
 from bundle.ops import triton as backend
 

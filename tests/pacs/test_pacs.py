@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pydicom
 import pytest
-
 from synthetic import uid, write_phantom_pair
 
 pytestmark = pytest.mark.debian

@@ -6,7 +6,6 @@ import pickle
 import nibabel
 import numpy as np
 import pytest
-
 from bundle.phantom import REGIONS, centred_affine, random_anatomy, sample
 
 NAMES = {name: number for number, name in REGIONS.items()}

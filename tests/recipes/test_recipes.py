@@ -11,13 +11,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from monai.bundle import ConfigParser
-
 from bundle.__main__ import bad_input
 from bundle.commands.prepare import prepare
 from bundle.data import open_dataset, region_names
 from bundle.recipes import RECIPES
 from bundle.recipes.pickles import load_arrays
+from monai.bundle import ConfigParser
 
 SPLITS = ("training", "validation", "test")
 

@@ -8,12 +8,11 @@ import sys
 
 import pytest
 import torch
+from bundle.networks import PAN
 from monai.bundle import ckpt_export, create_workflow, load
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
-
-from bundle.networks import PAN
 
 NAME = "pan_registration"
 

@@ -9,12 +9,11 @@ import sys
 import zipfile
 
 import pytest
+import release
 import torch
 import yaml
 from monai.bundle import download_large_files
 from monai.bundle.scripts import verify_metadata
-
-import release
 
 NAME = "pan_registration"
 VERIFY = """
