@@ -7,6 +7,8 @@ nothing is added atomically, so that no result depends on the order of programs.
 
 # ruff: noqa: N803, N806
 
+# flake8: noqa: N803, N806 - constants of Triton kernels are written in capitals
+
 import triton
 import triton.language as tl
 
