@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from bundle.ops import local_attention
+from bundle.ops import channels_last, local_attention
 from bundle.shapes import DDF, Features, Volume
 from torch import nn
 
@@ -73,7 +73,7 @@ class LocalAttentionTransformer(nn.Module):
         if self.training and self.heads > 1:
             gram = torch.stack([head_gram(q), head_gram(k)])
         sub_fields = local_attention(q, k, self.position_bias)
-        return self.merge(sub_fields.contiguous(memory_format=torch.channels_last_3d)), gram
+        return self.merge(channels_last(sub_fields)), gram
 
     def embed(self, projected: Features) -> torch.Tensor:
         """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L)."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from bundle.fields import compose, upsample, warp
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection
+from bundle.ops import channels_last
 from bundle.shapes import Features, Volume
 from torch import nn
 
@@ -119,7 +120,7 @@ class PAN(nn.Module):
     def encode(self, image: Volume) -> list[Features]:
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias."""
         projections: list[Features] = []
-        features = image.contiguous(memory_format=torch.channels_last_3d)
+        features = channels_last(image)
         for level, projection in zip(self.encoder, self.projection):
             if len(projections) > 0:  # not once more after the deepest level: exporters would see a side of 1 there
                 image = F.avg_pool3d(image, 2)

@@ -8,11 +8,12 @@ import torch
 from bundle.ops import triton
 from bundle.ops.lean import local_attention_lean
 from bundle.ops.norm import instance_norm_leaky_relu
-from bundle.ops.pooling import halve
+from bundle.ops.pooling import channels_last, halve
 from bundle.ops.reference import local_attention_reference, neighbour_offsets
 from bundle.ops.triton import local_attention_triton
 
 __all__ = [
+    "channels_last",
     "halve",
     "instance_norm_leaky_relu",
     "local_attention",

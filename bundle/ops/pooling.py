@@ -1,4 +1,4 @@
-"""Halving a volume in the layout the convolutions like: ``F.avg_pool3d`` copies it to another one and back."""
+"""The layout that convolutions like, and halving a volume in it: ``F.avg_pool3d`` copies it to another and back."""
 
 from itertools import product
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from bundle.shapes import Features
 
-__all__ = ["halve"]
+__all__ = ["channels_last", "halve"]
 
 _CORNERS = tuple(product((0, 1), repeat=3))
 
@@ -32,6 +32,14 @@ def _mean_of_corners(features: Features) -> Features:
     for i, j, k in _CORNERS[1:]:
         total += features[:, :, i::2, j::2, k::2]
     return total.div_(8)
+
+
+def channels_last(features: Features) -> Features:
+    """Lay out features as the convolutions like them, except in a trace: exporters know nothing of layouts."""
+    if not torch.jit.is_scripting():
+        if torch.jit.is_tracing():
+            return features
+    return features.contiguous(memory_format=torch.channels_last_3d)
 
 
 def halve(features: Features) -> Features:
