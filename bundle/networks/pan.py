@@ -103,22 +103,15 @@ class PAN(nn.Module):
     def project(self, pair: torch.Tensor) -> tuple[list[Features], list[Features]]:
         """Encode both images and project each level: projections of fixed (query) and moving (key), from level 1 down.
 
-        With a graph both go through as one batch; without one after the other, and each level's features are dropped
-        as soon as they are projected.
+        One image after the other: as one batch they would take no less time and more memory.
         """
-        moving, fixed = pair[:, :1], pair[:, 1:]
-        if not torch.is_grad_enabled():
-            return self.encode(fixed), self.encode(moving)
-        queries: list[Features] = []
-        keys: list[Features] = []
-        for projected in self.encode(torch.cat([fixed, moving])):
-            query, key = projected.chunk(2)
-            queries.append(query)
-            keys.append(key)
-        return queries, keys
+        return self.encode(pair[:, 1:]), self.encode(pair[:, :1])
 
     def encode(self, image: Volume) -> list[Features]:
-        """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias."""
+        """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias.
+
+        Without a graph each level's features are dropped as soon as they are projected.
+        """
         projections: list[Features] = []
         features = channels_last(image)
         for level, projection in zip(self.encoder, self.projection):

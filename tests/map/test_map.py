@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from build import IMAGE
 from engines import Buildah
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from staging import ROOT
 from synthetic import write_phantom_pair
-
-from build import IMAGE
 
 pytestmark = pytest.mark.debian
 MODELS = ROOT / "build" / "map" / "models"

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
 import torch
 from bundle.networks import PAN
@@ -97,6 +98,40 @@ def test_the_exported_checkpoint_equals_the_network_at_other_sizes(released, tmp
             expected = network(image)
             assert expected[:, 1:].abs().max() > 0.1
             torch.testing.assert_close(exported(image), expected, atol=1e-4, rtol=0)
+
+
+class Unpadded(torch.nn.Module):
+    """The network for sides that the pyramid can halve, multiples of 16 from 32 on, as docs/README.md exports it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image):
+        return self.network.decode(image[:, :1], *self.network.project(image))[0]
+
+
+def test_onnx_runtime_gives_the_field_of_the_network_at_other_sizes(network, tmp_path):
+    free = {0: "batch", 2: "height", 3: "width", 4: "length"}
+    with torch.no_grad():
+        torch.onnx.export(
+            Unpadded(network).eval(),
+            (torch.rand(1, 2, 32, 48, 32),),
+            tmp_path / "pan.onnx",
+            dynamo=False,
+            opset_version=20,
+            input_names=["image"],
+            output_names=["pred"],
+            dynamic_axes={"image": free, "pred": free},
+        )
+    session = onnxruntime.InferenceSession(str(tmp_path / "pan.onnx"))
+    for size in ((32, 48, 32), (48, 32, 64)):
+        image = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = network(image)
+        assert expected[:, 1:].abs().max() > 0.1
+        found = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_tracking_with_mlflow_keeps_loss_and_dice(released, small_dataset, tmp_path):
