@@ -14,7 +14,7 @@ from bundle.benchmark.measure import Common, measure, transform_of, visible
 from bundle.benchmark.methods import Linear, Network
 from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
 from bundle.commands.benchmark import accuracy as run
-from bundle.commands.benchmark import benchmark
+from bundle.commands.benchmark import benchmark as commands
 from bundle.data import draw_pairs, open_dataset
 from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.transforms import grid_of
@@ -273,7 +273,7 @@ def test_images_without_labels_are_refused(options, small_dataset, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["speed"], []])
 def test_speed_is_what_the_benchmark_command_does_by_default(arguments, monkeypatch, capsys):
-    monkeypatch.setitem(benchmark, "speed", lambda repeats: sys.stdout.write(f"{repeats} turns"))
+    monkeypatch.setitem(commands, "speed", lambda repeats: sys.stdout.write(f"{repeats} turns"))
     monkeypatch.setattr(sys, "argv", ["bundle", "benchmark", *arguments, "--repeats", "2"])
     main()
     assert capsys.readouterr().out == "2 turns"
