@@ -123,7 +123,7 @@ def test_one_version_stands_everywhere(bundle_root):
 
 def test_the_metadata_pins_what_the_constraints_pin(bundle_root):
     metadata = json.loads((bundle_root / "configs/metadata.json").read_text())
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (bundle_root / "constraints.txt").read_text(), re.M))
+    pins = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (bundle_root / "constraints.txt").read_text(), re.M))
     named = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
     named |= {"numpy": metadata["numpy_version"]} | metadata["required_packages_version"]
     assert {name: pins.get(name) for name in named} == named
