@@ -103,7 +103,7 @@ class PAN(nn.Module):
     def project(self, pair: torch.Tensor) -> tuple[list[Features], list[Features]]:
         """Encode both images and project each level: projections of fixed (query) and moving (key), from level 1 down.
 
-        One image after the other: as one batch they would take no less time and more memory.
+        One image after the other: as one batch they would take more memory.
         """
         return self.encode(pair[:, 1:]), self.encode(pair[:, :1])
 
