@@ -142,7 +142,7 @@ def _peer(task: Task) -> Callable[[], object]:
     from bundle.benchmark.methods import Options, make_methods
     from bundle.spatial import Grid
 
-    register = make_methods([task.name], Options(weights=str(WEIGHTS)))[task.name].load()
+    register = make_methods([task.name], Options(weights=str(WEIGHTS), syn_iterations=(40, 20, 0)))[task.name].load()
     assert register is not None
     return lambda: register(task.pair(), Grid(task.size, np.eye(4)))
 

@@ -11,7 +11,7 @@ from bundle.affine import ALIGNMENTS
 from bundle.benchmark.accuracy import compare
 from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
-from bundle.benchmark.methods import Options, make_methods
+from bundle.benchmark.methods import SYN_ITERATIONS, Options, make_methods
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.commands.register import DEVICES, ROOT
@@ -81,7 +81,7 @@ def accuracy(
     weights: str | None = None,
     voxelmorph_weights: str | None = None,
     optimise: int = 20,
-    syn_iterations: Sequence[int] = (40, 20, 0),
+    syn_iterations: Sequence[int] = SYN_ITERATIONS,
     device: str = "auto",
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def accuracy(
         seed: of the draw.
         methods: some of identity, affine, pan, pan-optimised, voxelmorph, syn-mi, syn-cc, elastix, with commas.
         affine: pre-alignment of all methods but identity: none, center, rigid or affine.
-        masked: blank everything outside the labels in both images.
+        masked: blank everything outside the labels in both images, and cut them to what is left.
         spacing_mm: voxel size that all methods work at; what the weights of PAN were trained at by default.
         weights: weights of PAN; models/model.pt by default.
         voxelmorph_weights: weights of VoxelMorph.
@@ -158,7 +158,7 @@ def _check(affine: str, syn_iterations: Sequence[int]) -> None:
         raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
     steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
     if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
-        raise ValueError(f"--syn_iterations takes three whole numbers, 40,20,0 say, not '{syn_iterations}'.")
+        raise ValueError(f"--syn_iterations takes three whole numbers, 100,70,20 say, not '{syn_iterations}'.")
 
 
 def _torch_device(device: str) -> str:

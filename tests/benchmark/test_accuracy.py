@@ -10,7 +10,7 @@ from bundle.__main__ import main
 from bundle.benchmark import accuracy, worker
 from bundle.benchmark.accuracy import compare
 from bundle.benchmark.figures import largest_regions
-from bundle.benchmark.measure import Common, measure, transform_of, visible
+from bundle.benchmark.measure import MARGIN, Common, measure, transform_of, visible
 from bundle.benchmark.methods import Linear, Network
 from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
 from bundle.commands.benchmark import accuracy as run
@@ -178,6 +178,19 @@ def test_masked_images_are_blank_outside_their_labels(pairs):
     outside = item["fixed_label"].as_tensor() == 0
     assert visible(item, "fixed")[outside].abs().max() == 0
     assert (item["image"].as_tensor() == 0).float().mean() > 0.5
+
+
+def test_masked_images_are_cut_to_what_is_left_of_them(pairs):
+    whole = Common(affine="none", spacing_mm=5.0).read(pairs[0])
+    cut = Common(affine="none", masked=True, spacing_mm=5.0).read(pairs[0])
+    for role in ("moving", "fixed"):
+        before, after = (item[f"{role}_label"].as_tensor() for item in (whole, cut))
+        assert after.numel() < before.numel()
+        assert torch.equal(torch.bincount(after.flatten().long())[1:], torch.bincount(before.flatten().long())[1:])
+        for axis in (1, 2, 3):
+            present = after.amax([a for a in (1, 2, 3) if a != axis])[0].nonzero()
+            margins = int(present.min()), after.shape[axis] - 1 - int(present.max())
+            assert max(margins) <= MARGIN
 
 
 class Failing(Linear):
