@@ -14,7 +14,7 @@ WORKERS ?= -n 2 --dist loadfile
 SOURCE ?=
 ARCHIVE ?=
 
-.PHONY: demo test test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test test-zoo test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -61,9 +61,13 @@ else
 endif
 
 test: $(VENV)/.tested $(DEPLOY)/.tested models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) --ignore=tests/deploy_app --ignore=tests/pacs --ignore=tests/map
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix --ignore=tests/,deploy_app pacs map zoo docs)
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian" tests/deploy_app tests/map
-	@echo "left out: the tests that need Debian packages (make test-pacs) and the container (make test-map)"
+	@echo "left out: the release and who uses it (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
+
+# the release and the tools that take it as it is: the Model Zoo's checks, export, federation, tracking, the notebook
+test-zoo: $(VENV)/.tested
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) tests/zoo tests/docs
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
 test-pacs: $(DEPLOY)/.tested models

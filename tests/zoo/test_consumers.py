@@ -10,10 +10,12 @@ import onnxruntime
 import pytest
 import torch
 from bundle.networks import PAN
+from bundle.phantom import write_phantoms
 from monai.bundle import ckpt_export, create_workflow, load
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 NAME = "pan_registration"
 
@@ -140,6 +142,22 @@ def test_tracking_with_mlflow_keeps_loss_and_dice(released, small_dataset, tmp_p
     with sqlite3.connect(tmp_path / "mlruns.db") as store:
         metrics = {name for (name,) in store.execute("select key from metrics")}
     assert {"train_loss", "val_mean_dice"} <= metrics
+
+
+def test_finetuning_on_ten_subjects_improves_the_shipped_weights(released, tmp_path):
+    write_phantoms(tmp_path / "ten", training=10, validation=2, test=0, shape=(32, 40, 32), spacing_mm=5.0, seed=3)
+    options = ["--dataset_dir", tmp_path / "ten", "--output_dir", tmp_path / "out", "--epochs", 3]
+    files = ["--config_file", "['configs/train.json','configs/finetune.json']"]
+    run("training", *files, *options, cwd=released / NAME)
+    events = EventAccumulator(str(tmp_path / "out/tensorboard"))
+    events.Reload()
+    dice = [event.value for event in events.Scalars("val_mean_dice")]
+    assert len(dice) == 1 + 3  # the shipped weights, then every epoch
+    assert max(dice[1:]) > dice[0] + 0.003
+    best, shipped = (
+        torch.load(folder / "models/model.pt", weights_only=True) for folder in (tmp_path / "out", released / NAME)
+    )
+    assert any(not torch.equal(best[name], shipped[name]) for name in shipped)
 
 
 def test_every_key_that_a_user_changes_is_an_option_of_the_command(released, small_dataset, tmp_path):
