@@ -68,7 +68,8 @@ class TemplateTeacher:
         chosen = self.images[:: -(-len(self.images) // self.members)]
         template = torch.stack(chosen).mean(0)
         for _ in tqdm(range(self.rounds), desc="template", disable=None):
-            template = torch.stack([warp(image, self._register(image, template)) for image in chosen]).mean(0)
+            fields = (self._register(image, template) for image in chosen)
+            template = torch.stack([warp(i, ddf, padding="border") for i, ddf in zip(chosen, fields)]).mean(0)
         for image in tqdm(self.images, desc="to and from the template", disable=None):
             # half precision is good to 0.01 voxel, and these are many
             self.to_template.append(self._register(image, template).half())
