@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,21 @@ def write_registration(item: Item, folder: Path, weights: str, network_seconds: 
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".registration_", dir=folder.parent))
     try:
-        write_image(item["warped"].float(), transform.fixed_grid, partial / "warped.nii.gz")
-        write_displacement(transform.displacement_field(), transform.fixed_grid, partial / "displacement.nii.gz")
-        write_transform(transform, partial / "transform.h5")
-        if "warped_label" in item:
-            label = item["warped_label"]
-            dtype = torch.uint8 if label.max() < 256 else torch.int32
-            write_image(label.to(dtype), transform.fixed_grid, partial / "warped_label.nii.gz")
-        if "overview" in item:
-            imsave(partial / "overview.png", item["overview"])
+        with ThreadPoolExecutor() as pool:  # compression takes the most of it, and leaves the other threads alone
+            grid, field_mm = transform.fixed_grid, transform.displacement_field()
+            written = [
+                pool.submit(write_displacement, field_mm, grid, partial / "displacement.nii.gz"),
+                pool.submit(write_image, item["warped"].float(), grid, partial / "warped.nii.gz"),
+                pool.submit(write_transform, transform, partial / "transform.h5"),
+            ]
+            if "warped_label" in item:
+                label = item["warped_label"]
+                dtype = torch.uint8 if label.max() < 256 else torch.int32
+                written.append(pool.submit(write_image, label.to(dtype), grid, partial / "warped_label.nii.gz"))
+            if "overview" in item:
+                imsave(partial / "overview.png", item["overview"])
+            for file in written:
+                file.result()
         seconds = dict(item["seconds"]) | {"network": network_seconds, "write": time.perf_counter() - start}
         (partial / "registration.json").write_text(json.dumps(_summary(item, seconds, weights), indent=4) + "\n")
         folder.mkdir(exist_ok=True)
