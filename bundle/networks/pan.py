@@ -10,6 +10,7 @@ from bundle.networks.lat import LocalAttentionTransformer, Projection
 from bundle.ops import channels_last
 from bundle.shapes import Features, Volume
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["PAN"]
 
@@ -25,6 +26,8 @@ class PAN(nn.Module):
         heads: attention heads of each level, **from deep to shallow**, as the paper lists them.
         head_channels: channels of a head.
         neighbourhood: side of the attention window in voxels, odd.
+        recomputed: how many levels, from the finest down, training encodes again on its way back instead of keeping
+            what lies between: less memory, more time, the same gradients.
 
     Raises:
         ValueError: ``channels`` and ``heads`` differ in length, or an input has another shape than ``forward`` asks.
@@ -40,11 +43,13 @@ class PAN(nn.Module):
         heads: Sequence[int] = (8, 4, 2, 1, 1),
         head_channels: int = 6,
         neighbourhood: int = 3,
+        recomputed: int = 0,
     ) -> None:
         super().__init__()
         if len(channels) != len(heads):
             raise ValueError(f"Each level needs its heads: {len(channels)} levels in channels, {len(heads)} in heads.")
         into = [1, *channels]
+        self.recomputed = recomputed
         self.divisor = 2 ** (len(channels) - 1)
         self.encoder = nn.ModuleList(
             EncoderLevel(into[i], c, finest=i == 0, deepest=i == len(channels) - 1) for i, c in enumerate(channels)
@@ -117,6 +122,11 @@ class PAN(nn.Module):
         for level, projection in zip(self.encoder, self.projection):
             if len(projections) > 0:  # not once more after the deepest level: exporters would see a side of 1 there
                 image = F.avg_pool3d(image, 2)
+            if not torch.jit.is_scripting():
+                if self.training and len(projections) < self.recomputed:
+                    projected, features = _recompute(level, projection, features, image)
+                    projections.append(projected)
+                    continue
             full, scale, features = level(features)
             projections.append(projection(full, scale, image))
         return projections
@@ -148,3 +158,14 @@ class PAN(nn.Module):
                 gram.append(cosines)
         ddf = ddf[:, :, : moving.shape[2], : moving.shape[3], : moving.shape[4]]
         return torch.cat([warp(moving, ddf), ddf], 1), gram
+
+
+def _recompute(level: nn.Module, projection: nn.Module, features: Features, image: Volume) -> tuple[Features, Features]:
+    """Run a level and project its features, keeping for the backward pass what goes in alone."""
+
+    def run(features: Features, image: Volume) -> tuple[Features, Features]:
+        full, scale, halved = level(features)
+        return projection(full, scale, image), halved
+
+    found: tuple[Features, Features] = checkpoint(run, features, image, use_reentrant=False)
+    return found

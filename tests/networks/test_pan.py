@@ -302,3 +302,25 @@ def test_the_gpu_equals_the_cpu_eager_compiled_and_in_mixed_precision(lively, aw
         for _ in range(3):  # warm up, record, replay
             found = network(pair).clone()
         assert_same(found.cpu(), pred, 1e-3)
+
+
+def test_recomputed_levels_change_no_gradient(lively):
+    pair = smooth_pair(5, SHAPE)
+    gradients = []
+    for recomputed in (0, 1, 5):
+        network = copy.deepcopy(lively).train()
+        network.recomputed = recomputed
+        RegistrationLoss()(network(pair), pair[:, 1:]).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert gradients[0].abs().max() > 1e-3
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], atol=1e-6, rtol=1e-4)
+
+
+def test_recomputed_levels_are_run_again_on_the_way_back():
+    calls = []
+    network = PAN(recomputed=2).train()
+    for i, level in enumerate(network.encoder):
+        level.blocks.register_forward_hook(lambda *_, i=i: calls.append(i))
+    network(torch.rand(1, 2, 32, 32, 32))["pred"].mean().backward()
+    assert [calls.count(i) for i in range(5)] == [4, 4, 2, 2, 2]
