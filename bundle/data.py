@@ -208,7 +208,6 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         data: items of ``open_dataset`` or ``draw_pairs``.
         transform: deterministic, on ``image`` and ``label`` of one image; its result is cached.
         pair_transform: on ``moving``, ``fixed``, ``moving_label`` and ``fixed_label``; random ones move both alike.
-            ``moving_index`` and ``fixed_index`` tell which of ``images`` they are.
         repeats: how often an epoch visits every fixed image.
         cache_rate: share of the images to keep in memory.
         num_workers: threads that fill the cache.
@@ -256,7 +255,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             fixed = index % len(self.data)
             others = [i for i in self.groups[item.get("dataset")] if i != fixed]
             moving = others[self.R.randint(len(others))]
-        pair: Item = {"moving_index": moving, "fixed_index": fixed}
+        pair: Item = {}
         for role, image in (("moving", self.images[moving]), ("fixed", self.images[fixed])):
             # as plain tensors: nothing that follows may write into the cached image's own metadata
             keys = {"image": role, "label": f"{role}_label"}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from bundle.shapes import DDF, Volume
 from torch import nn
 
-__all__ = ["DistillationLoss", "RegistrationLoss", "local_ncc", "ncc_loss", "orthogonality_loss", "smoothness_loss"]
+__all__ = ["RegistrationLoss", "local_ncc", "ncc_loss", "orthogonality_loss", "smoothness_loss"]
 
 
 class TrainingPrediction(TypedDict):
@@ -204,25 +204,3 @@ class RegistrationLoss(nn.Module):
         if not isinstance(pred, torch.Tensor):
             return self(pred["pred"], fixed) + self.beta * orthogonality_loss(pred["gram"])
         return ncc_loss(pred[:, :1], fixed, self.window) + self.alpha * smoothness_loss(pred[:, 1:])
-
-
-class DistillationLoss(nn.Module):
-    """Equation 1, plus the mean distance between the field and a teacher's.
-
-    Args:
-        alpha: weight of the smoothness.
-        beta: weight of the orthogonality.
-        window: side of the NCC window in voxels.
-        weight: of the distance, per voxel.
-    """
-
-    def __init__(self, alpha: float = 1.0, beta: float = 1.0, window: int = 9, weight: float = 1.0) -> None:
-        super().__init__()
-        self.registration, self.weight = RegistrationLoss(alpha, beta, window), weight
-
-    def forward(self, pred: Prediction, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of ``pred`` against ``target`` (B, 4, H, W, L: fixed, the teacher's field)."""
-        field = (pred if isinstance(pred, torch.Tensor) else pred["pred"])[:, 1:]
-        distance = ((field - target[:, 1:]).square().sum(1) + 1e-6).sqrt().mean()  # differentiable where they agree
-        loss: torch.Tensor = self.registration(pred, target[:, :1]) + self.weight * distance
-        return loss

@@ -14,7 +14,6 @@ from monai.bundle.scripts import verify_metadata, verify_net_in_out
 CONFIGS = [
     "abdomenmrct",
     "batch_inference",
-    "distil",
     "evaluate",
     "finetune",
     "inference",
@@ -31,7 +30,6 @@ MERGED = {
     "evaluate": ["train", "evaluate"],
     "inference": ["inference"],
     "batch_inference": ["inference", "batch_inference"],
-    "distil": ["train", "distil"],
     "finetune": ["train", "finetune"],
     "voxelmorph": ["train", "voxelmorph"],
     "ixi": ["train", "ixi", "evaluate"],
@@ -145,7 +143,6 @@ def test_every_requirement_is_pinned(bundle_root):
     [
         (["train"], "train"),
         (["train", "evaluate"], "train"),
-        (["train", "distil"], "train"),
         (["train", "finetune"], "train"),
         (["inference"], "inference"),
     ],
