@@ -1,68 +1,18 @@
 """The whole application, as a platform starts it: folders in, exit code and folders out."""
 
-import hashlib
-import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import bundle
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk  # noqa: N813
+from application import DEFORMABLE, MR, ROOT, SC, SEG, SR, manifest_of, objects_of, refused, run, tree
 from canaries import found, found_below, plant
-from deformable_reader import read_deformable_registration
 from provenance import VERSION
-from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.spatial.transform import Rotation
 from segments import masks_on, write_segmentation
-from synthetic import MOVING_AFFINE, MOVING_SHAPE, affine_of, points_of, stack_of, write_phantom_pair, write_series
-
-ROOT = Path(__file__).parents[2]
-DEFORMABLE, SEG, MR, SR, SC = (
-    "1.2.840.10008.5.1.4.1.1.66.3",
-    "1.2.840.10008.5.1.4.1.1.66.4",
-    "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.88.34",
-    "1.2.840.10008.5.1.4.1.1.7",
-)
-
-
-def run(source, output, *options, models=ROOT, script="", **settings):
-    """Start the application; settings are environment variables without their prefix."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANREG_", "HOLOSCAN_"))}
-    environment |= {f"PANREG_{name}": str(value) for name, value in settings.items()} | {"OMP_NUM_THREADS": "2"}
-    line = [sys.executable, ROOT / "deploy_app", "-i", source, "-o", output, "-m", models, *options]
-    return subprocess.run([*map(str, line)], capture_output=True, text=True, env=environment, timeout=600)
-
-
-def manifest_of(output):
-    return json.loads((output / "run_manifest.json").read_text())
-
-
-def objects_of(output, sop_class):
-    paths = (output / entry["path"] for entry in manifest_of(output)["outputs"] if entry["sop_class_uid"] == sop_class)
-    return [pydicom.dcmread(path) for path in sorted(paths)]
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def refused(done, output):
-    """Assert what every refusal has in common; its code."""
-    manifest = manifest_of(output)
-    assert manifest["status"] == "failed"
-    assert manifest["code"] in done.stderr + done.stdout
-    assert [path.name for path in output.iterdir()] == ["run_manifest.json"]
-    return manifest["code"], done.returncode
+from synthetic import MOVING_AFFINE, MOVING_SHAPE, stack_of, write_phantom_pair
 
 
 @pytest.fixture(scope="module")
@@ -237,100 +187,3 @@ def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):
     assert done.returncode == 60
     assert "E_OUTPUT" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
-
-
-# --- real images ---
-
-
-def series_uids(folder):
-    """The T1 series without and with the scanner's intensity normalisation."""
-    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in folder.rglob("*.dcm")]
-    volumes = {ds.SeriesInstanceUID: "NORM" in ds.ImageType for ds in headers if ds.SeriesNumber in (5001, 6001)}
-    return [next(uid for uid, normalised in volumes.items() if normalised == which) for which in (False, True)]
-
-
-def test_two_reconstructions_of_one_acquisition_are_left_where_they_are(siemens_study_folder, tmp_path):
-    plain, normalised = series_uids(siemens_study_folder)
-    done = run(siemens_study_folder, tmp_path / "out", FIXED_SERIES_UID=normalised, MOVING_SERIES_UID=plain)
-    assert done.returncode == 0, done.stdout + done.stderr
-    field = read_deformable_registration(tmp_path / "out/dicom/registration.dcm")
-    series = objects_of(tmp_path / "out", MR)
-    assert len(series) == 96
-    values = np.stack([ds.pixel_array for ds in series])
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(sorted(map(str, (tmp_path / "out/dicom/registered").iterdir())))
-    image = reader.Execute()
-    index = np.argwhere(values > 0.2 * np.percentile(values, 99))[::37]  # inside the object
-    points = np.array([image.TransformIndexToPhysicalPoint([int(n) for n in row[::-1]]) for row in index])
-    length = np.linalg.norm(field.displacement_at(points).numpy(), axis=-1)
-    assert length.mean() <= 0.3
-    assert np.percentile(length, 99) <= 1
-
-
-def test_two_series_of_one_study_are_not_guessed_apart(siemens_study_folder, tmp_path):
-    done = run(siemens_study_folder, tmp_path / "out")
-    assert refused(done, tmp_path / "out") == ("E_AMBIGUOUS", 30)
-
-
-def smooth_field(points):
-    """The truth of the longitudinal case, mm: up to 6 mm, centimetres wide."""
-    x, y, z = np.moveaxis(points, -1, 0)
-    return np.stack(
-        [5 * np.sin(y / 24 + 0.4), -4 * np.cos(x / 28 - 0.3) * np.sin(z / 30), 4 * np.sin((x + z) / 26 + 0.2)], -1
-    )
-
-
-@pytest.fixture(scope="module")
-def longitudinal(head, tmp_path_factory):
-    """A head, and the same head deformed and moved, as two oblique anisotropic studies; the truth, fixed to moving."""
-    folder = tmp_path_factory.mktemp("longitudinal")
-    values, affine = head
-    centre = (affine @ [*(np.array(values.shape) - 1) / 2, 1])[:3]
-    rigid, shift = Rotation.from_euler("xyz", (6, -4, 8), degrees=True).as_matrix(), np.array([12.0, -7, 5])
-
-    def at(points):
-        index = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
-        return map_coordinates(gaussian_filter(values, 0.5), np.moveaxis(index, -1, 0), order=1)
-
-    def truth(points):
-        moved = points + smooth_field(points - centre)
-        return (moved - centre) @ rigid.T + centre + shift
-
-    def grid(shape, spacing, turn):
-        direction = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
-        corner = centre - direction @ (np.array(spacing) * (np.array(shape[::-1]) - 1) / 2)
-        return affine_of(direction, spacing, corner)
-
-    fixed_shape, moving_shape = (84, 104, 100), (92, 112, 92)  # slices, rows, columns
-    fixed, moving = grid(fixed_shape, (1.9, 2.2, 2.4), (10, -5, 4)), grid(moving_shape, (2.1, 2.0, 2.2), (-4, 6, -8))
-    moving[:3, 3] += shift
-    # the moving image holds the head, moved rigidly: at M p lies what lies at p
-    moving_points = (points_of(moving_shape, moving) - shift - centre) @ rigid + centre
-    fixed_points = points_of(fixed_shape, fixed)
-    write_series(folder / "a", at(fixed_points + smooth_field(fixed_points - centre)), fixed, "fixed", date="20240110")
-    write_series(folder / "b", at(moving_points), moving, "moving", date="20230105")
-    inside = fixed_points[at(fixed_points) > 0.25 * np.percentile(values, 99)]
-    return folder, truth, inside[:: len(inside) // 2000]
-
-
-def test_a_longitudinal_pair_is_registered_across_frames_of_reference(longitudinal, tmp_path):
-    folder, truth, landmarks = longitudinal
-    done = run(folder, tmp_path / "out")
-    assert done.returncode == 0, done.stdout + done.stderr
-    manifest = manifest_of(tmp_path / "out")
-    assert manifest["pair"]["rule"] == "dates"
-    assert manifest["dsro"]["max_error_mm"] <= 0.5
-    assert manifest["dsro"]["p99_error_mm"] <= 0.2
-    field = read_deformable_registration(tmp_path / "out/dicom/registration.dcm")
-    wanted = truth(landmarks) - landmarks
-    before = np.linalg.norm(wanted, axis=-1).mean()
-    after = np.linalg.norm(wanted - field.displacement_at(landmarks).numpy(), axis=-1).mean()
-    assert after < before / 2
-    by_affine = np.linalg.norm(truth(landmarks) - _linear_part(landmarks, truth(landmarks)), axis=-1).mean()
-    assert after < 0.8 * by_affine  # better than any affine map
-
-
-def _linear_part(points, moved):
-    """The affine map that fits best."""
-    homogeneous = np.column_stack([points, np.ones(len(points))])
-    return homogeneous @ np.linalg.lstsq(homogeneous, moved, rcond=None)[0]
