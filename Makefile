@@ -11,6 +11,7 @@ AFFINE ?= affine
 HOST ?=
 # of the tests: two processes with a thread each are quicker than one with two
 WORKERS ?= -n 2 --dist loadfile
+ZOO := zoo docs recipes
 SOURCE ?=
 ARCHIVE ?=
 
@@ -61,13 +62,13 @@ else
 endif
 
 test: $(VENV)/.tested $(DEPLOY)/.tested models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix --ignore=tests/,deploy_app pacs map zoo docs)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix --ignore=tests/,deploy_app pacs map $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian" tests/deploy_app tests/map
-	@echo "left out: the release and who uses it (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
+	@echo "left out: the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
 
-# the release and the tools that take it as it is: the Model Zoo's checks, export, federation, tracking, the notebook
+# the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the paper's data sets
 test-zoo: $(VENV)/.tested
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) tests/zoo tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
 test-pacs: $(DEPLOY)/.tested models
