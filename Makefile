@@ -11,6 +11,7 @@ AFFINE ?= affine
 HOST ?=
 # of the tests: two processes with a thread each are quicker than one with two
 WORKERS ?= -n 2 --dist loadfile
+# folders of tests that test-zoo runs, and test leaves to it
 ZOO := zoo docs recipes
 SOURCE ?=
 ARCHIVE ?=

@@ -33,8 +33,8 @@ def reset_peak_memory() -> None:
 def return_freed_memory() -> None:
     """Have every tensor of 2 MB and more mapped on its own, so that it goes back to the system when it is freed.
 
-    By itself glibc raises that bound to 32 MB, and the smaller tensors leave holes in a heap that only grows: a tenth
-    of the memory of a forward pass and of a training step. Where the C library is another, nothing happens.
+    By itself glibc raises that bound to 32 MB, and the smaller tensors leave holes in a heap that only grows. Where
+    the C library is another, nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK)

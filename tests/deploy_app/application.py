@@ -19,7 +19,7 @@ DEFORMABLE, SEG, MR, SR, SC = (
 )
 
 
-def run(source, output, *options, models=ROOT, script="", **settings):
+def run(source, output, *options, models=ROOT, **settings):
     """Start the application; settings are environment variables without their prefix."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANREG_", "HOLOSCAN_"))}
     environment |= {f"PANREG_{name}": str(value) for name, value in settings.items()}
