@@ -4,6 +4,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
+# modules are compiled when they are first imported: most never are, and compiling all takes longer than the rest
+INSTALL = -m pip install --disable-pip-version-check --no-compile -q $(PIP_ARGS)
 OUTPUT ?= output/demo
 DEVICE ?= auto
 AFFINE ?= affine
@@ -28,22 +30,22 @@ endef
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(python_is_ready)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e .
+	$(BIN)/python $(INSTALL) -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e ".[test]"
+	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[test]"
 	@touch $@
 
 # the DICOM application's environment; its first line is what the container holds too
 $(DEPLOY)/.installed: deploy_app/requirements.txt
 	$(python_is_ready)
 	$(PYTHON) -m venv $(DEPLOY)
-	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -r deploy_app/requirements.txt
+	$(DEPLOY)/bin/python $(INSTALL) -r deploy_app/requirements.txt
 	@touch $@
 
 $(DEPLOY)/.tested: $(DEPLOY)/.installed tests/deploy_app/requirements.txt
-	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -r deploy_app/requirements.txt -r tests/deploy_app/requirements.txt
+	$(DEPLOY)/bin/python $(INSTALL) -r deploy_app/requirements.txt -r tests/deploy_app/requirements.txt
 	@touch $@
 
 # Debian packages that a recipe needs: those missing are installed, which takes root

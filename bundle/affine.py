@@ -34,9 +34,10 @@ def align(
 ) -> Matrix:
     """Find the linear transform that takes points of the fixed image to the moving one.
 
-    ``none`` trusts the headers; ``center`` lays the centres of the two grids over each other; ``rigid`` and ``affine``
-    maximise mutual information over three resolutions, rigid first, from whichever start is better: the centres of the
-    grids or of the masses. Deterministic for a given seed.
+    ``none`` trusts the headers. ``center`` lays the centres of the two grids over each other, to the next whole voxel
+    where the grids are parallel and equally fine: half a voxel further, interpolation would blur. ``rigid`` and
+    ``affine`` maximise mutual information over three resolutions, rigid first, from whichever start is better: the
+    centres of the grids or of the masses. Deterministic for a given seed.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -59,7 +60,7 @@ def align(
     if kind in ("none", "center"):
         matrix = np.eye(4)
         if kind == "center":
-            matrix[:3, 3] = moving_grid.centre_mm - fixed_grid.centre_mm
+            matrix[:3, 3] = _between_centres(moving_grid, fixed_grid)
         return matrix
     if fixed_mask is not None:  # the centres of mass and the smoothing would still see what is outside
         fixed = fixed * (fixed_mask > 0)
@@ -93,6 +94,15 @@ def _to_itk(array: npt.NDArray[Any], grid: Grid, mode: str = "linear") -> sitk.I
         transform = SpatialTransform(np.eye(4), None, straight, straight, grid)
         array = transform.resample(torch.from_numpy(array)[None], mode=mode)[0].numpy()
     return image_to_itk(array, straight)
+
+
+def _between_centres(moving_grid: Grid, fixed_grid: Grid) -> npt.NDArray[np.float64]:
+    """Find the translation from the fixed grid's centre to the moving one's, in mm; whole voxels where that is one."""
+    translation = moving_grid.centre_mm - fixed_grid.centre_mm
+    if np.allclose(moving_grid.affine[:3, :3], fixed_grid.affine[:3, :3], atol=1e-4):
+        steps = (np.array(moving_grid.shape) - fixed_grid.shape) / 2
+        translation += moving_grid.affine[:3, :3] @ (np.floor(steps) - steps)
+    return translation
 
 
 def _working_copy(image: sitk.Image) -> sitk.Image:

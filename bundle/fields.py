@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from bundle.ops import pull
 from bundle.shapes import DDF, Features, Volume
 
 __all__ = ["compose", "identity_grid", "jacobian_determinant", "upsample", "warp"]
@@ -47,6 +48,12 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zero
         [4.0, 5.0, 6.0, 7.0, 0.0, 0.0, 0.0, 0.0]
     """
     u = ddf if ddf.dtype == torch.float64 else ddf.float()
+    image = image.to(u.dtype)
+    if not torch.jit.is_scripting():
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            plain = torch.is_grad_enabled() or image.device.type != "cpu" or min(image.shape[2:]) < 2
+            if mode == "bilinear" and not plain:
+                return pull(image.as_subclass(torch.Tensor), u.as_subclass(torch.Tensor), border=padding == "border")
     n0, n1, n2 = u.shape[2], u.shape[3], u.shape[4]
     # grid_sample wants [-1, 1] and the last axis first; one multiply-add an axis, from an axis-wise base
     s0, s1, s2 = 2.0 / max(n0 - 1, 1), 2.0 / max(n1 - 1, 1), 2.0 / max(n2 - 1, 1)
@@ -56,7 +63,7 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zero
     grid = torch.stack(
         [torch.add(a2, u[:, 2], alpha=s2), torch.add(a1, u[:, 1], alpha=s1), torch.add(a0, u[:, 0], alpha=s0)], -1
     )
-    return F.grid_sample(image.to(u.dtype), grid, mode, padding, align_corners=True)
+    return F.grid_sample(image, grid, mode, padding, align_corners=True)
 
 
 def compose(ddf: DDF, residual: DDF) -> DDF:

@@ -10,7 +10,7 @@ import torch
 from bundle.fields import compose, warp
 from bundle.losses import local_ncc
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
-from bundle.optimisation import PairwiseOptimiser, unfold
+from bundle.optimisation import PairwiseOptimiser, smooth, unfold
 from bundle.report import overview
 from bundle.spatial import SpatialTransform
 from bundle.transforms import grid_of
@@ -21,9 +21,11 @@ __all__ = ["RecursiveInferer", "SpatialTransformd", "recommended"]
 
 Item = dict[Hashable, Any]
 
+UNSHARP_SIGMA = 0.7  # voxels
+
 
 def recommended(weights: str, setting: str, default: Any = None) -> Any:
-    """Look up a setting that suits some weights: ``spacing_mm`` they were trained at, ``passes`` of the network.
+    """Look up a setting that suits some weights, such as the ``spacing_mm`` they were trained at.
 
     Args:
         weights: path of the weights; ``NAME.json`` beside ``NAME.pt`` describes them.
@@ -43,24 +45,37 @@ class RecursiveInferer(SimpleInferer):
         passes: how often the network runs.
         unfolded: smooth the field where it folds, and nowhere else.
         optimiser: refines the field for the pair afterwards; None leaves it as it is.
+        gamma: exponent of the intensities that the network sees; below 1 it lifts the darker tissues.
+        sharpening: strength of an unsharp mask on what the network sees, 0 for none.
 
     Raises:
-        ValueError: less than one pass.
+        ValueError: less than one pass, an exponent that is not positive, or a negative strength.
     """
 
-    def __init__(self, passes: int = 1, unfolded: bool = False, optimiser: PairwiseOptimiser | None = None) -> None:
+    def __init__(
+        self,
+        passes: int = 1,
+        unfolded: bool = False,
+        optimiser: PairwiseOptimiser | None = None,
+        gamma: float = 1.0,
+        sharpening: float = 0.0,
+    ) -> None:
         super().__init__()
         if passes < 1:
             raise ValueError(f"The network runs at least once, not {passes} times.")
+        if gamma <= 0 or sharpening < 0:
+            raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
         self.passes, self.unfolded, self.optimiser = passes, unfolded, optimiser
+        self.gamma, self.sharpening = gamma, sharpening
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Map ``image`` (B, 2, H, W, L) to ``pred`` (B, 4, H, W, L)."""
         inputs = inputs.as_subclass(torch.Tensor)
-        moving, fixed = inputs[:, :1], inputs[:, 1:]
-        pred = network(inputs)
+        seen = self.sharpen(inputs)
+        moving, fixed = seen[:, :1], seen[:, 1:]
+        pred = network(seen)
         for _ in range(self.passes - 1):
             found = pred[:, 1:].clone()  # a compiled network writes every result to the same place
             residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
@@ -69,7 +84,15 @@ class RecursiveInferer(SimpleInferer):
         ddf = unfold(pred[:, 1:]) if self.unfolded else pred[:, 1:]
         if self.optimiser is not None:
             ddf = self.optimiser(inputs, ddf)
-        return torch.cat([warp(moving, ddf), ddf], 1)
+        return torch.cat([warp(inputs[:, :1], ddf), ddf], 1)
+
+    def sharpen(self, image: torch.Tensor) -> torch.Tensor:
+        """Bring out weak edges of an image in [0, 1], (B, C, H, W, L): the exponent first, then the unsharp mask."""
+        if self.gamma != 1:
+            image = image.clamp(min=0) ** self.gamma
+        if self.sharpening > 0:
+            image = (image + self.sharpening * (image - smooth(image, UNSHARP_SIGMA))).clamp(0, 1)
+        return image
 
 
 class SpatialTransformd(Transform):

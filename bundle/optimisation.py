@@ -8,7 +8,7 @@ from bundle.shapes import DDF, Volume
 from monai.networks.layers import gaussian_1d
 from tqdm import tqdm
 
-__all__ = ["PairwiseOptimiser", "unfold"]
+__all__ = ["PairwiseOptimiser", "smooth", "unfold"]
 
 _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that scales it
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
@@ -81,7 +81,7 @@ class PairwiseOptimiser:
                 best, least = ddf, loss
             if waited == self.patience or i == self.iterations:
                 break
-            gradient = _smooth(gradient, self.sigma)
+            gradient = smooth(gradient, self.sigma)
             direction = _MOMENTUM * direction + (1 - _MOMENTUM) * gradient
             square = _MEMORY * square + (1 - _MEMORY) * float(gradient.square().sum(1).mean())
             scale = (square / (1 - _MEMORY ** (i + 1))) ** 0.5 * (1 - _MOMENTUM ** (i + 1))
@@ -124,12 +124,12 @@ def unfold(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
         near = folded
         for kernel in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
             near = F.max_pool3d(near, kernel, stride=1, padding=[n // 2 for n in kernel])
-        near = _smooth(near, sigma)  # no edge between what is smoothed and what is not
-        ddf = ddf + near * (_smooth(ddf, sigma) - ddf)
+        near = smooth(near, sigma)  # no edge between what is smoothed and what is not
+        ddf = ddf + near * (smooth(ddf, sigma) - ddf)
     return ddf
 
 
-def _smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
+def smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """Filter (B, C, H, W, L) by a Gaussian of width ``sigma`` voxels, edges replicated."""
     weights = gaussian_1d(torch.tensor(float(sigma)), truncated=3.0).tolist()
     radius = len(weights) // 2

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,19 @@ def test_center_lays_the_centres_of_the_grids_over_each_other():
     matrix = align(moving, moving_grid, fixed, fixed_grid, "center")
     assert np.array_equal(matrix[:3, :3], np.eye(3))
     assert np.allclose(fixed_grid.centre_mm + matrix[:3, 3], moving_grid.centre_mm)
+
+
+@pytest.mark.parametrize("moving_shape", [(9, 8, 7), (10, 8, 5), (6, 5, 12)])
+def test_center_of_parallel_grids_moves_by_whole_voxels_at_most_half_of_one_off(moving_shape):
+    fixed_grid = Grid((9, 8, 7), lps_from_ras(centred_affine((9, 8, 7), 1.5, (5, 20, 9))))
+    moving_grid = replace(fixed_grid, shape=moving_shape)
+    image, other = (torch.rand(shape).numpy() for shape in (moving_shape, (9, 8, 7)))
+    matrix = align(image, moving_grid, other, fixed_grid, "center")
+    steps = moving_grid.inverse @ matrix @ fixed_grid.affine
+    assert np.allclose(steps, np.rint(steps))
+    off = fixed_grid.centre_mm + matrix[:3, 3] - moving_grid.centre_mm
+    assert np.allclose(np.abs(moving_grid.inverse[:3, :3] @ off) % 0.5, 0)
+    assert np.abs(moving_grid.inverse[:3, :3] @ off).max() <= 0.5 + 1e-9
 
 
 def test_none_trusts_the_headers():

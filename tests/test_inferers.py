@@ -11,7 +11,7 @@ from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.transforms import MatchPaird
 from monai.data import MetaTensor
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import correlate1d, gaussian_filter
 
 
 def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_path):
@@ -60,6 +60,34 @@ def test_a_network_may_write_every_result_to_the_same_place():
     found = RecursiveInferer(3)(image, lambda given: place.copy_(shift_one_voxel(given) * (1 + given[:, :1].mean())))
     expected = RecursiveInferer(3)(image, lambda given: shift_one_voxel(given) * (1 + given[:, :1].mean()))
     assert torch.equal(found, expected)
+
+
+def test_the_network_sees_sharper_images_than_those_that_are_warped():
+    image, seen = torch.rand(1, 2, 9, 9, 9), []
+
+    def network(given):
+        seen.append(given)
+        return shift_one_voxel(given)
+
+    pred = RecursiveInferer(2, gamma=0.7, sharpening=0.6)(image, network)
+    lifted = image**0.7
+    kernel = np.array([np.exp(-(i**2) / (2 * 0.7**2)) for i in (-2, -1, 0, 1, 2)])
+    blurred = lifted.numpy()
+    for axis in (2, 3, 4):
+        blurred = correlate1d(blurred, kernel / kernel.sum(), axis, mode="nearest")
+    expected = (lifted + 0.6 * (lifted - torch.from_numpy(blurred))).clamp(0, 1)
+    assert torch.allclose(seen[0], expected, atol=0.02)
+    assert torch.equal(seen[1][:, 1:], seen[0][:, 1:])
+    assert torch.allclose(seen[1][:, :1, :, :-1], seen[0][:, :1, :, 1:], atol=1e-6)
+    assert torch.allclose(pred[:, 0, :, :-2], image[:, 0, :, 2:], atol=1e-5)
+    RecursiveInferer()(image, network)
+    assert torch.equal(seen[2], image)
+
+
+@pytest.mark.parametrize("settings", [{"gamma": 0.0}, {"sharpening": -0.1}])
+def test_a_sharpening_that_is_none_is_refused(settings):
+    with pytest.raises(ValueError, match="gamma is above 0 and sharpening not below"):
+        RecursiveInferer(**settings)
 
 
 def test_an_optimiser_refines_what_the_network_found_and_the_image_is_warped_by_it():

@@ -77,7 +77,7 @@ class Network:
     """A trained network, built and run as ``configs/inference.json`` and what overrides it say.
 
     Args:
-        weights: path of its state dict; ``NAME.json`` beside ``NAME.pt`` says how many passes suit it.
+        weights: path of its state dict; ``NAME.json`` beside ``NAME.pt`` says which settings suit it.
         overrides: names of configs after ``inference``: one with another ``network_def``, say.
         optimise: most steps of pairwise optimisation from the network's field on.
         device: that torch runs it on.
@@ -101,7 +101,7 @@ class Network:
         config = self._config()
         return {
             "network": config["network_def"],
-            "passes": config.get_parsed_content("passes"),
+            **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening")},
             "weights_sha256": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
             "optimise": self.optimise,
             "device": self.device,

@@ -6,44 +6,62 @@ merged in float64. It keeps only its result for the backward pass: a leaky ReLU 
 are recovered from it.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from bundle.shapes import Features
 
 __all__ = ["instance_norm_leaky_relu"]
 
-ELEMENTS_PER_RUN = 2**17
+ELEMENTS_PER_RUN = 2**19
+ELEMENTS_PER_ROW = 2**8
 
 
 def _runs(features: Features) -> list[tuple[torch.Tensor, ...]]:
-    """Split channels-last features into runs of voxels: for each instance a tuple of (n, C) views."""
-    instances = features.permute(0, 2, 3, 4, 1).flatten(1, 3)
+    """Split channels-last features into runs of voxels: for each instance a tuple of (rows, voxels a row · C) views.
+
+    A row holds several voxels where their number allows it: operations over C elements at a time take twice as long.
+    """
+    channels, voxels = features.shape[1], features[0, 0].numel()
+    row = channels * math.gcd(voxels, max(1, ELEMENTS_PER_ROW // channels))
+    instances = features.permute(0, 2, 3, 4, 1).view(len(features), -1, row)
     on_cpu = features.device.type == "cpu"  # elsewhere nothing is gained by small runs
-    size = max(1, ELEMENTS_PER_RUN // instances.shape[2]) if on_cpu else instances.shape[1]
+    size = max(1, ELEMENTS_PER_RUN // row) if on_cpu else instances.shape[1]
     return [instance.split(size) for instance in instances]
 
 
-def _moments(runs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute mean and variance of each channel, (C,), by merging the runs' own (Chan's formula); float32 at least."""
+def _moments(runs: tuple[torch.Tensor, ...], channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute each channel's mean and variance, (C,), by merging the columns' (Chan's formula); float32 at least."""
     precise = torch.promote_types(runs[0].dtype, torch.float32)
-    counts = torch.tensor([len(run) for run in runs], device=runs[0].device, dtype=torch.float64).unsqueeze(1)
+    counts = torch.tensor([len(run) for run in runs], device=runs[0].device, dtype=torch.float64).view(-1, 1, 1)
     means = torch.stack([run.mean(0, dtype=precise) for run in runs])
-    squares = torch.stack([(run - mean).square_().sum(0) for run, mean in zip(runs, means)]).double()
-    means = means.double()
-    mean = (counts * means).sum(0) / counts.sum()
-    variance = (squares + counts * (means - mean).square()).sum(0) / counts.sum()
+    scratch = torch.empty_like(runs[0], dtype=precise)  # one for all: one each would leave as many holes in the heap
+    squares = torch.stack(
+        [torch.sub(run, mean, out=scratch[: len(run)]).square_().sum(0) for run, mean in zip(runs, means)]
+    )
+    means, squares = (x.double().view(len(runs), -1, channels) for x in (means, squares))
+    total = counts.sum() * means.shape[1]
+    mean = (counts * means).sum((0, 1)) / total
+    variance = (squares + counts * (means - mean).square()).sum((0, 1)) / total
     return mean.to(precise), variance.to(precise)
+
+
+def _along_row(values: torch.Tensor, runs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Repeat one value a channel, (C,), for every voxel of a row."""
+    return values.repeat(runs[0].shape[1] // len(values))
 
 
 def _normalise(features: Features, out: Features, slope: float, eps: float) -> torch.Tensor:
     """Write the result to ``out``, which may be ``features``; return the inverse standard deviations, (B, C)."""
     scales = []
     for runs, results in zip(_runs(features), _runs(out)):
-        mean, variance = _moments(runs)
+        mean, variance = _moments(runs, features.shape[1])
         scales.append(torch.rsqrt(variance + eps))
+        mean, scale = (_along_row(x, runs) for x in (mean, scales[-1]))
         for run, result in zip(runs, results):
             torch.sub(run, mean, out=result)
-            F.leaky_relu_(result.mul_(scales[-1]), slope)
+            F.leaky_relu_(result.mul_(scale), slope)
     return torch.stack(scales)
 
 
@@ -63,15 +81,17 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         result = torch.empty_like(out)
         for runs, grads, results, scale in zip(_runs(out), _runs(grad), _runs(result), scales):
-            n = sum(len(run) for run in runs)
+            scale = _along_row(scale, runs)
             total, along = torch.zeros_like(scale), torch.zeros_like(scale)
             for run, g, to in zip(runs, grads, results):
                 torch.ops.aten.leaky_relu_backward.grad_input(g, run, ctx.slope, True, grad_input=to)
                 total += to.sum(0, dtype=scale.dtype)
                 along += (to * F.leaky_relu(run, 1 / ctx.slope)).sum(0, dtype=scale.dtype)
+            rows = sum(len(run) for run in runs)
+            total, along = (_along_row(x.view(-1, out.shape[1]).mean(0) / rows, runs) for x in (total, along))
             for run, to in zip(runs, results):
                 normalised = F.leaky_relu(run, 1 / ctx.slope)
-                to.sub_(total / n).sub_(normalised.mul_(along / n)).mul_(scale)
+                to.sub_(total).sub_(normalised.mul_(along)).mul_(scale)
         return result, None, None
 
 
