@@ -37,6 +37,10 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[test]"
 	@touch $@
 
+$(VENV)/.consumers: $(VENV)/.tested
+	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[test,zoo]"
+	@touch $@
+
 # the DICOM application's environment; its first line is what the container holds too
 $(DEPLOY)/.installed: deploy_app/requirements.txt
 	$(python_is_ready)
@@ -70,7 +74,7 @@ test: $(VENV)/.tested $(DEPLOY)/.tested models
 	@echo "left out: the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
 
 # the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the paper's data sets
-test-zoo: $(VENV)/.tested
+test-zoo: $(VENV)/.consumers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
