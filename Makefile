@@ -4,8 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
-# modules are compiled when they are first imported: most never are, and compiling all takes longer than the rest
-INSTALL = -m pip install --disable-pip-version-check --no-compile -q $(PIP_ARGS)
+INSTALL = -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 OUTPUT ?= output/demo
 DEVICE ?= auto
 AFFINE ?= affine
