@@ -46,6 +46,7 @@ class PairwiseOptimiser:
         self.iterations, self.alpha, self.step, self.sigma = iterations, alpha, step, sigma
         self.patience = patience
 
+    @torch.no_grad()
     def __call__(self, image: torch.Tensor, ddf: DDF) -> DDF:
         """Refine the fields of a batch, each for itself.
 
@@ -98,8 +99,8 @@ class PairwiseOptimiser:
         The warped image's own gradient stands for the moving image's at the warped place: smoother, and what is right
         for a step that is composed.
         """
+        warped, field = warp(moving, ddf).requires_grad_(), ddf.detach().requires_grad_()
         with torch.enable_grad():
-            warped, field = warp(moving, ddf).requires_grad_(), ddf.detach().requires_grad_()
             similarity, roughness = ncc_loss(warped, fixed), self.alpha * smoothness_loss(field)
             force, tension = torch.autograd.grad(similarity + roughness, (warped, field))
         slope = torch.stack(torch.gradient(warped.detach()[:, 0], dim=(1, 2, 3)), 1)
