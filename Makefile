@@ -12,7 +12,8 @@ AFFINE ?= affine
 HOST ?=
 # of the tests: two processes with a thread each are quicker than one with two
 WORKERS ?= -n 2 --dist loadfile
-# folders of tests that test-zoo runs, and test leaves to it
+# folders of tests: of the application, and those that test leaves to test-zoo
+APP := deploy_app pacs map
 ZOO := zoo docs recipes
 SOURCE ?=
 ARCHIVE ?=
@@ -68,13 +69,14 @@ else
 endif
 
 test: $(VENV)/.tested $(DEPLOY)/.tested models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix --ignore=tests/,deploy_app pacs map $(ZOO))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APP) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian" tests/deploy_app tests/map
-	@echo "left out: the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
+	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
 
-# the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the paper's data sets
+# the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the paper's data sets; what takes long
 test-zoo: $(VENV)/.consumers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APP) $(ZOO))
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
 test-pacs: $(DEPLOY)/.tested models

@@ -43,6 +43,7 @@ def rows(small_dataset):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_list_and_a_later_run_does_only_what_is_left(bundle_root, rows, fresh_weights, tmp_path):
     pairs, out = tmp_path / "pairs.csv", tmp_path / "out"
     write_pairs(pairs, rows)

@@ -58,6 +58,7 @@ def test_training_goes_on_where_it_stopped_and_keeps_the_best_weights(bundle_roo
     assert (output / "models/model.pt").read_bytes() == best
 
 
+@pytest.mark.slow
 def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, small_dataset, tmp_path):
     own = {
         "network_def": {
@@ -88,6 +89,7 @@ def test_training_runs_from_another_folder(bundle_root, small_dataset, tmp_path)
     assert (tmp_path / "out/models/model.pt").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_evaluate_together(bundle_root, small_dataset, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path]

@@ -45,6 +45,7 @@ def test_a_training_step_of_the_lean_network_has_the_gradients_of_the_plain_one(
         torch.testing.assert_close(lean, plain, atol=1e-5 + 1e-3 * float(plain.abs().max()), rtol=0)
 
 
+@pytest.mark.slow
 def test_the_command_times_every_task_and_writes_its_tables(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed, "TRAINING_SIZE", (32, 32, 32))
     monkeypatch.setattr(speed, "SCALING", (32, 48))

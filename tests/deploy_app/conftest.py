@@ -47,6 +47,20 @@ def head():
     return np.asarray(image.dataobj, dtype=np.float32), np.diag([-1.0, -1, 1, 1]) @ image.affine
 
 
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory):
+    """The semantic phantom as two studies with a segmentation of the moving one, every identifying text a canary."""
+    from canaries import plant
+    from segments import masks_on, write_segmentation
+    from synthetic import MOVING_AFFINE, MOVING_SHAPE, stack_of, write_phantom_pair
+
+    folder = tmp_path_factory.mktemp("phantom")
+    _, moving = write_phantom_pair(folder, edit=lambda ds, k: plant(ds))
+    masks = masks_on(MOVING_SHAPE, MOVING_AFFINE)
+    write_segmentation(folder / "moving" / "lesions.dcm", stack_of(moving, MOVING_AFFINE), masks)
+    return folder
+
+
 def pytest_collection_modifyitems(config, items):
     """Leave out the tests on real images where these aren't there; the summary tells how many."""
     missing = {fixture for fixture, path in NEEDS.items() if not path.is_file()}

@@ -8,21 +8,9 @@ import bundle
 import numpy as np
 import pydicom
 import pytest
-from application import DEFORMABLE, MR, ROOT, SC, SEG, SR, manifest_of, objects_of, refused, run, tree
-from canaries import found, found_below, plant
+from application import DEFORMABLE, MR, ROOT, SC, SEG, SR, manifest_of, objects_of, run, tree
+from canaries import found, found_below
 from provenance import VERSION
-from segments import masks_on, write_segmentation
-from synthetic import MOVING_AFFINE, MOVING_SHAPE, stack_of, write_phantom_pair
-
-
-@pytest.fixture(scope="module")
-def phantom(tmp_path_factory):
-    """The semantic phantom as two studies with a segmentation of the moving one, every identifying text a canary."""
-    folder = tmp_path_factory.mktemp("phantom")
-    _, moving = write_phantom_pair(folder, edit=lambda ds, k: plant(ds))
-    masks = masks_on(MOVING_SHAPE, MOVING_AFFINE)
-    write_segmentation(folder / "moving" / "lesions.dcm", stack_of(moving, MOVING_AFFINE), masks)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -123,67 +111,3 @@ def test_applying_the_registration_object_gives_the_registered_series(registered
     assert len(applied) == len(series)
     difference = [np.abs(a.pixel_array.astype(float) - b.pixel_array) for a, b in zip(applied, series)]
     assert np.mean(difference) < 1  # grey value of a range of 1000; the stored grid is coarser than the field
-
-
-@pytest.mark.parametrize(
-    ("settings", "code"),
-    [
-        ({"FIXED_SERIES_UID": "1.2.3"}, ("E_NO_MATCH", 31)),
-        ({"QUALITY_ON_FAILURE": "fail", "QUALITY_MAX_DISPLACEMENT_MM": 0.001}, ("E_QUALITY", 50)),
-        ({"MISSPELT": 1}, ("E_INTERNAL", 70)),
-    ],
-)
-def test_settings_that_nothing_meets_end_in_their_code_and_no_object(phantom, tmp_path, settings, code):
-    assert refused(run(phantom, tmp_path / "out", **settings), tmp_path / "out") == code
-
-
-def test_another_patient_is_refused(phantom, tmp_path):
-    source = tmp_path / "in"
-    shutil.copytree(phantom, source)
-    for path in (source / "moving").iterdir():
-        ds = pydicom.dcmread(path)
-        ds.PatientID = "SOMEBODY-ELSE"
-        ds.save_as(path)
-    assert refused(run(source, tmp_path / "out"), tmp_path / "out") == ("E_PATIENT", 20)
-
-
-def test_truncated_pixels_are_refused(phantom, tmp_path):
-    source = tmp_path / "in"
-    shutil.copytree(phantom, source)
-    path = source / "moving" / "moving_0007.dcm"
-    path.write_bytes(path.read_bytes()[:-500])
-    assert refused(run(source, tmp_path / "out"), tmp_path / "out") == ("E_DECODE", 41)
-
-
-def test_an_empty_input_is_refused(tmp_path):
-    (tmp_path / "in").mkdir()
-    assert refused(run(tmp_path / "in", tmp_path / "out"), tmp_path / "out") == ("E_NO_INPUT", 10)
-
-
-def test_altered_weights_are_refused(phantom, tmp_path):
-    models = tmp_path / "models" / "pan_registration"
-    for name in ("bundle", "configs"):
-        shutil.copytree(ROOT / name, models / name)
-    (models / "models").mkdir()
-    shutil.copy(ROOT / "models" / "model.json", models / "models")
-    weights = bytearray((ROOT / "models" / "model.pt").read_bytes())
-    weights[len(weights) // 2] ^= 1
-    (models / "models" / "model.pt").write_bytes(weights)
-    done = run(phantom, tmp_path / "out", models=tmp_path / "models")
-    assert refused(done, tmp_path / "out") == ("E_WEIGHTS", 70)
-
-
-def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(phantom, tmp_path):
-    (tmp_path / "out" / "dicom").mkdir(parents=True)
-    (tmp_path / "out" / "dicom" / "old.dcm").write_text("old")
-    before = tree(tmp_path / "out")
-    assert run(phantom, tmp_path / "out").returncode == 60
-    assert tree(tmp_path / "out") == before
-
-
-def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):
-    (tmp_path / "file").touch()
-    done = run(phantom, tmp_path / "file" / "out")
-    assert done.returncode == 60
-    assert "E_OUTPUT" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr

@@ -269,6 +269,7 @@ def test_torchscript_equals_eager_at_every_size(lively, awkward, batch, exporter
             assert_same(exported(pair), pred)
 
 
+@pytest.mark.slow
 def test_torch_export_equals_eager_at_every_size_that_needs_no_padding(lively):
     sides = {axis: 16 * torch.export.Dim(name, min=2, max=16) for axis, name in ((2, "h"), (3, "w"), (4, "l"))}
     with torch.no_grad():
