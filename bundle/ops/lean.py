@@ -14,7 +14,7 @@ from bundle.ops.reference import neighbour_offsets
 
 __all__ = ["local_attention_lean"]
 
-LOGITS_PER_SLAB = 2**20
+LOGITS_PER_SLAB = 2**21
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class _Layout:
         for first in range(0, self.height, planes):
             yield first, min(first + planes, self.height)
 
+    def buffer(self, like: torch.Tensor) -> torch.Tensor:
+        """Allocate the logits of the largest slab, (n³, voxels)."""
+        return like.new_empty(len(self.shifts), self.voxels(*next(self.slabs())))
+
     def voxels(self, first: int, last: int) -> int:
         """Count the voxels of a slab, all of whose neighbours lie inside its padded volume."""
         return (last - first) * self.plane - (self.neighbourhood - 1) * (self.row + 1)
@@ -66,10 +70,15 @@ class _Layout:
         return flat.as_strided(size, (flat.stride(0), self.plane, self.row, 1))
 
 
-def _exponentials(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, shifts: list[int]) -> torch.Tensor:
-    """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m)."""
+def _exponentials(
+    query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, shifts: list[int], buffer: torch.Tensor
+) -> torch.Tensor:
+    """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in the buffer.
+
+    One buffer serves all slabs: to have the system clear new memory for each takes as long as the arithmetic.
+    """
     m = query.shape[1]
-    logits = bias.view(-1, 1).repeat(1, m)
+    logits = buffer[:, :m].copy_(bias.view(-1, 1))
     for i, shift in enumerate(shifts):
         row = logits[i]
         for q, k in zip(query, key):
@@ -82,10 +91,10 @@ def _forward_head(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, la
     offsets = neighbour_offsets(layout.neighbourhood, query)
     # the fourth row sums the weights: numerators and denominator from one matrix product
     columns = torch.cat([offsets, torch.ones_like(offsets[:, :1])], 1).t().contiguous()
-    out = query.new_empty(3, *query.shape[1:])
+    out, buffer = query.new_empty(3, *query.shape[1:]), layout.buffer(query)
     for first, last in layout.slabs():
         q, k = layout.pad_query(query, first, last), layout.pad_key(key, first, last)
-        sums = columns @ _exponentials(q, k, bias, layout.shifts)
+        sums = columns @ _exponentials(q, k, bias, layout.shifts, buffer)
         torch.div(*(layout.crop(part, last - first) for part in (sums[:3], sums[3:])), out=out[:, first:last])
     return out
 
@@ -98,11 +107,11 @@ def _backward_head(
     r, shifts = layout.neighbourhood // 2, layout.shifts
     grad_q, grad_bias = torch.empty_like(query), torch.zeros_like(bias)
     grad_k = query.new_zeros(len(key), (layout.height + 2 * r) * layout.plane)
-    expected = (grad * field).sum(0, keepdim=True)
+    expected, buffer = (grad * field).sum(0, keepdim=True), layout.buffer(query)
     for first, last in layout.slabs():
         q, k = layout.pad_query(query, first, last), layout.pad_key(key, first, last)
         g, mean = layout.pad_query(grad, first, last), layout.pad_query(expected, first, last)
-        p = _exponentials(q, k, bias, shifts)
+        p = _exponentials(q, k, bias, shifts, buffer)
         grad_logits = (offsets @ g).sub_(mean).mul_(p).div_(p.sum(0))
         grad_bias += grad_logits.sum(1)
         gq, gk = torch.zeros_like(q), grad_k[:, first * layout.plane :]
