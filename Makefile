@@ -73,7 +73,8 @@ test: $(VENV)/.tested $(DEPLOY)/.tested models
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian" tests/deploy_app tests/map
 	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
 
-# the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the paper's data sets; what takes long
+# the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the
+# paper's data sets; of the other tests, those that take half a minute
 test-zoo: $(VENV)/.consumers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APP) $(ZOO))

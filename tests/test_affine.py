@@ -122,7 +122,6 @@ def test_center_of_parallel_grids_moves_by_whole_voxels_at_most_half_of_one_off(
     steps = moving_grid.inverse @ matrix @ fixed_grid.affine
     assert np.allclose(steps, np.rint(steps))
     off = fixed_grid.centre_mm + matrix[:3, 3] - moving_grid.centre_mm
-    assert np.allclose(np.abs(moving_grid.inverse[:3, :3] @ off) % 0.5, 0)
     assert np.abs(moving_grid.inverse[:3, :3] @ off).max() <= 0.5 + 1e-9
 
 

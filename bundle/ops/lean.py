@@ -75,7 +75,7 @@ def _exponentials(
 ) -> torch.Tensor:
     """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in the buffer.
 
-    One buffer serves all slabs: to have the system clear new memory for each takes as long as the arithmetic.
+    One buffer serves all slabs: new memory for each, which the system clears first, would add half of the time.
     """
     m = query.shape[1]
     logits = buffer[:, :m].copy_(bias.view(-1, 1))

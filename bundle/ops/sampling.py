@@ -24,7 +24,7 @@ def pull(image: Features, ddf: DDF, border: bool = False) -> Features:
         border: whether the image goes on beyond its border with its nearest value, not with zeros.
 
     Returns:
-        (B, C, H, W, L), channels-last. Where the field is not a number: the value at the first voxel of that axis.
+        (B, C, H, W, L), channels-last. A field that is not a number leads to the border: zero, or its first voxel.
     """
     margin = 0 if border else 1
     height, width, depth = image.shape[2:]
