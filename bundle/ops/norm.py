@@ -21,7 +21,7 @@ ELEMENTS_PER_ROW = 2**8
 def _runs(features: Features) -> list[tuple[torch.Tensor, ...]]:
     """Split channels-last features into runs of voxels: for each instance a tuple of (rows, voxels a row · C) views.
 
-    A row holds several voxels where their number allows it: operations over C elements at a time take half as long again.
+    A row holds several voxels where their number allows it: over C elements at a time each step takes longer by half.
     """
     channels, voxels = features.shape[1], features[0, 0].numel()
     row = channels * math.gcd(voxels, max(1, ELEMENTS_PER_ROW // channels))
