@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from bundle.ops.reference import neighbour_offsets
 
 __all__ = ["local_attention_lean"]
@@ -53,30 +52,40 @@ class _Layout:
         """Count the voxels of a slab, all of whose neighbours lie inside its padded volume."""
         return (last - first) * self.plane - (self.neighbourhood - 1) * (self.row + 1)
 
-    def pad_key(self, key: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """Cut out a slab with the planes of its neighbours, zeros beyond the border: (d, H, W, L) → (d, voxels)."""
-        r = self.neighbourhood // 2
-        above, below = max(r - first, 0), max(last + r - self.height, 0)
-        return F.pad(key[:, max(first - r, 0) : last + r], [r, r, r, r, above, below]).flatten(1)
-
-    def pad_query(self, query: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """Cut out a slab and bring its rows and planes to the length of the key's: (d, H, W, L) → (d, voxels)."""
-        n = self.neighbourhood - 1
-        return F.pad(query[:, first:last], [0, n, 0, n]).flatten(1)[:, : self.voxels(first, last)]
-
     def crop(self, flat: torch.Tensor, planes: int) -> torch.Tensor:
         """See a padded run as the volume that it holds, from its first voxel on: (d, voxels) → (d, planes, W, L)."""
         size = (len(flat), planes, self.width, self.depth)
         return flat.as_strided(size, (flat.stride(0), self.plane, self.row, 1))
 
 
+class _Slab:
+    """The padded slab of a volume (d, H, W, L), which is filled anew for each.
+
+    One buffer serves all slabs: new memory, which the system clears first, would add half of the time.
+
+    Args:
+        reach: planes, rows and voxels of zeros or neighbours before the slab; the rest of the padding follows it.
+    """
+
+    def __init__(self, volume: torch.Tensor, layout: _Layout, reach: int = 0) -> None:
+        n, planes = layout.neighbourhood - 1, next(layout.slabs())[1]
+        self.volume, self.reach = volume, reach
+        self.padded = volume.new_zeros(len(volume), planes + 2 * reach, layout.width + n, layout.depth + n)
+
+    def fill(self, first: int, last: int) -> torch.Tensor:
+        """Copy a slab, and the planes that it reaches, beyond the border zeros: (d, at least its voxels)."""
+        r, (_, height, width, depth) = self.reach, self.volume.shape
+        start, above, below = first - r, max(first - r, 0), min(last + r, height)
+        self.padded[:, : above - start] = 0
+        self.padded[:, below - start :] = 0
+        self.padded[:, above - start : below - start, r : r + width, r : r + depth] = self.volume[:, above:below]
+        return self.padded.flatten(1)
+
+
 def _exponentials(
     query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, shifts: list[int], buffer: torch.Tensor
 ) -> torch.Tensor:
-    """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in the buffer.
-
-    One buffer serves all slabs: new memory for each, which the system clears first, would add half of the time.
-    """
+    """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in the buffer."""
     m = query.shape[1]
     logits = buffer[:, :m].copy_(bias.view(-1, 1))
     for i, shift in enumerate(shifts):
@@ -91,10 +100,11 @@ def _forward_head(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, la
     offsets = neighbour_offsets(layout.neighbourhood, query)
     # the fourth row sums the weights: numerators and denominator from one matrix product
     columns = torch.cat([offsets, torch.ones_like(offsets[:, :1])], 1).t().contiguous()
-    out, buffer = query.new_empty(3, *query.shape[1:]), layout.buffer(query)
+    out = query.new_empty(3, *query.shape[1:])
+    q_slab, k_slab, buffer = _Slab(query, layout), _Slab(key, layout, layout.neighbourhood // 2), layout.buffer(query)
     for first, last in layout.slabs():
-        q, k = layout.pad_query(query, first, last), layout.pad_key(key, first, last)
-        sums = columns @ _exponentials(q, k, bias, layout.shifts, buffer)
+        q = q_slab.fill(first, last)[:, : layout.voxels(first, last)]
+        sums = columns @ _exponentials(q, k_slab.fill(first, last), bias, layout.shifts, buffer)
         torch.div(*(layout.crop(part, last - first) for part in (sums[:3], sums[3:])), out=out[:, first:last])
     return out
 
@@ -107,15 +117,17 @@ def _backward_head(
     r, shifts = layout.neighbourhood // 2, layout.shifts
     grad_q, grad_bias = torch.empty_like(query), torch.zeros_like(bias)
     grad_k = query.new_zeros(len(key), (layout.height + 2 * r) * layout.plane)
-    expected, buffer = (grad * field).sum(0, keepdim=True), layout.buffer(query)
+    expected = (grad * field).sum(0, keepdim=True)
+    slabs = [_Slab(volume, layout) for volume in (query, grad, expected)]
+    k_slab, buffers = _Slab(key, layout, r), [layout.buffer(query) for _ in range(2)]
     for first, last in layout.slabs():
-        q, k = layout.pad_query(query, first, last), layout.pad_key(key, first, last)
-        g, mean = layout.pad_query(grad, first, last), layout.pad_query(expected, first, last)
-        p = _exponentials(q, k, bias, shifts, buffer)
-        grad_logits = (offsets @ g).sub_(mean).mul_(p).div_(p.sum(0))
+        m = layout.voxels(first, last)
+        q, g, mean = (slab.fill(first, last)[:, :m] for slab in slabs)
+        k = k_slab.fill(first, last)
+        p = _exponentials(q, k, bias, shifts, buffers[0])
+        grad_logits = torch.mm(offsets, g, out=buffers[1][:, :m]).sub_(mean).mul_(p).div_(p.sum(0))
         grad_bias += grad_logits.sum(1)
         gq, gk = torch.zeros_like(q), grad_k[:, first * layout.plane :]
-        m = layout.voxels(first, last)
         for row, shift in zip(grad_logits, shifts):
             gq.addcmul_(row, k[:, shift : shift + m])
             gk[:, shift : shift + m].addcmul_(row, q)
