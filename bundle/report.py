@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.fields import jacobian_determinant
 from bundle.spatial import Grid, SpatialTransform
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -106,11 +105,11 @@ def checkerboard(first: Volume, second: Volume, tiles: int = TILES) -> Volume:
 
 def jacobian_on(grid: Grid, transform: SpatialTransform) -> Volume:
     """Read the determinant of the network's field at the nearest voxel, 1 outside its grid; masked where it folds."""
-    if transform.ddf is None:
+    if transform.jacobian is None:
         return np.ones(grid.shape)
-    beyond_identity = jacobian_determinant(transform.ddf[None].float())[0] - 1
     identity = transform.without_field(aligned=False)
-    determinant = 1 + identity.resample(beyond_identity, grid, "nearest", image_grid=transform.field_grid)[0].numpy()
+    beyond_identity = identity.resample(transform.jacobian - 1, grid, "nearest", image_grid=transform.field_grid)
+    determinant = 1 + beyond_identity[0].numpy()
     return np.ma.masked_less_equal(determinant, 0)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from bundle.fields import jacobian_determinant
 from bundle.shapes import DDF
 from scipy.ndimage import gaussian_filter
 
@@ -19,7 +20,7 @@ __all__ = ["Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lp
 
 Matrix = npt.NDArray[np.float64]
 
-POINTS_PER_SLAB = 2**20
+POINTS_PER_SLAB = 2**16  # what the second cache holds
 MODES = {"linear": "bilinear", "nearest": "nearest"}
 
 
@@ -251,14 +252,20 @@ def sample(
     """
     if mode not in MODES:
         raise ValueError(f"The interpolation is 'linear' or 'nearest', not '{mode}'.")
-    inverse = torch.from_numpy(grid.inverse)
-    index = points.reshape(-1, 3) @ inverse[:3, :3].T + inverse[:3, 3]
-    sides = torch.tensor([max(n - 1, 1) for n in grid.shape], dtype=torch.float64)
-    normalised = (2 * index / sides - 1).flip(-1).to(image.device)
+    sides = np.maximum(np.array(grid.shape) - 1, 1)
+    normalising = 2 / sides[:, None] * grid.inverse[:3]  # the voxels' indices from −1 to 1
+    normalising[:, 3] -= 1
+    matrix = torch.from_numpy(normalising[::-1].copy())  # grid_sample names the last axis first
+    index = torch.addmm(matrix[:, 3], points.reshape(-1, 3), matrix[:, :3].T).to(image.device)
+    batch = len(points) if points.ndim > 2 else 1  # whose items grid_sample shares out among the cores
     values = F.grid_sample(
-        image[None].double(), normalised.view(1, 1, 1, -1, 3), MODES[mode], outside, align_corners=True
+        image.double().expand(batch, *image.shape),
+        index.view(batch, 1, 1, -1, 3),
+        MODES[mode],
+        outside,
+        align_corners=True,
     )
-    return values.reshape(image.shape[0], *points.shape[:-1])
+    return values.movedim(1, 0).reshape(image.shape[0], *points.shape[:-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,6 +305,11 @@ class SpatialTransform:
             return None
         matrix = torch.from_numpy(self.field_grid.affine[:3, :3]).to(self.ddf.device)
         return torch.einsum("ij,jhwl->ihwl", matrix, self.ddf.double())
+
+    @cached_property
+    def jacobian(self) -> torch.Tensor | None:
+        """The Jacobian determinant of the field: (1, H, W, L) on ``field_grid``; None for a linear transform."""
+        return None if self.ddf is None else jacobian_determinant(self.ddf[None].float())[0]
 
     def displacement_at(self, points_mm: npt.ArrayLike | torch.Tensor, extend: bool = False) -> torch.Tensor:
         """Compute T(p) − p.
@@ -344,6 +356,7 @@ class SpatialTransform:
         grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
         dtype = image.dtype if mode == "nearest" or image.is_floating_point() else torch.float32
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
+        image = image.double()
         for rows, points in grid.slabs():
             values = sample(image, image_grid, points + self.displacement_at(points), mode)
             result[:, rows] = values.to(dtype)

@@ -1,20 +1,21 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 HOLES = """
 import sys, torch
 from pathlib import Path
-from bundle.memory import return_freed_memory
+from bundle.memory import prepare_allocator
 
 def resident_mb():
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1e3
 
 if sys.argv[1] == "returned":
-    return_freed_memory()
+    prepare_allocator()
 else:
     del_me = torch.ones(7 << 20)  # once it is freed, the C library keeps blocks of its size
     del del_me
@@ -33,3 +34,28 @@ def test_freed_tensors_leave_no_holes():
         freed[how] = float(done.stdout)
     assert freed["as it is"] < 20
     assert freed["returned"] > 110  # of 126
+
+
+LARGE = """
+import torch
+from pathlib import Path
+from bundle.memory import prepare_allocator
+
+prepare_allocator()
+tensor = torch.ones(16 << 20)  # 64 MB
+lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+print(next(line for line in lines if line.startswith("AnonHugePages")).split()[1])
+"""
+SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not SETTING.is_file() or "[madvise]" not in SETTING.read_text(), reason="pages are large for all or for none"
+)
+@pytest.mark.parametrize(("own", "large"), [(None, True), ("0", False)])
+def test_large_tensors_lie_in_large_pages(own, large, monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    if own:
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", own)
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 32 << 10) is large

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bundle.memory import peak_memory_mb, return_freed_memory
+from bundle.memory import peak_memory_mb, prepare_allocator
 
 __all__ = ["TASKS", "Task", "encode", "measure"]
 
@@ -163,7 +163,7 @@ TASKS: Mapping[str, Callable[[Task], Callable[[], object]]] = {
 
 def measure(task: Task) -> dict[str, float]:
     """Run a task in this process: median seconds, and the largest memory."""
-    return_freed_memory()  # as the workflows do
+    prepare_allocator()  # as the workflows do
     torch.set_num_threads(task.threads)
     on_gpu = task.device.startswith("cuda")
     run = TASKS[task.name](task)

@@ -1,10 +1,12 @@
 import gzip
+import zlib
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.io import images
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import grid_from_itk
 from bundle.spatial import Grid, ras_from_lps
@@ -63,3 +65,13 @@ def test_compressed_files_are_compressed(tmp_path):
     grid = oblique()
     write_image(torch.zeros(1, *grid.shape), grid, tmp_path / "image.nii.gz")
     assert len(gzip.decompress((tmp_path / "image.nii.gz").read_bytes())) == 352 + 4 * 9 * 12 * 7
+
+
+def test_the_blocks_of_a_compressed_file_are_one_stream(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "BLOCK", 1000)
+    grid, volume = oblique(), torch.rand(1, 9, 12, 7)
+    for ending in (".nii", ".nii.gz"):
+        write_image(volume, grid, tmp_path / f"image{ending}")
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    assert stream.decompress((tmp_path / "image.nii.gz").read_bytes()) == (tmp_path / "image.nii").read_bytes()
+    assert stream.eof and stream.unused_data == b""
