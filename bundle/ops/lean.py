@@ -85,7 +85,7 @@ class _Slab:
 def _exponentials(
     query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor, shifts: list[int], buffer: torch.Tensor
 ) -> torch.Tensor:
-    """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in the buffer."""
+    """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in buffer."""
     m = query.shape[1]
     logits = buffer[:, :m].copy_(bias.view(-1, 1))
     for i, shift in enumerate(shifts):

@@ -74,4 +74,5 @@ def test_the_blocks_of_a_compressed_file_are_one_stream(tmp_path, monkeypatch):
         write_image(volume, grid, tmp_path / f"image{ending}")
     stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
     assert stream.decompress((tmp_path / "image.nii.gz").read_bytes()) == (tmp_path / "image.nii").read_bytes()
-    assert stream.eof and stream.unused_data == b""
+    assert stream.eof
+    assert stream.unused_data == b""
