@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from bundle.benchmark.measure import Common, Pictures, Row, measure
 from bundle.benchmark.methods import Method, Register
+from bundle.memory import prepare_allocator
 
 __all__ = ["sentence", "worker"]
 
@@ -52,6 +53,7 @@ def _serve(connection: Connection, method: Method, common: Common) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent ends this process
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(common.threads)
     torch.set_num_threads(common.threads)
+    prepare_allocator()  # as the workflows do
     loaded: list[Register | None] = []
     while True:
         try:

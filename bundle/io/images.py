@@ -17,8 +17,6 @@ __all__ = ["check_ending", "write_displacement", "write_image"]
 
 NIFTI = (".nii", ".nii.gz")
 OF_ITK = (".nrrd", ".mha", ".mhd")
-# what is interpolated holds runs of zeros, but no repetitions: looking for them takes half of the time for nothing
-COMPRESSION = {"level": 1, "strategy": zlib.Z_RLE, "wbits": -zlib.MAX_WBITS}
 BLOCK = 4 << 20  # bytes that one thread compresses at a time
 GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # RFC 1952: deflated, no time, no name, no system
 
@@ -85,6 +83,9 @@ def _save(image: nibabel.Nifti1Image, path: str | os.PathLike[str]) -> None:
 
 
 def _deflate(block: memoryview, last: bool) -> bytes:
-    """Compress a part of a deflate stream; all but the last end in an empty block, on a whole byte, as pigz's do."""
-    compressor = zlib.compressobj(**COMPRESSION)
+    """Compress a part of a deflate stream; all but the last end in an empty block, on a whole byte, as pigz's do.
+
+    Interpolated voxels hold runs of zeros but no other repetitions, and looking for them would take as long again.
+    """
+    compressor = zlib.compressobj(level=1, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
     return compressor.compress(block) + compressor.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
