@@ -2,10 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from bundle.ops import pull
 from bundle.shapes import DDF, Features, Volume
 
 __all__ = ["compose", "identity_grid", "jacobian_determinant", "upsample", "warp"]
+
+VOXELS_PER_SLAB = 2**17
 
 
 def identity_grid(ddf: DDF) -> torch.Tensor:
@@ -51,19 +52,43 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zero
     image = image.to(u.dtype)
     if not torch.jit.is_scripting():
         if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-            plain = torch.is_grad_enabled() or image.device.type != "cpu" or min(image.shape[2:]) < 2
-            if mode == "bilinear" and not plain:
-                return pull(image.as_subclass(torch.Tensor), u.as_subclass(torch.Tensor), border=padding == "border")
+            if image.device.type == "cpu" and not torch.is_grad_enabled():
+                return _warp_by_rows(image.as_subclass(torch.Tensor), u.as_subclass(torch.Tensor), mode, padding)
+    return F.grid_sample(image, _sampling_grid(u, 0, u.shape[2]), mode, padding, align_corners=True)
+
+
+def _sampling_grid(u: DDF, first: int, last: int) -> torch.Tensor:
+    """Compute where planes of a field point to as ``F.grid_sample`` wants it: (B, planes, W, L, 3), −1 to 1, L first.
+
+    One multiply-add an axis, from an axis-wise base.
+    """
     n0, n1, n2 = u.shape[2], u.shape[3], u.shape[4]
-    # grid_sample wants [-1, 1] and the last axis first; one multiply-add an axis, from an axis-wise base
     s0, s1, s2 = 2.0 / max(n0 - 1, 1), 2.0 / max(n1 - 1, 1), 2.0 / max(n2 - 1, 1)
-    a0 = torch.arange(n0, device=u.device, dtype=u.dtype).view(-1, 1, 1) * s0 - 1
+    a0 = torch.arange(first, last, device=u.device, dtype=u.dtype).view(-1, 1, 1) * s0 - 1
     a1 = torch.arange(n1, device=u.device, dtype=u.dtype).view(-1, 1) * s1 - 1
     a2 = torch.arange(n2, device=u.device, dtype=u.dtype) * s2 - 1
-    grid = torch.stack(
+    u = u[:, :, first:last]
+    return torch.stack(
         [torch.add(a2, u[:, 2], alpha=s2), torch.add(a1, u[:, 1], alpha=s1), torch.add(a0, u[:, 0], alpha=s0)], -1
     )
-    return F.grid_sample(image, grid, mode, padding, align_corners=True)
+
+
+def _warp_by_rows(image: Features, u: DDF, mode: str, padding: str) -> Features:
+    """Warp on all cores of a CPU: ``F.grid_sample`` shares its work out by the batch, and each row is made one here.
+
+    A gradient cannot go this way: each row would have one of the whole image.
+    """
+    channels, (height, width, depth) = image.shape[1], u.shape[2:]
+    planes = max(1, VOXELS_PER_SLAB // (width * depth))
+    out = image.new_empty(len(image), channels, height, width, depth)
+    image = image.contiguous(memory_format=torch.channels_last_3d)  # a voxel's channels share a line of the cache
+    for one, v, result in zip(image, u.split(1), out):
+        for first in range(0, height, planes):
+            last = min(first + planes, height)
+            rows = _sampling_grid(v, first, last).view(-1, 1, 1, depth, 3)
+            found = F.grid_sample(one.expand(len(rows), *one.shape), rows, mode, padding, align_corners=True)
+            result[:, first:last] = found.view(-1, width, channels, depth).permute(2, 0, 1, 3)
+    return out
 
 
 def compose(ddf: DDF, residual: DDF) -> DDF:

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
+from bundle import fields
 from bundle.fields import compose, identity_grid, jacobian_determinant, upsample, warp
 from monai.networks.blocks import Warp
+from scipy.ndimage import map_coordinates
 
 SHAPE = (9, 12, 7)
 
@@ -39,6 +42,41 @@ def test_identity_grid_holds_the_index_along_each_axis():
 def test_warp_equals_monai(mode, padding):
     image, ddf = random_image(0), random_field(1)
     torch.testing.assert_close(warp(image, ddf, mode, padding), Warp(mode, padding)(image, ddf), atol=2e-5, rtol=1e-5)
+
+
+def pulled(image, ddf, **kwargs):
+    """Warp as inference on a CPU does: row by row, without a graph."""
+    with torch.no_grad():
+        return warp(image, ddf, **kwargs)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("shape", [SHAPE, (2, 3, 2), (17, 4, 33), (1, 6, 8)])
+def test_rows_are_warped_as_the_whole_is(shape, padding, mode, monkeypatch):
+    monkeypatch.setattr(fields, "VOXELS_PER_SLAB", 2 * shape[1] * shape[2] + 1)
+    image, ddf = random_image(0, shape, torch.float64), random_field(1, 3.0, shape, torch.float64)
+    expected = warp(image, ddf, mode, padding)
+    torch.testing.assert_close(pulled(image, ddf, mode=mode, padding=padding), expected, atol=1e-12, rtol=0)
+
+
+def test_warp_equals_scipy():
+    image, ddf = random_image(0), random_field(1)
+    places = (identity_grid(ddf) + ddf).double().numpy()
+    for one, place, result in zip(image.double().numpy(), places, pulled(image, ddf, padding="border")):
+        for channel, values in zip(one, result.numpy()):
+            assert np.allclose(values, map_coordinates(channel, place, order=1, mode="nearest"), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_a_field_that_leads_nowhere_reads_nothing_outside(value, padding):
+    image, ddf = torch.rand(2, 4, *SHAPE), random_field(1)
+    ddf[0, 1, 2, 3, 4] = value
+    found = pulled(image, ddf, padding=padding)
+    assert found.isfinite().all()
+    assert found[0, :, 2, 3, 4].min() >= 0
+    assert found[0, :, 2, 3, 4].max() <= 1
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

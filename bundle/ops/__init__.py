@@ -1,4 +1,4 @@
-"""Operators whose plain form is slow or large: local attention, the encoder's norm and pooling, and sampling."""
+"""Operators whose plain form is slow or large: local attention, and the encoder's norm and pooling."""
 
 import functools
 import warnings
@@ -10,7 +10,6 @@ from bundle.ops.lean import local_attention_lean
 from bundle.ops.norm import instance_norm_leaky_relu
 from bundle.ops.pooling import channels_last, halve
 from bundle.ops.reference import local_attention_reference, neighbour_offsets
-from bundle.ops.sampling import pull
 from bundle.ops.triton import local_attention_triton
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "local_attention_reference",
     "local_attention_triton",
     "neighbour_offsets",
-    "pull",
 ]
 
 
