@@ -82,7 +82,8 @@ class LocalAttentionTransformer(nn.Module):
         x = projected.float() if projected.dtype != torch.float64 else projected
         x = x + (self.projection_bias - self.projection_bias.mean()).view(shape)  # centred, as the projection is
         scale = torch.rsqrt(x.square().mean(1, keepdim=True) + self.norm.eps)
-        x = torch.addcmul(self.norm.bias.view(shape), x * scale, self.norm.weight.view(shape))
+        x = x * scale if torch.is_grad_enabled() else x.mul_(scale)
+        x = torch.addcmul(self.norm.bias.view(shape), x, self.norm.weight.view(shape))
         return x.reshape(x.shape[0], self.heads, -1, x.shape[2], x.shape[3], x.shape[4])
 
 

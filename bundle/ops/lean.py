@@ -87,11 +87,10 @@ def _exponentials(
 ) -> torch.Tensor:
     """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in buffer."""
     m = query.shape[1]
-    logits = buffer[:, :m].copy_(bias.view(-1, 1))
-    for i, shift in enumerate(shifts):
-        row = logits[i]
-        for q, k in zip(query, key):
-            row.addcmul_(q, k[shift : shift + m])
+    logits, channels = buffer[:, :m], query.unbind()
+    for row, start, shift in zip(logits, bias, shifts):
+        for q, k in zip(channels, key[:, shift : shift + m].unbind()):
+            start = torch.addcmul(start, q, k, out=row)
     return logits.sub_(logits.amax(0)).exp_()
 
 
