@@ -88,9 +88,9 @@ def _exponentials(
     """Compute exp(logit − largest logit) of a run: query (d, m), key (d, m + largest shift) → (n³, m), in buffer."""
     m = query.shape[1]
     logits, channels = buffer[:, :m], query.unbind()
-    for row, start, shift in zip(logits, bias, shifts):
+    for row, total, shift in zip(logits, bias, shifts):
         for q, k in zip(channels, key[:, shift : shift + m].unbind()):
-            start = torch.addcmul(start, q, k, out=row)
+            total = torch.addcmul(total, q, k, out=row)  # the first on the bias, the others on the row itself
     return logits.sub_(logits.amax(0)).exp_()
 
 
