@@ -6,7 +6,7 @@ from bundle.shapes import DDF, Features, Volume
 
 __all__ = ["compose", "identity_grid", "jacobian_determinant", "upsample", "warp"]
 
-VOXELS_PER_SLAB = 2**17
+VOXELS_PER_SLAB = 2**17  # of a grid made at a time, 1.5 MB
 
 
 def identity_grid(ddf: DDF) -> torch.Tensor:

@@ -4,6 +4,7 @@ Everything here is LPS (the patient's left, posterior and superior are positive)
 MONAI are RAS, and ``lps_from_ras`` is the only place where one becomes the other.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ __all__ = ["Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lp
 
 Matrix = npt.NDArray[np.float64]
 
-POINTS_PER_SLAB = 2**16  # what the second cache holds
+POINTS_PER_SLAB = 2**16  # 1.5 MB: what is made of them need not be mapped anew (bundle.memory)
 MODES = {"linear": "bilinear", "nearest": "nearest"}
 
 
@@ -257,7 +258,7 @@ def sample(
     normalising[:, 3] -= 1
     matrix = torch.from_numpy(normalising[::-1].copy())  # grid_sample names the last axis first
     index = torch.addmm(matrix[:, 3], points.reshape(-1, 3), matrix[:, :3].T).to(image.device)
-    batch = len(points) if points.ndim > 2 else 1  # whose items grid_sample shares out among the cores
+    batch = math.prod(points.shape[:-2])  # every row is an item of it: grid_sample shares those out among the cores
     values = F.grid_sample(
         image.double().expand(batch, *image.shape),
         index.view(batch, 1, 1, -1, 3),

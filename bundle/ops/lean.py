@@ -61,7 +61,7 @@ class _Layout:
 class _Slab:
     """The padded slab of a volume (d, H, W, L), which is filled anew for each.
 
-    One buffer serves all slabs: new memory, which the system clears first, would add half of the time.
+    One buffer serves all slabs: the system clears new memory first.
 
     Args:
         reach: planes, rows and voxels of zeros or neighbours before the slab; the rest of the padding follows it.
@@ -75,10 +75,11 @@ class _Slab:
     def fill(self, first: int, last: int) -> torch.Tensor:
         """Copy a slab, and the planes that it reaches, beyond the border zeros: (d, at least its voxels)."""
         r, (_, height, width, depth) = self.reach, self.volume.shape
-        start, above, below = first - r, max(first - r, 0), min(last + r, height)
-        self.padded[:, : above - start] = 0
-        self.padded[:, below - start :] = 0
-        self.padded[:, above - start : below - start, r : r + width, r : r + depth] = self.volume[:, above:below]
+        begin, end = max(first - r, 0), min(last + r, height)  # of the planes that there are
+        before, after = begin - (first - r), end - (first - r)
+        self.padded[:, :before] = 0
+        self.padded[:, after:] = 0
+        self.padded[:, before:after, r : r + width, r : r + depth] = self.volume[:, begin:end]
         return self.padded.flatten(1)
 
 
