@@ -113,7 +113,8 @@ def compose(ddf: DDF, residual: DDF) -> DDF:
         >>> torch.allclose(compose(a, b), torch.full((1, 3, 2, 3, 4), 0.75))
         True
     """
-    return residual + warp(ddf, residual, padding="border")
+    warped = warp(ddf, residual, padding="border")
+    return residual + warped if torch.is_grad_enabled() else warped.add_(residual)
 
 
 def upsample(ddf: DDF, size: list[int]) -> DDF:
@@ -131,7 +132,9 @@ def upsample(ddf: DDF, size: list[int]) -> DDF:
         [2.0]
     """
     ratio = torch.tensor([size[i] / ddf.shape[2 + i] for i in range(3)], device=ddf.device, dtype=ddf.dtype)
-    return F.interpolate(ddf, size, mode="trilinear", align_corners=True) * ratio.view(1, 3, 1, 1, 1)
+    finer = F.interpolate(ddf, size, mode="trilinear", align_corners=True)
+    ratio = ratio.view(1, 3, 1, 1, 1)
+    return finer * ratio if torch.is_grad_enabled() else finer.mul_(ratio)
 
 
 def jacobian_determinant(ddf: DDF) -> Volume:

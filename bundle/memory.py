@@ -9,7 +9,8 @@ from pathlib import Path
 
 __all__ = ["peak_memory_mb", "prepare_allocator", "reset_peak_memory"]
 
-_M_MMAP_THRESHOLD, _BLOCK = -3, 2 << 20  # malloc.h; bytes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT, _MAPPED = 64 << 20, 6 << 20  # bytes
 
 
 def peak_memory_mb() -> float:
@@ -32,13 +33,17 @@ def reset_peak_memory() -> None:
 
 
 def prepare_allocator() -> None:
-    """Have every tensor of 2 MB and more mapped on its own, in large pages, before torch makes its first.
+    """Have large tensors mapped on their own, in large pages, before torch makes its first.
 
-    Mapped on its own, a tensor goes back to the system when it is freed: by itself glibc raises that bound to 32 MB,
-    and the smaller tensors leave holes in a heap that only grows. The system clears every page that it hands out, and
-    large ones (on Linux, where its settings let a process ask) cost it a fraction of the time. A user's own
-    ``THP_MEM_ALLOC_ENABLE`` goes first. Where the system or the C library is another, nothing happens.
+    Mapped on its own, a tensor of 6 MB or more goes back to the system when it is freed: by itself glibc raises that
+    bound to 32 MB, and the smaller tensors leave holes in a heap that only grows. Below it a tensor's memory is kept
+    for the next, up to 64 MB: the system clears every page that it hands out, and what works slab by slab would wait
+    for that more than compute. Large pages (on Linux, where its settings let a process ask) cost it a fraction of the
+    time; a user's own ``THP_MEM_ALLOC_ENABLE`` goes first. Where the system or the C library is another, nothing
+    happens.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT)

@@ -24,6 +24,7 @@ __all__ = ["accuracy", "benchmark", "speed"]
 def speed(
     output_dir: str = "output/speed",
     size: Sequence[int] = (160, 192, 160),
+    training_size: Sequence[int] = (80, 96, 80),
     against: str | Sequence[str] = (),
     device: str = "auto",
     threads: int | None = None,
@@ -37,6 +38,7 @@ def speed(
     Args:
         output_dir: folder to write.
         size: sides of the volume in voxels, for example 160,192,160.
+        training_size: those of the volume that a training step takes.
         against: some of voxelmorph, syn, elastix, with commas: they register the same pair.
         device: auto, cpu or cuda, for what torch runs.
         threads: that each process may use; torch's own choice by default.
@@ -48,16 +50,13 @@ def speed(
     """
     folder = Path(str(output_dir)).absolute()
     peers = against.split(",") if isinstance(against, str) else [str(peer) for peer in against]
-    sides = tuple(size) if isinstance(size, list | tuple) else ()
+    sides, training_sides = _sides("size", size), _sides("training_size", training_size)
     _check_common(folder, device, repeats=repeats, threads=threads)
-    if len(sides) != 3 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise ValueError(f"--size takes three sides in voxels, 160,192,160 say, not '{size}'.")
     if not set(peers) <= set(PEERS):
         raise ValueError(f"--against takes some of {','.join(PEERS)}, not '{','.join(peers)}'.")
     make_methods([PEERS[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
-    result = measure_speed(
-        sides, peers, _torch_device(device), threads or torch.get_num_threads(), repeats, bool(scaling)
-    )
+    threads = threads or torch.get_num_threads()
+    result = measure_speed(sides, training_sides, peers, _torch_device(device), threads, repeats, bool(scaling))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "speed.json").write_text(json.dumps(result, indent=4) + "\n")
     (folder / "speed.md").write_text(speed_markdown(result))
@@ -66,6 +65,13 @@ def speed(
     print(speed_markdown(result))
     print(f"tables: {folder}")
     return result
+
+
+def _sides(option: str, value: Sequence[int]) -> tuple[int, int, int]:
+    sides = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(sides) != 3 or not all(isinstance(n, int) and n > 0 for n in sides):
+        raise ValueError(f"--{option} takes three sides in voxels, 160,192,160 say, not '{value}'.")
+    return sides
 
 
 def accuracy(

@@ -1,8 +1,18 @@
 """The encoder shared by the moving and the fixed image: five levels of convolutions and squeeze-and-excitation."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from bundle.ops import halve, instance_norm_leaky_relu
+from bundle.ops import (
+    Activation,
+    StreamedNorm,
+    as_planes,
+    convolve_by_slabs,
+    halve,
+    halve_by_slabs,
+    instance_norm_leaky_relu,
+)
 from bundle.shapes import Features
 from torch import nn
 
@@ -23,13 +33,23 @@ class ConvolutionBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: bool = True) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm, self.slope = norm, 0.1
         self.convolution = nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=not norm)
 
     def forward(self, features: Features) -> Features:
         """Map (B, C_in, H, W, L) to (B, C_out, H, W, L)."""
         features = self.convolution(features)
-        return instance_norm_leaky_relu(features, 0.1) if self.norm else F.leaky_relu_(features, 0.1)
+        return instance_norm_leaky_relu(features, self.slope) if self.norm else F.leaky_relu_(features, self.slope)
+
+    @torch.jit.unused
+    def stream(self, features: Features, before: Activation, out: torch.Tensor) -> tuple[Features, Activation]:
+        """Convolve slab by slab (``convolve_by_slabs``): the result as the convolution leaves it, and what it needs."""
+        weight, bias = self.convolution.weight, self.convolution.bias
+        if self.norm:
+            norm = StreamedNorm(self.slope)
+            return convolve_by_slabs(features, weight, bias, out, before, norm.measure), norm.apply
+        leaky_relu = torch.ops.aten.leaky_relu.out
+        return convolve_by_slabs(features, weight, bias, out, before), lambda x, to: leaky_relu(x, self.slope, out=to)
 
 
 class SqueezeExcitation(nn.Module):
@@ -47,6 +67,10 @@ class SqueezeExcitation(nn.Module):
     def forward(self, average: torch.Tensor) -> torch.Tensor:
         """Map the averages over space, (B, C), to the scales, (B, C)."""
         return torch.sigmoid(self.excite(F.leaky_relu(self.squeeze(average), 0.01)))
+
+
+def _copy(planes: torch.Tensor, out: torch.Tensor) -> None:
+    out.copy_(planes)
 
 
 class EncoderLevel(nn.Module):
@@ -84,5 +108,25 @@ class EncoderLevel(nn.Module):
         """
         features = self.blocks(features)
         halved = features if self.deepest else halve(features)
-        scale = self.excitation(halved.mean((2, 3, 4)))  # of even sides, the average of averages is the average
+        scale = self.scale(halved)
         return features, scale, halved * scale[:, :, None, None, None]
+
+    def scale(self, halved: Features) -> torch.Tensor:
+        """Find the scale of each channel, (B, C): of even sides, the average of averages is the average."""
+        return self.excitation(halved.mean((2, 3, 4)))
+
+    @torch.jit.unused
+    def stream(self, features: Features, room: torch.Tensor) -> tuple[Features, torch.Tensor, Features]:
+        """Run the level slab by slab, on what is ``streamable``; its overwrite ``room``, C_out·H·W·L or larger."""
+        rest: Activation = _copy
+        blocks = cast("list[ConvolutionBlock]", list(self.blocks))
+        sizes = [block.convolution.out_channels * features[0, 0].numel() for block in blocks]
+        for block, size, following in zip(blocks, sizes, [*sizes[1:], sizes[-1]]):
+            features, rest = block.stream(features, rest, room[following - size : following])
+        if self.deepest:
+            planes = as_planes(features)
+            rest(planes, planes)
+            return features, self.scale(features), features  # nothing follows
+        halved = halve_by_slabs(features, rest)
+        scale = self.scale(halved)
+        return features, scale, halved.mul_(scale[:, :, None, None, None])

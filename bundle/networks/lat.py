@@ -77,14 +77,30 @@ class LocalAttentionTransformer(nn.Module):
         return self.merge(channels_last(sub_fields)), gram
 
     def embed(self, projected: Features) -> torch.Tensor:
-        """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L)."""
+        """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L).
+
+        Without a graph it works in the memory of its input.
+        """
         shape = [1, -1, 1, 1, 1]
         x = projected.float() if projected.dtype != torch.float64 else projected
-        x = x + (self.projection_bias - self.projection_bias.mean()).view(shape)  # centred, as the projection is
-        scale = torch.rsqrt(x.square().mean(1, keepdim=True) + self.norm.eps)
-        x = x * scale if torch.is_grad_enabled() else x.mul_(scale)
-        x = torch.addcmul(self.norm.bias.view(shape), x, self.norm.weight.view(shape))
+        bias = (self.projection_bias - self.projection_bias.mean()).view(shape)  # centred, as the projection is
+        if torch.is_grad_enabled():
+            x = x + bias
+            x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + self.norm.eps)
+            x = torch.addcmul(self.norm.bias.view(shape), x, self.norm.weight.view(shape))
+        else:
+            x.add_(bias)
+            x.mul_(torch.rsqrt(mean_square(x) + self.norm.eps))
+            x.mul_(self.norm.weight.view(shape)).add_(self.norm.bias.view(shape))
         return x.reshape(x.shape[0], self.heads, -1, x.shape[2], x.shape[3], x.shape[4])
+
+
+def mean_square(x: torch.Tensor) -> torch.Tensor:
+    """Average the squares of all channels, (B, C, H, W, L) → (B, 1, H, W, L), without building them."""
+    total = x[:, :1].square()
+    for i in range(1, x.shape[1]):
+        total.addcmul_(x[:, i : i + 1], x[:, i : i + 1])
+    return total.div_(x.shape[1])
 
 
 def head_gram(embedded: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from bundle.fields import compose, upsample, warp
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection
-from bundle.ops import channels_last
+from bundle.ops import channels_last, streamable
 from bundle.shapes import Features, Volume
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -49,7 +49,7 @@ class PAN(nn.Module):
         if len(channels) != len(heads):
             raise ValueError(f"Each level needs its heads: {len(channels)} levels in channels, {len(heads)} in heads.")
         into = [1, *channels]
-        self.recomputed = recomputed
+        self.recomputed, self.channels = recomputed, tuple(channels)
         self.divisor = 2 ** (len(channels) - 1)
         self.encoder = nn.ModuleList(
             EncoderLevel(into[i], c, finest=i == 0, deepest=i == len(channels) - 1) for i, c in enumerate(channels)
@@ -110,12 +110,24 @@ class PAN(nn.Module):
 
         One image after the other: as one batch they would take more memory.
         """
-        return self.encode(pair[:, 1:]), self.encode(pair[:, :1])
+        room = torch.zeros(0)
+        if not torch.jit.is_scripting():
+            if streamable(pair):
+                room = self.room(pair)
+        return self.encode(pair[:, 1:], room), self.encode(pair[:, :1], room)
 
-    def encode(self, image: Volume) -> list[Features]:
+    @torch.jit.unused
+    def room(self, pair: torch.Tensor) -> torch.Tensor:
+        """Allocate what every level of either image overwrites when it is streamed: the features of the largest."""
+        voxels = pair[0, 0].numel()
+        return pair.new_empty(max(c * (voxels // 8**i) for i, c in enumerate(self.channels)))
+
+    def encode(self, image: Volume, room: torch.Tensor) -> list[Features]:
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias.
 
-        Without a graph each level's features are dropped as soon as they are projected.
+        Args:
+            image: (B, 1, H, W, L), sides multiples of 2^(levels − 1).
+            room: what the levels overwrite if they are streamed, see ``room``; empty if they are not.
         """
         projections: list[Features] = []
         features = channels_last(image)
@@ -126,6 +138,10 @@ class PAN(nn.Module):
                 if self.training and len(projections) < self.recomputed:
                     projected, features = _recompute(level, projection, features, image)
                     projections.append(projected)
+                    continue
+                if room.numel() > 0:
+                    full, scale, features = level.stream(features, room)  # type: ignore[operator]
+                    projections.append(projection(full, scale, image))
                     continue
             full, scale, features = level(features)
             projections.append(projection(full, scale, image))

@@ -7,20 +7,27 @@ from collections.abc import Callable
 import torch
 from bundle.ops import triton
 from bundle.ops.lean import local_attention_lean
-from bundle.ops.norm import instance_norm_leaky_relu
-from bundle.ops.pooling import channels_last, halve
+from bundle.ops.norm import StreamedNorm, instance_norm_leaky_relu
+from bundle.ops.pooling import channels_last, halve, halve_by_slabs
 from bundle.ops.reference import local_attention_reference, neighbour_offsets
+from bundle.ops.streaming import Activation, as_planes, convolve_by_slabs, streamable
 from bundle.ops.triton import local_attention_triton
 
 __all__ = [
+    "Activation",
+    "StreamedNorm",
+    "as_planes",
     "channels_last",
+    "convolve_by_slabs",
     "halve",
+    "halve_by_slabs",
     "instance_norm_leaky_relu",
     "local_attention",
     "local_attention_lean",
     "local_attention_reference",
     "local_attention_triton",
     "neighbour_offsets",
+    "streamable",
 ]
 
 

@@ -7,62 +7,124 @@ are recovered from it.
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from bundle.shapes import Features
 
-__all__ = ["instance_norm_leaky_relu"]
+__all__ = ["StreamedNorm", "instance_norm_leaky_relu"]
 
 ELEMENTS_PER_RUN = 2**19
 ELEMENTS_PER_ROW = 2**8
 
 
-def _runs(features: Features) -> list[tuple[torch.Tensor, ...]]:
-    """Split channels-last features into runs of voxels: for each instance a tuple of (rows, voxels a row · C) views.
+class Moments(NamedTuple):
+    """What one run of rows holds: how many rows, and the mean and the summed squared deviation of every column."""
 
-    A row holds several voxels where their number allows it: over C elements at a time each step takes longer by half.
+    rows: int
+    means: torch.Tensor
+    squares: torch.Tensor
+
+
+def _row(channels: int, voxels: int) -> int:
+    """Choose the elements of a row: several voxels, where their number allows it.
+
+    Over C elements at a time each step takes longer by half.
     """
-    channels, voxels = features.shape[1], features[0, 0].numel()
-    row = channels * math.gcd(voxels, max(1, ELEMENTS_PER_ROW // channels))
+    return channels * math.gcd(voxels, max(1, ELEMENTS_PER_ROW // channels))
+
+
+def _runs(features: Features) -> list[tuple[torch.Tensor, ...]]:
+    """Split channels-last features into runs of voxels: for each instance a tuple of (rows, voxels a row · C) views."""
+    row = _row(features.shape[1], features[0, 0].numel())
     instances = features.permute(0, 2, 3, 4, 1).view(len(features), -1, row)
     on_cpu = features.device.type == "cpu"  # elsewhere nothing is gained by small runs
     size = max(1, ELEMENTS_PER_RUN // row) if on_cpu else instances.shape[1]
     return [instance.split(size) for instance in instances]
 
 
-def _moments(runs: tuple[torch.Tensor, ...], channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute each channel's mean and variance, (C,), by merging the columns' (Chan's formula); float32 at least."""
-    precise = torch.promote_types(runs[0].dtype, torch.float32)
-    counts = torch.tensor([len(run) for run in runs], device=runs[0].device, dtype=torch.float64).view(-1, 1, 1)
-    means = torch.stack([run.mean(0, dtype=precise) for run in runs])
-    scratch = torch.empty_like(runs[0], dtype=precise)  # one for all: one each would leave as many holes in the heap
-    squares = torch.stack(
-        [torch.sub(run, mean, out=scratch[: len(run)]).square_().sum(0) for run, mean in zip(runs, means)]
-    )
-    means, squares = (x.double().view(len(runs), -1, channels) for x in (means, squares))
+def _moments(runs: Iterable[torch.Tensor]) -> list[Moments]:
+    """Measure each run about its own means; float32 at least."""
+    found: list[Moments] = []
+    scratch = torch.empty(0)
+    for run in runs:
+        precise = torch.promote_types(run.dtype, torch.float32)
+        if len(scratch) < len(run):  # one for all: one each would leave as many holes in the heap
+            scratch = torch.empty_like(run, dtype=precise)
+        mean = run.mean(0, dtype=precise)
+        squares = torch.sub(run, mean, out=scratch[: len(run)]).square_().sum(0)
+        found.append(Moments(len(run), mean, squares))
+    return found
+
+
+def _merge(found: Sequence[Moments], channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute each channel's mean and variance, (C,), from the columns' of all runs (Chan's formula)."""
+    precise, device = found[0].means.dtype, found[0].means.device
+    counts = torch.tensor([one.rows for one in found], device=device, dtype=torch.float64).view(-1, 1, 1)
+    means = torch.stack([one.means for one in found]).double().view(len(found), -1, channels)
+    squares = torch.stack([one.squares for one in found]).double().view(len(found), -1, channels)
     total = counts.sum() * means.shape[1]
     mean = (counts * means).sum((0, 1)) / total
     variance = (squares + counts * (means - mean).square()).sum((0, 1)) / total
     return mean.to(precise), variance.to(precise)
 
 
-def _along_row(values: torch.Tensor, runs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _along_row(values: torch.Tensor, row: int) -> torch.Tensor:
     """Repeat one value a channel, (C,), for every voxel of a row."""
-    return values.repeat(runs[0].shape[1] // len(values))
+    return values.repeat(row // len(values))
+
+
+def _apply(run: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, slope: float, out: torch.Tensor) -> None:
+    """Normalise one run by what ``_along_row`` gave, then the leaky ReLU, into ``out``, which may be the run."""
+    F.leaky_relu_(torch.sub(run, mean, out=out).mul_(scale), slope)
 
 
 def _normalise(features: Features, out: Features, slope: float, eps: float) -> torch.Tensor:
     """Write the result to ``out``, which may be ``features``; return the inverse standard deviations, (B, C)."""
     scales = []
     for runs, results in zip(_runs(features), _runs(out)):
-        mean, variance = _moments(runs, features.shape[1])
+        mean, variance = _merge(_moments(runs), features.shape[1])
         scales.append(torch.rsqrt(variance + eps))
-        mean, scale = (_along_row(x, runs) for x in (mean, scales[-1]))
+        mean, scale = (_along_row(x, runs[0].shape[1]) for x in (mean, scales[-1]))
         for run, result in zip(runs, results):
-            torch.sub(run, mean, out=result)
-            F.leaky_relu_(result.mul_(scale), slope)
+            _apply(run, mean, scale, slope, result)
     return torch.stack(scales)
+
+
+class StreamedNorm:
+    """Instance norm and leaky ReLU of one volume that is made plane by plane.
+
+    Each plane is measured while it is in the cache; when all are, each is normalised where it is read next.
+
+    Args:
+        slope: of the leaky ReLU's negative side.
+        eps: added to the variance.
+    """
+
+    def __init__(self, slope: float = 0.1, eps: float = 1e-5) -> None:
+        self.slope, self.eps = slope, eps
+        self.found: list[Moments] = []
+        self.statistics: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def measure(self, planes: torch.Tensor) -> None:
+        """Take in some planes, (planes, W, L, C), contiguous."""
+        self.found += _moments(self._runs(planes))
+
+    def apply(self, planes: torch.Tensor, out: torch.Tensor) -> None:
+        """Normalise planes into ``out``, which may be the same, after all have been measured."""
+        runs, results = self._runs(planes), self._runs(out)
+        if self.statistics is None:
+            mean, variance = _merge(self.found, planes.shape[-1])
+            row = runs[0].shape[1]
+            self.statistics = _along_row(mean, row), _along_row(torch.rsqrt(variance + self.eps), row)
+        for run, result in zip(runs, results):
+            _apply(run, *self.statistics, self.slope, result)
+
+    def _runs(self, planes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        row = _row(planes.shape[-1], planes[0, ..., 0].numel())
+        return planes.view(-1, row).split(max(1, ELEMENTS_PER_RUN // row))
 
 
 class _InstanceNormLeakyReLU(torch.autograd.Function):
@@ -81,14 +143,15 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         result = torch.empty_like(out)
         for runs, grads, results, scale in zip(_runs(out), _runs(grad), _runs(result), scales):
-            scale = _along_row(scale, runs)
+            scale = _along_row(scale, runs[0].shape[1])
             total, along = torch.zeros_like(scale), torch.zeros_like(scale)
             for run, g, to in zip(runs, grads, results):
                 torch.ops.aten.leaky_relu_backward.grad_input(g, run, ctx.slope, True, grad_input=to)
                 total += to.sum(0, dtype=scale.dtype)
                 along += (to * F.leaky_relu(run, 1 / ctx.slope)).sum(0, dtype=scale.dtype)
             rows = sum(len(run) for run in runs)
-            total, along = (_along_row(x.view(-1, out.shape[1]).mean(0) / rows, runs) for x in (total, along))
+            means = [x.view(-1, out.shape[1]).mean(0) / rows for x in (total, along)]
+            total, along = (_along_row(x, runs[0].shape[1]) for x in means)
             for run, to in zip(runs, results):
                 normalised = F.leaky_relu(run, 1 / ctx.slope)
                 to.sub_(total).sub_(normalised.mul_(along)).mul_(scale)

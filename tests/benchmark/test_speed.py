@@ -47,11 +47,11 @@ def test_a_training_step_of_the_lean_network_has_the_gradients_of_the_plain_one(
 
 @pytest.mark.slow
 def test_the_command_times_every_task_and_writes_its_tables(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "TRAINING_SIZE", (32, 32, 32))
+    monkeypatch.setattr(speed, "RUNS", 1)
     monkeypatch.setattr(speed, "SCALING", (32, 48))
     monkeypatch.setattr(speed, "PRE_ALIGNMENTS", ("none",))
     monkeypatch.setattr(speed, "_run", measure)  # a process each would take a minute
-    result = benchmark.speed(str(tmp_path), (32, 48, 40), "voxelmorph", "cpu", 1, 1, scaling=True)
+    result = benchmark.speed(str(tmp_path), (32, 48, 40), (32, 32, 32), "voxelmorph", "cpu", 1, 1, scaling=True)
     assert json.loads((tmp_path / "speed.json").read_text()) == result
     assert set(result["tasks"]) == set(TASKS) - {"syn-mi", "syn-cc", "elastix"}
     for turns in result["tasks"].values():
@@ -64,6 +64,14 @@ def test_the_command_times_every_task_and_writes_its_tables(tmp_path, monkeypatc
     assert table in capsys.readouterr().out
     assert "| forward / arithmetic floor |" in table
     assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+def test_the_floor_counts_every_convolution_of_the_pair_whichever_library_runs_it():
+    levels = [(16, 1), (32, 8), (64, 64), (128, 512), (256, 4096)]  # channels, and voxels per voxel of one
+    at_least = 2 * 2 * 27 * sum(c * (c // 2 + c) / fewer for c, fewer in levels)  # of two images, both convolutions
+    with torch.no_grad():
+        found = speed._operations((32, 32, 32)) / 32**3
+    assert 1.0 < found / at_least < 1.1  # the first convolution, the projections and the merging are the rest
 
 
 def test_the_memory_of_a_task_is_that_of_its_own_process():
@@ -81,6 +89,7 @@ def test_a_failing_task_says_why():
     ("options", "said"),
     [
         ({"size": (160, 192)}, "--size takes three sides"),
+        ({"training_size": 96}, "--training_size takes three sides"),
         ({"against": "demons"}, "--against takes some of"),
         ({"repeats": 0}, "--repeats takes a whole number from 1 up"),
         ({"device": "tpu"}, "--device is one of"),
