@@ -117,7 +117,7 @@ class EncoderLevel(nn.Module):
 
     @torch.jit.unused
     def stream(self, features: Features, room: torch.Tensor) -> tuple[Features, torch.Tensor, Features]:
-        """Run the level slab by slab, on what is ``streamable``; its overwrite ``room``, C_out·H·W·L or larger."""
+        """Run the level slab by slab, on what is ``streamable``; its features end in ``room``, of C_out·H·W·L or more."""
         rest: Activation = _copy
         blocks = cast("list[ConvolutionBlock]", list(self.blocks))
         sizes = [block.convolution.out_channels * features[0, 0].numel() for block in blocks]
