@@ -16,6 +16,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         rows: at least one.
     """
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), extrasaction="ignore")
+        writer = csv.DictWriter(file, rows[0].keys(), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

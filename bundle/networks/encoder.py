@@ -117,7 +117,12 @@ class EncoderLevel(nn.Module):
 
     @torch.jit.unused
     def stream(self, features: Features, room: torch.Tensor) -> tuple[Features, torch.Tensor, Features]:
-        """Run the level slab by slab, on what is ``streamable``; its features end in ``room``, of C_out·H·W·L or more."""
+        """Run the level slab by slab on what is ``streamable``.
+
+        Args:
+            features: as ``forward``, channels-last.
+            room: C_out·H·W·L numbers or more: where the level's features come to lie.
+        """
         rest: Activation = _copy
         blocks = cast("list[ConvolutionBlock]", list(self.blocks))
         sizes = [block.convolution.out_channels * features[0, 0].numel() for block in blocks]

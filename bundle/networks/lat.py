@@ -63,7 +63,8 @@ class LocalAttentionTransformer(nn.Module):
 
         Args:
             query: ``Projection`` of the fixed image, (B, S·d, H, W, L).
-            key: ``Projection`` of the moving image, already warped by the field found so far.
+            key: ``Projection`` of the moving image, already warped by the field found so far. Without a graph both are
+                overwritten.
 
         Returns:
             The residual (B, 3, H, W, L) in voxels of this level, and the Gram matrices of the heads of query and key,
@@ -79,7 +80,7 @@ class LocalAttentionTransformer(nn.Module):
     def embed(self, projected: Features) -> torch.Tensor:
         """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L).
 
-        Without a graph it works in the memory of its input.
+        Without a graph it overwrites its input.
         """
         shape = [1, -1, 1, 1, 1]
         x = projected.float() if projected.dtype != torch.float64 else projected

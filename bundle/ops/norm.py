@@ -28,21 +28,22 @@ class Moments(NamedTuple):
     squares: torch.Tensor
 
 
-def _row(channels: int, voxels: int) -> int:
-    """Choose the elements of a row: several voxels, where their number allows it.
+def _runs(planes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Split contiguous planes, (planes, W, L, C), into runs of voxels: views of (rows, voxels a row · C).
 
-    Over C elements at a time each step takes longer by half.
+    A row holds several voxels where the number in a plane allows it: over C elements at a time each step takes longer
+    by half.
     """
-    return channels * math.gcd(voxels, max(1, ELEMENTS_PER_ROW // channels))
+    channels, voxels = planes.shape[-1], planes[0, ..., 0].numel()
+    row = channels * math.gcd(voxels, max(1, ELEMENTS_PER_ROW // channels))
+    rows = planes.view(-1, row)
+    on_cpu = planes.device.type == "cpu"  # elsewhere nothing is gained by small runs
+    return rows.split(max(1, ELEMENTS_PER_RUN // row) if on_cpu else len(rows))
 
 
-def _runs(features: Features) -> list[tuple[torch.Tensor, ...]]:
-    """Split channels-last features into runs of voxels: for each instance a tuple of (rows, voxels a row · C) views."""
-    row = _row(features.shape[1], features[0, 0].numel())
-    instances = features.permute(0, 2, 3, 4, 1).view(len(features), -1, row)
-    on_cpu = features.device.type == "cpu"  # elsewhere nothing is gained by small runs
-    size = max(1, ELEMENTS_PER_RUN // row) if on_cpu else instances.shape[1]
-    return [instance.split(size) for instance in instances]
+def _volumes(features: Features) -> torch.Tensor:
+    """See channels-last features as they lie in memory, (B, H, W, L, C)."""
+    return features.permute(0, 2, 3, 4, 1)
 
 
 def _moments(runs: Iterable[torch.Tensor]) -> list[Moments]:
@@ -84,7 +85,7 @@ def _apply(run: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, slope: fl
 def _normalise(features: Features, out: Features, slope: float, eps: float) -> torch.Tensor:
     """Write the result to ``out``, which may be ``features``; return the inverse standard deviations, (B, C)."""
     scales = []
-    for runs, results in zip(_runs(features), _runs(out)):
+    for runs, results in zip(map(_runs, _volumes(features)), map(_runs, _volumes(out))):
         mean, variance = _merge(_moments(runs), features.shape[1])
         scales.append(torch.rsqrt(variance + eps))
         mean, scale = (_along_row(x, runs[0].shape[1]) for x in (mean, scales[-1]))
@@ -110,21 +111,17 @@ class StreamedNorm:
 
     def measure(self, planes: torch.Tensor) -> None:
         """Take in some planes, (planes, W, L, C), contiguous."""
-        self.found += _moments(self._runs(planes))
+        self.found += _moments(_runs(planes))
 
     def apply(self, planes: torch.Tensor, out: torch.Tensor) -> None:
         """Normalise planes into ``out``, which may be the same, after all have been measured."""
-        runs, results = self._runs(planes), self._runs(out)
+        runs, results = _runs(planes), _runs(out)
         if self.statistics is None:
             mean, variance = _merge(self.found, planes.shape[-1])
             row = runs[0].shape[1]
             self.statistics = _along_row(mean, row), _along_row(torch.rsqrt(variance + self.eps), row)
         for run, result in zip(runs, results):
             _apply(run, *self.statistics, self.slope, result)
-
-    def _runs(self, planes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        row = _row(planes.shape[-1], planes[0, ..., 0].numel())
-        return planes.view(-1, row).split(max(1, ELEMENTS_PER_RUN // row))
 
 
 class _InstanceNormLeakyReLU(torch.autograd.Function):
@@ -142,7 +139,8 @@ class _InstanceNormLeakyReLU(torch.autograd.Function):
         out, scales = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         result = torch.empty_like(out)
-        for runs, grads, results, scale in zip(_runs(out), _runs(grad), _runs(result), scales):
+        volumes = zip(*(map(_runs, _volumes(x)) for x in (out, grad, result)), scales)
+        for runs, grads, results, scale in volumes:
             scale = _along_row(scale, runs[0].shape[1])
             total, along = torch.zeros_like(scale), torch.zeros_like(scale)
             for run, g, to in zip(runs, grads, results):

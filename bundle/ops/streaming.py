@@ -25,7 +25,8 @@ def streamable(features: Features) -> bool:
     if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
     plain = len(features) == 1 and features.dtype == torch.float32 and features.device.type == "cpu"
-    return plain and not torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available()
+    library = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    return plain and library and not torch.is_autocast_enabled("cpu")
 
 
 def convolve_by_slabs(

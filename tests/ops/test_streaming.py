@@ -92,3 +92,5 @@ def test_what_needs_a_graph_or_another_library_is_not_streamed():
         assert not streamable(features.to("meta"))
         with torch.autocast("cpu"):
             assert not streamable(features)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not streamable(features)
