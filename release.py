@@ -31,6 +31,7 @@ CONTENT = (
     "configs/*.json",
     "configs/logging.conf",
     "docs/**/*.ipynb",
+    "docs/**/*.csv",
     "docs/**/*.md",
     "docs/**/*.png",
     "docs/**/*.txt",

@@ -1,0 +1,32 @@
+"""The tables of docs/benchmark.md are what the benchmark makes of the rows in docs/results."""
+
+import csv
+
+import pytest
+from bundle.benchmark.tables import markdown, summarise
+
+TABLES = ("phantom",)
+
+
+def rows(path):
+    text = {"pair", "method", "error"}
+    with path.open(newline="") as file:
+        return [{k: v if k in text else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_the_benchmark_is_the_summary_of_its_rows(bundle_root, name):
+    found = rows(bundle_root / "docs" / "results" / f"{name}.csv")
+    assert markdown(summarise(found)) in (bundle_root / "docs" / "benchmark.md").read_text()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_method_of_a_table_registered_the_same_pairs(bundle_root, name):
+    by_method = {}
+    for row in rows(bundle_root / "docs" / "results" / f"{name}.csv"):
+        by_method.setdefault(row["method"], []).append(row["pair"])
+    assert len({tuple(pairs) for pairs in by_method.values()}) == 1
+
+
+def test_every_file_of_results_belongs_to_a_table(bundle_root):
+    assert {path.stem for path in (bundle_root / "docs" / "results").iterdir()} == set(TABLES)
