@@ -5,7 +5,7 @@ import csv
 import pytest
 from bundle.benchmark.tables import markdown, summarise
 
-TABLES = ("phantom",)
+TABLES = ("ixi2mm_masked", "phantom", "hippocampus")
 
 
 def rows(path):
