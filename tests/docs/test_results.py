@@ -5,7 +5,7 @@ import csv
 import pytest
 from bundle.benchmark.tables import markdown, summarise
 
-TABLES = ("ixi2mm_masked", "phantom", "hippocampus")
+TABLES = ("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus")
 
 
 def rows(path):
