@@ -28,9 +28,17 @@ class Projection(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, channels + 1))
         nn.init.normal_(self.weight, std=INITIAL_SD)
 
-    def forward(self, features: Features, scale: torch.Tensor, image: Volume) -> Features:
-        """Project features (B, C, H, W, L), scaled by (B, C), and image (B, 1, H, W, L) to (B, S·d, H, W, L)."""
+    def forward(self, features: Features, scale: torch.Tensor, image: Volume, sampled: bool = False) -> Features:
+        """Project features (B, C, H, W, L), scaled by (B, C), and image (B, 1, H, W, L) to (B, S·d, H, W, L).
+
+        What is ``sampled`` next comes channels-last, the layout that ``warp`` would bring it to.
+        """
         centred = self.weight - self.weight.mean(0, keepdim=True)
+        if sampled:
+            weight = (centred[:, :-1] * scale.unsqueeze(1)).transpose(1, 2)
+            voxels = torch.bmm(features.flatten(2).transpose(1, 2), weight)
+            voxels = voxels.addcmul_(image.flatten(2).transpose(1, 2), centred[:, -1]).transpose(1, 2)
+            return voxels.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])
         projected = torch.bmm(centred[:, :-1] * scale.unsqueeze(1), features.flatten(2))
         projected = projected.addcmul_(centred[:, -1:], image.flatten(2).to(projected.dtype))
         return projected.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])

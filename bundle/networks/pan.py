@@ -98,8 +98,11 @@ class PAN(nn.Module):
 
     def pad_to_pyramid(self, image: torch.Tensor) -> torch.Tensor:
         """Pad with zeros, after the last voxel of each axis, to sides that the pyramid can halve."""
-        h, w, d = image.shape[2], image.shape[3], image.shape[4]
-        return F.pad(image, [0, self.missing(d), 0, self.missing(w), 0, self.missing(h)])
+        h, w, d = self.missing(image.shape[2]), self.missing(image.shape[3]), self.missing(image.shape[4])
+        if not torch.jit.is_scripting():
+            if streamable(image) and h + w + d == 0:  # a copy of the pair less
+                return image
+        return F.pad(image, [0, d, 0, w, 0, h])
 
     def missing(self, n: int) -> int:
         """Count the voxels that a side of n lacks."""
@@ -114,7 +117,7 @@ class PAN(nn.Module):
         if not torch.jit.is_scripting():
             if streamable(pair):
                 room = self.room(pair)
-        return self.encode(pair[:, 1:], room), self.encode(pair[:, :1], room)
+        return self.encode(pair[:, 1:], room, False), self.encode(pair[:, :1], room, True)
 
     @torch.jit.unused
     def room(self, pair: torch.Tensor) -> torch.Tensor:
@@ -122,12 +125,13 @@ class PAN(nn.Module):
         voxels = pair[0, 0].numel()
         return pair.new_empty(max(c * (voxels // 8**i) for i, c in enumerate(self.channels)))
 
-    def encode(self, image: Volume, room: torch.Tensor) -> list[Features]:
+    def encode(self, image: Volume, room: torch.Tensor, sampled: bool) -> list[Features]:
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias.
 
         Args:
             image: (B, 1, H, W, L), sides multiples of 2^(levels − 1).
             room: what the levels overwrite if they are streamed, see ``room``; empty if they are not.
+            sampled: whether a warp is what the projections come to next.
         """
         projections: list[Features] = []
         features = channels_last(image)
@@ -141,7 +145,7 @@ class PAN(nn.Module):
                     continue
                 if room.numel() > 0:
                     full, scale, features = level.stream(features, room)  # type: ignore[operator]
-                    projections.append(projection(full, scale, image))
+                    projections.append(projection(full, scale, image, sampled))
                     continue
             full, scale, features = level(features)
             projections.append(projection(full, scale, image))
