@@ -21,11 +21,11 @@ ELEMENTS_PER_ROW = 2**8
 
 
 class Moments(NamedTuple):
-    """What one run of rows holds: how many rows, and the mean and the summed squared deviation of every column."""
+    """What one run of rows holds: how many rows, and the mean and the variance of every column."""
 
     rows: int
     means: torch.Tensor
-    squares: torch.Tensor
+    variances: torch.Tensor
 
 
 def _runs(planes: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -47,16 +47,11 @@ def _volumes(features: Features) -> torch.Tensor:
 
 
 def _moments(runs: Iterable[torch.Tensor]) -> list[Moments]:
-    """Measure each run about its own means; float32 at least."""
+    """Measure each run about its own means, as batch norm does it in two passes; float32 at least."""
     found: list[Moments] = []
-    scratch = torch.empty(0)
     for run in runs:
-        precise = torch.promote_types(run.dtype, torch.float32)
-        if len(scratch) < len(run):  # one for all: one each would leave as many holes in the heap
-            scratch = torch.empty_like(run, dtype=precise)
-        mean = run.mean(0, dtype=precise)
-        squares = torch.sub(run, mean, out=scratch[: len(run)]).square_().sum(0)
-        found.append(Moments(len(run), mean, squares))
+        precise = run.to(torch.promote_types(run.dtype, torch.float32))
+        found.append(Moments(len(run), *torch.batch_norm_update_stats(precise, None, None, 0.0)))
     return found
 
 
@@ -65,10 +60,10 @@ def _merge(found: Sequence[Moments], channels: int) -> tuple[torch.Tensor, torch
     precise, device = found[0].means.dtype, found[0].means.device
     counts = torch.tensor([one.rows for one in found], device=device, dtype=torch.float64).view(-1, 1, 1)
     means = torch.stack([one.means for one in found]).double().view(len(found), -1, channels)
-    squares = torch.stack([one.squares for one in found]).double().view(len(found), -1, channels)
+    variances = torch.stack([one.variances for one in found]).double().view(len(found), -1, channels)
     total = counts.sum() * means.shape[1]
     mean = (counts * means).sum((0, 1)) / total
-    variance = (squares + counts * (means - mean).square()).sum((0, 1)) / total
+    variance = (counts * (variances + (means - mean).square())).sum((0, 1)) / total
     return mean.to(precise), variance.to(precise)
 
 
