@@ -61,6 +61,23 @@ def phantom(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def registration(tmp_path_factory):
+    """The semantic phantom, registered by the field that is known."""
+    from synthetic import phantom_registration
+
+    return phantom_registration(tmp_path_factory.mktemp("registration"))
+
+
+@pytest.fixture(scope="session")
+def written(registration, tmp_path_factory):
+    """Its object on a grid of 3 mm: the path, and what the writer says of it."""
+    from known_field import settings_of, write
+
+    path = tmp_path_factory.mktemp("object") / "deformable.dcm"
+    return path, write(registration, path, settings_of(spacing_mm=3.0))
+
+
 def pytest_collection_modifyitems(config, items):
     """Leave out the tests on real images where these aren't there; the summary tells how many."""
     missing = {fixture for fixture, path in NEEDS.items() if not path.is_file()}

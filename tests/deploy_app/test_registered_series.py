@@ -45,11 +45,6 @@ def values_of(images):
 
 
 @pytest.fixture(scope="module")
-def registration(tmp_path_factory):
-    return phantom_registration(tmp_path_factory.mktemp("phantom"))
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("output") / "registered"
 
