@@ -14,15 +14,17 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from bundle.fields import jacobian_determinant
+from bundle.labels import sample_labels
 from bundle.shapes import DDF
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lps"]
+__all__ = ["LABEL_MODES", "Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lps"]
 
 Matrix = npt.NDArray[np.float64]
 
 POINTS_PER_SLAB = 2**16  # 1.5 MB: what is made of them need not be mapped anew (bundle.memory)
 MODES = {"linear": "bilinear", "nearest": "nearest"}
+LABEL_MODES = ("nearest", "label_gaussian")
 
 
 def lps_from_ras(affine: npt.ArrayLike) -> Matrix:
@@ -245,14 +247,17 @@ def sample(
         image: (C, H, W, L) on ``grid``.
         grid: where its voxels are.
         points: (…, 3), mm, float64.
-        mode: ``"linear"`` or ``"nearest"``.
+        mode: ``"linear"``; for labels ``"nearest"``, or ``"label_gaussian"`` (``sample_labels``, zero outside).
         outside: what lies beyond the outermost voxels: ``"zeros"``, or ``"border"`` for the nearest one's value.
 
     Returns:
         (C, …), float64.
     """
+    if mode == "label_gaussian":
+        inverse = torch.from_numpy(grid.inverse)
+        return sample_labels(image.double(), points @ inverse[:3, :3].T + inverse[:3, 3])
     if mode not in MODES:
-        raise ValueError(f"The interpolation is 'linear' or 'nearest', not '{mode}'.")
+        raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
     sides = np.maximum(np.array(grid.shape) - 1, 1)
     normalising = 2 / sides[:, None] * grid.inverse[:3]  # the voxels' indices from −1 to 1
     normalising[:, 3] -= 1
@@ -347,7 +352,7 @@ class SpatialTransform:
         Args:
             image: (C, H, W, L), the moving image or a label map of it.
             grid: of the result, the fixed image's own by default.
-            mode: ``"linear"``, or ``"nearest"`` for labels.
+            mode: ``"linear"``; for labels ``"label_gaussian"``, or ``"nearest"``.
             image_grid: where the image's voxels are, the moving image's grid by default.
 
         Returns:
@@ -355,7 +360,7 @@ class SpatialTransform:
             nothing of the image is.
         """
         grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
-        dtype = image.dtype if mode == "nearest" or image.is_floating_point() else torch.float32
+        dtype = torch.float32 if mode == "linear" and not image.is_floating_point() else image.dtype
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
         image = image.double()
         for rows, points in grid.slabs():

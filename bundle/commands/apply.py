@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bundle.io.images import check_ending, write_image
 from bundle.io.itk import read_transform
+from bundle.spatial import LABEL_MODES
 from bundle.transforms import grid_of, read_volume
 from monai.transforms import LoadImage
 
@@ -18,14 +19,14 @@ def apply(transform: str, moving: str, fixed: str, output: str, interpolation: s
         moving: image or label map to resample; it may have any grid in the moving image's space.
         fixed: image whose grid the result takes.
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
-        interpolation: linear, or nearest for labels.
+        interpolation: linear; for labels label_gaussian (smooth borders) or nearest (keeps what is a voxel thin).
 
     Returns:
         Path of the file written.
     """
     check_ending(str(output))
     load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
-    is_label = interpolation == "nearest"
+    is_label = interpolation in LABEL_MODES
     image = read_volume(str(moving), "moving image", is_label, load)
     target = read_volume(str(fixed), "fixed image", False, load)
     found = read_transform(transform, grid_of(target), grid_of(image))

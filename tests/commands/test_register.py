@@ -127,7 +127,7 @@ def test_apply_repeats_the_registration_from_its_transform_alone(result, pair, t
     folder, _ = result
     for interpolation, moving, expected in (
         ("linear", pair["moving"], "warped.nii.gz"),
-        ("nearest", pair["moving_label"], "warped_label.nii.gz"),
+        ("label_gaussian", pair["moving_label"], "warped_label.nii.gz"),
     ):
         output = tmp_path / "new" / expected
         returned = apply(str(folder / "transform.h5"), moving, pair["fixed"], str(output), interpolation)
@@ -276,7 +276,7 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
         (lambda d: {"transform": str(d / "none.h5")}, "The transform .* does not exist"),
         (lambda d: {"moving": str(d / "none.nii.gz")}, "The moving image .* does not exist"),
         (lambda d: {"output": str(d / "new" / "warped.png")}, r"must end in \.nii\.gz"),
-        (lambda d: {"interpolation": "cubic"}, "'linear' or 'nearest', not 'cubic'"),
+        (lambda d: {"interpolation": "cubic"}, "'linear', 'nearest' or 'label_gaussian', not 'cubic'"),
     ],
 )
 def test_a_bad_input_of_apply_is_a_sentence_and_writes_nothing(result, pair, tmp_path, change, words):

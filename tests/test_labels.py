@@ -1,0 +1,77 @@
+"""The vote of the voxels around a point, beside ITK's, and what it does to borders."""
+
+import itk
+import numpy as np
+import pytest
+import torch
+from bundle.labels import SIGMA, sample_labels
+from scipy.ndimage import gaussian_filter
+
+SHAPE = (9, 12, 7)
+
+
+def blobs(shape=SHAPE, count=5, seed=0):
+    """Regions of several voxels, every label next to every other."""
+    rng = np.random.default_rng(seed)
+    return np.argmax([gaussian_filter(rng.standard_normal(shape), 1.2) for _ in range(count)], axis=0)
+
+
+def points_of(shape=SHAPE, count=3000, margin=1.0, seed=1):
+    return np.random.default_rng(seed).uniform(margin, np.array(shape) - 1 - margin, (count, 3))
+
+
+def test_elects_the_label_that_itk_elects():
+    labels, points = blobs(), points_of()
+    image = itk.image_from_array(labels.astype(np.uint8).T.copy())  # ITK names the last axis of an array first
+    spacing = [1.5, 0.7, 3.0]
+    image.SetSpacing(spacing)
+    theirs = itk.LabelImageGaussianInterpolateImageFunction[type(image), itk.D].New()
+    theirs.SetInputImage(image)
+    theirs.SetSigma([SIGMA * s for s in spacing])
+    theirs.SetAlpha(1 / SIGMA)
+    expected = [theirs.EvaluateAtContinuousIndex(point.tolist()) for point in points]
+    found = sample_labels(torch.from_numpy(labels)[None].double(), torch.from_numpy(points))
+    assert len(set(expected)) == labels.max() + 1
+    nearest = labels[tuple(np.rint(points).astype(int).T)]
+    assert 0.02 < (nearest != expected).mean() < 0.3  # the vote matters
+    assert np.array_equal(found[0].numpy(), expected)
+
+
+def test_zero_where_the_nearest_voxel_is_none_of_the_maps():
+    labels = torch.full((1, *SHAPE), 7.0)
+    index = torch.tensor([[0.0, 0, 0], [-0.4, 0, 6.4], [-0.6, 3, 3], [8.6, 3, 3], [4, 4, 40]], dtype=torch.float64)
+    assert sample_labels(labels, index).tolist() == [[7, 7, 0, 0, 0]]
+
+
+def test_every_channel_for_itself_and_any_shape_of_points():
+    labels = torch.stack([torch.from_numpy(blobs(seed=s)) for s in (0, 1)]).double()
+    points = torch.from_numpy(points_of(count=24)).view(2, 3, 4, 3)
+    found = sample_labels(labels, points)
+    assert found.shape == (2, 2, 3, 4)
+    for channel, one in zip(found, labels):
+        assert torch.equal(sample_labels(one[None], points)[0], channel)
+
+
+def test_large_labels_stay_what_they_are():
+    labels = torch.from_numpy(np.array([0, 2035, 14175, 16777217])[blobs(count=4)])[None].double()
+    found = sample_labels(labels, torch.from_numpy(points_of()))
+    assert set(found.unique().tolist()) == {0, 2035, 14175, 16777217}
+
+
+def test_a_map_of_one_plane_is_read():
+    labels = torch.from_numpy(blobs((1, 12, 7)))[None].double()
+    index = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(12.0), torch.arange(7.0), indexing="ij"), -1)
+    assert (sample_labels(labels, index.double()) == labels).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rough_border_is_nearer_to_what_was_meant_than_by_the_nearest_voxel(seed):
+    grid = np.stack(np.meshgrid(*[np.arange(24.0)] * 3, indexing="ij"), -1) - 11.5
+    rng = np.random.default_rng(seed)
+    shift = rng.uniform(-0.5, 0.5, 3)
+    drawn = np.linalg.norm(grid - shift, axis=-1) + rng.normal(0, 0.6, grid.shape[:-1]) < 8  # a hand's tremor
+    meant = np.linalg.norm(grid, axis=-1) < 8
+    index = torch.from_numpy(grid + 11.5 + shift)
+    voted = sample_labels(torch.from_numpy(drawn)[None].double(), index)[0].numpy()
+    nearest = drawn[tuple(np.clip(np.rint(index.numpy()), 0, 23).astype(int).reshape(-1, 3).T)].reshape(drawn.shape)
+    assert (voted != meant).sum() < 0.7 * (nearest != meant).sum()
