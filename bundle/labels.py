@@ -1,12 +1,13 @@
 """Label maps between their voxels: the label that most of what surrounds a point has."""
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["SIGMA", "sample_labels"]
+__all__ = ["SIGMA", "LabelSampler"]
 
 SIGMA = 0.5
 """Standard deviation of the Gaussian, voxels: wider rounds off more, and thin structures vanish."""
@@ -14,7 +15,7 @@ SIGMA = 0.5
 STEPS = sorted(product((-1, 0, 1), repeat=3), key=lambda step: sum(map(abs, step)))  # the nearest first: it wins a tie
 
 
-def sample_labels(labels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+class LabelSampler:
     """Read label maps between their voxels: the voxel nearest to a point and its 26 neighbours vote.
 
     Each has the weight that a Gaussian about the point has within it. The nearest voxel alone would leave steps along
@@ -22,32 +23,43 @@ def sample_labels(labels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
     Args:
         labels: (C, H, W, L), floating-point, whatever they hold.
-        index: (…, 3), in voxels, float64.
-
-    Returns:
-        (C, …), of the labels' dtype; 0 where the nearest voxel is none of the map's.
 
     Source:
         ITK's ``LabelImageGaussianInterpolateImageFunction`` with a sigma of half a voxel and an alpha of 2, ANTs'
         ``MultiLabel``. There a tie may fall to another label, and nothing beyond the border votes; here its voxels
         are repeated.
     """
-    points = index.reshape(-1, 3).to(labels.device)
-    sides = torch.tensor(labels.shape[1:], device=labels.device)
-    nearest = points.round()
-    inside = ((nearest >= 0) & (nearest < sides)).all(-1)
-    points, nearest = points[inside], nearest[inside]
-    result = labels.new_zeros(len(labels), len(inside))
-    for channel, padded in zip(result, F.pad(labels[None], [1] * 6, mode="replicate")[0]):
-        strides = torch.tensor(padded.stride(), device=labels.device)
-        place = ((nearest.long() + 1) * strides).sum(-1)
-        reach = (torch.tensor(STEPS, device=labels.device) * strides).sum(-1)
-        votes = padded.flatten()[place + reach[:, None]]  # (27, N)
-        mixed = (votes != votes[0]).any(0)  # elsewhere all are of one mind
-        found = votes[0]
-        found[mixed] = _elect(votes[:, mixed], _weights((points - nearest)[mixed]))
-        channel[inside] = found
-    return result.view(len(labels), *index.shape[:-1])
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        self.labels = labels
+        self.padded = F.pad(labels[None], [1] * 6, mode="replicate")[0]
+        self.mixed = _extreme(self.padded, torch.maximum) != _extreme(self.padded, torch.minimum)
+
+    def __call__(self, index: torch.Tensor) -> torch.Tensor:
+        """Read at points (…, 3), in voxels, float64: (C, …); 0 where the nearest voxel is none of the map's."""
+        device, sides = self.labels.device, torch.tensor(self.labels.shape[1:], device=self.labels.device)
+        points = index.reshape(-1, 3).to(device)
+        nearest = points.round()
+        inside = ((nearest >= 0) & (nearest < sides)).all(-1)
+        offset, nearest = (points - nearest)[inside], nearest[inside].long()
+        h, w, d = nearest.unbind(-1)
+        result = self.labels.new_zeros(len(self.labels), len(inside))
+        for channel, labels, padded, mixed in zip(result, self.labels, self.padded, self.mixed):
+            found, vote = labels[h, w, d], mixed[h, w, d]  # where all are of one mind, the nearest will do
+            strides = torch.tensor(padded.stride(), device=device)
+            reach = (torch.tensor(STEPS, device=device) * strides).sum(-1, keepdim=True)
+            votes = padded.flatten()[((nearest[vote] + 1) * strides).sum(-1) + reach]  # (27, N)
+            found[vote] = _elect(votes, _weights(offset[vote]))
+            channel[inside] = found
+        return result.view(len(self.labels), *index.shape[:-1])
+
+
+def _extreme(padded: torch.Tensor, pick: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Pick the largest or least of each 3×3×3 block: sides shrink by 2."""
+    for dim in (1, 2, 3):
+        n = padded.shape[dim] - 2
+        padded = pick(pick(padded.narrow(dim, 0, n), padded.narrow(dim, 1, n)), padded.narrow(dim, 2, n))
+    return padded
 
 
 def _weights(offset: torch.Tensor) -> torch.Tensor:

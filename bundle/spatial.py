@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from bundle.fields import jacobian_determinant
-from bundle.labels import sample_labels
+from bundle.labels import LabelSampler
 from bundle.shapes import DDF
 from scipy.ndimage import gaussian_filter
 
@@ -247,15 +247,12 @@ def sample(
         image: (C, H, W, L) on ``grid``.
         grid: where its voxels are.
         points: (…, 3), mm, float64.
-        mode: ``"linear"``; for labels ``"nearest"``, or ``"label_gaussian"`` (``sample_labels``, zero outside).
+        mode: ``"linear"`` or ``"nearest"``.
         outside: what lies beyond the outermost voxels: ``"zeros"``, or ``"border"`` for the nearest one's value.
 
     Returns:
         (C, …), float64.
     """
-    if mode == "label_gaussian":
-        inverse = torch.from_numpy(grid.inverse)
-        return sample_labels(image.double(), points @ inverse[:3, :3].T + inverse[:3, 3])
     if mode not in MODES:
         raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
     sides = np.maximum(np.array(grid.shape) - 1, 1)
@@ -363,7 +360,13 @@ class SpatialTransform:
         dtype = torch.float32 if mode == "linear" and not image.is_floating_point() else image.dtype
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
         image = image.double()
+        vote = LabelSampler(image) if mode == "label_gaussian" else None
         for rows, points in grid.slabs():
-            values = sample(image, image_grid, points + self.displacement_at(points), mode)
+            places = points + self.displacement_at(points)
+            if vote is None:
+                values = sample(image, image_grid, places, mode)
+            else:
+                inverse = torch.from_numpy(image_grid.inverse)
+                values = vote(places @ inverse[:3, :3].T + inverse[:3, 3])
             result[:, rows] = values.to(dtype)
         return result

@@ -6,9 +6,10 @@ import pytest
 import torch
 from bundle.fields import warp
 from bundle.inferers import RecursiveInferer, SpatialTransformd, recommended, similarity
-from bundle.metrics import folding_percent
+from bundle.metrics import folding_percent, mean_dice
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
+from bundle.spatial import LABEL_MODES
 from bundle.transforms import MatchPaird
 from monai.data import MetaTensor
 from scipy.ndimage import correlate1d, gaussian_filter
@@ -160,3 +161,20 @@ def test_a_field_that_makes_the_images_less_alike_is_dropped_if_asked_and_told()
 def test_a_field_that_makes_nothing_worse_is_kept():
     item = SpatialTransformd(pictures=False, never_worse=True)(matched(0))
     assert item["quality"]["field_dropped"] == 0
+
+
+def test_a_label_is_propagated_as_asked_and_its_overlap_is_that_of_what_is_written():
+    item = matched(0.4)
+    label = (item["moving"] > item["moving"].mean()).float()
+    item |= {"moving_label": label, "fixed_label": label.clone()}
+    found = {mode: SpatialTransformd(pictures=False, label_interpolation=mode)(item) for mode in LABEL_MODES}
+    assert not torch.equal(*(one["warped_label"] for one in found.values()))
+    for mode, one in found.items():
+        assert torch.equal(one["warped_label"], one["transform"].resample(label.as_tensor(), mode=mode))
+        assert one["quality"]["dice_after"] == mean_dice(one["warped_label"], label.as_tensor())
+    assert torch.equal(SpatialTransformd(pictures=False)(item)["warped_label"], found["label_gaussian"]["warped_label"])
+
+
+def test_an_interpolation_that_mixes_labels_is_refused():
+    with pytest.raises(ValueError, match="one of nearest, label_gaussian, not 'linear'"):
+        SpatialTransformd(label_interpolation="linear")

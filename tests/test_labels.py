@@ -4,7 +4,7 @@ import itk
 import numpy as np
 import pytest
 import torch
-from bundle.labels import SIGMA, sample_labels
+from bundle.labels import SIGMA, LabelSampler
 from scipy.ndimage import gaussian_filter
 
 SHAPE = (9, 12, 7)
@@ -30,7 +30,7 @@ def test_elects_the_label_that_itk_elects():
     theirs.SetSigma([SIGMA * s for s in spacing])
     theirs.SetAlpha(1 / SIGMA)
     expected = [theirs.EvaluateAtContinuousIndex(point.tolist()) for point in points]
-    found = sample_labels(torch.from_numpy(labels)[None].double(), torch.from_numpy(points))
+    found = LabelSampler(torch.from_numpy(labels)[None].double())(torch.from_numpy(points))
     assert len(set(expected)) == labels.max() + 1
     nearest = labels[tuple(np.rint(points).astype(int).T)]
     assert 0.02 < (nearest != expected).mean() < 0.3  # the vote matters
@@ -40,28 +40,28 @@ def test_elects_the_label_that_itk_elects():
 def test_zero_where_the_nearest_voxel_is_none_of_the_maps():
     labels = torch.full((1, *SHAPE), 7.0)
     index = torch.tensor([[0.0, 0, 0], [-0.4, 0, 6.4], [-0.6, 3, 3], [8.6, 3, 3], [4, 4, 40]], dtype=torch.float64)
-    assert sample_labels(labels, index).tolist() == [[7, 7, 0, 0, 0]]
+    assert LabelSampler(labels)(index).tolist() == [[7, 7, 0, 0, 0]]
 
 
 def test_every_channel_for_itself_and_any_shape_of_points():
     labels = torch.stack([torch.from_numpy(blobs(seed=s)) for s in (0, 1)]).double()
     points = torch.from_numpy(points_of(count=24)).view(2, 3, 4, 3)
-    found = sample_labels(labels, points)
+    found = LabelSampler(labels)(points)
     assert found.shape == (2, 2, 3, 4)
     for channel, one in zip(found, labels):
-        assert torch.equal(sample_labels(one[None], points)[0], channel)
+        assert torch.equal(LabelSampler(one[None])(points)[0], channel)
 
 
 def test_large_labels_stay_what_they_are():
     labels = torch.from_numpy(np.array([0, 2035, 14175, 16777217])[blobs(count=4)])[None].double()
-    found = sample_labels(labels, torch.from_numpy(points_of()))
+    found = LabelSampler(labels)(torch.from_numpy(points_of()))
     assert set(found.unique().tolist()) == {0, 2035, 14175, 16777217}
 
 
 def test_a_map_of_one_plane_is_read():
     labels = torch.from_numpy(blobs((1, 12, 7)))[None].double()
     index = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(12.0), torch.arange(7.0), indexing="ij"), -1)
-    assert (sample_labels(labels, index.double()) == labels).float().mean() > 0.8
+    assert (LabelSampler(labels)(index.double()) == labels).float().mean() > 0.8
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -72,6 +72,6 @@ def test_a_rough_border_is_nearer_to_what_was_meant_than_by_the_nearest_voxel(se
     drawn = np.linalg.norm(grid - shift, axis=-1) + rng.normal(0, 0.6, grid.shape[:-1]) < 8  # a hand's tremor
     meant = np.linalg.norm(grid, axis=-1) < 8
     index = torch.from_numpy(grid + 11.5 + shift)
-    voted = sample_labels(torch.from_numpy(drawn)[None].double(), index)[0].numpy()
+    voted = LabelSampler(torch.from_numpy(drawn)[None].double())(index)[0].numpy()
     nearest = drawn[tuple(np.clip(np.rint(index.numpy()), 0, 23).astype(int).reshape(-1, 3).T)].reshape(drawn.shape)
     assert (voted != meant).sum() < 0.7 * (nearest != meant).sum()
