@@ -253,8 +253,6 @@ def sample(
     Returns:
         (C, …), float64.
     """
-    if mode not in MODES:
-        raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
     sides = np.maximum(np.array(grid.shape) - 1, 1)
     normalising = 2 / sides[:, None] * grid.inverse[:3]  # the voxels' indices from −1 to 1
     normalising[:, 3] -= 1
@@ -355,7 +353,12 @@ class SpatialTransform:
         Returns:
             (C, *grid.shape), in the image's dtype (float32 for linear interpolation of whole numbers); zero where
             nothing of the image is.
+
+        Raises:
+            ValueError: another interpolation.
         """
+        if mode not in {*MODES, *LABEL_MODES}:
+            raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
         grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
         dtype = torch.float32 if mode == "linear" and not image.is_floating_point() else image.dtype
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)

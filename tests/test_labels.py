@@ -75,3 +75,10 @@ def test_a_rough_border_is_nearer_to_what_was_meant_than_by_the_nearest_voxel(se
     voted = LabelSampler(torch.from_numpy(drawn)[None].double())(index)[0].numpy()
     nearest = drawn[tuple(np.clip(np.rint(index.numpy()), 0, 23).astype(int).reshape(-1, 3).T)].reshape(drawn.shape)
     assert (voted != meant).sum() < 0.7 * (nearest != meant).sum()
+
+
+def test_a_line_one_voxel_thick_vanishes_and_a_plane_on_the_voxels_stays():
+    labels = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    labels[0, 4, 6], labels[0, :, 2] = 1, 2
+    index = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in SHAPE], indexing="ij"), -1)
+    assert torch.equal(LabelSampler(labels)(index), labels * (labels == 2))
