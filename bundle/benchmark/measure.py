@@ -39,12 +39,14 @@ class Common:
             brains amid air, and each method takes the less time.
         spacing_mm: of the grid that the methods work on; None keeps the fixed image's.
         threads: that each method may use.
+        label_interpolation: of the moving labels that are scored: ``"nearest"`` or ``"label_gaussian"``.
     """
 
     affine: str = "affine"
     masked: bool = False
     spacing_mm: float | None = None
     threads: int = 1
+    label_interpolation: str = "nearest"
 
     def read(self, pair: Mapping[str, Any], initial_transform: str | None = None) -> Item:
         """Read a pair and bring it onto one grid, as every workflow of the bundle does.
@@ -114,13 +116,13 @@ def measure(
         "seconds_deformable": resampled - start,
         "peak_memory_mb": peak_memory_mb(),
     }
-    return quality(item, transform) | row, central_slices(transform, visible(item, "moving"), "warped")
+    return quality(item, transform, common.label_interpolation) | row, central_slices(transform, visible(item, "moving"), "warped")
 
 
-def quality(item: Item, transform: SpatialTransform) -> Row:
+def quality(item: Item, transform: SpatialTransform, label_interpolation: str = "nearest") -> Row:
     """Measure a transform of a pair: labels on the fixed image's own grid, the field on its own."""
     fixed = item["fixed_label"].as_tensor()
-    warped = transform.resample(item["moving_label"].as_tensor(), mode="nearest")
+    warped = transform.resample(item["moving_label"].as_tensor(), mode=label_interpolation)
     spacing = transform.fixed_grid.spacing_mm
     dice = dice_per_label(warped, fixed)
     distances = surface_distances(warped, fixed, spacing.tolist())

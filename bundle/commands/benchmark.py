@@ -17,6 +17,7 @@ from bundle.benchmark.tables import markdown, write_tables
 from bundle.commands.register import DEVICES, ROOT
 from bundle.data import draw_pairs, open_dataset, region_names
 from bundle.inferers import recommended
+from bundle.spatial import LABEL_MODES
 
 __all__ = ["accuracy", "benchmark", "speed"]
 
@@ -84,6 +85,7 @@ def accuracy(
     affine: str = "affine",
     masked: bool = False,
     spacing_mm: float | None = None,
+    label_interpolation: str = "nearest",
     weights: str | None = None,
     voxelmorph_weights: str | None = None,
     optimise: int = 20,
@@ -107,6 +109,8 @@ def accuracy(
         affine: pre-alignment of all methods but identity: none, center, rigid or affine.
         masked: blank everything outside the labels in both images, and cut them to what is left.
         spacing_mm: voxel size that all methods work at; what the weights of PAN were trained at by default.
+        label_interpolation: of the labels that are scored: nearest, as in most papers, or label_gaussian, as register
+            writes them.
         weights: weights of PAN; models/model.pt by default.
         voxelmorph_weights: weights of VoxelMorph.
         optimise: most steps of pan-optimised.
@@ -119,7 +123,7 @@ def accuracy(
     """
     folder = Path(str(output_dir)).absolute()
     _check_common(folder, device, pairs=pairs, optimise=optimise, threads=threads)
-    _check(affine, syn_iterations)
+    _check(affine, label_interpolation, syn_iterations)
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
         voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
@@ -132,11 +136,13 @@ def accuracy(
     if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
         raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
     spacing_mm = recommended(options.weights, "spacing_mm") if spacing_mm is None else float(spacing_mm)
-    common = Common(affine, bool(masked), spacing_mm, threads or torch.get_num_threads())
+    threads = threads or torch.get_num_threads()
+    common = Common(affine, bool(masked), spacing_mm, threads, label_interpolation)
     rows = compare(drawn, chosen, common, folder / "cache")
     title = (
         f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; "
-        f"{'masked by the labels' if masked else 'whole images'}; {common.threads} threads, {options.device}, "
+        f"{'masked by the labels' if masked else 'whole images'}; labels by {label_interpolation}; "
+        f"{common.threads} threads, {options.device}, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}. "
         "Mean ± standard deviation over pairs."
     )
@@ -159,9 +165,11 @@ def _check_common(folder: Path, device: str, **counts: int | None) -> None:
         raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
 
 
-def _check(affine: str, syn_iterations: Sequence[int]) -> None:
+def _check(affine: str, label_interpolation: str, syn_iterations: Sequence[int]) -> None:
     if affine not in ALIGNMENTS:
         raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+    if label_interpolation not in LABEL_MODES:
+        raise ValueError(f"--label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
     steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
     if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
         raise ValueError(f"--syn_iterations takes three whole numbers, 100,70,20 say, not '{syn_iterations}'.")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from bundle.commands.benchmark import accuracy as run
 from bundle.commands.benchmark import benchmark as commands
 from bundle.data import draw_pairs, open_dataset
 from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
+from bundle.spatial import LABEL_MODES
 from bundle.transforms import grid_of
 from matplotlib.image import imread
 from scipy.stats import wilcoxon
@@ -78,7 +80,7 @@ def test_every_table_and_figure_is_there(benchmark):
     assert all(imread(folder / name).std() > 0 for name in pictures)
     assert [line["method"] for line in summary] == METHODS.split(",")
     table = (folder / "summary.md").read_text()
-    assert "seed 0; pre-alignment center; whole images; 1 threads" in table
+    assert "seed 0; pre-alignment center; whole images; labels by nearest; 1 threads" in table
     assert table.count("\n| ") == 5
 
 
@@ -104,6 +106,17 @@ def test_the_numbers_are_the_metrics_on_the_fixed_images_own_grid(benchmark, pai
     regions = [r for r in rows_of(folder / "regions.csv") if (r["pair"], r["method"]) == (row["pair"], "pan")]
     assert {int(r["label"]): float(r["dsc"]) for r in regions} == pytest.approx(dice_per_label(warped, fixed), abs=1e-6)
     assert all(r["region"] != r["label"] for r in regions)  # the data set names them
+
+
+def test_labels_are_scored_by_the_interpolation_asked_for(pairs, tmp_path, in_this_process):
+    item = COMMON.read(pairs[0])
+    fixed, moving = (item[f"{role}_label"].as_tensor() for role in ("fixed", "moving"))
+    found = {}
+    for mode in LABEL_MODES:
+        row = compare(pairs[:1], {"affine": Linear()}, replace(COMMON, label_interpolation=mode), tmp_path)[0]
+        assert row["dsc"] == pytest.approx(mean_dice(transform_of(item, None).resample(moving, mode=mode), fixed))
+        found[mode] = row["dsc"]
+    assert found["label_gaussian"] != pytest.approx(found["nearest"], abs=1e-4)
 
 
 def test_seconds_add_up_and_memory_is_a_process_of_its_own(benchmark):
@@ -142,15 +155,16 @@ def test_an_interrupted_run_goes_on_where_it_stopped(pairs, shifting_weights, tm
 def test_other_settings_weights_and_images_are_other_results(
     pairs, shifting_weights, fresh_weights, tmp_path, in_this_process
 ):
-    for common in (COMMON, Common(affine="none", spacing_mm=5.0), Common(affine="center", masked=True, spacing_mm=5.0)):
+    others = ({"affine": "none"}, {"masked": True}, {"label_interpolation": "label_gaussian"})
+    for common in (COMMON, *(replace(COMMON, **other) for other in others)):
         compare(pairs[:1], {"affine": Linear()}, common, tmp_path)
-    assert len(in_this_process) == 3
+    assert len(in_this_process) == 4
     for weights in (shifting_weights, str(fresh_weights), shifting_weights):
         compare(pairs[:1], {"pan": Network(weights)}, COMMON, tmp_path)
-    assert len(in_this_process) == 5
+    assert len(in_this_process) == 6
     turned = pairs[0] | {"fixed": pairs[0]["moving"], "fixed_label": pairs[0]["moving_label"]}
     compare([turned], {"affine": Linear()}, COMMON, tmp_path)
-    assert len(in_this_process) == 6
+    assert len(in_this_process) == 7
 
 
 def test_a_moved_folder_is_still_whole(pairs, tmp_path, in_this_process):
@@ -264,6 +278,7 @@ def test_of_many_regions_the_largest_are_drawn():
         ({"optimise": 0}, "--optimise takes"),
         ({"affine": "similarity"}, "--affine is one of"),
         ({"device": "tpu"}, "--device is one of"),
+        ({"label_interpolation": "linear"}, "--label_interpolation is one of nearest, label_gaussian, not 'linear'"),
         ({"syn_iterations": 40}, "--syn_iterations takes three"),
         ({"methods": "voxelmorph"}, "needs --voxelmorph_weights"),
         ({"weights": "missing.pt"}, "missing.pt.* do not exist"),
