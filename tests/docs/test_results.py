@@ -28,5 +28,17 @@ def test_every_method_of_a_table_registered_the_same_pairs(bundle_root, name):
     assert len({tuple(pairs) for pairs in by_method.values()}) == 1
 
 
+def test_the_table_of_training_variants_is_what_the_evaluations_found(bundle_root):
+    document = (bundle_root / "docs" / "benchmark.md").read_text()
+    with (bundle_root / "docs" / "results" / "training_variants.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            dice, sd, folding, jacobian = (
+                float(row[key]) for key in ("dice", "dice_sd", "folding_percent", "log_jacobian_sd")
+            )
+            found = f"{dice:.3f} ± {sd:.3f} | {folding:.4f} | {jacobian:.3f}"
+            assert f"| {row['variant']} | {row['options']} | {found} |\n" in document
+
+
 def test_every_file_of_results_belongs_to_a_table(bundle_root):
-    assert {path.stem for path in (bundle_root / "docs" / "results").iterdir()} == set(TABLES)
+    found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
+    assert found == {*TABLES, "training_variants"}
