@@ -116,10 +116,11 @@ def measure(
         "seconds_deformable": resampled - start,
         "peak_memory_mb": peak_memory_mb(),
     }
-    return quality(item, transform, common.label_interpolation) | row, central_slices(transform, visible(item, "moving"), "warped")
+    pictures = central_slices(transform, visible(item, "moving"), "warped")
+    return quality(item, transform, common.label_interpolation) | row, pictures
 
 
-def quality(item: Item, transform: SpatialTransform, label_interpolation: str = "nearest") -> Row:
+def quality(item: Item, transform: SpatialTransform, label_interpolation: str) -> Row:
     """Measure a transform of a pair: labels on the fixed image's own grid, the field on its own."""
     fixed = item["fixed_label"].as_tensor()
     warped = transform.resample(item["moving_label"].as_tensor(), mode=label_interpolation)

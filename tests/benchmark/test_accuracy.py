@@ -278,7 +278,7 @@ def test_of_many_regions_the_largest_are_drawn():
         ({"optimise": 0}, "--optimise takes"),
         ({"affine": "similarity"}, "--affine is one of"),
         ({"device": "tpu"}, "--device is one of"),
-        ({"label_interpolation": "linear"}, "--label_interpolation is one of nearest, label_gaussian, not 'linear'"),
+        ({"label_interpolation": "linear"}, "--label_interpolation is one of nearest,"),
         ({"syn_iterations": 40}, "--syn_iterations takes three"),
         ({"methods": "voxelmorph"}, "needs --voxelmorph_weights"),
         ({"weights": "missing.pt"}, "missing.pt.* do not exist"),
