@@ -5,7 +5,7 @@ import csv
 import pytest
 from bundle.benchmark.tables import markdown, summarise
 
-TABLES = ("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus")
+TABLES = ("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus", "hippocampus_propagated")
 
 
 def rows(path):
