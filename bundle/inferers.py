@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from bundle.fields import compose, warp
 from bundle.losses import local_ncc
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
@@ -47,9 +48,11 @@ class RecursiveInferer(SimpleInferer):
         optimiser: refines the field for the pair afterwards; None leaves it as it is.
         gamma: exponent of the intensities that the network sees; below 1 it lifts the darker tissues.
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.
+        upsampling: how many times finer than the images the grid is that the network works on, along every axis: 1.5
+            finds more on small structures and takes 3.4 times the time and memory.
 
     Raises:
-        ValueError: less than one pass, an exponent that is not positive, or a negative strength.
+        ValueError: less than one pass, an exponent that is not positive, a negative strength, or a coarser grid.
     """
 
     def __init__(
@@ -59,21 +62,24 @@ class RecursiveInferer(SimpleInferer):
         optimiser: PairwiseOptimiser | None = None,
         gamma: float = 1.0,
         sharpening: float = 0.0,
+        upsampling: float = 1.0,
     ) -> None:
         super().__init__()
         if passes < 1:
             raise ValueError(f"The network runs at least once, not {passes} times.")
         if gamma <= 0 or sharpening < 0:
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
+        if not 1 <= upsampling < float("inf"):
+            raise ValueError(f"The network works on a grid at least as fine as the images', not {upsampling} times.")
         self.passes, self.unfolded, self.optimiser = passes, unfolded, optimiser
-        self.gamma, self.sharpening = gamma, sharpening
+        self.gamma, self.sharpening, self.upsampling = gamma, sharpening, upsampling
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Map ``image`` (B, 2, H, W, L) to ``pred`` (B, 4, H, W, L)."""
         inputs = inputs.as_subclass(torch.Tensor)
-        seen = self.sharpen(inputs)
+        seen = self.refine(self.sharpen(inputs))
         moving, fixed = seen[:, :1], seen[:, 1:]
         pred = network(seen)
         for _ in range(self.passes - 1):
@@ -81,7 +87,9 @@ class RecursiveInferer(SimpleInferer):
             residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
             ddf = compose(found, residual)
             pred = torch.cat([warp(moving, ddf), ddf], 1)
-        ddf = unfold(pred[:, 1:]) if self.unfolded else pred[:, 1:]
+        ddf = pred[:, 1:] if self.upsampling == 1 else _bring_back(pred[:, 1:], list(inputs.shape[2:]))
+        if self.unfolded:
+            ddf = unfold(ddf)
         if self.optimiser is not None:
             ddf = self.optimiser(inputs, ddf)
         return torch.cat([warp(inputs[:, :1], ddf), ddf], 1)
@@ -93,6 +101,20 @@ class RecursiveInferer(SimpleInferer):
         if self.sharpening > 0:
             image = (image + self.sharpening * (image - smooth(image, UNSHARP_SIGMA))).clamp(0, 1)
         return image
+
+    def refine(self, image: torch.Tensor) -> torch.Tensor:
+        """Interpolate an image, (B, C, H, W, L), to the grid of the network; the corner voxels keep their places."""
+        if self.upsampling == 1:
+            return image
+        size = [round(n * self.upsampling) for n in image.shape[2:]]
+        return F.interpolate(image, size, mode="trilinear", align_corners=True)
+
+
+def _bring_back(ddf: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """Interpolate a field from the finer grid to the images', corners aligned, in voxels of the images."""
+    voxels = [(to - 1) / max(of - 1, 1) for to, of in zip(size, ddf.shape[2:], strict=True)]
+    coarser = F.interpolate(ddf, size, mode="trilinear", align_corners=True)
+    return coarser * coarser.new_tensor(voxels).view(1, 3, 1, 1, 1)
 
 
 class SpatialTransformd(Transform):

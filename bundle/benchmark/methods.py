@@ -101,7 +101,7 @@ class Network:
         config = self._config()
         return {
             "network": config["network_def"],
-            **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening")},
+            **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening", "upsampling")},
             "weights_sha256": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
             "optimise": self.optimise,
             "device": self.device,
