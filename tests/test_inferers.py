@@ -94,7 +94,8 @@ def test_on_a_finer_grid_the_network_finds_the_same_displacement_in_voxels_of_th
         """Move by (1, −2, 0.5) voxels of the images, whatever the grid: the ends of both are at the same places."""
         seen.append(given)
         finer = [(n - 1) / (m - 1) for n, m in zip(given.shape[2:], size, strict=True)]
-        ddf = torch.ones(1, 3, *given.shape[2:]) * (torch.tensor([1, -2, 0.5]) * torch.tensor(finer)).view(1, 3, 1, 1, 1)
+        step = torch.tensor([1, -2, 0.5]) * torch.tensor(finer)
+        ddf = torch.ones(1, 3, *given.shape[2:]) * step.view(1, 3, 1, 1, 1)
         return torch.cat([warp(given[:, :1], ddf), ddf], 1)
 
     for passes in (1, 2):
