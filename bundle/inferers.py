@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from bundle.fields import compose, warp
 from bundle.losses import local_ncc
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
@@ -48,11 +48,9 @@ class RecursiveInferer(SimpleInferer):
         optimiser: refines the field for the pair afterwards; None leaves it as it is.
         gamma: exponent of the intensities that the network sees; below 1 it lifts the darker tissues.
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.
-        upsampling: how many times finer than the images the grid is that the network works on, along every axis: 1.5
-            means 3.4 times the voxels to work through.
 
     Raises:
-        ValueError: less than one pass, an exponent that is not positive, a negative strength, or a coarser grid.
+        ValueError: less than one pass, an exponent that is not positive, or a negative strength.
     """
 
     def __init__(
@@ -62,24 +60,21 @@ class RecursiveInferer(SimpleInferer):
         optimiser: PairwiseOptimiser | None = None,
         gamma: float = 1.0,
         sharpening: float = 0.0,
-        upsampling: float = 1.0,
     ) -> None:
         super().__init__()
         if passes < 1:
             raise ValueError(f"The network runs at least once, not {passes} times.")
         if gamma <= 0 or sharpening < 0:
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
-        if not 1 <= upsampling < float("inf"):
-            raise ValueError(f"The network works on a grid at least as fine as the images', not {upsampling} times.")
         self.passes, self.unfolded, self.optimiser = passes, unfolded, optimiser
-        self.gamma, self.sharpening, self.upsampling = gamma, sharpening, upsampling
+        self.gamma, self.sharpening = gamma, sharpening
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Map ``image`` (B, 2, H, W, L) to ``pred`` (B, 4, H, W, L)."""
         inputs = inputs.as_subclass(torch.Tensor)
-        seen = self.refine(self.sharpen(inputs))
+        seen = self.sharpen(inputs)
         moving, fixed = seen[:, :1], seen[:, 1:]
         pred = network(seen)
         for _ in range(self.passes - 1):
@@ -87,7 +82,7 @@ class RecursiveInferer(SimpleInferer):
             residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
             ddf = compose(found, residual)
             pred = torch.cat([warp(moving, ddf), ddf], 1)
-        ddf = pred[:, 1:] if self.upsampling == 1 else _bring_back(pred[:, 1:], list(inputs.shape[2:]))
+        ddf = pred[:, 1:]
         if self.unfolded:
             ddf = unfold(ddf)
         if self.optimiser is not None:
@@ -102,27 +97,13 @@ class RecursiveInferer(SimpleInferer):
             image = (image + self.sharpening * (image - smooth(image, UNSHARP_SIGMA))).clamp(0, 1)
         return image
 
-    def refine(self, image: torch.Tensor) -> torch.Tensor:
-        """Interpolate an image, (B, C, H, W, L), to the grid of the network; the corner voxels keep their places."""
-        if self.upsampling == 1:
-            return image
-        size = [round(n * self.upsampling) for n in image.shape[2:]]
-        return F.interpolate(image, size, mode="trilinear", align_corners=True)
-
-
-def _bring_back(ddf: torch.Tensor, size: list[int]) -> torch.Tensor:
-    """Interpolate a field from the finer grid to the images', corners aligned, in voxels of the images."""
-    voxels = [(to - 1) / max(of - 1, 1) for to, of in zip(size, ddf.shape[2:], strict=True)]
-    coarser = F.interpolate(ddf, size, mode="trilinear", align_corners=True)
-    return coarser * coarser.new_tensor(voxels).view(1, 3, 1, 1, 1)
-
 
 class SpatialTransformd(Transform):
     """Build the ``SpatialTransform`` from the prediction and ask it for all that users want.
 
-    Reads what ``MatchPaird`` left and the network's ``pred``. Adds ``transform``; ``warped``, the moving image on the
-    fixed image's own grid; ``warped_label`` where there is a moving label; ``quality``, the numbers of
-    ``registration.json``; and ``overview``, the picture (H, W, 3) of bytes.
+    Reads what ``MatchPaird`` left and the network's ``pred``. Adds ``transform``; its ``ddf``, (3, H, W, L), voxels;
+    ``warped``, the moving image on the fixed image's own grid; ``warped_label`` where there is a moving label;
+    ``quality``, the numbers of ``registration.json``; and ``overview``, the picture (H, W, 3) of bytes.
 
     Args:
         surfaces: also measure surface distances of the labels (seconds for many labels).
@@ -130,6 +111,8 @@ class SpatialTransformd(Transform):
         never_worse: drop the network's field where it leaves the images less alike than the alignment did, as it may
             on images unlike those of its training; ``quality`` says so (``field_dropped``).
         label_interpolation: of the moving label: ``"label_gaussian"``, or ``"nearest"`` as most papers measure.
+        field_spacing_mm: voxel size at which the field is kept, over the whole fixed image; None keeps it at the fixed
+            image's, or the network's where that is coarser.
 
     Raises:
         ValueError: an interpolation that mixes labels, or none.
@@ -141,32 +124,33 @@ class SpatialTransformd(Transform):
         pictures: bool = True,
         never_worse: bool = False,
         label_interpolation: str = "label_gaussian",
+        field_spacing_mm: float | None = None,
     ) -> None:
         if label_interpolation not in LABEL_MODES:
             raise ValueError(f"label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
         self.surfaces, self.pictures, self.never_worse = surfaces, pictures, never_worse
-        self.label_interpolation = label_interpolation
+        self.label_interpolation, self.field_spacing_mm = label_interpolation, field_spacing_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Build, resample, measure, draw."""
         item, start = dict(data), time.perf_counter()
         moving = item["moving"].as_tensor().cpu()
-        pred, dropped = self._kept(item)
+        pred, alike = self._kept(item)
         item["pred"] = pred.to(item["pred"].device)
-        transform = item["transform"] = SpatialTransform(
+        found = SpatialTransform(
             item["alignment"].cpu().numpy(),
             pred[1:],
             grid_of(item["image"]),
             grid_of(item["fixed"]),
             grid_of(item["moving"]),
         )
+        transform = item["transform"] = found.kept_at(self.field_spacing_mm)
+        item["ddf"] = transform.ddf
         item["warped"] = transform.resample(moving)
         if "moving_label" in item:
             label = item["moving_label"].as_tensor().cpu()
             item["warped_label"] = transform.resample(label, mode=self.label_interpolation)
-        item["quality"] = self._quality(item, transform)
-        if self.never_worse:
-            item["quality"]["field_dropped"] = float(dropped)
+        item["quality"] = alike | self._quality(item, transform)
         resampled = time.perf_counter()
         if self.pictures:
             item["overview"] = overview(item["fixed"].as_tensor().cpu(), moving, item["warped"], transform)
@@ -174,37 +158,36 @@ class SpatialTransformd(Transform):
         item["seconds"] |= {"resample": resampled - start, "report": time.perf_counter() - resampled}
         return item
 
-    def _kept(self, item: Item) -> tuple[torch.Tensor, bool]:
-        """The prediction to go on with, (4, H, W, L), and whether its field had to be dropped."""
+    def _kept(self, item: Item) -> tuple[torch.Tensor, dict[str, float]]:
+        """The prediction to go on with, (4, H, W, L), and how alike the images are: before, aligned, after."""
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
-        moving, fixed = image[None, :1], image[None, 1:]
-        if not self.never_worse or similarity(pred[None, :1], fixed) >= similarity(moving, fixed):
-            return pred, False
-        return torch.cat([moving[0], torch.zeros_like(pred[1:])]), True
+        moving, fixed = image[:1], image[1:]
+        alike = {"similarity_before": similarity(_unaligned(item), fixed)}
+        alike |= {"similarity_aligned": similarity(moving, fixed), "similarity_after": similarity(pred[:1], fixed)}
+        if not self.never_worse:
+            return pred, alike
+        dropped = alike["similarity_after"] < alike["similarity_aligned"]
+        if dropped:
+            pred = torch.cat([moving, torch.zeros_like(pred[1:])])
+            alike["similarity_after"] = alike["similarity_aligned"]
+        return pred, alike | {"field_dropped": float(dropped)}
 
     def _quality(self, item: Item, transform: SpatialTransform) -> dict[str, float]:
-        """Measure similarity and overlap before, after the alignment and after all; and how regular the field is."""
-        image, pred = (item[k].as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
-        headers = transform.without_field(aligned=False)
-        moving = item["moving"].as_tensor().cpu().float()
-        before = headers.resample(moving, transform.field_grid)
-        fixed = image[None, 1:]
-        quality = {
-            "similarity_before": similarity(before[None], fixed),
-            "similarity_aligned": similarity(image[None, :1], fixed),
-            "similarity_after": similarity(pred[None, :1], fixed),
-        }
+        """Measure the overlap before, after the alignment and after all; and how regular the field is."""
+        quality = {}
         if "moving_label" in item and "fixed_label" in item:
             label, fixed_label = (item[k].as_tensor().cpu() for k in ("moving_label", "fixed_label"))
-            for stage, t in (("before", headers), ("aligned", transform.without_field()), ("after", transform)):
+            headers, aligned = transform.without_field(aligned=False), transform.without_field()
+            for stage, t in (("before", headers), ("aligned", aligned), ("after", transform)):
                 warped = item["warped_label"] if t is transform else t.resample(label, mode=self.label_interpolation)
                 quality[f"dice_{stage}"] = mean_dice(warped, fixed_label)
             if self.surfaces:
                 quality |= self._surface_quality(item["warped_label"], fixed_label, transform)
-        ddf = pred[None, 1:]
-        quality |= {"folding_percent": folding_percent(ddf), "log_jacobian_sd": log_jacobian_sd(ddf)}
-        assert transform.field_mm is not None
-        length_mm = transform.field_mm.norm(dim=0)  # of the network's displacement, without the alignment
+        ddf, field_mm = transform.ddf, transform.field_mm
+        assert ddf is not None
+        assert field_mm is not None
+        quality |= {"folding_percent": folding_percent(ddf[None]), "log_jacobian_sd": log_jacobian_sd(ddf[None])}
+        length_mm = field_mm.norm(dim=0)  # of the network's displacement, without the alignment
         return quality | {
             "mean_displacement_mm": float(length_mm.mean()),
             "max_displacement_mm": float(length_mm.max()),
@@ -219,12 +202,18 @@ class SpatialTransformd(Transform):
         return {"assd_mm": assd, "hd95_mm": hd95}
 
 
+def _unaligned(item: Item) -> torch.Tensor:
+    """The moving image on the network's grid by the headers alone, (1, H, W, L)."""
+    moving, grid = item["moving"].as_tensor().cpu().float(), grid_of(item["image"])
+    return SpatialTransform(np.eye(4), None, grid, grid, grid_of(item["moving"])).resample(moving)
+
+
 def similarity(warped: torch.Tensor, fixed: torch.Tensor) -> float:
     """Measure how alike two images are: the mean of ``local_ncc``, from 0 to 1, whatever their intensity scales.
 
     Args:
-        warped: (1, 1, H, W, L).
+        warped: (1, H, W, L).
         fixed: same shape, in [0, 1].
     """
     low, high = warped.min(), warped.max()
-    return float(local_ncc((warped - low) / (high - low).clamp(min=1e-12), fixed).mean())
+    return float(local_ncc(((warped - low) / (high - low).clamp(min=1e-12))[None], fixed[None]).mean())

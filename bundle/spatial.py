@@ -165,6 +165,29 @@ class Grid:
         shape = np.ceil((high - low) / spacing - 1e-6).astype(int) + 1
         return Grid(tuple(shape), affine)
 
+    def extent(self, other: "Grid", alignment: Matrix | None = None) -> tuple[Matrix, Matrix]:
+        """Find the lowest and the highest index that another grid's voxels have in this one, (3,) each, fractions too.
+
+        Args:
+            other: the other grid.
+            alignment: 4×4, from this grid's space to the other's; None where they are one.
+        """
+        back = self.inverse if alignment is None else self.inverse @ np.linalg.inv(alignment)
+        index = (other.to_points(_corners(other.shape)) @ back[:3, :3].T + back[:3, 3]).reshape(-1, 3)
+        return index.min(0), index.max(0)
+
+    def box(self, low: npt.ArrayLike, high: npt.ArrayLike) -> "Grid":
+        """Take the voxels from one index to another, (3,) each, both included; they may lie beyond the border."""
+        first, last = np.asarray(low, dtype=int), np.asarray(high, dtype=int)
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_points(first)
+        return Grid(tuple(last - first + 1), affine)
+
+    def over(self, other: "Grid") -> "Grid":
+        """Cut or continue this grid so that it just holds all voxels of another one."""
+        low, high = self.extent(other)
+        return self.box(np.floor(low + 0.01), np.ceil(high - 0.01))
+
     def with_room(self, other: "Grid", alignment: Matrix, room: int = 4, multiple: int = 16) -> "Grid":
         """Grow evenly on both sides of each axis, so that a field can pull from what lies beyond the border.
 
@@ -177,16 +200,28 @@ class Grid:
         Returns:
             A grid with the same axes, spacing and centre up to half a voxel, whose voxels include this grid's.
         """
-        corners = other.to_points(_corners(other.shape))
-        back = self.inverse @ np.linalg.inv(alignment)
-        index = (corners @ back[:3, :3].T + back[:3, 3]).reshape(-1, 3)
+        low, high = self.extent(other, alignment)
         sides = np.array(self.shape)
-        beyond = np.maximum(-index.min(0), index.max(0) - (sides - 1))
+        beyond = np.maximum(-low, high - (sides - 1))
         wanted = sides + 2 * np.clip(np.ceil(beyond - 0.5), 0, room)
         size = (np.ceil(wanted / multiple) * multiple).astype(int)
-        affine = self.affine.copy()
-        affine[:3, 3] = self.to_points(-((size - sides) // 2))
-        return Grid(tuple(size), affine)
+        low = -((size - sides) // 2)
+        return self.box(low, low + size - 1)
+
+    def within(self, low: npt.ArrayLike, high: npt.ArrayLike, multiple: int = 16) -> "Grid":
+        """Keep the voxels from one index to another, (3,) each, as far as there are any.
+
+        Args:
+            low: lowest index to keep, fractions too.
+            high: highest index to keep.
+            multiple: sides are rounded up to a multiple of this where the grid has that many voxels.
+        """
+        sides = np.array(self.shape)
+        first = np.clip(np.floor(low), 0, sides - 1).astype(int)
+        last = np.clip(np.ceil(high), first, sides - 1).astype(int)
+        size = np.minimum(-(-(last - first + 1) // multiple) * multiple, sides)
+        first = np.clip(first - (size - (last - first + 1)) // 2, 0, sides - size)
+        return self.box(first, first + size - 1)
 
     def _canonical_axes(self) -> list[int]:
         """For each physical axis the array axis that follows it most, each array axis once."""
@@ -311,6 +346,30 @@ class SpatialTransform:
     def jacobian(self) -> torch.Tensor | None:
         """The Jacobian determinant of the field: (1, H, W, L) on ``field_grid``; None for a linear transform."""
         return None if self.ddf is None else jacobian_determinant(self.ddf[None].float())[0]
+
+    def kept_at(self, spacing_mm: float | None = None) -> "SpatialTransform":
+        """The same transform with its field on a grid that just covers the fixed image.
+
+        Args:
+            spacing_mm: isotropic spacing of that grid, along the fixed image's axes. None takes the fixed image's own
+                voxels, which lose nothing, or the field's own where those are coarser.
+
+        Returns:
+            A transform whose field is interpolated at the new grid's voxels; beyond the old grid its outermost values
+            go on.
+        """
+        lattice = self.fixed_grid.canonical(spacing_mm)
+        if spacing_mm is None and (lattice.spacing_mm < 0.95 * self.field_grid.spacing_mm).any():
+            lattice = self.field_grid
+        grid = lattice.over(self.fixed_grid)
+        if self.ddf is None or grid.is_close(self.field_grid):
+            return replace(self, field_grid=grid)
+        voxels = torch.from_numpy(grid.inverse[:3, :3] @ self.field_grid.affine[:3, :3])
+        ddf, found = self.ddf.double(), torch.empty(3, *grid.shape)
+        for rows, points in grid.slabs():
+            values = sample(ddf, self.field_grid, points, outside="border")
+            found[:, rows] = torch.einsum("ij,jhwl->ihwl", voxels, values.cpu()).float()
+        return replace(self, ddf=found.to(self.ddf), field_grid=grid)
 
     def displacement_at(self, points_mm: npt.ArrayLike | torch.Tensor, extend: bool = False) -> torch.Tensor:
         """Compute T(p) − p.

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
@@ -12,11 +13,21 @@ from bundle.io.itk import read_linear
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform, RandomizableTransform, ScaleIntensityRangePercentiles, Transform
+from monai.transforms import (
+    LoadImage,
+    MapTransform,
+    RandomizableTransform,
+    ScaleIntensityRangePercentiles,
+    Transform,
+    generate_spatial_bounding_box,
+)
 
 __all__ = ["MatchPaird", "RandMaskd", "ReadVolumed", "WarpByPredictiond", "grid_of"]
 
 Item = dict[Hashable, Any]
+
+MARGIN_MM = 8.0
+"""Of the network's grid around what the images show."""
 
 
 class ReadVolumed(MapTransform):
@@ -92,9 +103,9 @@ def grid_of(volume: MetaTensor) -> Grid:
 class MatchPaird(Transform):
     """Bring any two images onto the grid that the network works on.
 
-    Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid with some room
-    around it, optionally at the spacing that the weights were trained at, and scales the intensities between
-    percentiles 0.5 and 99.5 to [0, 1].
+    Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid, optionally at the
+    spacing that suits the weights, with some room around it, but no further than the images show anything, and scales
+    the intensities between percentiles 0.5 and 99.5 to [0, 1].
 
     Reads ``moving`` and ``fixed``, (1, H, W, L) with RAS affines; optionally ``moving_mask`` and ``fixed_mask`` (blank
     the rest of their image) and ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
@@ -121,7 +132,7 @@ class MatchPaird(Transform):
         images = {role: self._masked(item, role) for role in ("moving", "fixed")}
         grids = {role: grid_of(item[role]) for role in images}
         matrix = self._align(item, images, grids)
-        grid = grids["fixed"].canonical(self.spacing_mm).with_room(grids["moving"], matrix)
+        grid = self._grid(images, grids, matrix)
         channels = []
         for role, alignment in (("moving", matrix), ("fixed", None)):
             channels.append(self._on_grid(images[role], grids[role], grid, alignment))
@@ -170,12 +181,27 @@ class MatchPaird(Transform):
             masks["fixed"],
         )
 
+    def _grid(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
+        """Lay the network's grid over what the images show: the percentiles and the time are wasted on wide margins."""
+        grid = grids["fixed"].canonical(self.spacing_mm).with_room(grids["moving"], matrix)
+        shown = {role: _shown(images[role], grids[role]) for role in images}
+        extents = grid.extent(shown["fixed"]), grid.extent(shown["moving"], matrix)
+        margin = MARGIN_MM / grid.spacing_mm
+        low, high = (np.stack(ends) for ends in zip(*extents))
+        return grid.within(low.min(0) - margin, high.max(0) + margin)
+
     @staticmethod
     def _on_grid(image: torch.Tensor, grid: Grid, target: Grid, alignment: Matrix | None) -> torch.Tensor:
         """Sample an image, (1, H, W, L), on the network's grid, through the alignment if there is one."""
         matrix = torch.eye(4, dtype=torch.float64).numpy() if alignment is None else alignment
         transform = SpatialTransform(matrix, None, target, target, grid)
         return transform.resample(antialias(image, grid, target))
+
+
+def _shown(image: torch.Tensor, grid: Grid) -> Grid:
+    """Cut an image's grid to the voxels above 0; (1, H, W, L), some of them are."""
+    low, end = generate_spatial_bounding_box(image)
+    return grid.box(low, np.array(end) - 1)
 
 
 class RandMaskd(RandomizableTransform, MapTransform):

@@ -85,7 +85,9 @@ class BundleModel:
         """Kind of device that the workflow will choose."""
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def register(self, fixed: Stack, fixed_values: Array, moving: Stack, moving_values: Array, affine: str) -> Result:
+    def register(
+        self, fixed: Stack, fixed_values: Array, moving: Stack, moving_values: Array, options: Mapping[str, Any]
+    ) -> Result:
         """Register two stacks.
 
         Args:
@@ -93,7 +95,7 @@ class BundleModel:
             fixed_values: its values, ``[k, j, i]``.
             moving: stack to align.
             moving_values: its values, ``[k, j, i]``.
-            affine: pre-alignment: none, center, rigid or affine.
+            options: keys of ``configs/inference.json`` and their values.
 
         Raises:
             Failure: E_NO_MATCH: the bundle says what is wrong with the two.
@@ -108,10 +110,10 @@ class BundleModel:
             logging_file=False,
             workflow_type="inference",
             bundle_root=str(self.root),
-            affine=affine,
             save=False,
             tabulate=False,
             **{"dataset#data": [pair]},
+            **options,
         )
         workflow.initialize()
         try:

@@ -34,7 +34,11 @@ class RegistrationOperator(StepOperator):
             role: without_padding(job.volumes[role], job.settings.padding[stack.modality])
             for role, stack in (("fixed", fixed), ("moving", moving))
         }
-        result = model.register(fixed, values["fixed"], moving, values["moving"], affine)
+        options = {
+            "affine": affine,
+            "field_spacing_mm": job.settings.deformable.spacing_mm,
+        }  # no finer than it is stored
+        result = model.register(fixed, values["fixed"], moving, values["moving"], options)
         if result.quality.get("field_dropped"):
             flags += ("The network's field left the images less alike and was dropped: the alignment alone remains.",)
         job.registration = Registration(

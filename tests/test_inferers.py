@@ -34,10 +34,10 @@ def test_every_shipped_weights_file_is_described(bundle_root):
 
 def test_similarity_does_not_depend_on_the_intensity_scale():
     torch.manual_seed(0)
-    fixed = torch.rand(1, 1, 12, 14, 16)
+    fixed = torch.rand(1, 12, 14, 16)
     assert similarity(fixed, fixed) == pytest.approx(1, abs=1e-2)
     assert similarity(300 * fixed, fixed) == pytest.approx(1, abs=1e-2)
-    assert similarity(torch.rand(1, 1, 40, 42, 44), torch.rand(1, 1, 40, 42, 44)) < 0.5
+    assert similarity(torch.rand(1, 40, 42, 44), torch.rand(1, 40, 42, 44)) < 0.5
 
 
 def shift_one_voxel(image):
@@ -83,36 +83,6 @@ def test_the_network_sees_sharper_images_than_those_that_are_warped():
     assert torch.allclose(pred[:, 0, :, :-2], image[:, 0, :, 2:], atol=1e-5)
     RecursiveInferer()(image, network)
     assert torch.equal(seen[2], image)
-
-
-def test_on_a_finer_grid_the_network_finds_the_same_displacement_in_voxels_of_the_images():
-    size, seen = (9, 14, 7), []
-    indices = torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij")
-    image = torch.stack(indices)[None] / 16
-
-    def network(given):
-        """Move by (1, −2, 0.5) voxels of the images, whatever the grid: the ends of both are at the same places."""
-        seen.append(given)
-        finer = [(n - 1) / (m - 1) for n, m in zip(given.shape[2:], size, strict=True)]
-        step = torch.tensor([1, -2, 0.5]) * torch.tensor(finer)
-        ddf = torch.ones(1, 3, *given.shape[2:]) * step.view(1, 3, 1, 1, 1)
-        return torch.cat([warp(given[:, :1], ddf), ddf], 1)
-
-    for passes in (1, 2):
-        pred = RecursiveInferer(passes, upsampling=1.5)(image[:, :2], network)
-        moved = passes * torch.tensor([1, -2, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, *size)
-        inside = (..., slice(0, 6), slice(4, 14), slice(0, 6))  # where the first pass has led to a place in the image
-        assert torch.allclose(pred[:, 1:][inside], moved[inside], atol=1e-5)
-        assert torch.allclose(pred[:, :1], warp(image[:, :1], pred[:, 1:]))
-    assert seen[0].shape == (1, 2, 14, 21, 10)
-    line = torch.linspace(0, 8, 14) / 16
-    assert torch.allclose(seen[0][0, 0, :, 3, 5], line, atol=1e-6)  # the image itself, at the finer places
-
-
-@pytest.mark.parametrize("upsampling", [0.5, float("inf"), float("nan")])
-def test_a_coarser_grid_for_the_network_is_refused(upsampling):
-    with pytest.raises(ValueError, match="a grid at least as fine as the images'"):
-        RecursiveInferer(upsampling=upsampling)
 
 
 @pytest.mark.parametrize("settings", [{"gamma": 0.0}, {"sharpening": -0.1}])

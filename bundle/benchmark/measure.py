@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.benchmark.methods import Register
+from bundle.benchmark.methods import Method, Register
 from bundle.memory import peak_memory_mb, reset_peak_memory
 from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.report import scale
@@ -37,7 +37,7 @@ class Common:
         affine: pre-alignment: none, center, rigid or affine.
         masked: blank everything outside the labels, in both images, and cut them to what is left: nobody registers
             brains amid air, and each method takes the less time.
-        spacing_mm: of the grid that the methods work on; None keeps the fixed image's.
+        spacing_mm: of the grid that all methods work on; None leaves it to each.
         threads: that each method may use.
         label_interpolation: of the moving labels that are scored: ``"nearest"`` or ``"label_gaussian"``.
     """
@@ -48,12 +48,15 @@ class Common:
     threads: int = 1
     label_interpolation: str = "nearest"
 
-    def read(self, pair: Mapping[str, Any], initial_transform: str | None = None) -> Item:
+    def read(
+        self, pair: Mapping[str, Any], initial_transform: str | None = None, spacing_mm: float | None = None
+    ) -> Item:
         """Read a pair and bring it onto one grid, as every workflow of the bundle does.
 
         Args:
             pair: paths of both images and both label maps.
             initial_transform: path of the pre-alignment, where it is known already.
+            spacing_mm: of the grid, where all methods have no common one; None keeps the fixed image's.
         """
         item: dict[Hashable, Any] = {key: pair[key] for key in IMAGE_KEYS}
         if self.masked:
@@ -65,7 +68,8 @@ class Common:
             item = CropForegroundd([role, f"{role}_label", mask], source_key=mask, margin=MARGIN)(item)
         if initial_transform is not None:
             item["initial_transform"] = initial_transform
-        return {str(key): value for key, value in MatchPaird(self.affine, self.spacing_mm)(item).items()}
+        match = MatchPaird(self.affine, self.spacing_mm or spacing_mm)
+        return {str(key): value for key, value in match(item).items()}
 
 
 def transform_of(item: Item, ddf: DDF | None, aligned: bool = True) -> SpatialTransform:
@@ -82,7 +86,7 @@ def visible(item: Item, role: str) -> torch.Tensor:
 
 
 def measure(
-    pair: Mapping[str, Any], alignment: Row, common: Common, register: Register | None, aligned: bool = True
+    pair: Mapping[str, Any], alignment: Row, common: Common, method: Method, register: Register | None
 ) -> tuple[Row, Pictures]:
     """Register one pair in this process and measure the result on the fixed image's own grid.
 
@@ -90,8 +94,8 @@ def measure(
         pair: paths of both images and both label maps.
         alignment: from ``align_pair``.
         common: what is the same for all methods.
-        register: finds the field; None where there is none to find.
-        aligned: whether the pre-alignment counts.
+        method: that registers.
+        register: what ``method.load`` returned: finds the field; None where there is none to find.
 
     Returns:
         ``dsc`` (mean over the labels), ``hd95_mm``, ``assd_mm``, ``folding_percent`` and ``log_jacobian_sd`` of the
@@ -100,8 +104,8 @@ def measure(
         (by label: ``dsc``, ``hd95_mm``, ``assd_mm``, ``volume_mm3`` in the fixed image). And the central slices.
     """
     reset_peak_memory()
-    item = common.read(pair, alignment["alignment"])
-    transform = transform_of(item, None, aligned)
+    item = common.read(pair, alignment["alignment"], method.spacing_mm)
+    transform = transform_of(item, None, method.aligned)
     image = item["image"].as_tensor()[None]
     start = time.perf_counter()
     if register is not None:
@@ -110,7 +114,7 @@ def measure(
     transform.resample(visible(item, "moving"))
     resampled = time.perf_counter()
     row = {
-        "seconds_align": alignment["seconds_align"] if aligned else 0.0,
+        "seconds_align": alignment["seconds_align"] if method.aligned else 0.0,
         "seconds_register": registered - start,
         "seconds_resample": resampled - registered,
         "seconds_deformable": resampled - start,

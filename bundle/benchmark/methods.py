@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.handlers import check_weights
+from bundle.inferers import recommended
 from bundle.io.itk import ddf_from_itk, orthonormal
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix
@@ -47,6 +48,11 @@ class Method(Protocol):
     def aligned(self) -> bool:
         """Whether it starts from the pre-alignment; otherwise from the headers alone."""
 
+    @property
+    def spacing_mm(self) -> float | None:
+        """Voxel size that it works at; None for the fixed image's own."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         """List all that its result depends on besides the images, for JSON."""
 
@@ -55,7 +61,7 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Method):
     """No field at all: the headers, or the pre-alignment.
 
     Args:
@@ -73,7 +79,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Method):
     """A trained network, built and run as ``configs/inference.json`` and what overrides it say.
 
     Args:
@@ -93,6 +99,12 @@ class Network:
     device: str = "cpu"
     aligned: bool = True
 
+    @property
+    def spacing_mm(self) -> float | None:
+        """See ``Method``."""
+        found: float | None = recommended(self.weights, "spacing_mm")
+        return found
+
     def __post_init__(self) -> None:
         check_weights(self._config().get_parsed_content("network_def"), self.weights)
 
@@ -101,7 +113,8 @@ class Network:
         config = self._config()
         return {
             "network": config["network_def"],
-            **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening", "upsampling")},
+            **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening")},
+            "spacing_mm": self.spacing_mm,
             "weights_sha256": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
             "optimise": self.optimise,
             "device": self.device,
@@ -131,7 +144,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Syn:
+class Syn(Method):
     """Symmetric diffeomorphic normalisation by ANTs, from the pre-aligned image on, without a linear stage of its own.
 
     Args:
@@ -180,7 +193,7 @@ class Syn:
 
 
 @dataclass(frozen=True)
-class Elastix:
+class Elastix(Method):
     """Cubic B-splines by elastix, with its default parameters, from the pre-aligned image on.
 
     Raises:
@@ -272,7 +285,7 @@ class Options:
 
     weights: str
     voxelmorph_weights: str | None = None
-    optimise: int = 20
+    optimise: int = 5
     syn_iterations: tuple[int, ...] = SYN_ITERATIONS
     device: str = "cpu"
 

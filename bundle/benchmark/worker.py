@@ -63,7 +63,7 @@ def _serve(connection: Connection, method: Method, common: Common) -> None:
         try:
             if not loaded:
                 loaded.append(method.load())
-            answer = measure(pair, alignment, common, loaded[0], method.aligned)
+            answer = measure(pair, alignment, common, method, loaded[0])
         except Exception as error:  # becomes the row of this pair
             answer = {"error": sentence(error)}, {}
         connection.send(answer)

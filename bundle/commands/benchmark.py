@@ -16,7 +16,6 @@ from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_s
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.commands.register import DEVICES, ROOT
 from bundle.data import draw_pairs, open_dataset, region_names
-from bundle.inferers import recommended
 from bundle.spatial import LABEL_MODES
 
 __all__ = ["accuracy", "benchmark", "speed"]
@@ -88,7 +87,7 @@ def accuracy(
     label_interpolation: str = "nearest",
     weights: str | None = None,
     voxelmorph_weights: str | None = None,
-    optimise: int = 20,
+    optimise: int = 5,
     syn_iterations: Sequence[int] = SYN_ITERATIONS,
     device: str = "auto",
     threads: int | None = None,
@@ -108,7 +107,8 @@ def accuracy(
         methods: some of identity, affine, pan, pan-optimised, voxelmorph, syn-mi, syn-cc, elastix, with commas.
         affine: pre-alignment of all methods but identity: none, center, rigid or affine.
         masked: blank everything outside the labels in both images, and cut them to what is left.
-        spacing_mm: voxel size that all methods work at; what the weights of PAN were trained at by default.
+        spacing_mm: voxel size that all methods work at; by default networks work at the one that suits their weights,
+            the others at the fixed image's.
         label_interpolation: of the labels that are scored: nearest, as in most papers, or label_gaussian, as register
             writes them.
         weights: weights of PAN; models/model.pt by default.
@@ -135,8 +135,8 @@ def accuracy(
     drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
     if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
         raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
-    spacing_mm = recommended(options.weights, "spacing_mm") if spacing_mm is None else float(spacing_mm)
     threads = threads or torch.get_num_threads()
+    spacing_mm = None if spacing_mm is None else float(spacing_mm)
     common = Common(affine, bool(masked), spacing_mm, threads, label_interpolation)
     rows = compare(drawn, chosen, common, folder / "cache")
     title = (

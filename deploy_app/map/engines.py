@@ -1,8 +1,11 @@
 """The programs that build and run images: Docker where it is complete, buildah without a daemon elsewhere."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ from staging import ROOT
 __all__ = ["Buildah", "has_docker", "make_root_file_system"]
 
 _PACKAGES = "python3,python3-pip,python3-venv,ca-certificates,curl,jq"
+_LAST_WORDS_S = 5.0
 _USER = {"UID": "1000", "GID": "1000", "UNAME": "holoscan"}
 # root, user, then a source, its place and rw or ro for each mount, --, and the command
 _LOCKED = """
@@ -100,24 +104,45 @@ class Buildah:
         finally:
             subprocess.run(self.command("rm", name), check=True, stdout=subprocess.DEVNULL)
 
-    def run(self, container: str, *command: str, mounts: Mapping[Path, str]) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, container: str, *command: str, mounts: Mapping[Path, str], seconds: float = 600.0
+    ) -> "subprocess.CompletedProcess[str]":
         """Run a command as ``docker run --read-only --network none --user 1000:1000`` would, in namespaces of its own.
 
         Args:
             container: name of a working container.
             command: what to run; the entry point is ``/var/holoscan/tools``.
             mounts: folder of the host to place in the container, with ``:ro`` where it is only read.
+            seconds: after which it is ended.
+
+        Raises:
+            TimeoutError: it had to be ended; the message holds what it printed, and where its Python threads were.
         """
         config = json.loads(self._ask("inspect", "--type", "container", container))["OCIv1"]["config"]
         volumes = [text for source, place in mounts.items() for text in (str(source), *_place_and_mode(place))]
         arguments = [self._ask("mount", container), f"{_USER['UID']}:{_USER['GID']}", *volumes, "--"]
-        within = ["env", "-i", "-C", config["WorkingDir"], *config["Env"], *command]
+        within = ["env", "-i", "-C", config["WorkingDir"], *config["Env"], "PYTHONFAULTHANDLER=1", *command]
         unshared = ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", _LOCKED, "sh"]
-        return subprocess.run([*unshared, *arguments, *within], capture_output=True, text=True)
+        return _run_for([*unshared, *arguments, *within], seconds)
 
     def _ask(self, *arguments: str) -> str:
-        asked = subprocess.run(self.command(*arguments), check=True, stdout=subprocess.PIPE, text=True)
+        asked = subprocess.run(self.command(*arguments), check=True, stdout=subprocess.PIPE, text=True, timeout=600)
         return asked.stdout.strip()
+
+
+def _run_for(command: list[str], seconds: float) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, or end it and all its children."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            output, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)  # at which Python prints where its threads are
+            time.sleep(_LAST_WORDS_S)
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            raise TimeoutError(f"{command[-1]} did not end within {seconds} s:\n{output}{errors}") from None
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _place_and_mode(place: str) -> tuple[str, str]:

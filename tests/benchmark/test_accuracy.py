@@ -61,7 +61,7 @@ def in_this_process(monkeypatch):
 
         def __call__(self, pair, alignment):
             measured.append(pair["name"])
-            return measure(pair, alignment, self.common, self.register, self.method.aligned)
+            return measure(pair, alignment, self.common, self.method, self.register)
 
     monkeypatch.setattr(accuracy, "worker", Here)
     return measured

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pydicom
@@ -33,7 +34,12 @@ class Container:
         os.chown(output, 1000, 1000)
         given = given or self.folder / "input0"
         given.mkdir(exist_ok=True)
-        return self.engine.run(self.name, *command, mounts={given: f"{INPUT}:ro", output: OUTPUT}), output
+        mounts = {given: f"{INPUT}:ro", output: OUTPUT}
+        try:
+            return self.engine.run(self.name, *command, mounts=mounts), output
+        except TimeoutError as error:  # on two machines of twenty it hung, nobody knows on what: say so, and go on
+            warnings.warn(str(error), stacklevel=2)
+            return self.engine.run(self.name, *command, mounts=mounts), output
 
     def python(self, code):
         """What a line of Python prints in the image."""
@@ -74,7 +80,7 @@ def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_pa
     assert "[error]" not in done.stdout + done.stderr
     assert json.loads((output / "run_manifest.json").read_text())["status"] == "ok"
     command = [sys.executable, "deploy_app", "-i", str(phantom), "-o", str(tmp_path), "-m", str(MODELS)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600)
     assert len(objects(output)) > len(list((phantom / "fixed").iterdir()))
     assert objects(output) == objects(tmp_path)
 
@@ -114,6 +120,12 @@ def test_container_runs_as_user_1000_without_a_network_on_a_read_only_root_and_i
         assert "Read-only file system" in written.stderr
     written, output = container.run("touch", f"{OUTPUT}/file")
     assert (written.returncode, [path.name for path in output.iterdir()]) == (0, ["file"])
+
+
+def test_a_container_that_hangs_is_ended_and_tells_where(container, tmp_path):
+    command = ["python3", "-c", "import time; time.sleep(600)"]
+    with pytest.raises(TimeoutError, match=r'did not end within 10 s:\n(.*\n)*  File "<string>", line 1'):
+        container.engine.run(container.name, *command, mounts={tmp_path: OUTPUT}, seconds=10)
 
 
 def test_image_keeps_nothing_of_the_host_s_package_settings(container):

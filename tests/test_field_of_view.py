@@ -1,0 +1,179 @@
+"""How far the network's grid and the kept field reach, and what cutting and continuing them leaves as it was."""
+
+import numpy as np
+import pytest
+import torch
+from bundle.inferers import SpatialTransformd
+from bundle.spatial import Grid, SpatialTransform
+from bundle.transforms import MARGIN_MM, MatchPaird, grid_of
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+SHAPE, SPACING_MM = (60, 74, 52), (1.4, 1.1, 2.2)
+
+
+def oblique(shape=SHAPE, spacing_mm=SPACING_MM, centre_mm=(11.0, -23.0, 31.0)):
+    """A grid in LPS whose axes run to the right, forwards and up, as nearly as they lie."""
+    affine = np.eye(4)
+    rotation = Rotation.from_euler("xyz", (14, -9, 21), degrees=True).as_matrix()
+    affine[:3, :3] = rotation * spacing_mm * (-1, -1, 1)
+    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def points_of(grid):
+    return grid.to_points(np.argwhere(np.ones(grid.shape)))
+
+
+def brain(grid, blank=True, centre_mm=(11.0, -23.0, 31.0)):
+    """A structured ball of 20 mm radius, in nothing at all or in noise."""
+    away = np.linalg.norm(points_of(grid) - centre_mm, axis=1).reshape(grid.shape)
+    texture = gaussian_filter(np.random.default_rng(0).uniform(0, 1, grid.shape), 1.5)
+    values = np.where(away < 20, 1 + 10 * texture, 0 if blank else 1e-3 * texture)
+    values[0, 0, 0] = 0
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.affine
+    return MetaTensor(torch.from_numpy(values).float()[None], affine=torch.from_numpy(affine))
+
+
+def transform_of(ddf, field_grid, fixed_grid):
+    return SpatialTransform(np.eye(4), ddf, field_grid, fixed_grid, fixed_grid)
+
+
+# --- grids ---
+
+
+def test_a_box_holds_the_voxels_between_two_indices_beyond_the_border_too():
+    grid = oblique()
+    box = grid.box((-2, 5, 7), (8, 5, 60))
+    assert box.shape == (11, 1, 54)
+    assert np.allclose(box.to_points([0, 0, 0]), grid.to_points([-2, 5, 7]))
+    assert np.allclose(box.to_points([10, 0, 53]), grid.to_points([8, 5, 60]))
+
+
+def test_a_grid_over_another_holds_its_voxels_and_no_plane_more():
+    grid, other = oblique(), oblique((31, 20, 40), (0.9, 2.0, 1.3), (15.0, -40.0, 33.0))
+    over = grid.over(other)
+    assert np.allclose(over.affine[:3, :3], grid.affine[:3, :3])
+    low, high = over.extent(other)
+    assert (low > -0.02).all()
+    assert (low < 1).all()
+    assert (high < np.array(over.shape) - 0.98).all()
+    assert (high > np.array(over.shape) - 2).all()
+    assert grid.over(grid).is_close(grid)
+
+
+@pytest.mark.parametrize(("low", "high"), [((3.2, 70, -9), (12.1, 71, 99)), ((0, 0, 0), (59, 73, 51))])
+def test_a_grid_within_two_indices_keeps_them_in_multiples_of_16_of_its_own_voxels(low, high):
+    grid = oblique((64, 80, 64))
+    part = grid.within(low, high)
+    first, last = grid.extent(part)
+    assert (np.array(part.shape) % 16 == 0).all()
+    assert (first > -1e-6).all()
+    assert (last < np.array(grid.shape) - 1 + 1e-6).all()
+    assert (first <= np.maximum(low, 0) + 1e-6).all()
+    assert (last >= np.minimum(high, np.array(grid.shape) - 1) - 1e-6).all()
+    assert (np.array(part.shape) < np.ceil(np.array(high) - low) + 1 + 16 + 16).all()
+
+
+# --- what the network sees ---
+
+
+@pytest.mark.parametrize("spacing_mm", [None, 1.5])
+def test_the_network_s_grid_ends_a_little_beyond_what_the_images_show(spacing_mm):
+    grid, aside_mm = oblique(), np.array([4.0, -3.0, 5.0])
+    pair = {"moving": brain(grid, centre_mm=np.array((11.0, -23.0, 31.0)) + aside_mm), "fixed": brain(grid)}
+    cut = grid_of(MatchPaird("none", spacing_mm)(pair)["image"])
+    whole = grid_of(MatchPaird("none", spacing_mm)({role: brain(grid, blank=False) for role in pair})["image"])
+    assert np.prod(cut.shape) < 0.6 * np.prod(whole.shape)
+    for image in pair.values():
+        shown = grid.to_points(np.argwhere(image[0].numpy() > 0))
+        index = shown @ cut.inverse[:3, :3].T + cut.inverse[:3, 3]
+        margins_mm = np.minimum(index.min(0), np.array(cut.shape) - 1 - index.max(0)) * cut.spacing_mm
+        assert (margins_mm >= MARGIN_MM - 0.01).all()
+
+
+def test_a_wide_margin_of_nothing_does_not_change_what_the_network_sees():
+    grid = oblique()
+    wide = grid.box((-40, -30, -20), np.add(grid.shape, (30, 50, 20)))
+    few = MatchPaird("none", 1.5)({"moving": brain(grid), "fixed": brain(grid)})["image"]
+    padded = {}
+    for role in ("moving", "fixed"):
+        image = torch.zeros(1, *wide.shape)
+        image[:, 40:100, 30:104, 20:72] = brain(grid).as_tensor()
+        padded[role] = MetaTensor(image, affine=torch.from_numpy(np.diag([-1.0, -1, 1, 1]) @ wide.affine))
+    many = MatchPaird("none", 1.5)(padded)["image"]
+    assert few.shape == many.shape
+    assert torch.count_nonzero(few[0]) / few[0].numel() == pytest.approx(
+        float(torch.count_nonzero(many[0])) / many[0].numel(), abs=0.01
+    )
+
+
+def test_masks_cut_the_network_s_grid_as_blanked_images_do():
+    grid = oblique()
+    images = {role: brain(grid, blank=False) for role in ("moving", "fixed")}
+    masks = {f"{role}_mask": (image > 0.5).float() for role, image in images.items()}
+    blank = {role: brain(grid) for role in images}
+    by_mask, by_image = (MatchPaird("none")(pair)["image"] for pair in (images | masks, blank))
+    assert grid_of(by_mask).is_close(grid_of(by_image))
+
+
+# --- what is kept of the field ---
+
+
+def smooth_ddf(shape):
+    noise = np.random.default_rng(3).standard_normal((3, *shape))
+    return torch.from_numpy(np.stack([gaussian_filter(c, 3) for c in noise]) * 20).float()
+
+
+def test_a_field_finer_than_the_fixed_image_is_kept_at_its_voxels_and_loses_nothing_there():
+    fixed = oblique()
+    finer = fixed.canonical(0.9).with_room(fixed, np.eye(4))
+    transform = transform_of(smooth_ddf(finer.shape), finer, fixed)
+    kept = transform.kept_at()
+    assert kept.field_grid.is_close(fixed.canonical())
+    assert torch.allclose(kept.displacement_field(), transform.displacement_field(), atol=1e-4)
+    image = torch.rand(1, *fixed.shape)
+    assert torch.allclose(kept.resample(image), transform.resample(image), atol=1e-4)
+
+
+def test_a_field_coarser_than_the_fixed_image_keeps_its_own_voxels_over_the_whole_of_it():
+    fixed = oblique()
+    coarse = fixed.canonical(4.0).box((3, 3, 3), (14, 14, 20))
+    transform = transform_of(smooth_ddf(coarse.shape), coarse, fixed)
+    kept = transform.kept_at()
+    assert kept.field_grid.is_close(coarse.over(fixed))
+    inside = coarse.to_points(np.random.default_rng(0).uniform(0.1, np.array(coarse.shape) - 1.1, (200, 3)))
+    assert torch.allclose(kept.displacement_at(inside), transform.displacement_at(inside), atol=1e-4)
+    everywhere = points_of(fixed)
+    assert torch.allclose(
+        kept.displacement_at(everywhere), transform.displacement_at(everywhere, extend=True), atol=1e-4
+    )
+
+
+def test_a_field_is_kept_at_the_spacing_that_is_asked_for():
+    fixed = oblique()
+    transform = transform_of(smooth_ddf(fixed.shape), fixed, fixed)
+    kept = transform.kept_at(3.0)
+    assert np.allclose(kept.field_grid.spacing_mm, 3.0)
+    low, high = kept.field_grid.extent(fixed)
+    assert (low > -0.02).all()
+    assert (high < np.array(kept.field_grid.shape) - 0.98).all()
+    assert torch.allclose(
+        kept.displacement_at(points_of(kept.field_grid)),
+        transform.displacement_at(points_of(kept.field_grid), extend=True),
+        atol=1e-4,
+    )
+
+
+def test_what_folds_and_how_far_it_moves_is_told_of_the_field_that_is_kept():
+    grid = oblique((20, 24, 18), (2.0, 2.2, 2.4))
+    item = MatchPaird("none", 1.1)({"moving": brain(grid), "fixed": brain(grid)})
+    ddf = torch.zeros(3, *item["image"].shape[1:])
+    ddf[0] = 2.0
+    found = SpatialTransformd(pictures=False)(item | {"pred": torch.cat([item["image"][:1].as_tensor(), ddf])})
+    assert found["transform"].field_grid.is_close(grid.canonical())
+    assert found["ddf"].shape == (3, *grid.canonical().shape)
+    assert found["quality"]["max_displacement_mm"] == pytest.approx(2.2, abs=1e-3)
+    coarse = SpatialTransformd(pictures=False, field_spacing_mm=4.0)(found)
+    assert np.allclose(coarse["transform"].field_grid.spacing_mm, 4.0)
