@@ -34,10 +34,8 @@ class RegistrationOperator(StepOperator):
             role: without_padding(job.volumes[role], job.settings.padding[stack.modality])
             for role, stack in (("fixed", fixed), ("moving", moving))
         }
-        options = {
-            "affine": affine,
-            "field_spacing_mm": job.settings.deformable.spacing_mm,
-        }  # no finer than it is stored
+        # the field no finer than its object holds it: all outputs agree
+        options = {"affine": affine, "field_spacing_mm": job.settings.deformable.spacing_mm}
         result = model.register(fixed, values["fixed"], moving, values["moving"], options)
         if result.quality.get("field_dropped"):
             flags += ("The network's field left the images less alike and was dropped: the alignment alone remains.",)
