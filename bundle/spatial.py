@@ -254,7 +254,7 @@ class Grid:
             yield rows, index @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def antialias(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
+def antialias(image: torch.Tensor, grid: Grid, target: Grid, pointwise: bool = False) -> torch.Tensor:
     """Smooth an image before it is sampled on a coarser grid, along the axes whose spacing grows by over 10 %.
 
     Takes the width (FWHM) of the blur from √(S² − s²), what a voxel of S mm has that one of s mm has not.
@@ -263,12 +263,13 @@ def antialias(image: torch.Tensor, grid: Grid, target: Grid) -> torch.Tensor:
         image: (C, H, W, L) on ``grid``.
         grid: where its voxels are.
         target: the grid to be sampled; what counts is its spacing in the direction of each axis of the image.
+        pointwise: the values are of points, as a field's are, not of voxels: the width is S.
     """
     steps = np.linalg.norm(target.inverse[:3, :3] @ grid.direction, axis=0)  # target voxels per mm along each axis
     ratio = 1 / (steps * grid.spacing_mm)
     if (ratio <= 1.1).all():
         return image
-    sigma = np.where(ratio > 1.1, np.sqrt(np.maximum(ratio**2 - 1, 0)) / 2.355, 0)
+    sigma = np.where(ratio > 1.1, np.sqrt(np.maximum(ratio**2 - (not pointwise), 0)) / 2.355, 0)
     smooth = [gaussian_filter(channel.float().cpu().numpy(), sigma, mode="nearest") for channel in image]
     return torch.from_numpy(np.stack(smooth)).to(image.device)
 
@@ -351,8 +352,9 @@ class SpatialTransform:
         """The same transform with its field on a grid that just covers the fixed image.
 
         Args:
-            spacing_mm: isotropic spacing of that grid, along the fixed image's axes. None takes the fixed image's own
-                voxels, which lose nothing, or the field's own where those are coarser.
+            spacing_mm: isotropic spacing of that grid, along the fixed image's axes; the field is smoothed for a
+                coarser one. None takes the fixed image's own voxels, where the field keeps its values and so warps
+                the same, or the field's own where those are coarser.
 
         Returns:
             A transform whose field is interpolated at the new grid's voxels; beyond the old grid its outermost values
@@ -362,14 +364,25 @@ class SpatialTransform:
         if spacing_mm is None and (lattice.spacing_mm < 0.95 * self.field_grid.spacing_mm).any():
             lattice = self.field_grid
         grid = lattice.over(self.fixed_grid)
-        if self.ddf is None or grid.is_close(self.field_grid):
+        if self.ddf is None:
             return replace(self, field_grid=grid)
-        voxels = torch.from_numpy(grid.inverse[:3, :3] @ self.field_grid.affine[:3, :3])
-        ddf, found = self.ddf.double(), torch.empty(3, *grid.shape)
+        ddf = self.ddf if spacing_mm is None else antialias(self.ddf, self.field_grid, grid, pointwise=True)
+        return replace(self, ddf=self._ddf_on(grid, ddf), field_grid=grid)
+
+    def _ddf_on(self, grid: Grid, ddf: DDF) -> DDF:
+        """Bring the field onto another grid, in voxels of that; copied where the voxels are the same."""
+        voxels = grid.inverse[:3, :3] @ self.field_grid.affine[:3, :3]
+        first, _ = self.field_grid.extent(grid)
+        if np.allclose(voxels, np.eye(3), atol=1e-4) and np.allclose(first, np.rint(first), atol=0.01):
+            for axis, (start, n, sides) in enumerate(zip(np.rint(first), grid.shape, self.field_grid.shape), 1):
+                index = torch.arange(n, device=ddf.device) + int(start)
+                ddf = ddf.index_select(axis, index.clamp(0, sides - 1))
+            return ddf
+        found, precise, matrix = ddf.new_empty(3, *grid.shape), ddf.double(), torch.from_numpy(voxels)
         for rows, points in grid.slabs():
-            values = sample(ddf, self.field_grid, points, outside="border")
-            found[:, rows] = torch.einsum("ij,jhwl->ihwl", voxels, values.cpu()).float()
-        return replace(self, ddf=found.to(self.ddf), field_grid=grid)
+            values = sample(precise, self.field_grid, points, outside="border")
+            found[:, rows] = torch.einsum("ij,jhwl->ihwl", matrix.to(values.device), values).to(ddf.dtype)
+        return found
 
     def displacement_at(self, points_mm: npt.ArrayLike | torch.Tensor, extend: bool = False) -> torch.Tensor:
         """Compute T(p) − p.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.inferers import SpatialTransformd
-from bundle.spatial import Grid, SpatialTransform
+from bundle.spatial import Grid, SpatialTransform, antialias
 from bundle.transforms import MARGIN_MM, MatchPaird, grid_of
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
@@ -143,6 +143,7 @@ def test_a_field_coarser_than_the_fixed_image_keeps_its_own_voxels_over_the_whol
     transform = transform_of(smooth_ddf(coarse.shape), coarse, fixed)
     kept = transform.kept_at()
     assert kept.field_grid.is_close(coarse.over(fixed))
+    assert torch.equal(kept.kept_at().ddf, kept.ddf)
     inside = coarse.to_points(np.random.default_rng(0).uniform(0.1, np.array(coarse.shape) - 1.1, (200, 3)))
     assert torch.allclose(kept.displacement_at(inside), transform.displacement_at(inside), atol=1e-4)
     everywhere = points_of(fixed)
@@ -151,19 +152,20 @@ def test_a_field_coarser_than_the_fixed_image_keeps_its_own_voxels_over_the_whol
     )
 
 
-def test_a_field_is_kept_at_the_spacing_that_is_asked_for():
+@pytest.mark.parametrize("spacing_mm", [1.0, 3.0])
+def test_a_field_is_kept_at_the_spacing_that_is_asked_for_smoothed_if_that_is_coarser(spacing_mm):
     fixed = oblique()
-    transform = transform_of(smooth_ddf(fixed.shape), fixed, fixed)
-    kept = transform.kept_at(3.0)
-    assert np.allclose(kept.field_grid.spacing_mm, 3.0)
+    ddf = smooth_ddf(fixed.shape)
+    transform = transform_of(ddf, fixed, fixed)
+    kept = transform.kept_at(spacing_mm)
+    assert np.allclose(kept.field_grid.spacing_mm, spacing_mm)
     low, high = kept.field_grid.extent(fixed)
     assert (low > -0.02).all()
     assert (high < np.array(kept.field_grid.shape) - 0.98).all()
-    assert torch.allclose(
-        kept.displacement_at(points_of(kept.field_grid)),
-        transform.displacement_at(points_of(kept.field_grid), extend=True),
-        atol=1e-4,
-    )
+    smoothed = transform_of(antialias(ddf, fixed, kept.field_grid, pointwise=True), fixed, fixed)
+    assert torch.equal(smoothed.ddf, ddf) == (spacing_mm == 1.0)
+    points = points_of(kept.field_grid)
+    assert torch.allclose(kept.displacement_at(points), smoothed.displacement_at(points, extend=True), atol=1e-4)
 
 
 def test_what_folds_and_how_far_it_moves_is_told_of_the_field_that_is_kept():

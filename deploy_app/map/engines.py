@@ -20,6 +20,7 @@ _USER = {"UID": "1000", "GID": "1000", "UNAME": "holoscan"}
 # root, user, then a source, its place and rw or ro for each mount, --, and the command
 _LOCKED = """
 set -e
+ulimit -s 32768
 root=$1 user=$2
 shift 2
 mount --bind "$root" "$root"
@@ -107,7 +108,9 @@ class Buildah:
     def run(
         self, container: str, *command: str, mounts: Mapping[Path, str], seconds: float = 600.0
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command as ``docker run --read-only --network none --user 1000:1000`` would, in namespaces of its own.
+        """Run a command as the ``docker run`` of docs/deploy.md would, in namespaces of its own.
+
+        That is user 1000, no network, a read-only root and a stack of 32 MB, which Holoscan asks for.
 
         Args:
             container: name of a working container.
