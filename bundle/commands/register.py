@@ -52,7 +52,7 @@ def register(
         weights: weights of the network; models/model.pt by default.
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
-        optimise: most steps of pairwise optimisation, which refines the field for this pair (20, say); 0 for none.
+        optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none.
         never_worse: drop the network's field where it leaves the images less alike than the alignment did.
         device: auto, cpu or cuda.
 
