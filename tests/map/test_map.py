@@ -35,17 +35,22 @@ class Container:
         given = given or self.folder / "input0"
         given.mkdir(exist_ok=True)
         mounts = {given: f"{INPUT}:ro", output: OUTPUT}
-        try:
-            return self.engine.run(self.name, *command, mounts=mounts), output
-        except TimeoutError as error:  # on two machines of twenty it hung, nobody knows on what: say so, and go on
-            warnings.warn(str(error), stacklevel=2)
-            return self.engine.run(self.name, *command, mounts=mounts), output
+        return within_time(lambda: self.engine.run(self.name, *command, mounts=mounts)), output
 
     def python(self, code):
         """What a line of Python prints in the image."""
         done, _ = self.run("python3", "-c", code)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+
+def within_time(run):
+    """Run once more what did not end in time: a run out of forty hung, where is not known; the warning tells."""
+    try:
+        return run()
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        warnings.warn(str(error), stacklevel=2)
+        return run()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,7 @@ def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_pa
     assert "[error]" not in done.stdout + done.stderr
     assert json.loads((output / "run_manifest.json").read_text())["status"] == "ok"
     command = [sys.executable, "deploy_app", "-i", str(phantom), "-o", str(tmp_path), "-m", str(MODELS)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600)
+    within_time(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600))
     assert len(objects(output)) > len(list((phantom / "fixed").iterdir()))
     assert objects(output) == objects(tmp_path)
 
