@@ -45,7 +45,7 @@ class Container:
 
 
 def within_time(run):
-    """Run once more what did not end in time: a run out of forty hung, where is not known; the warning tells."""
+    """Run once more what did not end in time: it happens on build machines, on what is not known; the warning tells."""
     try:
         return run()
     except (TimeoutError, subprocess.TimeoutExpired) as error:
