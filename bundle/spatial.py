@@ -186,7 +186,7 @@ class Grid:
     def over(self, other: "Grid") -> "Grid":
         """Cut or continue this grid so that it just holds all voxels of another one."""
         low, high = self.extent(other)
-        return self.box(np.floor(low + 0.01), np.ceil(high - 0.01))
+        return self.box(np.floor(low + 1e-3), np.ceil(high - 1e-3))
 
     def with_room(self, other: "Grid", alignment: Matrix, room: int = 4, multiple: int = 16) -> "Grid":
         """Grow evenly on both sides of each axis, so that a field can pull from what lies beyond the border.
