@@ -42,6 +42,16 @@ def test_the_table_of_training_variants_is_what_the_evaluations_found(bundle_roo
             assert f"| {row['variant']} | {row['options']} | {found} |\n" in document
 
 
+def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root):
+    document = (bundle_root / "docs" / "benchmark.md").read_text()
+    found = rows(bundle_root / "docs" / "results" / "optimisation_steps.csv")
+    assert [row["steps"] for row in found] == [0, 5, 20]
+    for row in found:
+        steps, dice = f"{row['steps']:.0f}" if row["steps"] else "none", f"{row['dice']:.3f} ± {row['dice_sd']:.3f}"
+        regularity = f"{row['folding_percent']:.4f} | {row['log_jacobian_sd']:.3f}"
+        assert f"| {steps} | {dice} | {regularity} | {row['seconds']:.1f} |\n" in document
+
+
 def test_every_file_of_results_belongs_to_a_table(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
-    assert found == {*TABLES, "training_variants"}
+    assert found == {*TABLES, "training_variants", "optimisation_steps"}
