@@ -20,6 +20,7 @@ Array = npt.NDArray[np.float32]
 WORKING_SPACING_MM = 2.0  # finer voxels cost time and bring a linear transform nothing
 BINS = 32
 SAMPLES = 20_000
+FEWEST_PLANES = 8  # along each axis of what is aligned
 
 
 def align(
@@ -36,8 +37,8 @@ def align(
 
     ``none`` trusts the headers. ``center`` lays the centres of the two grids over each other, to the next whole voxel
     where the grids are parallel and equally fine: half a voxel further, interpolation would blur. ``rigid`` and
-    ``affine`` maximise mutual information over three resolutions, rigid first, from whichever start is better: the
-    centres of the grids or of the masses. Deterministic for a given seed.
+    ``affine`` maximise mutual information over up to three resolutions, rigid first, from whichever start is best: the
+    headers as they are, the centres of the grids or those of the masses. Deterministic for a given seed.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -53,7 +54,7 @@ def align(
         4×4, mm, LPS, fixed to moving.
 
     Raises:
-        ValueError: an unknown kind, or images that mutual information cannot bring together.
+        ValueError: an unknown kind, or images that mutual information cannot bring together; the message says why.
     """
     if kind not in ALIGNMENTS:
         raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{kind}'.")
@@ -81,9 +82,10 @@ def align(
             _optimise(images, masks, affine, seed)
             return linear_from_itk(affine)
     except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise ValueError(
-            f"The {kind} pre-alignment found no overlap between the images: align them by hand first, or start "
-            "from --affine center or --initial_transform."
+            f"The {kind} pre-alignment failed ({reason}): align the images by hand first, or start from --affine "
+            "center or --initial_transform."
         ) from error
 
 
@@ -106,10 +108,22 @@ def _between_centres(moving_grid: Grid, fixed_grid: Grid) -> npt.NDArray[np.floa
 
 
 def _working_copy(image: sitk.Image) -> sitk.Image:
-    """Bring an image to about ``WORKING_SPACING_MM`` by averaging, in float32."""
+    """Bring an image to about ``WORKING_SPACING_MM`` by averaging, in float32; a slab of a few thick slices to more."""
     factors = [max(1, round(WORKING_SPACING_MM / s)) for s in image.GetSpacing()]
     factors = [min(f, max(1, n // 16)) for f, n in zip(factors, image.GetSize())]
-    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
+    shrunk = sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
+    more = [-(-FEWEST_PLANES // n) for n in shrunk.GetSize()]
+    return _finer(shrunk, more) if max(more) > 1 else shrunk
+
+
+def _finer(image: sitk.Image, factors: list[int], interpolator: int = sitk.sitkLinear) -> sitk.Image:
+    """Divide voxels along each axis: with so few, the coarser resolutions and their gradients would have none left."""
+    spacing = [s / f for s, f in zip(image.GetSpacing(), factors)]
+    corner = [(1 / f - 1) / 2 for f in factors]  # of the first new voxel's centre, in voxels of the image
+    origin = image.TransformContinuousIndexToPhysicalPoint(corner)
+    size = [n * f for n, f in zip(image.GetSize(), factors)]
+    transform, pixel = sitk.Transform(), image.GetPixelID()
+    return sitk.Resample(image, size, transform, interpolator, origin, spacing, image.GetDirection(), 0.0, pixel)
 
 
 def _registration(masks: list[sitk.Image | None], seed: int, voxels: int) -> sitk.ImageRegistrationMethod:
@@ -126,10 +140,9 @@ def _registration(masks: list[sitk.Image | None], seed: int, voxels: int) -> sit
 
 
 def _best_start(images: list[sitk.Image], masks: list[sitk.Image | None], seed: int) -> sitk.Euler3DTransform:
-    """Choose between the centres of the grids and the centres of mass, by mutual information."""
+    """Choose between the headers, the centres of the grids and the centres of mass, by mutual information."""
     starts: list[tuple[float, int, sitk.Transform]] = []
-    for how in (sitk.CenteredTransformInitializerFilter.GEOMETRY, sitk.CenteredTransformInitializerFilter.MOMENTS):
-        start = sitk.CenteredTransformInitializer(images[0], images[1], sitk.Euler3DTransform(), how)
+    for start in _starts(images):
         method = _registration(masks, seed, images[0].GetNumberOfPixels())
         method.SetInitialTransform(start)
         try:
@@ -137,8 +150,18 @@ def _best_start(images: list[sitk.Image], masks: list[sitk.Image | None], seed: 
         except RuntimeError:  # this start leaves no overlap
             continue
     if not starts:
-        raise RuntimeError("no start overlaps")
+        raise RuntimeError("the images overlap neither by their headers nor with their centres on each other")
     return sitk.Euler3DTransform(min(starts)[2])
+
+
+def _starts(images: list[sitk.Image]) -> Iterator[sitk.Euler3DTransform]:
+    """Yield where the search may start; rotations are about the middle of the fixed image."""
+    headers = sitk.Euler3DTransform()
+    middle = [(n - 1) / 2 for n in images[0].GetSize()]
+    headers.SetCenter(images[0].TransformContinuousIndexToPhysicalPoint(middle))
+    yield headers
+    for how in (sitk.CenteredTransformInitializerFilter.GEOMETRY, sitk.CenteredTransformInitializerFilter.MOMENTS):
+        yield sitk.Euler3DTransform(sitk.CenteredTransformInitializer(*images, sitk.Euler3DTransform(), how))
 
 
 def _as_affine(rigid: sitk.Euler3DTransform) -> sitk.AffineTransform:
@@ -161,14 +184,16 @@ def _single_thread() -> Iterator[None]:
 
 
 def _optimise(images: list[sitk.Image], masks: list[sitk.Image | None], transform: sitk.Transform, seed: int) -> None:
-    """Improve a transform in place: maximise mutual information over three resolutions."""
+    """Improve a transform in place: maximise mutual information over up to three resolutions."""
     method = _registration(masks, seed, images[0].GetNumberOfPixels())
-    method.SetShrinkFactorsPerLevel([4, 2, 1])
-    method.SetSmoothingSigmasPerLevel([4, 2, 1])
+    fewest = min(min(image.GetSize()) for image in images)
+    factors = [factor for factor in (4, 2, 1) if fewest // factor >= FEWEST_PLANES // 2 or factor == 1]
+    method.SetShrinkFactorsPerLevel(factors)
+    method.SetSmoothingSigmasPerLevel(factors)
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     # per level; the share of voxels sampled grows as the images shrink
     share = min(1.0, SAMPLES / images[0].GetNumberOfPixels())
-    method.SetMetricSamplingPercentagePerLevel([min(1.0, share * f**3) for f in (4, 2, 1)], seed)
+    method.SetMetricSamplingPercentagePerLevel([min(1.0, share * f**3) for f in factors], seed)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=2.0, minStep=0.01, numberOfIterations=150, relaxationFactor=0.8, gradientMagnitudeTolerance=1e-6
     )

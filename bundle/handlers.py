@@ -137,16 +137,20 @@ def write_registration(item: Item, folder: Path, weights: str, network_seconds: 
     partial = Path(tempfile.mkdtemp(prefix=".registration_", dir=folder.parent))
     try:
         with ThreadPoolExecutor() as pool:  # compression takes the most of it, and leaves the other threads alone
-            grid, field_mm = transform.fixed_grid, transform.displacement_field()
+            grid, field_mm, like = (
+                transform.fixed_grid,
+                transform.displacement_field(),
+                source_of(item["fixed"]) or None,
+            )
             written = [
-                pool.submit(write_displacement, field_mm, grid, partial / "displacement.nii.gz"),
-                pool.submit(write_image, item["warped"].float(), grid, partial / "warped.nii.gz"),
+                pool.submit(write_displacement, field_mm, grid, partial / "displacement.nii.gz", like),
+                pool.submit(write_image, item["warped"].float(), grid, partial / "warped.nii.gz", like),
                 pool.submit(write_transform, transform, partial / "transform.h5"),
             ]
             if "warped_label" in item:
                 label = item["warped_label"]
                 dtype = torch.uint8 if label.max() < 256 else torch.int32
-                written.append(pool.submit(write_image, label.to(dtype), grid, partial / "warped_label.nii.gz"))
+                written.append(pool.submit(write_image, label.to(dtype), grid, partial / "warped_label.nii.gz", like))
             if "overview" in item:
                 imsave(partial / "overview.png", item["overview"])
             for file in written:
@@ -170,7 +174,9 @@ def _summary(item: Item, seconds: dict[str, float], weights: str) -> dict[str, A
     return {
         "moving": source_of(item["moving"]),
         "fixed": source_of(item["fixed"]),
+        "notes": [note for note in item.get("notes", "").split("\n") if note],
         **{name: _finite(value) for name, value in item["quality"].items()},
+        "fill": item["fill"],
         "alignment_lps_mm": transform.alignment.tolist(),
         "field_grid": {"shape": transform.field_grid.shape, "spacing_mm": transform.field_grid.spacing_mm.tolist()},
         "seconds": stages | {"total": round(sum(stages.values()), 3)},

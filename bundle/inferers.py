@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from bundle.fields import compose, warp
-from bundle.losses import local_ncc
+from bundle.intensity import fill_value
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.optimisation import PairwiseOptimiser, smooth, unfold
 from bundle.report import overview
+from bundle.similarity import similarity
 from bundle.spatial import LABEL_MODES, SpatialTransform
 from bundle.transforms import grid_of
 from monai.inferers import SimpleInferer
@@ -103,7 +103,8 @@ class SpatialTransformd(Transform):
 
     Reads what ``MatchPaird`` left and the network's ``pred``. Adds ``transform``; its ``ddf``, (3, H, W, L), voxels;
     ``warped``, the moving image on the fixed image's own grid; ``warped_label`` where there is a moving label;
-    ``quality``, the numbers of ``registration.json``; and ``overview``, the picture (H, W, 3) of bytes.
+    ``fill``, its value where nothing of the moving image is; ``quality``, the numbers of ``registration.json``; and
+    ``overview``, the picture (H, W, 3) of bytes.
 
     Args:
         surfaces: also measure surface distances of the labels (seconds for many labels).
@@ -113,6 +114,8 @@ class SpatialTransformd(Transform):
         label_interpolation: of the moving label: ``"label_gaussian"``, or ``"nearest"`` as most papers measure.
         field_spacing_mm: voxel size at which the field is kept, over the whole fixed image; None keeps it at the fixed
             image's, or the network's where that is coarser.
+        fill: value of ``warped`` where nothing of the moving image is; None chooses by ``fill_value``, the padding
+            that the moving image's ``meta`` declares (``padding_value``) first.
 
     Raises:
         ValueError: an interpolation that mixes labels, or none.
@@ -125,11 +128,12 @@ class SpatialTransformd(Transform):
         never_worse: bool = False,
         label_interpolation: str = "label_gaussian",
         field_spacing_mm: float | None = None,
+        fill: float | None = None,
     ) -> None:
         if label_interpolation not in LABEL_MODES:
             raise ValueError(f"label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
         self.surfaces, self.pictures, self.never_worse = surfaces, pictures, never_worse
-        self.label_interpolation, self.field_spacing_mm = label_interpolation, field_spacing_mm
+        self.label_interpolation, self.field_spacing_mm, self.fill = label_interpolation, field_spacing_mm, fill
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Build, resample, measure, draw."""
@@ -146,7 +150,8 @@ class SpatialTransformd(Transform):
         )
         transform = item["transform"] = found.kept_at(self.field_spacing_mm)
         item["ddf"] = transform.ddf
-        item["warped"] = transform.resample(moving)
+        fill = fill_value(moving, item["moving"].meta.get("padding_value")) if self.fill is None else self.fill
+        item["fill"], item["warped"] = fill, transform.resample(moving, fill=fill)
         if "moving_label" in item:
             label = item["moving_label"].as_tensor().cpu()
             item["warped_label"] = transform.resample(label, mode=self.label_interpolation)
@@ -162,8 +167,8 @@ class SpatialTransformd(Transform):
         """The prediction to go on with, (4, H, W, L), and how alike the images are: before, aligned, after."""
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
         moving, fixed = image[:1], image[1:]
-        alike = {"similarity_before": similarity(_unaligned(item), fixed)}
-        alike |= {"similarity_aligned": similarity(moving, fixed), "similarity_after": similarity(pred[:1], fixed)}
+        alike = {name: float(value) for name, value in item["alike"].items()}
+        alike["similarity_after"] = similarity(pred[:1], fixed)
         if not self.never_worse:
             return pred, alike
         dropped = alike["similarity_after"] < alike["similarity_aligned"]
@@ -200,20 +205,3 @@ class SpatialTransformd(Transform):
         table = torch.tensor([tuple(d) for d in distances.values()], dtype=torch.float64)
         assd, hd95 = table.nanmean(0).tolist() if len(table) else (float("nan"), float("nan"))
         return {"assd_mm": assd, "hd95_mm": hd95}
-
-
-def _unaligned(item: Item) -> torch.Tensor:
-    """The moving image on the network's grid by the headers alone, (1, H, W, L)."""
-    moving, grid = item["moving"].as_tensor().cpu().float(), grid_of(item["image"])
-    return SpatialTransform(np.eye(4), None, grid, grid, grid_of(item["moving"])).resample(moving)
-
-
-def similarity(warped: torch.Tensor, fixed: torch.Tensor) -> float:
-    """Measure how alike two images are: the mean of ``local_ncc``, from 0 to 1, whatever their intensity scales.
-
-    Args:
-        warped: (1, H, W, L).
-        fixed: same shape, in [0, 1].
-    """
-    low, high = warped.min(), warped.max()
-    return float(local_ncc(((warped - low) / (high - low).clamp(min=1e-12))[None], fixed[None]).mean())

@@ -39,7 +39,7 @@ class LabelSampler:
         """Read at points (…, 3), in voxels, float64: (C, …); 0 where the nearest voxel is none of the map's."""
         device, sides = self.labels.device, torch.tensor(self.labels.shape[1:], device=self.labels.device)
         points = index.reshape(-1, 3).to(device)
-        nearest = points.round()
+        nearest = (points + 0.5).floor()
         inside = ((nearest >= 0) & (nearest < sides)).all(-1)
         offset, nearest = (points - nearest)[inside], nearest[inside].long()
         h, w, d = nearest.unbind(-1)

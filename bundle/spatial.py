@@ -22,8 +22,8 @@ __all__ = ["LABEL_MODES", "Grid", "SpatialTransform", "antialias", "lps_from_ras
 
 Matrix = npt.NDArray[np.float64]
 
+RIGHT_ANGLE = 1e-4  # cosine between two axes that ITK 5.4 still takes for a right angle
 POINTS_PER_SLAB = 2**16  # 1.5 MB: what is made of them need not be mapped anew (bundle.memory)
-MODES = {"linear": "bilinear", "nearest": "nearest"}
 LABEL_MODES = ("nearest", "label_gaussian")
 
 
@@ -33,6 +33,12 @@ def lps_from_ras(affine: npt.ArrayLike) -> Matrix:
 
 
 ras_from_lps = lps_from_ras
+
+
+def _is_invertible(matrix: Matrix) -> bool:
+    """Tell whether the columns of a 3×3 matrix span the space, whatever their unit."""
+    lengths = np.linalg.norm(matrix, axis=0)
+    return bool((lengths > 0).all() and abs(np.linalg.det(matrix / lengths)) > 1e-6)
 
 
 def _corners(shape: tuple[int, int, int]) -> npt.NDArray[np.int64]:
@@ -57,7 +63,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         affine = np.asarray(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or not _is_invertible(affine[:3, :3]):
             raise ValueError(
                 f"A grid needs an invertible 4×4 affine, got {affine.tolist()}: repair the image's header."
             )
@@ -104,6 +110,33 @@ class Grid:
         tolerance = 0.01 * self.spacing_mm.min()
         apart = np.abs(self.to_points(corners) - other.to_points(corners))
         return self.shape == other.shape and bool(apart.max() <= tolerance)
+
+    def corner_distance_mm(self, other: "Grid") -> float:
+        """Find the largest distance between the corners of this grid and those of another of the same shape."""
+        corners = _corners(self.shape)
+        return float(np.linalg.norm(self.to_points(corners) - other.to_points(corners), axis=-1).max())
+
+    def straightened(self, tolerance: float = 2e-3) -> "Grid | None":
+        """Bring axes that are off the right angle by rounding exactly to it, about the grid's centre.
+
+        Args:
+            tolerance: cosines between the axes up to this are rounding.
+
+        Returns:
+            This grid where the axes are at right angles within float32 rounding (as ITK counts, 1e-4); one with the
+            nearest orthonormal direction; or None for axes that are really sheared.
+        """
+        cosines = np.abs(self.direction.T @ self.direction - np.eye(3)).max()
+        if cosines <= RIGHT_ANGLE:
+            return self
+        if cosines > tolerance:
+            return None
+        u, _, v = np.linalg.svd(self.direction)
+        affine = self.affine.copy()
+        affine[:3, :3] = (u @ v) * self.spacing_mm
+        middle = (np.array(self.shape) - 1) / 2
+        affine[:3, 3] = self.centre_mm - affine[:3, :3] @ middle
+        return Grid(self.shape, affine)
 
     def plane(self, axis: int, index: int) -> "Grid":
         """Keep one plane of voxels, the one at ``index`` along ``axis``."""
@@ -275,34 +308,52 @@ def antialias(image: torch.Tensor, grid: Grid, target: Grid, pointwise: bool = F
 
 
 def sample(
-    image: torch.Tensor, grid: Grid, points: torch.Tensor, mode: str = "linear", outside: str = "zeros"
+    image: torch.Tensor, grid: Grid, points: torch.Tensor, mode: str = "linear", fill: float | None = 0.0
 ) -> torch.Tensor:
     """Read an image at physical points.
+
+    The border is ITK's: voxels reach half their size beyond their centres, and the outermost value counts up to there.
 
     Args:
         image: (C, H, W, L) on ``grid``.
         grid: where its voxels are.
         points: (…, 3), mm, float64.
         mode: ``"linear"`` or ``"nearest"``.
-        outside: what lies beyond the outermost voxels: ``"zeros"``, or ``"border"`` for the nearest one's value.
+        fill: value beyond the border; None goes on with the outermost voxels' values for ever.
 
     Returns:
-        (C, …), float64.
+        (C, …): float64 for linear interpolation, the image's dtype for the nearest voxel.
     """
-    sides = np.maximum(np.array(grid.shape) - 1, 1)
-    normalising = 2 / sides[:, None] * grid.inverse[:3]  # the voxels' indices from −1 to 1
-    normalising[:, 3] -= 1
-    matrix = torch.from_numpy(normalising[::-1].copy())  # grid_sample names the last axis first
-    index = torch.addmm(matrix[:, 3], points.reshape(-1, 3), matrix[:, :3].T).to(image.device)
-    batch = math.prod(points.shape[:-2])  # every row is an item of it: grid_sample shares those out among the cores
+    matrix, origin = torch.from_numpy(grid.inverse[:3, :3]), torch.from_numpy(grid.origin_mm)
+    index = ((points.reshape(-1, 3) - origin) @ matrix.T).to(image.device)
+    sides = torch.tensor(grid.shape, dtype=index.dtype, device=index.device)
+    read = _nearest if mode == "nearest" else _linear
+    values = read(image, index.view(*points.shape[:-1], 3), sides)
+    if fill is not None:
+        inside = ((index >= -0.5) & (index < sides - 0.5)).all(-1)
+        values = torch.where(inside.view(points.shape[:-1]), values, torch.tensor(fill, dtype=values.dtype))
+    return values
+
+
+def _nearest(image: torch.Tensor, index: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
+    """Read the voxels nearest to indices (…, 3), the upper one of two equally near as in ITK: (C, …)."""
+    nearest = torch.minimum((index + 0.5).floor().clamp(min=0), sides - 1).long()
+    i, j, k = nearest.unbind(-1)
+    return image[:, i, j, k]
+
+
+def _linear(image: torch.Tensor, index: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
+    """Interpolate at indices (…, 3), the outermost values going on beyond the border: (C, …), float64."""
+    normalised = index.flip(-1) * (2 / (sides.flip(-1) - 1).clamp(min=1)) - 1  # grid_sample names the last axis first
+    batch = math.prod(index.shape[:-2])  # every row is an item of it: grid_sample shares those out among the cores
     values = F.grid_sample(
         image.double().expand(batch, *image.shape),
-        index.view(batch, 1, 1, -1, 3),
-        MODES[mode],
-        outside,
+        normalised.view(batch, 1, 1, -1, 3),
+        mode="bilinear",
+        padding_mode="border",
         align_corners=True,
     )
-    return values.movedim(1, 0).reshape(image.shape[0], *points.shape[:-1])
+    return values.movedim(1, 0).reshape(image.shape[0], *index.shape[:-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +361,8 @@ class SpatialTransform:
     """What a registration found: where each point of the fixed image lies in the moving one.
 
     T(p) = A (p + u(p)), points in mm, LPS, from fixed to moving ("pull"): the network saw the moving image aligned by
-    A already, so its displacement u comes first. Outside the field's grid u is zero, as in ITK.
+    A already, so its displacement u comes first. Beyond the field's grid, and half a voxel around it, u is zero, as in
+    ITK.
 
     Args:
         alignment: A, 4×4.
@@ -380,7 +432,7 @@ class SpatialTransform:
             return ddf
         found, precise, matrix = ddf.new_empty(3, *grid.shape), ddf.double(), torch.from_numpy(voxels)
         for rows, points in grid.slabs():
-            values = sample(precise, self.field_grid, points, outside="border")
+            values = sample(precise, self.field_grid, points, fill=None)
             found[:, rows] = torch.einsum("ij,jhwl->ihwl", matrix.to(values.device), values).to(ddf.dtype)
         return found
 
@@ -397,8 +449,7 @@ class SpatialTransform:
         points = torch.as_tensor(points_mm, dtype=torch.float64)
         moved = points
         if self.field_mm is not None:
-            outside = "border" if extend else "zeros"
-            field = sample(self.field_mm, self.field_grid, points, outside=outside)
+            field = sample(self.field_mm, self.field_grid, points, fill=None if extend else 0.0)
             moved = points + field.movedim(0, -1).to(points.device)
         alignment = torch.from_numpy(self.alignment)
         return moved @ alignment[:3, :3].T + alignment[:3, 3] - points
@@ -412,7 +463,12 @@ class SpatialTransform:
         return field
 
     def resample(
-        self, image: torch.Tensor, grid: Grid | None = None, mode: str = "linear", image_grid: Grid | None = None
+        self,
+        image: torch.Tensor,
+        grid: Grid | None = None,
+        mode: str = "linear",
+        image_grid: Grid | None = None,
+        fill: float = 0.0,
     ) -> torch.Tensor:
         """Pull an image of the moving side onto a grid of the fixed side.
 
@@ -421,25 +477,27 @@ class SpatialTransform:
             grid: of the result, the fixed image's own by default.
             mode: ``"linear"``; for labels ``"label_gaussian"``, or ``"nearest"``.
             image_grid: where the image's voxels are, the moving image's grid by default.
+            fill: value where nothing of the image is: further than half a voxel from its outermost voxels. Labels are
+                0 there.
 
         Returns:
-            (C, *grid.shape), in the image's dtype (float32 for linear interpolation of whole numbers); zero where
-            nothing of the image is.
+            (C, *grid.shape), in the image's dtype (float32 for linear interpolation of whole numbers).
 
         Raises:
             ValueError: another interpolation.
         """
-        if mode not in {*MODES, *LABEL_MODES}:
+        if mode not in {"linear", *LABEL_MODES}:
             raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
         grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
         dtype = torch.float32 if mode == "linear" and not image.is_floating_point() else image.dtype
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
-        image = image.double()
+        if mode != "nearest":
+            image = image.double()
         vote = LabelSampler(image) if mode == "label_gaussian" else None
         for rows, points in grid.slabs():
             places = points + self.displacement_at(points)
             if vote is None:
-                values = sample(image, image_grid, places, mode)
+                values = sample(image, image_grid, places, mode, fill)
             else:
                 inverse = torch.from_numpy(image_grid.inverse)
                 values = vote(places @ inverse[:3, :3].T + inverse[:3, 3])

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
+from bundle.intensity import clip_outliers
+from bundle.io.headers import UnusableImageError
+from bundle.io.images import read_image
 from bundle.io.itk import read_linear
+from bundle.similarity import similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
-    LoadImage,
     MapTransform,
     RandomizableTransform,
     ScaleIntensityRangePercentiles,
@@ -48,21 +51,29 @@ class ReadVolumed(MapTransform):
     def __init__(self, keys: KeysCollection, labels: Sequence[str] = ()) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.labels = frozenset(labels)
-        # MONAI tries ITK first, which takes seconds to load; other formats than NIfTI still reach it
-        self.load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        """Read every key that is there, and note the ``seconds`` it took."""
-        item, start = dict(data), time.perf_counter()
+        """Read every key that is there; add ``notes`` on their headers, one a line, and the ``seconds`` it took."""
+        item, start, notes = dict(data), time.perf_counter(), []
         for key in self.key_iterator(item):
-            item[key] = read_volume(item[key], str(key), key in self.labels, self.load)
+            source = item[key]
+            volume = item[key] = read_volume(source, str(key), key in self.labels)
+            if isinstance(source, torch.Tensor):
+                continue
+            found = [note for note in str(volume.meta.get("notes", "")).split("\n") if note]
+            if str(key).startswith("fixed") and grid_of(volume).straightened() is None:
+                volume = item[key] = _on_straight_grid(volume, key in self.labels)
+                sides = "×".join(str(n) for n in volume.shape[1:])
+                found.append(f"no toolkit but nibabel opens that grid: results lie on a straight one of {sides} voxels")
+            notes += [f"{str(key).replace('_', ' ')} ({source}): {note}" for note in found]
+        item["notes"] = "\n".join(notes)
         item["seconds"] = {**item.get("seconds", {}), "read": time.perf_counter() - start}
         return item
 
 
-def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> MetaTensor:
+def read_volume(source: Any, name: str, is_label: bool) -> MetaTensor:
     """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``."""
-    volume = source if isinstance(source, torch.Tensor) else read_file(Path(source), name, load)
+    volume = source if isinstance(source, torch.Tensor) else read_file(Path(source), name, is_label)
     where = f"The {name.replace('_', ' ')} ({source})" if not isinstance(source, torch.Tensor) else f"The {name}"
     if volume.dim() != 4 or volume.shape[0] != 1 or min(volume.shape[1:]) < 2:
         sides = "×".join(str(n) for n in volume.shape[1:])
@@ -78,21 +89,33 @@ def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> Meta
     return volume
 
 
-def read_file(path: Path, name: str, load: LoadImage) -> MetaTensor:
-    """Load one file through MONAI's readers, in float32."""
+def read_file(path: Path, name: str, is_label: bool = False) -> MetaTensor:
+    """Read one file; whatever is wrong with it is told in one sentence."""
+    where = f"The {name.replace('_', ' ')} ({path})"
     if path.is_dir() or path.suffix.lower() == ".dcm":
         raise ValueError(
-            f"The {name.replace('_', ' ')} ({path}) is a folder or a DICOM file: DICOM series are registered by the "
-            "application in deploy_app (python deploy_app -i IN -o OUT); give a NIfTI, NRRD or MHA file here."
+            f"{where} is a folder or a DICOM file: DICOM series are registered by the application in deploy_app "
+            "(python deploy_app -i IN -o OUT); give a NIfTI, NRRD or MHA file here."
         )
     if not path.is_file():
-        raise FileNotFoundError(f"The {name.replace('_', ' ')} ({path}) does not exist.")
+        raise FileNotFoundError(f"{where} does not exist.")
     try:
-        return load(str(path))
+        return read_image(path, exact=is_label)
+    except UnusableImageError as error:
+        raise ValueError(f"{where} cannot be used: {error}.") from error
     except Exception as error:  # each reader raises its own kinds for a broken file
-        raise ValueError(
-            f"The {name.replace('_', ' ')} ({path}) cannot be read as a NIfTI, NRRD or MHA image."
-        ) from error
+        raise ValueError(f"{where} cannot be read as a NIfTI, NRRD or MHA image.") from error
+
+
+def _on_straight_grid(volume: MetaTensor, is_label: bool) -> MetaTensor:
+    """Resample a sheared volume, (1, H, W, L), to the smallest grid at right angles that holds all its voxels."""
+    grid = grid_of(volume)
+    straight = grid.orthogonal()
+    transform = SpatialTransform(np.eye(4), None, straight, straight, grid)
+    plain = volume.as_tensor()
+    fill = 0.0 if is_label else float(plain.min())
+    straightened = transform.resample(plain, mode="nearest" if is_label else "linear", fill=fill)
+    return MetaTensor(straightened, affine=torch.from_numpy(ras_from_lps(straight.affine)), meta=dict(volume.meta))
 
 
 def grid_of(volume: MetaTensor) -> Grid:
@@ -105,25 +128,28 @@ class MatchPaird(Transform):
 
     Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid, optionally at the
     spacing that suits the weights, with some room around it, but no further than the images show anything, and scales
-    the intensities between percentiles 0.5 and 99.5 to [0, 1].
+    the intensities between percentiles 0.5 and 99.5 to [0, 1]. Outlying voxels are clipped first.
 
     Reads ``moving`` and ``fixed``, (1, H, W, L) with RAS affines; optionally ``moving_mask`` and ``fixed_mask`` (blank
     the rest of their image) and ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
     Adds ``image`` (2, H, W, L: moving, fixed) with the RAS affine of its grid, ``label`` (the fixed channel),
-    ``alignment`` (4×4, mm, LPS, fixed to moving) and ``seconds``.
+    ``alignment`` (4×4, mm, LPS, fixed to moving), ``alike`` (``similarity_before`` by the headers,
+    ``similarity_aligned``, and with ``never_worse`` whether the ``alignment_dropped``) and ``seconds``.
 
     Args:
         affine: pre-alignment: none (headers alone), center, rigid or affine.
         spacing_mm: isotropic spacing of the network's grid; None keeps the fixed image's.
+        never_worse: go by the headers where the alignment found leaves the images less alike than they did. An
+            ``initial_transform`` is kept, with a note.
 
     Raises:
         ValueError: labels or masks on another grid than their image, or images that share no physical space.
     """
 
-    def __init__(self, affine: str = "affine", spacing_mm: float | None = None) -> None:
+    def __init__(self, affine: str = "affine", spacing_mm: float | None = None, never_worse: bool = False) -> None:
         if affine not in ALIGNMENTS:
             raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
-        self.affine, self.spacing_mm = affine, spacing_mm
+        self.affine, self.spacing_mm, self.never_worse = affine, spacing_mm, never_worse
         self.normalise = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
@@ -132,24 +158,43 @@ class MatchPaird(Transform):
         images = {role: self._masked(item, role) for role in ("moving", "fixed")}
         grids = {role: grid_of(item[role]) for role in images}
         matrix = self._align(item, images, grids)
-        grid = self._grid(images, grids, matrix)
-        channels = []
-        for role, alignment in (("moving", matrix), ("fixed", None)):
-            channels.append(self._on_grid(images[role], grids[role], grid, alignment))
+        grid, channels, alike = self._matched(images, grids, matrix)
+        worse = alike["similarity_aligned"] < alike["similarity_before"]
+        if item.get("initial_transform") and worse:
+            note = "initial transform: it leaves the images less alike than their headers do; is its direction right?"
+            item["notes"] = "\n".join(filter(None, [item.get("notes", ""), note]))
+        elif self.never_worse and self.affine != "none":
+            if worse:
+                matrix = np.eye(4)
+                grid, channels, alike = self._matched(images, grids, matrix)
+            alike["alignment_dropped"] = float(worse)
         if channels[0].max() == channels[0].min():
             raise ValueError(
                 "The images share no physical space: check their headers, or let --affine center, rigid or affine "
                 "bring them together."
             )
-        image = torch.cat([self.normalise(channel) for channel in channels]).as_subclass(torch.Tensor)
+        image = torch.cat(channels).as_subclass(torch.Tensor)
         item["image"] = MetaTensor(image, affine=torch.from_numpy(ras_from_lps(grid.affine)))
         item["label"] = image[1:]
-        item["alignment"] = torch.from_numpy(matrix)
+        item["alignment"], item["alike"] = torch.from_numpy(matrix), alike
         item["seconds"] = {**item.get("seconds", {}), "align": time.perf_counter() - start}
         return item
 
+    def _matched(
+        self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix
+    ) -> tuple[Grid, list[torch.Tensor], dict[str, float]]:
+        """Lay the network's grid, sample both images on it, and measure how alike they are by the headers and so."""
+        grid = self._grid(images, grids, matrix)
+        channels = [
+            self.normalise(self._on_grid(images[role], grids[role], grid, alignment))
+            for role, alignment in (("moving", matrix), ("fixed", None))
+        ]
+        by_headers = self.normalise(self._on_grid(images["moving"], grids["moving"], grid, None))
+        stages = {"similarity_before": by_headers, "similarity_aligned": channels[0]}
+        return grid, channels, {stage: similarity(moving, channels[1]) for stage, moving in stages.items()}
+
     def _masked(self, item: Item, role: str) -> torch.Tensor:
-        """Blank the image outside its mask, having checked that all that belongs to it lies on its grid."""
+        """Clip outliers and blank the image outside its mask; check that all that belongs to it lies on its grid."""
         image = item[role]
         for extra in (f"{role}_label", f"{role}_mask"):
             if extra in item and not grid_of(item[extra]).is_close(grid_of(image)):
@@ -157,7 +202,7 @@ class MatchPaird(Transform):
                     f"The {extra.replace('_', ' ')} has {tuple(item[extra].shape[1:])} voxels and its own position in "
                     f"space, the {role} image {tuple(image.shape[1:])}: resample one to the other's grid first."
                 )
-        plain: torch.Tensor = image.as_tensor().float()
+        plain: torch.Tensor = clip_outliers(image.as_tensor().float())
         plain = plain - plain.min()  # what is blank, and beyond the border, is 0: not brighter than the air of a CT
         if f"{role}_mask" not in item:
             return plain

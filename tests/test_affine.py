@@ -137,5 +137,39 @@ def test_an_unknown_kind_is_refused_with_the_kinds_there_are():
 
 def test_masks_that_leave_nothing_are_a_sentence():
     moving, moving_grid, fixed, fixed_grid = small_pair()
-    with pytest.raises(ValueError, match="rigid pre-alignment found no overlap"):
+    with pytest.raises(ValueError, match=r"rigid pre-alignment failed .*align the images by hand first"):
         align(moving, moving_grid, fixed, fixed_grid, "rigid", fixed_mask=np.zeros_like(fixed))
+
+
+# --- what the headers know, and what images of few slices have ---
+
+
+def below(image, grid_ras, rows):
+    """Continue a head downwards by a broad body, as bright as the head: the centre of mass lies in the body."""
+    affine = grid_ras.copy()
+    affine[:3, 3] -= affine[:3, 2] * rows
+    longer = np.zeros((*image.shape[:2], image.shape[2] + rows), np.float32)
+    longer[:, :, rows:] = image
+    longer[4:-4, 8:-8, :rows] = image.max() * (0.6 + 0.1 * np.sin(np.arange(rows) / 5))
+    return longer, affine
+
+
+def test_right_headers_are_a_start_where_one_image_shows_far_more_than_the_other(fixed):
+    wide, wide_ras = below(sample(random_anatomy(3), FIXED_SHAPE, FIXED_RAS)[0], FIXED_RAS, 90)
+    found = align(wide, Grid.from_ras(wide.shape, wide_ras), fixed[0], Grid.from_ras(FIXED_SHAPE, FIXED_RAS), "affine")
+    assert errors_mm(found, np.eye(4), fixed[1]).max() < 3
+
+
+@pytest.mark.parametrize("slices", [2, 3, 5])
+@pytest.mark.parametrize("kind", ["rigid", "affine"])
+def test_a_slab_of_a_few_thick_slices_is_aligned_in_its_plane(slices, kind):
+    affine = centred_affine((72, 84, slices), (2.4, 2.3, 8.0))
+    shift = np.eye(4)
+    shift[:2, 3] = 7, -5
+    image, label = sample(random_anatomy(3), (72, 84, slices), affine)
+    moved = sample(random_anatomy(3), (72, 84, slices), np.linalg.inv(shift) @ affine)[0]
+    grid = Grid.from_ras(image.shape, affine)
+    found = align(moved, grid, image, grid, kind)
+    points = grid.to_points(np.argwhere(label > 0)[::50])
+    off = points @ found[:3, :3].T + found[:3, 3] - (points + np.array([-7, 5, 0]))
+    assert np.linalg.norm(off[:, :2], axis=1).mean() < 1.5

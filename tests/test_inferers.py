@@ -178,3 +178,20 @@ def test_a_label_is_propagated_as_asked_and_its_overlap_is_that_of_what_is_writt
 def test_an_interpolation_that_mixes_labels_is_refused():
     with pytest.raises(ValueError, match="one of nearest, label_gaussian, not 'linear'"):
         SpatialTransformd(label_interpolation="linear")
+
+
+def test_beyond_the_moving_image_is_its_air_or_the_padding_it_declares_or_what_is_asked():
+    item = matched(0)
+    item["moving"] = item["moving"] - 1024
+    far = np.eye(4)
+    far[:3, 3] = 15.0, 0, 0
+    item["alignment"] = torch.from_numpy(far)
+    air = SpatialTransformd(pictures=False)(dict(item))
+    assert air["fill"] == pytest.approx(float(item["moving"].min()))
+    asked = SpatialTransformd(pictures=False, fill=7.0)(dict(item))
+    beyond = asked["warped"] == 7
+    assert 0.05 < beyond.float().mean() < 0.95
+    assert torch.equal(asked["warped"][~beyond], air["warped"][~beyond])
+    assert (air["warped"][beyond] == air["fill"]).all()
+    item["moving"].meta["padding_value"] = -2000.0
+    assert (SpatialTransformd(pictures=False)(dict(item))["warped"][beyond] == -2000).all()

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle import transforms
 from bundle.io.images import write_image
 from bundle.io.itk import linear_to_itk
 from bundle.spatial import Grid, ras_from_lps
@@ -312,3 +313,90 @@ def test_labels_are_pulled_by_the_field_of_the_prediction():
     assert torch.equal(item["warped_label"][:, :, :-2], label[:, :, 2:])
     assert (item["warped_label"][:, :, -2:] == 0).all()
     assert "warped_absent" not in item
+
+
+# --- headers, outliers and alignments that make things worse ---
+
+
+def written(volume, path):
+    write_image(volume.as_tensor(), grid_of(volume), path)
+    return str(path)
+
+
+def test_what_a_header_leaves_open_is_noted_for_each_file(tmp_path):
+    odd = nibabel.Nifti1Image(picture()[0].numpy(), None)
+    odd.header["qform_code"] = odd.header["sform_code"] = 0
+    nibabel.save(odd, tmp_path / "odd.nii.gz")
+    paths = {"moving": written(picture(), tmp_path / "plain.nii.gz"), "fixed": str(tmp_path / "odd.nii.gz")}
+    (note,) = ReadVolumed(["moving", "fixed"])(paths)["notes"].split("\n")
+    assert note.startswith(f"fixed ({paths['fixed']}): its header has no orientation")
+
+
+def test_a_sheared_fixed_image_and_its_labels_come_onto_a_straight_grid_that_is_named(tmp_path):
+    grid = oblique((12, 14, 11))
+    sheared = grid.affine.copy()
+    sheared[:3, 2] += 0.25 * grid.affine[:3, 1]
+    sheared = Grid(grid.shape, sheared)
+    image, label = picture(0, sheared), regions(0, sheared)
+    for name, volume in (("image", image), ("label", label)):
+        nifti = nibabel.Nifti1Image(volume[0].numpy(), volume.affine.numpy())
+        nibabel.save(nifti, tmp_path / f"{name}.nii.gz")
+    paths = {"fixed": str(tmp_path / "image.nii.gz"), "fixed_label": str(tmp_path / "label.nii.gz")}
+    item = ReadVolumed(["fixed", "fixed_label"], ["fixed_label"])(paths)
+    straight = grid_of(item["fixed"])
+    assert straight.is_close(sheared.orthogonal())
+    assert "×".join(map(str, straight.shape)) in item["notes"]
+    assert grid_of(item["fixed_label"]).is_close(straight)
+    assert set(item["fixed_label"].unique().tolist()) == set(label.unique().tolist())
+    write_image(item["fixed"].as_tensor(), straight, tmp_path / "straight.nii.gz")
+    assert sitk.ReadImage(str(tmp_path / "straight.nii.gz")).GetSize() == straight.shape
+
+
+def wrong_alignment(*_, **__):
+    matrix = np.eye(4)
+    matrix[:3, 3] = 9, -6, 12
+    return matrix
+
+
+def test_an_alignment_that_makes_the_images_less_alike_is_dropped_if_asked_and_told(monkeypatch):
+    monkeypatch.setattr(transforms, "align", wrong_alignment)
+    pair = {"moving": picture(), "fixed": picture()}
+    kept = MatchPaird(affine="affine")(dict(pair))
+    dropped = MatchPaird(affine="affine", never_worse=True)(dict(pair))
+    assert kept["alike"]["similarity_aligned"] < kept["alike"]["similarity_before"]
+    assert "alignment_dropped" not in kept["alike"]
+    assert np.array_equal(dropped["alignment"], np.eye(4))
+    assert dropped["alike"]["alignment_dropped"] == 1
+    assert dropped["alike"]["similarity_aligned"] == dropped["alike"]["similarity_before"]
+    monkeypatch.undo()
+    assert torch.equal(dropped["image"], MatchPaird(affine="none")(dict(pair))["image"])
+
+
+def test_an_alignment_that_helps_is_kept():
+    far = oblique(centre_mm=(15.0, -19.0, 33.0))
+    item = MatchPaird(affine="center", never_worse=True)({"moving": picture(0, far), "fixed": picture()})
+    assert item["alike"]["alignment_dropped"] == 0
+    assert item["alike"]["similarity_aligned"] > item["alike"]["similarity_before"]
+
+
+def test_an_initial_transform_that_makes_things_worse_is_kept_and_noted(tmp_path):
+    path = str(tmp_path / "initial.tfm")
+    sitk.WriteTransform(linear_to_itk(wrong_alignment()), path)
+    pair = {"moving": picture(), "fixed": picture(), "initial_transform": path}
+    item = MatchPaird(affine="none", never_worse=True)(pair)
+    assert np.allclose(item["alignment"], wrong_alignment())
+    assert "less alike" in item["notes"]
+
+
+@pytest.mark.parametrize("value", [60000.0, -32768.0])
+@pytest.mark.parametrize("role", ["moving", "fixed"])
+def test_one_outlying_voxel_changes_nothing_that_the_network_or_the_alignment_sees_but_itself(role, value, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(transforms, "align", lambda moving, *rest: seen.update(range=np.ptp(moving)) or np.eye(4))
+    pair = {"moving": picture(1), "fixed": picture()}
+    spoiled = pair | {role: pair[role].clone()}
+    spoiled[role][0, 9, 11, 7] = value
+    plain, clipped = (MatchPaird("affine")(dict(p)) for p in (pair, spoiled))
+    assert seen["range"] < 200
+    assert ((plain["image"] - clipped["image"]).abs() > 0.05).sum() <= 27  # the voxel and what is interpolated from it
+    assert clipped["alike"]["similarity_aligned"] == pytest.approx(plain["alike"]["similarity_aligned"], abs=0.02)

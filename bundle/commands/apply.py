@@ -6,7 +6,6 @@ from bundle.io.images import check_ending, write_image
 from bundle.io.itk import read_transform
 from bundle.spatial import LABEL_MODES
 from bundle.transforms import grid_of, read_volume
-from monai.transforms import LoadImage
 
 __all__ = ["apply"]
 
@@ -25,10 +24,9 @@ def apply(transform: str, moving: str, fixed: str, output: str, interpolation: s
         Path of the file written.
     """
     check_ending(str(output))
-    load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
     is_label = interpolation in LABEL_MODES
-    image = read_volume(str(moving), "moving image", is_label, load)
-    target = read_volume(str(fixed), "fixed image", False, load)
+    image = read_volume(str(moving), "moving image", is_label)
+    target = read_volume(str(fixed), "fixed image", False)
     found = read_transform(transform, grid_of(target), grid_of(image))
     result = found.resample(image.as_tensor(), mode=interpolation)
     Path(str(output)).parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from bundle.affine import align
 from bundle.data import SPLITS, read_split
+from bundle.intensity import clip_outliers, fill_value
 from bundle.recipes import RECIPES, Recipe
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import read_volume
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
 __all__ = ["prepare"]
@@ -71,9 +71,8 @@ def prepare(
     items = [item for split in splits.values() for item in split]
     if mask and not all("label" in item for item in items):
         raise ValueError(f"Masking needs a label map for every image, but {source} lists images without one.")
-    load = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)
     first = _find_reference(items, reference, known)
-    target = _read(first, load, known)
+    target = _read(first, known)
     grid = _target_grid(target, spacing_mm, size)
     names = _unique_names(items)
     _check_resumed(root, grid)
@@ -83,7 +82,7 @@ def prepare(
     for split, item in tqdm([(s, i) for s in splits for i in splits[s]], desc="preparing", disable=None):
         entry = {key: f"{key}s/{names[item['image']]}.nii.gz" for key in ("image", "label") if key in item}
         if not all((root / path).exists() for path in entry.values()):
-            moving = _read(item, load, known)
+            moving = _read(item, known)
             _prepare_one(moving, target, grid, affine, mask, {k: root / p for k, p in entry.items()})
         listing[split].append(entry)
     path = root / "dataset.json"
@@ -149,11 +148,11 @@ def _find_reference(items: list[Item], reference: str | None, recipe: Recipe | N
     return {"image": reference}
 
 
-def _read(item: Item, load: LoadImage, recipe: Recipe | None) -> dict[str, Any]:
+def _read(item: Item, recipe: Recipe | None) -> dict[str, Any]:
     """Read an image and its label with their grid."""
     try:
         opened = recipe.open(item) if recipe else item
-        volumes = {k: read_volume(opened[k], k, k == "label", load) for k in ("image", "label") if k in opened}
+        volumes = {k: read_volume(opened[k], k, k == "label") for k in ("image", "label") if k in opened}
     except ValueError as error:
         if recipe is None:
             raise
@@ -203,9 +202,11 @@ def _prepare_one(
     moving: dict[str, Any], target: dict[str, Any], grid: Grid, affine: str, mask: bool, paths: dict[str, Path]
 ) -> None:
     """Align one image to the reference, resample it and its label, write both."""
-    matrix = align(moving["image"][0].numpy(), moving["grid"], target["image"][0].numpy(), target["grid"], affine)
+    images = [clip_outliers(volumes["image"])[0].numpy() for volumes in (moving, target)]
+    matrix = align(images[0], moving["grid"], images[1], target["grid"], affine)
     transform = SpatialTransform(matrix, None, grid, grid, moving["grid"])
-    result = {"image": transform.resample(antialias(moving["image"], moving["grid"], grid))[0]}
+    smooth = antialias(moving["image"], moving["grid"], grid)
+    result = {"image": transform.resample(smooth, fill=fill_value(moving["image"]))[0]}
     if "label" in moving:
         result["label"] = transform.resample(moving["label"], mode="nearest")[0]
     if mask:

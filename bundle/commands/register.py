@@ -32,6 +32,7 @@ def register(
     passes: int | None = None,
     optimise: int = 0,
     never_worse: bool = True,
+    fill: float | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Align a moving image to a fixed one.
@@ -53,7 +54,9 @@ def register(
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none.
-        never_worse: drop the network's field where it leaves the images less alike than the alignment did.
+        never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
+        fill: value of the result where nothing of the moving image is; by default the image's own minimum where that
+            is below 0 (the air of a CT), else 0.
         device: auto, cpu or cuda.
 
     Returns:
@@ -69,6 +72,8 @@ def register(
         raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
     if not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0:
         raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
+    if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int | float)):
+        raise ValueError(f"--fill takes an intensity, not '{fill}'.")
     folder = Path(str(output_dir)).absolute()
     if folder.is_file():
         raise ValueError(f"The output ({folder}) is a file: name a folder.")
@@ -82,6 +87,7 @@ def register(
         "affine": affine,
         "optimise": optimise,
         "never_worse": bool(never_worse),
+        "fill": fill,
         "ckpt": str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
         "device": DEVICES[device],
         "folder_per_pair": False,
@@ -117,11 +123,15 @@ def infer(overrides: dict[str, Any]) -> None:
 
 def _tell(result: dict[str, Any], folder: Path) -> None:
     """Print what matters of ``registration.json``."""
+    for note in result["notes"]:
+        print(f"note: {note}")
     rows = [("similarity (local NCC)", "similarity"), ("overlap (mean Dice)", "dice")]
     for title, name in rows:
         if f"{name}_before" in result:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
+    if result.get("alignment_dropped"):
+        print("the alignment found left the images less alike than their headers and was dropped: the headers count")
     if result.get("field_dropped"):
         print("the network's field left the images less alike and was dropped: the alignment alone remains")
     print(f"folding: {result['folding_percent']:.4f} %   SD of log-Jacobian: {_number(result['log_jacobian_sd'])}")

@@ -1,24 +1,74 @@
-"""Image files: scalar images and displacement fields."""
+"""Image files: scalar images are read and written here, displacement fields written."""
 
 import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, quiet_itk, read_header
 from bundle.io.itk import image_to_itk
 from bundle.spatial import Grid, ras_from_lps
+from monai.data import MetaTensor
 
-__all__ = ["check_ending", "write_displacement", "write_image"]
+__all__ = ["check_ending", "read_image", "write_displacement", "write_image"]
 
 NIFTI = (".nii", ".nii.gz")
 OF_ITK = (".nrrd", ".mha", ".mhd")
 BLOCK = 4 << 20  # bytes that one thread compresses at a time
 GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # RFC 1952: deflated, no time, no name, no system
+
+
+def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
+    """Read an image or a label map; the ending of the path names the reader.
+
+    NIfTI, Analyze and MGH go through nibabel, all else through ITK; where the voxels are says ``read_header``.
+
+    Args:
+        path: of the file.
+        exact: keep whole numbers as they are stored, in int64, and fractions in float64: for label maps. Images are
+            float32.
+
+    Returns:
+        (C, H, W, L), C the number of components or of volumes, with its RAS affine in mm. ``meta`` holds
+        ``filename_or_obj`` and, in ``notes``, sentences about what the header leaves open, one a line.
+
+    Raises:
+        UnusableImageError: the file holds colours or complex numbers, or a header without a usable position.
+        Exception: whatever nibabel or ITK raise for a broken file.
+    """
+    header = read_header(path)
+    array = _by_nibabel(path) if Path(path).name.lower().endswith(NIBABEL) else _by_itk(path)
+    if array.dtype.kind not in "biuf":
+        raise UnusableImageError("it holds colours or complex numbers: bring it to one number a voxel")
+    dtype = np.float32 if not exact else np.float64 if array.dtype.kind == "f" else np.int64
+    volume = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
+    meta = {"filename_or_obj": os.fspath(path), "notes": "\n".join(header.notes)}
+    return MetaTensor(volume, affine=torch.from_numpy(ras_from_lps(header.grid.affine)), meta=meta)
+
+
+def _by_nibabel(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read voxels, (C, H, W, L); what a slope scales is in the precision of the slope."""
+    array = np.asanyarray(nibabel.load(path).dataobj)
+    array = array.reshape(*(*array.shape, 1, 1, 1)[:3], -1)
+    return np.moveaxis(array, -1, 0)
+
+
+def _by_itk(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read voxels, (C, H, W, L); components and volumes are channels."""
+    with quiet_itk():
+        image = sitk.ReadImage(os.fspath(path))
+    array = sitk.GetArrayFromImage(image)
+    spatial = array.ndim - (image.GetNumberOfComponentsPerPixel() > 1)
+    axes = array.transpose(*reversed(range(spatial)), *range(spatial, array.ndim))
+    axes = axes.reshape(*(*axes.shape[:spatial], 1, 1, 1)[:3], -1)
+    return np.moveaxis(axes, -1, 0)
 
 
 def check_ending(path: str | os.PathLike[str]) -> None:
@@ -31,7 +81,9 @@ def check_ending(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"The output ({path}) must end in .nii.gz, .nii, .nrrd, .mha or .mhd.")
 
 
-def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:
+def write_image(
+    volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str], like: str | os.PathLike[str] | None = None
+) -> None:
     """Write a scalar volume; the ending of the path names the format.
 
     NIfTI goes through nibabel, which keeps the affine as it is, in float32; NRRD and MHA go through ITK.
@@ -40,6 +92,8 @@ def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) 
         volume: (1, H, W, L).
         grid: where its voxels are.
         path: ends in ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd``.
+        like: path of the image on this grid, whose header a NIfTI file takes over where toolkits read that
+            differently, so that each places both alike.
 
     Raises:
         ValueError: an ending that no writer knows.
@@ -47,26 +101,36 @@ def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) 
     check_ending(path)
     array = volume[0].cpu().numpy()
     if Path(path).name.endswith(NIFTI):
-        image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine))
-        image.header.set_xyzt_units("mm")
-        _save(image, path)
+        _save(_placed(nibabel.Nifti1Image(array, ras_from_lps(grid.affine)), grid, like), path)
     else:
         sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
 
 
-def write_displacement(field_mm: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) -> None:
+def write_displacement(
+    field_mm: torch.Tensor, grid: Grid, path: str | os.PathLike[str], like: str | os.PathLike[str] | None = None
+) -> None:
     """Write a displacement field as ITK, ANTs and Slicer read it: 5-D NIfTI, intent 1007, components in LPS, mm.
 
     Args:
         field_mm: (3, H, W, L), mm, LPS, fixed to moving.
         grid: where its voxels are.
         path: ends in ``.nii.gz`` or ``.nii``.
+        like: see ``write_image``.
     """
     vectors = field_mm.movedim(0, -1).cpu().numpy().astype(np.float32)
     image = nibabel.Nifti1Image(vectors[:, :, :, None, :], ras_from_lps(grid.affine))
     image.header.set_intent("vector")
+    _save(_placed(image, grid, like), path)
+
+
+def _placed(image: nibabel.Nifti1Image, grid: Grid, like: str | os.PathLike[str] | None) -> nibabel.Nifti1Image:
+    """State the position of a NIfTI image: mm, in the sform; or as the ambiguous header of a file on the same grid."""
     image.header.set_xyzt_units("mm")
-    _save(image, path)
+    if like is not None and Path(like).name.lower().endswith(NIBABEL):
+        header = read_header(like)
+        if header.ambiguous and header.grid.is_close(grid):
+            return copy_geometry(image, like)
+    return image
 
 
 def _save(image: nibabel.Nifti1Image, path: str | os.PathLike[str]) -> None:

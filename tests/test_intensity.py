@@ -1,0 +1,61 @@
+import math
+
+import pytest
+import torch
+from bundle.intensity import clip_outliers, fill_value, intensity_range
+
+
+def head(seed=0, shape=(24, 30, 20)):
+    """Air of 0 around noise between 100 and 900."""
+    image = torch.zeros(1, *shape)
+    noise = torch.rand(1, *(n - 8 for n in shape), generator=torch.Generator().manual_seed(seed))
+    image[:, 4:-4, 4:-4, 4:-4] = 100 + 800 * noise
+    return image
+
+
+@pytest.mark.parametrize("image", [head(), head() - 1024, torch.rand(1, 20, 20, 20), head() * 1e-6])
+def test_an_image_without_outliers_keeps_its_whole_range(image):
+    assert intensity_range(image) == (float(image.min()), float(image.max()))
+    assert clip_outliers(image) is image
+
+
+@pytest.mark.parametrize("value", [60000.0, -32768.0, 1e30])
+@pytest.mark.parametrize("count", [1, 3])
+def test_outliers_are_brought_to_the_range_of_the_others(value, count):
+    image = head()
+    image[0, 10, 10, 2 : 2 + count] = value
+    low, high = intensity_range(image)
+    assert -50 <= low <= 110
+    assert 850 <= high <= 900
+    clipped = clip_outliers(image)
+    untouched = torch.ones_like(image, dtype=torch.bool)
+    untouched[0, 10, 10, 2 : 2 + count] = False
+    assert clipped.min() >= low
+    assert clipped.max() <= high
+    assert (clipped - image)[untouched].abs().max() < 10
+
+
+def test_a_small_bright_object_before_a_constant_background_is_no_outlier():
+    image = torch.zeros(1, 60, 60, 60)
+    image[:, 30:34, 30:34, 30:34] = 500 + torch.rand(4, 4, 4)  # 0.03 % of the voxels
+    assert intensity_range(image)[1] == float(image.max())
+
+
+def test_the_range_of_a_large_image_is_found_on_a_part_of_its_voxels_but_its_extremes_on_all():
+    image = torch.rand(1, 128, 128, 130)
+    image[0, 77, 3, 51] = 1.5
+    assert intensity_range(image)[1] == 1.5
+
+
+def test_the_fill_value_is_the_declared_padding_else_air_below_zero_else_zero():
+    assert fill_value(head()) == 0
+    assert fill_value(head() + 50) == 0
+    assert fill_value(head() - 1024) == -1024
+    assert fill_value(head() - 1024, declared=-2000.0) == -2000
+    assert fill_value(head(), declared=0.0) == 0
+
+
+def test_a_marker_of_missing_voxels_is_no_fill_value():
+    image = head()
+    image[0, 0, 0, 0] = -32768
+    assert math.isclose(fill_value(image), 0, abs_tol=1)
