@@ -138,6 +138,76 @@ def test_apply_repeats_the_registration_from_its_transform_alone(result, pair, t
         assert grid_of(output).is_close(grid_of(pair["fixed"]))
 
 
+def resampled_by_itk(moving, fixed, folder):
+    """What the README tells users of SimpleITK to write, as arrays: by transform.h5, and by displacement.nii.gz."""
+    fill = json.loads((folder / "registration.json").read_text())["fill"]
+    images = sitk.ReadImage(moving), sitk.ReadImage(fixed)
+    vectors = sitk.ReadImage(str(folder / "displacement.nii.gz"), sitk.sitkVectorFloat64)
+    transforms = sitk.ReadTransform(str(folder / "transform.h5")), sitk.DisplacementFieldTransform(vectors)
+    found = [sitk.Resample(*images, t, sitk.sitkLinear, fill, sitk.sitkFloat32) for t in transforms]
+    return [sitk.GetArrayFromImage(image).astype(float) for image in found]
+
+
+def ct_like(paths, folder):
+    """A moving image of whole numbers, air of −1024, that covers a part of the fixed one."""
+    image = nibabel.load(paths["moving"])
+    part = image.slicer[6:-9, 8:, :-5]
+    values = (np.asarray(part.dataobj) * 1.5 - 1024).astype(np.int16)
+    return {"moving": save(values, part.affine, folder / "ct.nii.gz"), "fixed": paths["fixed"]}
+
+
+def odd_headers(paths, folder):
+    """A moving image whose forms disagree, and a fixed one without forms, in microns."""
+    moving, fixed = (nibabel.load(paths[role]) for role in ("moving", "fixed"))
+    turned = moving.affine.copy()
+    turned[:3, 3] += 9, -4, 6
+    moving.set_qform(turned, 1)
+    moving.set_sform(moving.affine, 4)
+    header = nibabel.Nifti1Image(np.zeros(fixed.shape, np.float32), None).header
+    header["qform_code"], header["sform_code"], header["xyzt_units"] = 0, 0, 3
+    header.set_zooms([4200, 4000, 4400])
+    nibabel.save(moving, folder / "moving.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(fixed.dataobj), None, header), folder / "fixed.nii.gz")
+    return {role: str(folder / f"{role}.nii.gz") for role in ("moving", "fixed")}
+
+
+@pytest.mark.parametrize("make", [lambda paths, _: paths, ct_like, odd_headers])
+def test_simpleitk_makes_the_warped_image_of_the_users_own_files_at_every_voxel(pair, weights, tmp_path, make):
+    paths = make({role: pair[role] for role in ("moving", "fixed")}, tmp_path)
+    folder = tmp_path / "out"
+    options = dict(weights=weights, affine="center", device="cpu", never_worse=False, spacing_mm=5)
+    summary = register(**paths, output_dir=str(folder), **options)
+    warped = sitk.ReadImage(str(folder / "warped.nii.gz"))
+    values = sitk.GetArrayFromImage(warped).astype(float)
+    assert (values == summary["fill"]).mean() > 0.02  # the border counts
+    for by_itk in resampled_by_itk(paths["moving"], paths["fixed"], folder):
+        assert np.abs(values - by_itk).max() < 1e-3 * np.ptp(values)
+    fixed = sitk.ReadImage(paths["fixed"])
+    last = [n - 1 for n in fixed.GetSize()]
+    ends = [image.TransformIndexToPhysicalPoint(last) for image in (warped, fixed)]
+    assert np.allclose(*ends, atol=1e-3)
+    assert np.allclose(nibabel.load(folder / "warped.nii.gz").affine, nibabel.load(paths["fixed"]).affine, atol=1e-3)
+
+
+def test_the_fill_value_is_air_for_a_ct_and_what_the_user_asks_for(pair, weights, tmp_path):
+    paths = ct_like({role: pair[role] for role in ("moving", "fixed")}, tmp_path)
+    options = dict(weights=weights, affine="center", device="cpu", spacing_mm=9)
+    air = voxels(paths["moving"]).min()
+    assert air < -1000
+    assert register(**paths, output_dir=str(tmp_path / "air"), **options)["fill"] == air
+    assert register(**paths, output_dir=str(tmp_path / "asked"), fill=-3000, **options)["fill"] == -3000
+    assert voxels(tmp_path / "asked" / "warped.nii.gz").min() == -3000
+
+
+def test_what_a_header_leaves_open_is_printed_and_kept(pair, weights, tmp_path, capsys):
+    paths = odd_headers({role: pair[role] for role in ("moving", "fixed")}, tmp_path)
+    options = dict(weights=weights, affine="center", device="cpu", spacing_mm=9)
+    notes = register(**paths, output_dir=str(tmp_path / "out"), **options)["notes"]
+    assert [note.split()[0] for note in notes] == ["moving", "fixed"]
+    printed = capsys.readouterr().out
+    assert all(f"note: {note}\n" in printed for note in notes)
+
+
 def test_a_field_that_aligns_nothing_is_dropped_and_the_user_told(pair, weights, tmp_path, capsys):
     images = {role: pair[role] for role in ("moving", "fixed")}
     summary = register(**images, output_dir=str(tmp_path / "out"), weights=weights, affine="rigid", device="cpu")
