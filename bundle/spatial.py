@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from bundle.fields import jacobian_determinant
-from bundle.labels import LabelSampler
+from bundle.labels import LabelSampler, consecutive
 from bundle.shapes import DDF
 from scipy.ndimage import gaussian_filter
 
@@ -25,6 +25,7 @@ Matrix = npt.NDArray[np.float64]
 POINTS_PER_SLAB = 2**16  # 1.5 MB: what is made of them need not be mapped anew (bundle.memory)
 MODES = {"linear": "bilinear", "nearest": "nearest"}
 LABEL_MODES = ("nearest", "label_gaussian")
+LARGEST_IN_FLOAT64 = 2**53  # whole numbers are exact up to here
 
 
 def lps_from_ras(affine: npt.ArrayLike) -> Matrix:
@@ -432,6 +433,9 @@ class SpatialTransform:
         if mode not in {*MODES, *LABEL_MODES}:
             raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
         grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
+        if mode in LABEL_MODES and not image.is_floating_point() and image.max() > LARGEST_IN_FLOAT64:
+            numbers, index = consecutive(image)
+            return numbers[self.resample(index, grid, mode, image_grid)]
         dtype = torch.float32 if mode == "linear" and not image.is_floating_point() else image.dtype
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
         image = image.double()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
 from bundle.io.itk import read_linear
-from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
+from bundle.io.labels import in_order_of, whole_numbers
+from bundle.labels import consecutive
+from bundle.shapes import DDF
+from bundle.spatial import LARGEST_IN_FLOAT64, Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
@@ -22,9 +26,11 @@ from monai.transforms import (
     generate_spatial_bounding_box,
 )
 
-__all__ = ["MatchPaird", "RandMaskd", "ReadVolumed", "WarpByPredictiond", "grid_of"]
+__all__ = ["MatchPaird", "RandMaskd", "ReadVolumed", "WarpByPredictiond", "grid_of", "on_grid_of"]
 
 Item = dict[Hashable, Any]
+
+LARGEST_IN_FLOAT32 = 2**24  # whole numbers are exact up to here
 
 MARGIN_MM = 8.0
 """Of the network's grid around what the images show."""
@@ -38,10 +44,13 @@ class ReadVolumed(MapTransform):
 
     Args:
         keys: keys of paths or tensors; missing ones are passed over (labels and masks are optional).
-        labels: the subset of ``keys`` that holds label maps or masks: whole numbers, any number of values.
+        labels: the subset of ``keys`` that holds label maps or masks: whole numbers, any number of values. They are
+            kept exactly, and brought to the order of their image's axes: ``label`` to that of ``image``,
+            ``moving_label`` and ``moving_mask`` to that of ``moving``.
 
     Raises:
-        ValueError: unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions.
+        ValueError: unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions
+            or on another grid than its image.
         FileNotFoundError: no such file.
     """
 
@@ -56,14 +65,19 @@ class ReadVolumed(MapTransform):
         item, start = dict(data), time.perf_counter()
         for key in self.key_iterator(item):
             item[key] = read_volume(item[key], str(key), key in self.labels, self.load)
+        for key in self.labels & item.keys():
+            image = item.get(_image_of(str(key)))
+            if isinstance(image, MetaTensor):
+                item[key] = on_grid_of(image, item[key], f"{str(key).replace('_', ' ')} ({data[key]})")
         item["seconds"] = {**item.get("seconds", {}), "read": time.perf_counter() - start}
         return item
 
 
 def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> MetaTensor:
     """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``."""
-    volume = source if isinstance(source, torch.Tensor) else read_file(Path(source), name, load)
-    where = f"The {name.replace('_', ' ')} ({source})" if not isinstance(source, torch.Tensor) else f"The {name}"
+    is_file = not isinstance(source, torch.Tensor)
+    volume = source if not is_file else (_read_labels if is_label else read_file)(Path(source), name, load)
+    where = f"The {name.replace('_', ' ')} ({source})" if is_file else f"The {name}"
     if volume.dim() != 4 or volume.shape[0] != 1 or min(volume.shape[1:]) < 2:
         sides = "×".join(str(n) for n in volume.shape[1:])
         raise ValueError(
@@ -71,8 +85,9 @@ def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> Meta
         )
     if not torch.isfinite(volume).all():
         raise ValueError(f"{where} holds NaN or infinite values: replace them first.")
-    if is_label and (volume < 0).any() | (volume != volume.round()).any():
-        raise ValueError(f"{where} is no label map: it must hold whole numbers from 0 up.")
+    if is_label:
+        whole = whole_numbers(volume, where)
+        volume = whole if is_file else volume
     if not is_label and volume.min() == volume.max():
         raise ValueError(f"{where} has the same value everywhere: there is nothing to align.")
     return volume
@@ -93,6 +108,40 @@ def read_file(path: Path, name: str, load: LoadImage) -> MetaTensor:
         raise ValueError(
             f"The {name.replace('_', ' ')} ({path}) cannot be read as a NIfTI, NRRD or MHA image."
         ) from error
+
+
+def _read_labels(path: Path, name: str, load: LoadImage) -> MetaTensor:
+    """Load one file in float64, which shows fractions, or in int64 where float64 cannot hold its numbers."""
+    exact = copy(load)
+    exact.dtype = np.float64
+    volume = read_file(path, name, exact)
+    if not LARGEST_IN_FLOAT64 < volume.max() < 2.0**63:
+        return volume
+    exact.dtype = np.int64
+    return read_file(path, name, exact)
+
+
+def _image_of(key: str) -> str:
+    """Name the image that a label map or mask belongs to."""
+    return "image" if key == "label" else key.rsplit("_", 1)[0]
+
+
+def on_grid_of(image: MetaTensor, label: MetaTensor, name: str) -> MetaTensor:
+    """Bring a label map, (1, H, W, L), to the order of its image's axes; ``name`` is what messages call it.
+
+    Raises:
+        ValueError: its voxels are not those of the image.
+    """
+    if grid_of(label).is_close(grid_of(image)):
+        return label
+    ordered = in_order_of(label.as_tensor(), grid_of(label), grid_of(image))
+    if ordered is None:
+        raise ValueError(
+            f"The {name} has {tuple(label.shape[1:])} voxels and its own position in space, its image "
+            f"{tuple(image.shape[1:])}: resample one to the other's grid first."
+        )
+    meta = {key: value for key, value in label.meta.items() if key != "affine"}
+    return MetaTensor(ordered, affine=image.affine, meta=meta)
 
 
 def grid_of(volume: MetaTensor) -> Grid:
@@ -152,11 +201,8 @@ class MatchPaird(Transform):
         """Blank the image outside its mask, having checked that all that belongs to it lies on its grid."""
         image = item[role]
         for extra in (f"{role}_label", f"{role}_mask"):
-            if extra in item and not grid_of(item[extra]).is_close(grid_of(image)):
-                raise ValueError(
-                    f"The {extra.replace('_', ' ')} has {tuple(item[extra].shape[1:])} voxels and its own position in "
-                    f"space, the {role} image {tuple(image.shape[1:])}: resample one to the other's grid first."
-                )
+            if extra in item:
+                item[extra] = on_grid_of(image, item[extra], extra.replace("_", " "))
         plain: torch.Tensor = image.as_tensor().float()
         plain = plain - plain.min()  # what is blank, and beyond the border, is 0: not brighter than the air of a CT
         if f"{role}_mask" not in item:
@@ -253,6 +299,12 @@ class WarpByPredictiond(MapTransform):
         item["warped"], item["ddf"] = item["pred"][:1], item["pred"][1:]
         for key, warped_key in zip(self.keys, self.warped_keys):
             if key in item:
-                labels = item[key].to(item["ddf"].device)[None].float()
-                item[warped_key] = warp(labels, item["ddf"][None], mode="nearest")[0]
+                item[warped_key] = _warp_labels(item[key].to(item["ddf"].device), item["ddf"])
         return item
+
+
+def _warp_labels(labels: torch.Tensor, ddf: DDF) -> torch.Tensor:
+    """Pull a label map, (1, H, W, L), through a field by the nearest voxel, in its own dtype."""
+    numbers, index = consecutive(labels) if labels.max() > LARGEST_IN_FLOAT32 else (None, labels)
+    warped = warp(index[None].float(), ddf[None], mode="nearest")[0]
+    return warped.to(labels.dtype) if numbers is None else numbers[warped.long()]

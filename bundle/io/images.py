@@ -47,7 +47,7 @@ def write_image(volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str]) 
     check_ending(path)
     array = volume[0].cpu().numpy()
     if Path(path).name.endswith(NIFTI):
-        image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine))
+        image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine), dtype=array.dtype)  # 64-bit labels: on purpose
         image.header.set_xyzt_units("mm")
         _save(image, path)
     else:
