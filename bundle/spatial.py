@@ -99,6 +99,10 @@ class Grid:
         """Map indices (…, 3) to points (…, 3), mm."""
         return np.asarray(index) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    def to_index(self, points: npt.ArrayLike) -> Matrix:
+        """Map points (…, 3), mm, to indices (…, 3), fractions too."""
+        return np.asarray(points) @ self.inverse[:3, :3].T + self.inverse[:3, 3]
+
     def is_close(self, other: "Grid") -> bool:
         """Tell whether two grids are one: same shape, corners within a hundredth of a voxel."""
         corners = _corners(self.shape)

@@ -73,8 +73,11 @@ class ReadVolumed(MapTransform):
         return item
 
 
-def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> MetaTensor:
-    """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``."""
+def read_volume(source: Any, name: str, is_label: bool, load: LoadImage, must_vary: bool = True) -> MetaTensor:
+    """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``.
+
+    An image of one value alone is refused where it is to be aligned (``must_vary``).
+    """
     is_file = not isinstance(source, torch.Tensor)
     volume = source if not is_file else (_read_labels if is_label else read_file)(Path(source), name, load)
     where = f"The {name.replace('_', ' ')} ({source})" if is_file else f"The {name}"
@@ -88,7 +91,7 @@ def read_volume(source: Any, name: str, is_label: bool, load: LoadImage) -> Meta
     if is_label:
         whole = whole_numbers(volume, where)
         volume = whole if is_file else volume
-    if not is_label and volume.min() == volume.max():
+    if must_vary and not is_label and volume.min() == volume.max():
         raise ValueError(f"{where} has the same value everywhere: there is nothing to align.")
     return volume
 
@@ -108,6 +111,14 @@ def read_file(path: Path, name: str, load: LoadImage) -> MetaTensor:
         raise ValueError(
             f"The {name.replace('_', ' ')} ({path}) cannot be read as a NIfTI, NRRD or MHA image."
         ) from error
+
+
+def read_grid(path: str, name: str, load: LoadImage) -> Grid:
+    """Read where the voxels of a file are, whatever they hold; of several volumes, where each of them is."""
+    volume = read_file(Path(path), name, load)
+    if volume.dim() < 4:
+        raise ValueError(f"The {name} ({path}) is no volume but has {volume.dim() - 1} axes: give a 3-D image.")
+    return Grid.from_ras(volume.shape[1:4], volume.affine.cpu().numpy())
 
 
 def _read_labels(path: Path, name: str, load: LoadImage) -> MetaTensor:
