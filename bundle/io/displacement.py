@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
@@ -52,7 +53,7 @@ def read_displacement(path: str | os.PathLike[str]) -> tuple[DDF, Grid]:
     why = _objection(image, Path(path).name.lower().endswith(NIFTI))
     if why:
         raise ValueError(f"The transform ({path}) is no displacement field: {why}.")
-    field_mm, grid = _four_axes(image) if image.GetDimension() == 4 else _vectors(image)
+    field_mm, grid = _four_axes(path, image) if image.GetDimension() == 4 else _vectors(image)
     if not np.isfinite(field_mm).all():
         raise ValueError(f"The transform ({path}) holds NaN or infinite displacements: replace them first.")
     return ddf_from_mm(field_mm, grid)
@@ -80,8 +81,11 @@ def _vectors(image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
     return sitk.GetArrayViewFromImage(image).transpose(3, 2, 1, 0), grid_from_itk(image)
 
 
-def _four_axes(image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
-    """Take the components from the fourth axis; ITK turns those of intent 1006 around in images of vectors alone."""
+def _four_axes(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
+    """Take the components from the fourth axis, and their values from the file.
+
+    ITK 5.4 turns two of every three numbers of intent 1006 around, as if the components lay beside each other.
+    """
     signs = (-1, -1, 1) if image.GetMetaData("intent_code") == DISPLACEMENT else (1, 1, 1)
-    field = sitk.GetArrayFromImage(image).transpose(0, 3, 2, 1) * np.array(signs)[:, None, None, None]
-    return field, grid_from_itk(image[:, :, :, 0])
+    field = np.moveaxis(np.asarray(nibabel.load(path).dataobj), -1, 0)
+    return field * np.array(signs)[:, None, None, None], grid_from_itk(image[:, :, :, 0])
