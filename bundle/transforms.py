@@ -1,16 +1,18 @@
 """Dictionary transforms that the configs name: reading with plain-spoken errors, matching two images, masking."""
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
-from bundle.io.itk import read_linear
+from bundle.io.images import OF_ITK
+from bundle.io.itk import grid_from_itk, read_linear
 from bundle.io.labels import in_order_of, whole_numbers
 from bundle.labels import consecutive
 from bundle.shapes import DDF
@@ -96,7 +98,7 @@ def read_volume(source: Any, name: str, is_label: bool, load: LoadImage, must_va
     return volume
 
 
-def read_file(path: Path, name: str, load: LoadImage) -> MetaTensor:
+def read_file(path: Path, name: str, load: Callable[[str], MetaTensor]) -> MetaTensor:
     """Load one file through MONAI's readers, in float32."""
     if path.is_dir() or path.suffix.lower() == ".dcm":
         raise ValueError(
@@ -123,6 +125,8 @@ def read_grid(path: str, name: str, load: LoadImage) -> Grid:
 
 def _read_labels(path: Path, name: str, load: LoadImage) -> MetaTensor:
     """Load one file in float64, which shows fractions, or in int64 where float64 cannot hold its numbers."""
+    if path.name.lower().endswith(OF_ITK):  # MONAI's reader for them has no whole numbers of 64 bits
+        return read_file(path, name, _load_by_simpleitk)
     exact = copy(load)
     exact.dtype = np.float64
     volume = read_file(path, name, exact)
@@ -130,6 +134,16 @@ def _read_labels(path: Path, name: str, load: LoadImage) -> MetaTensor:
         return volume
     exact.dtype = np.int64
     return read_file(path, name, exact)
+
+
+def _load_by_simpleitk(path: str) -> MetaTensor:
+    image = sitk.ReadImage(path)
+    array = sitk.GetArrayFromImage(image).T  # ITK's order of axes; components, if there are any, first
+    array = array[None] if image.GetNumberOfComponentsPerPixel() == 1 else array
+    is_whole = array.dtype.kind in "iu" and array.max() < 2**63
+    values = torch.from_numpy(array.astype(np.int64 if is_whole else np.float64))
+    affine = ras_from_lps(grid_from_itk(image).affine) if image.GetDimension() == 3 else np.eye(4)
+    return MetaTensor(values, affine=torch.from_numpy(affine), meta={"filename_or_obj": path})
 
 
 def _image_of(key: str) -> str:

@@ -1,9 +1,9 @@
 import csv
 import math
-import time
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import monai
