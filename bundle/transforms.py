@@ -130,10 +130,11 @@ def _read_labels(path: Path, name: str, load: LoadImage) -> MetaTensor:
     exact = copy(load)
     exact.dtype = np.float64
     volume = read_file(path, name, exact)
-    if not LARGEST_IN_FLOAT64 < volume.max() < 2.0**63:
+    if volume.max() < LARGEST_IN_FLOAT64:
         return volume
     exact.dtype = np.int64
-    return read_file(path, name, exact)
+    whole = read_file(path, name, exact)
+    return whole if whole.min() >= 0 else volume  # below 0 they have run over: 64 bits without a sign
 
 
 def _load_by_simpleitk(path: str) -> MetaTensor:

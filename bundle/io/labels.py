@@ -8,7 +8,7 @@ __all__ = ["compact", "for_file", "in_order_of", "whole_numbers"]
 
 IN_MEMORY = (torch.uint8, torch.int16, torch.int32, torch.int64)
 IN_FILES = (torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64)  # torch computes in few
-LARGEST = float(2**63)  # float(2**63 - 1) is the same number
+LARGEST = float(2**63)
 NOISE = 1e-4  # of a label times a header's scale in float32
 
 
@@ -32,7 +32,7 @@ def whole_numbers(labels: torch.Tensor, where: str) -> torch.Tensor:
             )
         labels = rounded
     low, high = labels.min(), labels.max()
-    if low < 0 or high >= LARGEST:
+    if low < 0 or (labels.is_floating_point() and high >= LARGEST):
         raise ValueError(
             f"{where} is no label map: it must hold whole numbers from 0 to 2^63 - 1, but holds "
             f"{(low if low < 0 else high).item():.0f}: give its regions other numbers."

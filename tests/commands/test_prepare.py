@@ -82,7 +82,7 @@ def test_labels_stay_whole_numbers_and_lie_on_their_images(source, heads, tmp_pa
     assert np.allclose(first["image"].get_fdata(), heads[0][0], rtol=1e-5, atol=1e-3)
     for item in [i for split in prepared(tmp_path / "out").values() for i in split]:
         label, image = np.asarray(item["label"].dataobj), item["image"].get_fdata()
-        assert label.dtype == np.int16
+        assert label.dtype == np.uint8
         assert set(np.unique(label)) <= set(range(25))
         assert len(np.unique(label)) > 12
         assert image[label > 0].mean() > 2 * image[label == 0].mean()
