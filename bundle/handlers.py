@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
+from bundle.io.labels import for_file
 from bundle.io.tables import write_csv
 from bundle.memory import peak_memory_mb
 from ignite.engine import Engine, Events
@@ -148,9 +149,8 @@ def write_registration(item: Item, folder: Path, weights: str, network_seconds: 
                 pool.submit(write_transform, transform, partial / "transform.h5"),
             ]
             if "warped_label" in item:
-                label = item["warped_label"]
-                dtype = torch.uint8 if label.max() < 256 else torch.int32
-                written.append(pool.submit(write_image, label.to(dtype), grid, partial / "warped_label.nii.gz", like))
+                label = for_file(item["warped_label"])
+                written.append(pool.submit(write_image, label, grid, partial / "warped_label.nii.gz", like))
             if "overview" in item:
                 imsave(partial / "overview.png", item["overview"])
             for file in written:

@@ -7,12 +7,30 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-__all__ = ["SIGMA", "LabelSampler"]
+__all__ = ["SIGMA", "LabelSampler", "consecutive"]
 
 SIGMA = 0.5
 """Standard deviation of the Gaussian, voxels: wider rounds off more, and thin structures vanish."""
 
 STEPS = sorted(product((-1, 0, 1), repeat=3), key=lambda step: sum(map(abs, step)))  # the nearest first: it wins a tie
+
+
+def consecutive(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Number the labels of a map from 0 up, so that any fit into floating-point numbers and histograms.
+
+    Args:
+        labels: whole numbers from 0 up, any shape.
+
+    Returns:
+        The labels, ascending, the first of them 0 whether the map holds it or not; and the map of their indices, int64.
+
+    Example:
+        >>> consecutive(torch.tensor([2**60 + 1, 7, 7]))
+        (tensor([                  0,                   7, 1152921504606846977]), tensor([2, 1, 1]))
+    """
+    flat = torch.cat([labels.new_zeros(1), labels.flatten()])
+    numbers, index = flat.unique(return_inverse=True)
+    return numbers, index[1:].view(labels.shape)
 
 
 class LabelSampler:

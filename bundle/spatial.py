@@ -14,17 +14,19 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from bundle.fields import jacobian_determinant
-from bundle.labels import LabelSampler
+from bundle.labels import LabelSampler, consecutive
 from bundle.shapes import DDF
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["LABEL_MODES", "Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lps"]
+__all__ = ["LABEL_MODES", "MODES", "Grid", "SpatialTransform", "antialias", "lps_from_ras", "ras_from_lps"]
 
 Matrix = npt.NDArray[np.float64]
 
 RIGHT_ANGLE = 1e-4  # cosine between two axes that ITK 5.4 still takes for a right angle
 POINTS_PER_SLAB = 2**16  # 1.5 MB: what is made of them need not be mapped anew (bundle.memory)
 LABEL_MODES = ("nearest", "label_gaussian")
+MODES = ("linear", *LABEL_MODES)
+LARGEST_IN_FLOAT64 = 2**53  # whole numbers are exact up to here
 
 
 def lps_from_ras(affine: npt.ArrayLike) -> Matrix:
@@ -103,6 +105,10 @@ class Grid:
     def to_points(self, index: npt.ArrayLike) -> Matrix:
         """Map indices (…, 3) to points (…, 3), mm."""
         return np.asarray(index) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_index(self, points: npt.ArrayLike) -> Matrix:
+        """Map points (…, 3), mm, to indices (…, 3), fractions too."""
+        return np.asarray(points) @ self.inverse[:3, :3].T + self.inverse[:3, 3]
 
     def is_close(self, other: "Grid") -> bool:
         """Tell whether two grids are one: same shape, corners within a hundredth of a voxel."""
@@ -486,9 +492,12 @@ class SpatialTransform:
         Raises:
             ValueError: another interpolation.
         """
-        if mode not in {"linear", *LABEL_MODES}:
+        if mode not in MODES:
             raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
         grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
+        if mode in LABEL_MODES and not image.is_floating_point() and image.max() > LARGEST_IN_FLOAT64:
+            numbers, index = consecutive(image)
+            return numbers[self.resample(index, grid, mode, image_grid)]
         dtype = torch.float32 if mode == "linear" and not image.is_floating_point() else image.dtype
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
         if mode != "nearest":

@@ -1,7 +1,8 @@
 """Dictionary transforms that the configs name: reading with plain-spoken errors, matching two images, masking."""
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
 from bundle.intensity import clip_outliers
-from bundle.io.headers import UnusableImageError
+from bundle.io.headers import UnusableImageError, read_header
 from bundle.io.images import read_image
 from bundle.io.itk import read_linear
+from bundle.io.labels import in_order_of, whole_numbers
+from bundle.labels import consecutive
+from bundle.shapes import DDF
 from bundle.similarity import similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from monai.config import KeysCollection
@@ -25,10 +29,13 @@ from monai.transforms import (
     generate_spatial_bounding_box,
 )
 
-__all__ = ["MatchPaird", "RandMaskd", "ReadVolumed", "WarpByPredictiond", "grid_of"]
+__all__ = ["MatchPaird", "RandMaskd", "ReadVolumed", "WarpByPredictiond", "grid_of", "on_grid_of"]
 
 Item = dict[Hashable, Any]
 
+LARGEST_IN_FLOAT32 = 2**24  # whole numbers are exact up to here
+
+STRAIGHT = "few toolkits open such a grid: results lie on a straight one of {} voxels"
 MARGIN_MM = 8.0
 """Of the network's grid around what the images show."""
 
@@ -41,10 +48,13 @@ class ReadVolumed(MapTransform):
 
     Args:
         keys: keys of paths or tensors; missing ones are passed over (labels and masks are optional).
-        labels: the subset of ``keys`` that holds label maps or masks: whole numbers, any number of values.
+        labels: the subset of ``keys`` that holds label maps or masks: whole numbers, any number of values. They are
+            kept exactly, and brought to the order of their image's axes: ``label`` to that of ``image``,
+            ``moving_label`` and ``moving_mask`` to that of ``moving``.
 
     Raises:
-        ValueError: unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions.
+        ValueError: unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions
+            or on another grid than its image.
         FileNotFoundError: no such file.
     """
 
@@ -56,25 +66,36 @@ class ReadVolumed(MapTransform):
         """Read every key that is there; add ``notes`` on their headers, one a line, and the ``seconds`` it took."""
         item, start, notes = dict(data), time.perf_counter(), []
         for key in self.key_iterator(item):
-            source = item[key]
-            volume = item[key] = read_volume(source, str(key), key in self.labels)
-            if isinstance(source, torch.Tensor):
-                continue
-            found = [note for note in str(volume.meta.get("notes", "")).split("\n") if note]
-            if str(key).startswith("fixed") and grid_of(volume).straightened() is None:
-                volume = item[key] = _on_straight_grid(volume, key in self.labels)
-                sides = "×".join(str(n) for n in volume.shape[1:])
-                found.append(f"no toolkit but nibabel opens that grid: results lie on a straight one of {sides} voxels")
-            notes += [f"{str(key).replace('_', ' ')} ({source}): {note}" for note in found]
+            item[key] = read_volume(item[key], str(key), key in self.labels)
+        for key in self.labels & item.keys():
+            image = item.get(_image_of(str(key)))
+            if isinstance(image, MetaTensor):
+                item[key] = on_grid_of(image, item[key], f"{str(key).replace('_', ' ')} ({data[key]})")
+        for key in self.key_iterator(item):
+            if not isinstance(data[key], torch.Tensor):
+                item[key], found = self._straight(str(key), item[key])
+                notes += [f"{str(key).replace('_', ' ')} ({data[key]}): {note}" for note in found]
         item["notes"] = "\n".join(notes)
         item["seconds"] = {**item.get("seconds", {}), "read": time.perf_counter() - start}
         return item
 
+    def _straight(self, key: str, volume: MetaTensor) -> tuple[MetaTensor, list[str]]:
+        """Take the notes of a file; one on the fixed side whose axes are sheared comes onto a straight grid."""
+        notes = [note for note in str(volume.meta.get("notes", "")).split("\n") if note]
+        if not key.startswith("fixed") or grid_of(volume).straightened() is not None:
+            return volume, notes
+        straight = _on_straight_grid(volume, key in self.labels)
+        return straight, [*notes, STRAIGHT.format("×".join(str(n) for n in straight.shape[1:]))]
 
-def read_volume(source: Any, name: str, is_label: bool) -> MetaTensor:
-    """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``."""
-    volume = source if isinstance(source, torch.Tensor) else read_file(Path(source), name, is_label)
-    where = f"The {name.replace('_', ' ')} ({source})" if not isinstance(source, torch.Tensor) else f"The {name}"
+
+def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True) -> MetaTensor:
+    """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``.
+
+    An image of one value alone is refused where it is to be aligned (``must_vary``).
+    """
+    is_file = not isinstance(source, torch.Tensor)
+    volume = read_file(Path(source), name, is_label) if is_file else source
+    where = f"The {name.replace('_', ' ')} ({source})" if is_file else f"The {name}"
     if volume.dim() != 4 or volume.shape[0] != 1 or min(volume.shape[1:]) < 2:
         sides = "×".join(str(n) for n in volume.shape[1:])
         raise ValueError(
@@ -82,15 +103,38 @@ def read_volume(source: Any, name: str, is_label: bool) -> MetaTensor:
         )
     if not torch.isfinite(volume).all():
         raise ValueError(f"{where} holds NaN or infinite values: replace them first.")
-    if is_label and (volume < 0).any() | (volume != volume.round()).any():
-        raise ValueError(f"{where} is no label map: it must hold whole numbers from 0 up.")
-    if not is_label and volume.min() == volume.max():
+    if is_label:
+        whole = whole_numbers(volume, where)
+        volume = whole if is_file else volume
+    if must_vary and not is_label and volume.min() == volume.max():
         raise ValueError(f"{where} has the same value everywhere: there is nothing to align.")
     return volume
 
 
 def read_file(path: Path, name: str, is_label: bool = False) -> MetaTensor:
     """Read one file; whatever is wrong with it is told in one sentence."""
+    with _told(path, name):
+        return read_image(path, exact=is_label)
+
+
+def read_grid(path: Path, name: str) -> tuple[Grid, list[str]]:
+    """Read where results on the grid of a file lie, whatever it holds; of several volumes, on that of each of them.
+
+    Returns:
+        The grid, straight where the file's is sheared, and notes as ``ReadVolumed`` makes them.
+    """
+    with _told(path, name):
+        header = read_header(path)
+    grid, notes = header.grid, list(header.notes)
+    if header.sheared:
+        grid = grid.orthogonal()
+        notes.append(STRAIGHT.format("×".join(str(n) for n in grid.shape)))
+    return grid, [f"{name} ({path}): {note}" for note in notes]
+
+
+@contextmanager
+def _told(path: Path, name: str) -> Iterator[None]:
+    """Tell in one sentence what is wrong with an image file."""
     where = f"The {name.replace('_', ' ')} ({path})"
     if path.is_dir() or path.suffix.lower() == ".dcm":
         raise ValueError(
@@ -100,7 +144,7 @@ def read_file(path: Path, name: str, is_label: bool = False) -> MetaTensor:
     if not path.is_file():
         raise FileNotFoundError(f"{where} does not exist.")
     try:
-        return read_image(path, exact=is_label)
+        yield
     except UnusableImageError as error:
         raise ValueError(f"{where} cannot be used: {error}.") from error
     except Exception as error:  # each reader raises its own kinds for a broken file
@@ -116,6 +160,29 @@ def _on_straight_grid(volume: MetaTensor, is_label: bool) -> MetaTensor:
     fill = 0.0 if is_label else float(plain.min())
     straightened = transform.resample(plain, mode="nearest" if is_label else "linear", fill=fill)
     return MetaTensor(straightened, affine=torch.from_numpy(ras_from_lps(straight.affine)), meta=dict(volume.meta))
+
+
+def _image_of(key: str) -> str:
+    """Name the image that a label map or mask belongs to."""
+    return "image" if key == "label" else key.rsplit("_", 1)[0]
+
+
+def on_grid_of(image: MetaTensor, label: MetaTensor, name: str) -> MetaTensor:
+    """Bring a label map, (1, H, W, L), to the order of its image's axes; ``name`` is what messages call it.
+
+    Raises:
+        ValueError: its voxels are not those of the image.
+    """
+    if grid_of(label).is_close(grid_of(image)):
+        return label
+    ordered = in_order_of(label.as_tensor(), grid_of(label), grid_of(image))
+    if ordered is None:
+        raise ValueError(
+            f"The {name} has {tuple(label.shape[1:])} voxels and its own position in space, its image "
+            f"{tuple(image.shape[1:])}: resample one to the other's grid first."
+        )
+    meta = {key: value for key, value in label.meta.items() if key != "affine"}
+    return MetaTensor(ordered, affine=image.affine, meta=meta)
 
 
 def grid_of(volume: MetaTensor) -> Grid:
@@ -197,11 +264,8 @@ class MatchPaird(Transform):
         """Clip outliers and blank the image outside its mask; check that all that belongs to it lies on its grid."""
         image = item[role]
         for extra in (f"{role}_label", f"{role}_mask"):
-            if extra in item and not grid_of(item[extra]).is_close(grid_of(image)):
-                raise ValueError(
-                    f"The {extra.replace('_', ' ')} has {tuple(item[extra].shape[1:])} voxels and its own position in "
-                    f"space, the {role} image {tuple(image.shape[1:])}: resample one to the other's grid first."
-                )
+            if extra in item:
+                item[extra] = on_grid_of(image, item[extra], extra.replace("_", " "))
         plain: torch.Tensor = clip_outliers(image.as_tensor().float())
         plain = plain - plain.min()  # what is blank, and beyond the border, is 0: not brighter than the air of a CT
         if f"{role}_mask" not in item:
@@ -298,6 +362,12 @@ class WarpByPredictiond(MapTransform):
         item["warped"], item["ddf"] = item["pred"][:1], item["pred"][1:]
         for key, warped_key in zip(self.keys, self.warped_keys):
             if key in item:
-                labels = item[key].to(item["ddf"].device)[None].float()
-                item[warped_key] = warp(labels, item["ddf"][None], mode="nearest")[0]
+                item[warped_key] = _warp_labels(item[key].to(item["ddf"].device), item["ddf"])
         return item
+
+
+def _warp_labels(labels: torch.Tensor, ddf: DDF) -> torch.Tensor:
+    """Pull a label map, (1, H, W, L), through a field by the nearest voxel, in its own dtype."""
+    numbers, index = consecutive(labels) if labels.max() > LARGEST_IN_FLOAT32 else (None, labels)
+    warped = warp(index[None].float(), ddf[None], mode="nearest")[0]
+    return warped.to(labels.dtype) if numbers is None else numbers[warped.long()]

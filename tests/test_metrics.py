@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import monai
@@ -446,3 +447,25 @@ def test_two_processes_with_unequal_shares_both_report_the_mean_over_all_pairs(t
     assert run.returncode == 0, run.stderr
     # mean over labels: none kept 0, all kept 1, half kept (2/3 + 0) / 2
     assert run.stdout.split() == [f"{(0 + 1 + 1 / 3) / 3:.6f}", "3"] * 2
+
+
+# --- labels of any size ---
+
+
+def test_labels_of_any_size_are_measured_as_small_ones_are():
+    warped, fixed = blobs(0)[0, 0].long(), blobs(1)[0, 0].long()
+    ids = torch.tensor([0, 40000, 614454277, 2**53 + 1])
+    scores, distances = dice_per_label(warped, fixed), surface_distances(warped, fixed, SPACING)
+    large = (ids[warped], ids[fixed])
+    assert dice_per_label(*large) == {int(ids[label]): dsc for label, dsc in scores.items()}
+    assert surface_distances(*large, SPACING) == {int(ids[label]): d for label, d in distances.items()}
+    assert mean_dice(*large) == mean_dice(warped, fixed)
+    assert dice_per_label(*large, [40000, 7])[40000] == scores[1]
+
+
+def test_the_mean_over_a_label_at_every_voxel_takes_no_longer_than_a_few_labels():
+    warped = torch.arange(100**3).view(100, 100, 100) * 1_000_003
+    start = time.perf_counter()
+    assert mean_dice(warped, warped.roll(1, 0)) == 0
+    assert mean_dice(warped, warped) == 1
+    assert time.perf_counter() - start < 20  # half a second; without renumbering a histogram of terabytes

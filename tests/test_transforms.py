@@ -144,6 +144,44 @@ def test_a_label_map_may_be_constant(tmp_path):
     assert (read["fixed_mask"] == 1).all()
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("number", [40000, 614454277, 3_000_000_000, 2**53 + 1, 2**63 - 1])
+def test_labels_of_any_size_are_read_exactly(tmp_path, ending, number):
+    labels = torch.zeros(1, *SHAPE, dtype=torch.int64)
+    labels[0, 3, 4, 5] = number
+    write_image(labels, oblique(), tmp_path / f"label{ending}")
+    read = ReadVolumed(keys=["label"], labels=["label"])({"label": str(tmp_path / f"label{ending}")})["label"]
+    assert not read.is_floating_point()
+    assert torch.equal(read.as_tensor().long(), labels)
+    assert grid_of(read).is_close(oblique())
+
+
+@pytest.mark.parametrize("extra", ["label", "moving_label", "fixed_mask"])
+def test_a_label_map_stored_along_other_axes_is_brought_to_the_order_of_its_image(tmp_path, extra):
+    image = "image" if extra == "label" else extra.split("_")[0]
+    nibabel.save(nibabel.Nifti1Image(picture()[0].numpy(), picture().affine.numpy()), tmp_path / "image.nii.gz")
+    label = nibabel.Nifti1Image(regions()[0].numpy().astype(np.uint8), regions().affine.numpy())
+    axes = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(label.affine), nibabel.orientations.axcodes2ornt("PSR")
+    )
+    nibabel.save(label.as_reoriented(axes), tmp_path / "label.nii.gz")
+    assert nibabel.load(tmp_path / "label.nii.gz").shape != SHAPE
+    item = {image: str(tmp_path / "image.nii.gz"), extra: str(tmp_path / "label.nii.gz")}
+    read = ReadVolumed(keys=[image, extra], labels=[extra])(item)
+    assert torch.equal(read[extra].as_tensor().long(), regions().as_tensor().long())
+    assert np.array_equal(read[extra].affine, read[image].affine)
+
+
+def test_a_label_map_on_another_grid_is_refused_where_it_is_read_for_training_too(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(picture()[0].numpy(), picture().affine.numpy()), tmp_path / "image.nii.gz")
+    moved = regions().affine.numpy().copy()
+    moved[:3, 3] += 1
+    save(regions()[0].numpy(), tmp_path / "label.nii.gz", moved)  # of the same shape
+    item = {"image": str(tmp_path / "image.nii.gz"), "label": str(tmp_path / "label.nii.gz")}
+    with pytest.raises(ValueError, match=r"The label \(.*label\.nii\.gz\) has .* voxels and its own position"):
+        ReadVolumed(keys=["image", "label"], labels=["label"])(item)
+
+
 # --- matching ---
 
 
@@ -400,3 +438,14 @@ def test_one_outlying_voxel_changes_nothing_that_the_network_or_the_alignment_se
     assert seen["range"] < 200
     assert ((plain["image"] - clipped["image"]).abs() > 0.05).sum() <= 27  # the voxel and what is interpolated from it
     assert clipped["alike"]["similarity_aligned"] == pytest.approx(plain["alike"]["similarity_aligned"], abs=0.02)
+
+
+def test_large_labels_are_pulled_exactly():
+    ids = torch.tensor([0, 614454277, 2**53 + 1, 7])
+    small = regions().as_tensor().long()
+    pred = torch.cat([torch.zeros(1, *SHAPE), torch.full((3, *SHAPE), 1.3)])
+    pull = WarpByPredictiond(keys="moving_label", warped_keys=["warped_label"])
+    expected = pull({"pred": pred, "moving_label": small})["warped_label"]
+    found = pull({"pred": pred, "moving_label": ids[small]})["warped_label"]
+    assert torch.equal(found, ids[expected])
+    assert len(found.unique()) == len(ids)

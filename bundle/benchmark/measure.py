@@ -131,13 +131,13 @@ def quality(item: Item, transform: SpatialTransform, label_interpolation: str) -
     spacing = transform.fixed_grid.spacing_mm
     dice = dice_per_label(warped, fixed)
     distances = surface_distances(warped, fixed, spacing.tolist())
-    voxels = torch.bincount(fixed.flatten().long(), minlength=max(dice, default=0) + 1)
+    voxels = dict(zip(*(found.tolist() for found in fixed.unique(return_counts=True))))
     regions = {
         str(label): {
             "dsc": dsc,
             "hd95_mm": distances[label].hd95_mm,
             "assd_mm": distances[label].assd_mm,
-            "volume_mm3": float(voxels[label] * spacing.prod()),
+            "volume_mm3": float(voxels.get(label, 0) * spacing.prod()),
         }
         for label, dsc in dice.items()
     }

@@ -12,9 +12,10 @@ import torch
 from bundle.affine import align
 from bundle.data import SPLITS, read_split
 from bundle.intensity import clip_outliers, fill_value
+from bundle.io.labels import for_file
 from bundle.recipes import RECIPES, Recipe
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
-from bundle.transforms import read_volume
+from bundle.transforms import on_grid_of, read_volume
 from tqdm import tqdm
 
 __all__ = ["prepare"]
@@ -153,14 +154,14 @@ def _read(item: Item, recipe: Recipe | None) -> dict[str, Any]:
     try:
         opened = recipe.open(item) if recipe else item
         volumes = {k: read_volume(opened[k], k, k == "label") for k in ("image", "label") if k in opened}
+        if "label" in volumes:
+            volumes["label"] = on_grid_of(volumes["image"], volumes["label"], f"label map ({item['label']})")
     except ValueError as error:
         if recipe is None:
             raise
         raise ValueError(f"{item['image']}: {error}") from error
     image = volumes["image"]
     grid = Grid.from_ras(image.shape[1:], image.affine)
-    if "label" in volumes and not Grid.from_ras(volumes["label"].shape[1:], volumes["label"].affine).is_close(grid):
-        raise ValueError(f"The label map {item['label']} is on another grid than its image {item['image']}.")
     return {k: v.as_tensor() for k, v in volumes.items()} | {"grid": grid}
 
 
@@ -211,9 +212,10 @@ def _prepare_one(
         result["label"] = transform.resample(moving["label"], mode="nearest")[0]
     if mask:
         result["image"] *= result["label"] > 0
-    types = {"image": np.float32, "label": np.int16}
+    arrays = {key: (for_file(v) if key == "label" else v.float()).numpy() for key, v in result.items()}
     for key, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".partial_{path.name}")
-        nibabel.save(nibabel.Nifti1Image(result[key].numpy().astype(types[key]), ras_from_lps(grid.affine)), partial)
+        array = arrays[key]
+        nibabel.save(nibabel.Nifti1Image(array, ras_from_lps(grid.affine), dtype=array.dtype), partial)
         os.replace(partial, path)

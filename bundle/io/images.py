@@ -32,8 +32,8 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
 
     Args:
         path: of the file.
-        exact: keep whole numbers as they are stored, in int64, and fractions in float64: for label maps. Images are
-            float32.
+        exact: keep whole numbers of up to 63 bits as they are, in int64, and all else in float64: for label maps.
+            Images are float32.
 
     Returns:
         (C, H, W, L), C the number of components or of volumes, with its RAS affine in mm. ``meta`` holds
@@ -47,7 +47,8 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
     array = _by_nibabel(path) if Path(path).name.lower().endswith(NIBABEL) else _by_itk(path)
     if array.dtype.kind not in "biuf":
         raise UnusableImageError("it holds colours or complex numbers: bring it to one number a voxel")
-    dtype = np.float32 if not exact else np.float64 if array.dtype.kind == "f" else np.int64
+    is_whole = array.dtype.kind in "biu" and not (array.dtype == np.uint64 and array.max() >= 2**63)
+    dtype = np.float32 if not exact else np.int64 if is_whole else np.float64
     volume = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
     meta = {"filename_or_obj": os.fspath(path), "notes": "\n".join(header.notes)}
     return MetaTensor(volume, affine=torch.from_numpy(ras_from_lps(header.grid.affine)), meta=meta)
@@ -101,7 +102,8 @@ def write_image(
     check_ending(path)
     array = volume[0].cpu().numpy()
     if Path(path).name.endswith(NIFTI):
-        _save(_placed(nibabel.Nifti1Image(array, ras_from_lps(grid.affine)), grid, like), path)
+        image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine), dtype=array.dtype)  # 64-bit labels: on purpose
+        _save(_placed(image, grid, like), path)
     else:
         sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
 

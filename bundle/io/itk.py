@@ -1,6 +1,7 @@
 """ITK objects: images, and the transform file that ITK, ANTs and Slicer open."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from bundle.spatial import Grid, Matrix, SpatialTransform
 
 __all__ = [
     "ddf_from_itk",
+    "ddf_from_mm",
+    "grid_from_itk",
     "image_to_itk",
     "linear_from_itk",
     "linear_to_itk",
     "orthonormal",
+    "read_linear",
     "read_transform",
     "write_transform",
 ]
@@ -55,12 +59,12 @@ def grid_from_itk(image: sitk.Image) -> Grid:
     return Grid(image.GetSize(), affine)
 
 
-def linear_from_itk(transform: sitk.Transform) -> Matrix:
-    """Read a linear transform of any ITK kind as a 4×4 matrix, mm, LPS."""
+def linear_from_itk(transform: Any) -> Matrix:
+    """Read a linear transform of any kind, SimpleITK's or ITK's, as a 4×4 matrix, mm, LPS."""
     if not transform.IsLinear():
         raise ValueError("The transform is not linear.")
     matrix = np.eye(4)
-    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    matrix[:3, 3] = list(transform.TransformPoint((0.0, 0.0, 0.0)))
     for axis in range(3):
         matrix[:3, axis] = np.array(transform.TransformPoint(np.eye(3)[axis].tolist())) - matrix[:3, 3]
     return matrix
@@ -76,8 +80,12 @@ def linear_to_itk(matrix: Matrix) -> sitk.AffineTransform:
 
 def ddf_from_itk(field: sitk.Image) -> tuple[DDF, Grid]:
     """Read a displacement field of ITK or ANTs (mm, LPS): (3, H, W, L), voxels, float64, and the grid it lies on."""
-    grid = grid_from_itk(field)
-    mm = torch.from_numpy(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).astype(np.float64))
+    return ddf_from_mm(sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0), grid_from_itk(field))
+
+
+def ddf_from_mm(field_mm: npt.NDArray[Any], grid: Grid) -> tuple[DDF, Grid]:
+    """Bring a displacement field, (3, H, W, L), mm, LPS, to voxels of its grid, float64."""
+    mm = torch.from_numpy(field_mm.astype(np.float64))
     return torch.einsum("ij,jhwl->ihwl", torch.from_numpy(grid.inverse[:3, :3]), mm), grid
 
 
@@ -106,49 +114,128 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a transform file, or not linear.
+        ValueError: not a transform file, not linear, or it flattens space.
     """
     transform = _read(path)
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
-    return linear_from_itk(transform)
+    matrix = linear_from_itk(transform)
+    if not _is_invertible(matrix):
+        raise ValueError(f"The initial transform ({path}) has no inverse: its matrix is {matrix[:3, :3].tolist()}.")
+    return matrix
 
 
 def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
-    """Read an ITK transform file: linear, a displacement field, or an alignment and a field as ``write_transform``.
+    """Read a transform file of ITK, ANTs or Slicer, of any kinds of transform that SimpleITK can evaluate.
+
+    Linear parts and one displacement field among them are taken as they are: T(p) = A (q + u(q)) with q = B p is
+    A B (p + B⁻¹ u(B p)), a field on the grid that B⁻¹ moves. Anything else (several fields, B-splines, parts that
+    SimpleITK evaluates but cannot name) ITK samples at the voxels of ``fixed_grid``: there it is exact, and linear
+    between them.
 
     Args:
-        path: the file.
+        path: ends in ``.h5``, ``.hdf5``, ``.tfm``, ``.txt`` or ``.mat``.
         fixed_grid: of the fixed image; the default grid of what the transform resamples.
         moving_grid: of the moving image.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a transform file, or another composition of transforms.
+        ValueError: not a transform file, or one of a transform that ITK cannot evaluate.
     """
     transform = _read(path)
-    parts = [transform]
-    if isinstance(transform, sitk.CompositeTransform):
-        transform.FlattenTransform()
-        parts = [transform.GetNthTransform(i) for i in range(transform.GetNumberOfTransforms())]
-    alignment = np.eye(4)
-    while parts and parts[0].IsLinear():
-        alignment = alignment @ linear_from_itk(parts.pop(0))
-    if not parts:
-        return SpatialTransform(alignment, None, fixed_grid, fixed_grid, moving_grid)
-    if len(parts) > 1 or parts[0].GetName() != "DisplacementFieldTransform":
-        names = ", ".join(part.GetName() for part in parts)
-        raise ValueError(
-            f"The transform ({path}) is no alignment followed by one displacement field: it holds {names}."
-        )
-    ddf, grid = ddf_from_itk(sitk.DisplacementFieldTransform(parts[0]).GetDisplacementField())
-    return SpatialTransform(alignment, ddf, grid, fixed_grid, moving_grid)
+    if transform.IsLinear():
+        return SpatialTransform(linear_from_itk(transform), None, fixed_grid, fixed_grid, moving_grid)
+    parts = _parts(transform)
+    bent = [part for part in parts if not part.IsLinear()]
+    if len(bent) != 1 or not isinstance(bent[0], sitk.DisplacementFieldTransform):
+        return _sampled(transform, fixed_grid, moving_grid)
+    place = parts.index(bent[0])
+    after, before = _product(parts[:place]), _product(parts[place + 1 :])  # ITK applies the last part first
+    if not _is_invertible(before):
+        return _sampled(transform, fixed_grid, moving_grid)
+    ddf, grid = ddf_from_itk(bent[0].GetDisplacementField())
+    field_grid = Grid(grid.shape, np.linalg.inv(before) @ grid.affine)
+    return SpatialTransform(after @ before, ddf, field_grid, fixed_grid, moving_grid)
+
+
+def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
+    """Take a composite apart, the last one applied first; a part that SimpleITK cannot name leaves it whole."""
+    if not isinstance(transform, sitk.CompositeTransform):
+        return [transform]
+    flat = sitk.CompositeTransform(transform)
+    flat.FlattenTransform()
+    try:
+        return [flat.GetNthTransform(i) for i in range(flat.GetNumberOfTransforms())]
+    except (RuntimeError, KeyError, TypeError):  # CenteredAffineTransform and others: they are known to ITK alone
+        return [transform]
+
+
+def _product(parts: list[sitk.Transform]) -> Matrix:
+    matrix = np.eye(4)
+    for part in parts:
+        matrix = matrix @ linear_from_itk(part)
+    return matrix
+
+
+def _is_invertible(matrix: Matrix) -> bool:
+    return bool(np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > 1e-9)
+
+
+def _sampled(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
+    """Let ITK evaluate a transform at every voxel of the fixed grid; a few planes at a time, to save memory."""
+    from_index = sitk.CompositeTransform([transform, linear_to_itk(fixed_grid.affine)])
+    sampler = sitk.TransformToDisplacementFieldFilter()
+    sampler.SetOutputPixelType(sitk.sitkVectorFloat64)
+    ddf = torch.empty(3, *fixed_grid.shape, dtype=torch.float64)
+    for rows, index in Grid(fixed_grid.shape, np.eye(4)).slabs():
+        sampler.SetSize([rows.stop - rows.start, *fixed_grid.shape[1:]])
+        sampler.SetOutputOrigin([float(rows.start), 0.0, 0.0])
+        less_index = sitk.GetArrayFromImage(sampler.Execute(from_index)).transpose(2, 1, 0, 3)
+        moved = fixed_grid.to_index(less_index + index.numpy())
+        ddf[:, rows] = torch.from_numpy(moved).sub(index).movedim(-1, 0)
+    return SpatialTransform(np.eye(4), ddf, fixed_grid, fixed_grid, moving_grid)
 
 
 def _read(path: str | os.PathLike[str]) -> sitk.Transform:
+    """Read a 3-D transform, or say why it cannot be."""
+    name = Path(path).name.lower()
     if not Path(path).is_file():
         raise FileNotFoundError(f"The transform ({path}) does not exist.")
+    if name.endswith(".xfm"):  # ITK takes its numbers for LPS, fixed to moving
+        raise ValueError(f"The transform ({path}) is MINC's, RAS and from moving to fixed: convert it to ITK's .tfm.")
+    if _is_list(Path(path)):
+        raise ValueError(f"The transform ({path}) lists several transforms but not how they follow: compose them.")
     try:
-        return sitk.ReadTransform(os.fspath(path)).Downcast()
-    except RuntimeError as error:
-        raise ValueError(f"The transform ({path}) cannot be read as an ITK transform file.") from error
+        transform = sitk.ReadTransform(os.fspath(path))
+    except (RuntimeError, KeyError, TypeError) as error:
+        transform = _read_by_itk(path, error)
+    if transform.GetDimension() != 3:
+        raise ValueError(f"The transform ({path}) is of {transform.GetDimension()} dimensions, not of 3.")
+    return transform
+
+
+def _is_list(path: Path) -> bool:
+    """Tell whether a file holds several transforms outside a composite: SimpleITK would take the first of them."""
+    content = path.read_bytes()
+    count = max(content.count(b"\nTransform:"), content.count(b"TransformType"))  # as text, in HDF5
+    return count > 1 and b"CompositeTransform" not in content
+
+
+def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transform:
+    """Read a linear transform of a kind that SimpleITK cannot name, such as a CenteredAffineTransform alone."""
+    import itk  # here, since it takes seconds to load
+
+    unknown = re.search(r'Could not create an instance of "(\w+?)_', str(error))
+    if unknown:
+        raise ValueError(f"The transform ({path}) holds a {unknown[1]}, which cannot be evaluated here.") from error
+    try:
+        transforms = itk.transformread(os.fspath(path))
+        (transform,) = transforms
+        matrix = linear_from_itk(transform)
+    except Exception as cause:  # ITK raises of several kinds
+        raise ValueError(
+            f"The transform ({path}) cannot be read as an ITK transform file: give .h5, .hdf5, .tfm, .txt or .mat as "
+            "ITK, ANTs or Slicer write it (elastix's parameters and FSL's matrices are none), or a displacement field "
+            "as an image."
+        ) from cause
+    return linear_to_itk(matrix)

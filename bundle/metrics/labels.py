@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.labels import consecutive
 from bundle.shapes import Labels
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.utils import convert_to_tensor
@@ -14,8 +15,8 @@ from scipy.ndimage import find_objects
 
 __all__ = ["SurfaceDistances", "dice_per_label", "mean_dice", "surface_distances"]
 
-LARGEST_LABEL = 2**24
-"""Whole numbers are exact in float32 up to here; it also bounds the histograms."""
+LARGEST_COUNTED = 2**20
+"""Labels up to here are counted by their own numbers; with larger ones all are renumbered first."""
 
 
 def dice_per_label(warped: Labels, fixed: Labels, labels: Sequence[int] | None = None) -> dict[int, float]:
@@ -33,7 +34,7 @@ def dice_per_label(warped: Labels, fixed: Labels, labels: Sequence[int] | None =
         DSC in [0, 1] by label, ascending. With ``labels`` exactly those, NaN for one that neither map holds.
 
     Raises:
-        ValueError: the grids differ, a map is not of one image or not of whole numbers in [0, 2²⁴], or ``labels``
+        ValueError: the grids differ, a map is not of one image or not of whole numbers from 0 up, or ``labels``
             holds a number below 1.
 
     Source:
@@ -45,11 +46,8 @@ def dice_per_label(warped: Labels, fixed: Labels, labels: Sequence[int] | None =
         >>> {label: round(dsc, 3) for label, dsc in dice_per_label(warped, fixed).items()}
         {1: 0.667, 2: 0.667}
     """
-    w, f = _label_pair(warped, fixed)
-    size = int(max(w.max(), f.max())) + 1
-    in_warped, in_fixed, in_both = (torch.bincount(m.flatten(), minlength=size).tolist() for m in (w, f, f[f == w]))
-    sizes = [a + b for a, b in zip(in_warped, in_fixed, strict=True)]
-    found = {label: 2 * in_both[label] / sizes[label] for label in range(1, size) if sizes[label]}
+    numbers, dsc = _overlaps(warped, fixed)
+    found = dict(zip(numbers.tolist(), dsc.tolist(), strict=True))
     return {label: found.get(label, math.nan) for label in _wanted(labels, found)}
 
 
@@ -71,8 +69,19 @@ def mean_dice(warped: Labels, fixed: Labels, labels: Sequence[int] | None = None
         >>> mean_dice(torch.tensor([[[1, 2]]]), torch.tensor([[[1, 3]]]))  # DSC 1, 0 and 0
         0.3333333333333333
     """
+    if labels is None:
+        return float(_overlaps(warped, fixed)[1].mean())
     present = [dsc for dsc in dice_per_label(warped, fixed, labels).values() if not math.isnan(dsc)]
     return sum(present) / len(present) if present else math.nan
+
+
+def _overlaps(warped: Labels, fixed: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+    """List the labels that either map holds, but 0, and the Dice coefficient of each, float64."""
+    numbers, w, f = _numbered(warped, fixed)
+    in_warped, in_fixed, in_both = (m.flatten().bincount(minlength=len(numbers)) for m in (w, f, f[f == w]))
+    sizes = in_warped + in_fixed
+    present = sizes[1:].nonzero().flatten() + 1
+    return numbers[present], 2 * in_both[present].double() / sizes[present]
 
 
 class SurfaceDistances(NamedTuple):
@@ -120,13 +129,16 @@ def surface_distances(
     spacing = np.asarray(spacing_mm, np.float64)
     if spacing.shape != (3,) or not np.all(np.isfinite(spacing) & (spacing > 0)):
         raise ValueError(f"The spacing must be three positive numbers of mm, got {spacing_mm}.")
-    w, f = (m.cpu().numpy() for m in _label_pair(warped, fixed))
+    numbers, w, f = (m.cpu().numpy() for m in _numbered(warped, fixed))
     boxes_w, boxes_f = ({i: box for i, box in enumerate(find_objects(m), 1) if box is not None} for m in (w, f))
-    found = {label: SurfaceDistances(math.nan, math.nan) for label in sorted({*boxes_w, *boxes_f})}
+    indices = {int(numbers[i]): i for i in sorted({*boxes_w, *boxes_f})}
+    found = {label: SurfaceDistances(math.nan, math.nan) for label in indices}
     wanted = _wanted(labels, found)
-    for label in {*wanted} & {*boxes_w} & {*boxes_f}:
-        box = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(boxes_w[label], boxes_f[label]))
-        found[label] = _mask_distances(w[box] == label, f[box] == label, spacing)
+    for label in {*wanted} & {*found}:
+        i = indices[label]
+        if i in boxes_w and i in boxes_f:
+            box = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(boxes_w[i], boxes_f[i]))
+            found[label] = _mask_distances(w[box] == i, f[box] == i, spacing)
     return {label: found.get(label, SurfaceDistances(math.nan, math.nan)) for label in wanted}
 
 
@@ -138,6 +150,16 @@ def _label_pair(warped: Labels, fixed: Labels) -> tuple[torch.Tensor, torch.Tens
     return w, f
 
 
+def _numbered(warped: Labels, fixed: Labels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Check two label maps and renumber them for histograms: the labels by index, and the maps of indices."""
+    w, f = _label_pair(warped, fixed)
+    largest = int(max(w.max(), f.max()))
+    if largest <= LARGEST_COUNTED:
+        return torch.arange(largest + 1, device=w.device), w, f
+    numbers, (w, f) = consecutive(torch.stack([w, f]))
+    return numbers, w, f
+
+
 def _label_map(labels: Labels) -> torch.Tensor:
     """Check one label map and return it as (H, W, L) whole numbers."""
     plain = convert_to_tensor(labels, track_meta=False)
@@ -145,8 +167,8 @@ def _label_map(labels: Labels) -> torch.Tensor:
         raise ValueError(f"A label map must be (H, W, L) of one image, got {tuple(plain.shape)}.")
     plain = plain.reshape(plain.shape[-3:])
     whole = plain.long()
-    if not torch.equal(whole.to(plain.dtype), plain) or whole.min() < 0 or whole.max() > LARGEST_LABEL:
-        raise ValueError(f"Labels must be whole numbers from 0 to {LARGEST_LABEL}; warp label maps by nearest.")
+    if not torch.equal(whole.to(plain.dtype), plain) or whole.min() < 0:
+        raise ValueError("Labels must be whole numbers from 0 up; warp label maps by nearest.")
     return whole
 
 

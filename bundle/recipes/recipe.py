@@ -45,7 +45,8 @@ class Recipe:
             return item
         image, label, affine = self.read(item)
         volumes = {"image": image, "label": np.where(np.isin(label, list(self.labels)), label, 0)}
+        types = {"image": np.float32, "label": np.int64}
         return {
-            key: MetaTensor(torch.from_numpy(array.astype(np.float32))[None], affine=torch.from_numpy(affine))
+            key: MetaTensor(torch.from_numpy(array.astype(types[key]))[None], affine=torch.from_numpy(affine))
             for key, array in volumes.items()
         }

@@ -82,10 +82,24 @@ def test_labels_stay_whole_numbers_and_lie_on_their_images(source, heads, tmp_pa
     assert np.allclose(first["image"].get_fdata(), heads[0][0], rtol=1e-5, atol=1e-3)
     for item in [i for split in prepared(tmp_path / "out").values() for i in split]:
         label, image = np.asarray(item["label"].dataobj), item["image"].get_fdata()
-        assert label.dtype == np.int16
+        assert label.dtype == np.uint8
         assert set(np.unique(label)) <= set(range(25))
         assert len(np.unique(label)) > 12
         assert image[label > 0].mean() > 2 * image[label == 0].mean()
+
+
+def test_labels_of_any_size_and_in_any_order_of_axes_are_prepared_as_they_are(source, heads, tmp_path):
+    ids = np.concatenate([[0, 614454277, 40000, 2**53 + 1], np.arange(70_000, 70_060)])
+    for i, (_, label, affine) in enumerate(heads):
+        image = nibabel.Nifti1Image(ids[label], affine, dtype=np.int64)
+        turned = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt("PSR")
+        )
+        nibabel.save(image.as_reoriented(turned) if i else image, source / "labels" / f"head_{i}.nii.gz")
+    prepare(str(source), str(tmp_path / "out"), affine="center")
+    first, second = prepared(tmp_path / "out")["training"]
+    assert np.array_equal(np.asarray(first["label"].dataobj), ids[heads[0][1]])
+    assert {614454277, 40000, 2**53 + 1} <= set(np.unique(second["label"].dataobj)) <= set(ids)
 
 
 def test_size_and_spacing_are_those_asked_for_about_the_labels_of_the_reference(source, heads, tmp_path):

@@ -208,6 +208,42 @@ def test_what_a_header_leaves_open_is_printed_and_kept(pair, weights, tmp_path, 
     assert all(f"note: {note}\n" in printed for note in notes)
 
 
+def test_large_labels_in_another_order_of_axes_give_the_same_result(result, pair, weights, tmp_path):
+    folder, first = result
+    ids = np.concatenate([[0], 614454277 + 7 * np.arange(300)]).astype(np.uint32)
+    item = {role: pair[role] for role in ("moving", "fixed")}
+    for role in item:
+        label = nibabel.load(pair[f"{role}_label"])
+        large = nibabel.Nifti1Image(ids[np.asarray(label.dataobj).astype(int)], label.affine)
+        turned = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(label.affine), nibabel.orientations.axcodes2ornt("PSR")
+        )
+        path = tmp_path / f"{role}_label.nii.gz"
+        nibabel.save(large.as_reoriented(turned), path)
+        item = item | {f"{role}_label": str(path)}
+    options = dict(weights=weights, affine="rigid", device="cpu", never_worse=False)
+    again = register(**item, output_dir=str(tmp_path / "out"), **options)
+    for stage in ("before", "aligned", "after"):
+        assert again[f"dice_{stage}"] == pytest.approx(first[f"dice_{stage}"], abs=1e-6)
+    small = np.asarray(nibabel.load(folder / "warped_label.nii.gz").dataobj)
+    warped = nibabel.load(tmp_path / "out" / "warped_label.nii.gz")
+    assert np.array_equal(np.asarray(warped.dataobj), ids[small])
+
+
+@pytest.mark.parametrize("kind", ["empty", "another label at every voxel"])
+def test_no_label_map_costs_a_registration(pair, fresh_weights, tmp_path, kind):
+    item = {role: pair[role] for role in ("moving", "fixed")}
+    for role, (shape, affine) in GRIDS.items():
+        values = np.arange(np.prod(shape)).reshape(shape) * 100_003 if "another" in kind else np.zeros(shape, int)
+        path = tmp_path / f"{role}_label.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(values, affine, dtype=np.int64), path)
+        item = item | {f"{role}_label": str(path)}
+    options = dict(weights=str(fresh_weights), affine="none", device="cpu", spacing_mm=9)
+    found = register(**item, output_dir=str(tmp_path / "out"), **options)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*FILES, "warped_label.nii.gz"])
+    assert found["dice_after"] is None if kind == "empty" else 0 <= found["dice_after"] < 0.1
+
+
 def test_a_field_that_aligns_nothing_is_dropped_and_the_user_told(pair, weights, tmp_path, capsys):
     images = {role: pair[role] for role in ("moving", "fixed")}
     summary = register(**images, output_dir=str(tmp_path / "out"), weights=weights, affine="rigid", device="cpu")

@@ -204,16 +204,196 @@ def field_transform(found):
     )
 
 
-def test_another_order_of_transforms_is_refused_by_name(tmp_path, found):
-    backwards = sitk.CompositeTransform([field_transform(found), euler()])
-    sitk.WriteTransform(backwards, str(tmp_path / "backwards.h5"))
-    two = sitk.CompositeTransform([field_transform(found), field_transform(found)])
-    sitk.WriteTransform(two, str(tmp_path / "two.h5"))
-    spline = sitk.BSplineTransformInitializer(image_to_itk(np.zeros(FIXED.shape, np.float32), FIXED), [3, 3, 3])
-    sitk.WriteTransform(spline, str(tmp_path / "spline.tfm"))
-    for name, kind in (("backwards.h5", "Euler3D"), ("two.h5", "DisplacementField"), ("spline.tfm", "BSpline")):
-        with pytest.raises(ValueError, match=f"is no alignment followed by one displacement field: .*{kind}"):
-            read_transform(tmp_path / name, FIXED, MOVING)
+def spline():
+    """A B-spline transform about the fixed image, of up to 3 mm."""
+    transform = sitk.BSplineTransformInitializer(image_to_itk(np.zeros(FIXED.shape, np.float32), FIXED), [3, 4, 3])
+    transform.SetParameters(np.random.default_rng(5).uniform(-3, 3, len(transform.GetParameters())).tolist())
+    return transform
+
+
+LINEAR = [
+    "AffineTransform",
+    "CenteredAffineTransform",
+    "FixedCenterOfRotationAffineTransform",
+    "ScalableAffineTransform",
+]
+LINEAR_OF_ONE_TYPE = [
+    "CenteredEuler3DTransform",
+    "ComposeScaleSkewVersor3DTransform",
+    "Euler3DTransform",
+    "QuaternionRigidTransform",
+    "ScaleSkewVersor3DTransform",
+    "ScaleVersor3DTransform",
+    "Similarity3DTransform",
+    "VersorRigid3DTransform",
+    "VersorTransform",
+]
+
+
+def as_itk_composite(kind, path, found):
+    """Write a composite as uniGradICON's: linear, displacement field, linear; read it back as the toolkit has it."""
+    itk = pytest.importorskip("itk")
+    write_transform(found.without_alignment(), path)
+    (field_only,) = itk.transformread(str(path))
+    composite = itk.CompositeTransform[itk.D, 3].New()
+    for part in (linear(kind), itk.down_cast(field_only).GetNthTransform(1), linear(kind)):
+        composite.AddTransform(part)
+    itk.transformwrite([composite], str(path))
+    return composite
+
+
+def linear(kind):
+    """A linear transform of ITK's of one kind, with parameters other than those it starts with."""
+    itk = pytest.importorskip("itk")
+    template = getattr(itk, kind)
+    transform = template[(itk.D, 3) if kind in LINEAR else itk.D].New()
+    parameters = itk.OptimizerParameters[itk.D](transform.GetNumberOfParameters())
+    for i, value in enumerate(np.array(transform.GetParameters())):
+        parameters[i] = float(value) + 0.01 * (i % 4 + 1)
+    transform.SetParameters(parameters)
+    return transform
+
+
+@pytest.mark.parametrize("kind", [*LINEAR, *LINEAR_OF_ONE_TYPE])
+@pytest.mark.parametrize("ending", [".h5", ".tfm"])
+def test_every_linear_transform_that_itk_writes_reads_as_its_matrix(tmp_path, kind, ending):
+    itk = pytest.importorskip("itk")
+    transform, path = linear(kind), tmp_path / f"linear{ending}"
+    itk.transformwrite([transform], str(path))
+    points = points_of(FIXED)[::9, ::9, ::9].reshape(-1, 3)
+    by_itk = np.array([list(transform.TransformPoint(p.tolist())) for p in points])
+    assert np.abs(by_itk - points).max() > 0.1
+    matrix = read_linear(path)
+    assert np.allclose(points @ matrix[:3, :3].T + matrix[:3, 3], by_itk, atol=1e-8)
+    assert np.allclose(read_transform(path, FIXED, MOVING).alignment, matrix, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [*LINEAR, *LINEAR_OF_ONE_TYPE])
+def test_a_field_between_linear_transforms_of_any_kind_moves_the_fixed_voxels_as_itk_does(tmp_path, kind, found):
+    composite = as_itk_composite(kind, tmp_path / "t.h5", found)
+    again = read_transform(tmp_path / "t.h5", FIXED, MOVING)
+    points = points_of(FIXED)
+    first = linear_from_itk(linear(kind))  # the field is asked at what it maps to
+    known = within(FIELD, points @ first[:3, :3].T + first[:3, 3])
+    points = points[known][::37]
+    assert len(points) > 200
+    by_itk = np.array([list(composite.TransformPoint(p.tolist())) for p in points])
+    assert np.abs(points + again.displacement_at(points).numpy() - by_itk).max() < 1e-6
+
+
+MIXTURES = {
+    "a field, then linear ones": lambda field: [euler(), euler((1, 2, 3)), field],
+    "linear ones, then a field": lambda field: [field, euler(), euler((1, 2, 3))],
+    "a field between linear ones": lambda field: [euler(), field, euler((1, 2, 3))],
+    "two fields": lambda field: [field, field],
+    "two fields between linear ones": lambda field: [euler(), field, euler((1, 2, 3)), field, euler((-2, 4, 1))],
+    "a B-spline": lambda field: [spline()],
+    "a B-spline, a field and linear ones": lambda field: [euler(), spline(), euler((1, 2, 3)), field],
+}
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_a_composite_of_any_parts_warps_as_itk_warps(tmp_path, found, image, kind):
+    composite = sitk.CompositeTransform(MIXTURES[kind](field_transform(found)))
+    sitk.WriteTransform(composite, str(tmp_path / "t.h5"))
+    again = read_transform(tmp_path / "t.h5", FIXED, MOVING)
+    by_itk = resampled_by_itk(image, composite)
+    moved = points_of(FIXED) + again.displacement_field().movedim(0, -1).numpy()
+    view = within(MOVING, moved)
+    if again.field_grid is not FIXED:  # the field itself ends half a voxel further out in ITK
+        view &= within(again.field_grid, points_of(FIXED))
+    assert view.mean() > 0.3
+    assert np.abs(again.resample(image)[0].numpy() - by_itk)[view].max() < 1e-5 * float(image.max() - image.min())
+
+
+def test_a_field_among_linear_transforms_is_kept_between_the_voxels_too(tmp_path, found):
+    composite = sitk.CompositeTransform([euler(), field_transform(found), euler((1, 2, 3))])
+    sitk.WriteTransform(composite, str(tmp_path / "t.h5"))
+    again = read_transform(tmp_path / "t.h5", FIXED, MOVING)
+    points = points_of(FIXED.centred((13, 11, 12), 6.0))
+    index = again.field_grid.to_index(points)
+    far = ((index < -1) | (index > np.array(FIELD.shape))).any(-1)
+    points = points[within(again.field_grid, points) | far]
+    assert 0.1 < far.mean() < 0.9
+    by_itk = np.array([composite.TransformPoint(p.tolist()) for p in points])
+    assert np.abs(points + again.displacement_at(points).numpy() - by_itk).max() < 1e-6
+
+
+def test_parts_are_sampled_on_a_sheared_fixed_grid_too(tmp_path, found):
+    affine = FIXED.affine.copy()
+    affine[:3, 2] += 0.3 * affine[:3, 1]
+    sheared = Grid(FIXED.shape, affine)
+    composite = sitk.CompositeTransform([euler(), spline()])
+    sitk.WriteTransform(composite, str(tmp_path / "t.h5"))
+    again = read_transform(tmp_path / "t.h5", sheared, MOVING)
+    points = points_of(sheared)[::5, ::5, ::5].reshape(-1, 3)
+    by_itk = np.array([composite.TransformPoint(p.tolist()) for p in points])
+    assert np.abs(points + again.displacement_at(points).numpy() - by_itk).max() < 1e-6
+
+
+def several(ending):
+    def write(folder):
+        for i in (1, 2):
+            sitk.WriteTransform(euler((i, 2, 3)), str(folder / f"{i}.tfm"))
+        if ending == ".h5":
+            itk = pytest.importorskip("itk")
+            transforms = [itk.transformread(str(folder / f"{i}.tfm"))[0] for i in (1, 2)]
+            itk.transformwrite(transforms, str(folder / "t.h5"))
+            return folder / "t.h5"
+        second = (folder / "2.tfm").read_text().split("\n", 1)[1].replace("#Transform 0", "#Transform 1")
+        (folder / "t.tfm").write_text((folder / "1.tfm").read_text() + second)
+        return folder / "t.tfm"
+
+    return write
+
+
+def two_dimensions(folder):
+    sitk.WriteTransform(sitk.Euler2DTransform(), str(folder / "t.tfm"))
+    return folder / "t.tfm"
+
+
+def kernel(folder):
+    itk = pytest.importorskip("itk")
+    itk.transformwrite([itk.ThinPlateSplineKernelTransform[itk.D, 3].New()], str(folder / "t.tfm"))
+    return folder / "t.tfm"
+
+
+def with_text(name, content):
+    def write(folder):
+        (folder / name).write_text(content)
+        return folder / name
+
+    return write
+
+
+UNREADABLE = {
+    "a list as text": (several(".tfm"), "lists several transforms but not how they follow"),
+    "a list in HDF5": (several(".h5"), "lists several transforms but not how they follow"),
+    "2-D": (two_dimensions, "is of 2 dimensions, not of 3"),
+    "a thin plate spline": (kernel, "holds a ThinPlateSplineKernelTransform, which cannot be evaluated here"),
+    "MINC's": (with_text("t.xfm", "MNI Transform File\n"), "is MINC's, RAS and from moving to fixed"),
+    "elastix's": (with_text("TransformParameters.0.txt", '(Transform "EulerTransform")\n'), "elastix's parameters and"),
+    "FSL's": (with_text("flirt.mat", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"), "FSL's matrices are none"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("reader", [read_linear, lambda path: read_transform(path, FIXED, MOVING)])
+def test_what_no_transform_can_be_made_of_is_refused_in_one_sentence(tmp_path, kind, reader):
+    make, words = UNREADABLE[kind]
+    path = make(tmp_path)
+    with pytest.raises(ValueError, match=words) as caught:
+        reader(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_initial_transform_that_flattens_space_is_refused(tmp_path):
+    flat = sitk.AffineTransform(3)
+    flat.SetMatrix((1, 0, 0, 0, 1, 0, 0, 0, 0))
+    sitk.WriteTransform(flat, str(tmp_path / "flat.tfm"))
+    with pytest.raises(ValueError, match="has no inverse"):
+        read_linear(tmp_path / "flat.tfm")
 
 
 def test_an_initial_transform_that_is_not_linear_is_refused(files):

@@ -1,0 +1,91 @@
+"""Displacement fields as images: ours, and those that ITK, ANTs and Slicer write."""
+
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk  # noqa: N813
+from bundle.io.itk import ddf_from_mm, grid_from_itk
+from bundle.shapes import DDF
+from bundle.spatial import Grid
+
+__all__ = ["is_displacement", "read_displacement"]
+
+NIFTI = (".nii", ".nii.gz")
+ENDINGS = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
+DISPLACEMENT, VECTOR = "1006", "1007"  # NIfTI's intent codes
+POSITIONS = {"NREG_TRANS": "NiftyReg", "Mapping": "SPM"}  # vectors all the same, but absolute positions
+INTENT = (
+    "its NIfTI intent code is {}, which leaves open what its numbers are: give it 1007 for displacements in mm along "
+    "L, P, S, or 1006 along R, A, S"
+)
+
+
+def is_displacement(path: str | os.PathLike[str]) -> bool:
+    """Tell by its ending whether a transform is an image of displacements, not a transform file."""
+    return Path(path).name.lower().endswith(ENDINGS)
+
+
+def read_displacement(path: str | os.PathLike[str]) -> tuple[DDF, Grid]:
+    """Read an image of three components: displacements in mm from fixed to moving.
+
+    Along L, P, S, as ITK has them in memory. In a NIfTI file, of four axes (H, W, L, 3) or of five (H, W, L, 1, 3),
+    the intent code says so: 1007 (a vector: ours, ANTs' and ITK's); or 1006 (a displacement vector) for R, A, S.
+
+    Args:
+        path: ends in ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``.
+
+    Returns:
+        The field, (3, H, W, L), voxels, float64, and the grid it lies on.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, or one of anything else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"The transform ({path}) does not exist.")
+    try:
+        image = sitk.ReadImage(os.fspath(path))
+    except RuntimeError as error:
+        raise ValueError(f"The transform ({path}) cannot be read by ITK as an image of displacements.") from error
+    why = _objection(image, Path(path).name.lower().endswith(NIFTI))
+    if why:
+        raise ValueError(f"The transform ({path}) is no displacement field: {why}.")
+    field_mm, grid = _four_axes(path, image) if image.GetDimension() == 4 else _vectors(image)
+    if not np.isfinite(field_mm).all():
+        raise ValueError(f"The transform ({path}) holds NaN or infinite displacements: replace them first.")
+    return ddf_from_mm(field_mm, grid)
+
+
+def _objection(image: sitk.Image, is_nifti: bool) -> str:
+    """Say why an image is no displacement field; nothing where it is one."""
+    about = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    size, components = list(image.GetSize()), image.GetNumberOfComponentsPerPixel()
+    axes = [*size, components] if components > 1 else size
+    if axes[3:] not in ([3], [1, 3]):
+        return f"it is of {'×'.join(map(str, axes))} numbers, not of three components at each voxel of a volume"
+    if is_nifti and about["intent_code"] not in (DISPLACEMENT, VECTOR):
+        return INTENT.format(about["intent_code"])
+    if about.get("intent_name") in POSITIONS:
+        return f"it holds the positions that {POSITIONS[about['intent_name']]} writes: convert it to displacements"
+    if not is_nifti and components == 1:
+        return "its components are planes of a fourth axis: write it as an image of vectors"
+    if "float" not in image.GetPixelIDTypeAsString():
+        return f"its components are of type {image.GetPixelIDTypeAsString()}, as colours are: write them as float"
+    return ""
+
+
+def _vectors(image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
+    return sitk.GetArrayViewFromImage(image).transpose(3, 2, 1, 0), grid_from_itk(image)
+
+
+def _four_axes(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
+    """Take the components from the fourth axis, and their values from the file.
+
+    ITK 5.4 turns two of every three numbers of intent 1006 around, as if the components lay beside each other.
+    """
+    signs = (-1, -1, 1) if image.GetMetaData("intent_code") == DISPLACEMENT else (1, 1, 1)
+    field = np.moveaxis(np.asarray(nibabel.load(path).dataobj), -1, 0)
+    return field * np.array(signs)[:, None, None, None], grid_from_itk(image[:, :, :, 0])
