@@ -32,8 +32,8 @@ def intensity_range(image: torch.Tensor) -> tuple[float, float]:
     few = max(round(SHARE * len(values)), FEWEST)
     if len(values) <= 4 * few:
         return lowest, highest
-    low, high = values.kthvalue(few + 1).values, values.kthvalue(len(values) - few).values
-    low, high = float(torch.minimum(low, background)), float(torch.maximum(high, background))
+    low = min(float(values.kthvalue(few + 1).values), float(background))
+    high = max(float(values.kthvalue(len(values) - few).values), float(background))
     width = high - low
     if width <= 0:
         return lowest, highest

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bundle.intensity import fill_value
 from bundle.io.displacement import is_displacement, read_displacement
 from bundle.io.images import check_ending, write_image
 from bundle.io.itk import read_transform
