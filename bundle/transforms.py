@@ -10,6 +10,7 @@ import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.fields import warp
 from bundle.io.itk import read_linear
+from bundle.options import check_numbers
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -123,6 +124,7 @@ class MatchPaird(Transform):
     def __init__(self, affine: str = "affine", spacing_mm: float | None = None) -> None:
         if affine not in ALIGNMENTS:
             raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+        check_numbers(spacing_mm=spacing_mm)
         self.affine, self.spacing_mm = affine, spacing_mm
         self.normalise = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
 

@@ -21,6 +21,8 @@ __all__ = [
     "write_transform",
 ]
 
+LARGEST_CONDITION = 1e6  # of a linear transform; beyond it two points far apart fall on one within a micrometre
+
 
 def image_to_itk(array: npt.NDArray[Any], grid: Grid, is_vector: bool = False) -> sitk.Image:
     """Make an ITK image of an array.
@@ -106,12 +108,17 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a transform file, or not linear.
+        ValueError: not a transform file, not of three dimensions, not linear, or not invertible.
     """
     transform = _read(path)
+    if transform.GetDimension() != 3:
+        raise ValueError(f"The initial transform ({path}) has {transform.GetDimension()} dimensions: give one of 3.")
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
-    return linear_from_itk(transform)
+    matrix = linear_from_itk(transform)
+    if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:3, :3]) > LARGEST_CONDITION:
+        raise ValueError(f"The initial transform ({path}) is singular: it flattens space, and cannot align anything.")
+    return matrix
 
 
 def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
