@@ -3,7 +3,7 @@
 import sys
 from types import TracebackType
 
-__all__ = ["end_with_sentence", "bad_input"]
+__all__ = ["bad_input", "end_with_sentence"]
 
 
 def bad_input(error: BaseException | None) -> str | None:
