@@ -180,6 +180,31 @@ def test_cuda_without_a_gpu_ends_before_any_work(monkeypatch, capsys, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+LINEAR = "#Insight Transform File V1.0\n#Transform 0\nTransform: {}\nParameters: {}\nFixedParameters: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("transform", "sentence"),
+    [
+        (("AffineTransform_double_2_2", "1 0 0 1 0 0", "0 0"), "has 2 dimensions: give one of 3"),
+        (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 0 0 0 0", "0 0 0"), "is singular: it flattens space"),
+        (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1e-9 0 0 0", "0 0 0"), "is singular: it flattens space"),
+        (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1 nan 0 0", "0 0 0"), "initial transform|transform"),
+    ],
+)
+def test_an_initial_transform_that_aligns_nothing_ends_before_any_work(
+    monkeypatch, capsys, tmp_path, transform, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "initial.tfm").write_text(LINEAR.format(*transform))
+    line = ["--moving", "m", "--fixed", "f", "--output_dir", "out", "--initial_transform", "initial.tfm"]
+    code, stderr = run(monkeypatch, capsys, "register", *line)
+    assert code == 2
+    assert stderr.count("\n") == 1
+    assert re.search(f"^error: The .*transform .*initial.tfm.*({sentence})", stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["initial.tfm"]
+
+
 @pytest.mark.parametrize("line", [["--help"], ["-h"], ["--moving", "m", "--help"], ["--", "--help"]])
 def test_help_is_shown_wherever_it_is_asked_for(monkeypatch, capsys, line):
     monkeypatch.setenv("PAGER", "cat")
