@@ -109,7 +109,7 @@ def test_similarity_is_the_mean_local_correlation_of_each_pair_then_of_the_pairs
     metric = RegistrationSimilarity()
     metric(pred[:2], fixed[:2])
     metric([pred[2]], [fixed[2]])  # decollated, as engines hand them over
-    expected = [local_ncc(pred[i : i + 1, :1], fixed[i : i + 1]).mean() for i in range(3)]
+    expected = [local_ncc(pred[i : i + 1, :1], fixed[i : i + 1]).mean().item() for i in range(3)]
     assert expected[1] > 0.99 > 0.9 > expected[0] > 0.1
     assert metric.get_buffer()[:, 0].tolist() == pytest.approx(expected)
     assert float(metric.aggregate()) == pytest.approx(float(np.mean(expected)))
