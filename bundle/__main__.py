@@ -2,10 +2,12 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fire
+from bundle.failures import bad_input
+from bundle.options import normalise, parsers, suggestion
 
 COMMANDS = ("register", "apply", "prepare", "phantom", "demo", "benchmark")
 
@@ -23,13 +25,11 @@ def main() -> None:
     """Run one command; a bad input ends in one sentence and exit code 2."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
-        print(f"usage: python -m bundle {{{','.join(COMMANDS)}}} [--help]", file=sys.stderr)
+        meant = "" if not name or name.startswith("-") else f" ({name}: {suggestion(name, COMMANDS, 'unknown')})"
+        print(f"usage: python -m bundle {{{','.join(COMMANDS)}}} [--help]{meant}", file=sys.stderr)
         raise SystemExit(0 if name in ("-h", "--help") else 2)
     try:
-        command, arguments = load(name), sys.argv[2:]
-        if isinstance(command, dict) and "--help" not in arguments and all(a.startswith("-") for a in arguments[:1]):
-            arguments = [next(iter(command)), *arguments]  # the first of several commands may go without its name
-        fire.Fire(command, command=arguments, name=f"python -m bundle {name}", serialize=lambda _: None)
+        run(name, sys.argv[2:])
     except Exception as error:
         sentence = bad_input(error)
         if sentence is None:
@@ -38,13 +38,32 @@ def main() -> None:
         raise SystemExit(2) from error
 
 
-def bad_input(error: BaseException | None) -> str | None:
-    """Find the sentence about the user's input in a chain of exceptions: MONAI wraps what a transform raises."""
-    while error is not None:
-        if isinstance(error, ValueError | OSError):
-            return str(error)
-        error = error.__cause__ or error.__context__
-    return None
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Hand a command to Fire, its arguments checked first: Fire would find out about a wrong one after the work.
+
+    What follows ``--`` is Fire's own.
+    """
+    command, arguments = load(name), list(arguments)
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    arguments, fires = arguments[:cut], arguments[cut:]
+    helped = "-h" in arguments or "--help" in arguments
+    line: list[str] = []
+    function = None if isinstance(command, dict) else command
+    if isinstance(command, dict):
+        if arguments and not arguments[0].startswith("-"):
+            line.append(arguments.pop(0))
+            if line[0] not in command:
+                raise ValueError(f"{name} has no '{line[0]}': {suggestion(line[0], command, f'see {name} --help')}")
+        elif not helped and "--help" not in fires:
+            line.append(next(iter(command)))  # the first of several commands may go without its name
+        function = command.get(line[0]) if line else None
+    if helped:
+        line.append("--help")
+    elif callable(function):
+        if not {"-h", "--help"} & set(fires):
+            line += normalise(function, arguments, " ".join([name, *line]))
+        fire.decorators.SetParseFns(**parsers(function))(function)
+    fire.Fire(command, command=[*line, *fires], name=f"python -m bundle {name}", serialize=lambda _: None)
 
 
 if __name__ == "__main__":

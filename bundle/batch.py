@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.failures import bad_input
+from bundle.io.files import is_unchanged
 from bundle.io.tables import write_csv
+from bundle.pairs import FILES
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
@@ -17,16 +20,17 @@ __all__ = ["BatchRegistration"]
 
 Pair = dict[str, Any]
 
+MEASURES = ("similarity_before", "similarity_aligned", "similarity_after", "dice_after", "folding_percent")
 WRITTEN = ("displacement.nii.gz", "registration.json", "transform.h5", "warped.nii.gz")
 
 
 class BatchRegistration:
     """Run an evaluator on one pair after the other, so that a bad pair costs itself alone.
 
-    A pair is passed over if its folder below ``output_dir`` holds what these weights made of these files. One that
-    fails leaves ``<name>.error.txt``, and is tried again by the next run. Several processes (torchrun, or any launcher
-    that sets RANK and WORLD_SIZE) share the list and need not talk to each other: each reads off the disk what has
-    been done, and the last to finish leaves the whole ``batch.csv``.
+    A pair is passed over if its folder below ``output_dir`` holds what these weights and settings made of the content
+    that its files have now. One that fails leaves ``<name>.error.txt``, and is tried again by the next run. Several
+    processes (torchrun, or any launcher that sets RANK and WORLD_SIZE) share the list and need not talk to each other:
+    each reads off the disk what has been done, and the last to finish leaves the whole ``batch.csv``.
 
     Args:
         pairs: from ``read_pairs``.
@@ -34,14 +38,28 @@ class BatchRegistration:
         evaluator: registers and saves; its own data loader is not used.
         output_dir: where its ``RegistrationSaver`` writes, a folder a pair.
         weights: path of the weights.
+        settings: those that its ``RegistrationSaver`` notes.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], transform: Callable[..., Any], evaluator: Evaluator, output_dir: str, weights: str
+        self,
+        pairs: Sequence[Pair],
+        transform: Callable[..., Any],
+        evaluator: Evaluator,
+        output_dir: str,
+        weights: str,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.pairs, self.transform, self.evaluator = list(pairs), transform, evaluator
         self.output_dir, self.weights = Path(output_dir), Path(weights)
+        if not self.weights.is_file():
+            raise FileNotFoundError(f"The weights ({weights}) do not exist.")
+        self.settings = json.loads(json.dumps(dict(settings or {})))
         self.error: Exception | None = None
+        self.failures: dict[str, str] = {}
         evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
 
     def run(self) -> None:
@@ -59,14 +77,29 @@ class BatchRegistration:
     def _register(self, pair: Pair) -> None:
         """Register one pair, or say why not, here and in a file."""
         self.error = None
-        self.evaluator.data_loader = DataLoader(Dataset([pair], self.transform), batch_size=1)
-        self.evaluator.state.epoch_length = 1
-        self.evaluator.run()
-        report = self._report(pair)
-        report.unlink(missing_ok=True)
+        try:
+            self.evaluator.data_loader = DataLoader(Dataset([pair], self.transform), batch_size=1)
+            self.evaluator.state.epoch_length = 1
+            self.evaluator.run()
+        except Exception as error:  # outside of the engine's own care
+            self.error = self.error or error
         if self.error is not None:
-            report.write_text(f"{_sentence(self.error)}\n")
-            tqdm.write(f"skipped {pair['name']}: {_sentence(self.error)}")
+            sentence = bad_input(self.error) or f"{type(self.error).__name__}: {self.error}"
+            self.failures[pair["name"]] = " ".join(sentence.split())
+            tqdm.write(f"skipped {pair['name']}: {self.failures[pair['name']]}")
+        self._note(pair)
+
+    def _note(self, pair: Pair) -> None:
+        """Leave the reason beside the pair's folder for the other processes and the user, or take an old one away."""
+        report, reason = self._report(pair), self.failures.get(pair["name"])
+        try:
+            if reason is None:
+                report.unlink(missing_ok=True)
+            else:
+                report.parent.mkdir(parents=True, exist_ok=True)
+                report.write_text(f"{reason}\n")
+        except OSError as error:  # the folder may be what failed: the table still says so
+            tqdm.write(f"cannot write {report}: {error.strerror}")
 
     def _keep(self, error: Exception) -> None:
         """Take an exception over from the engine, which would end the run with it."""
@@ -77,28 +110,45 @@ class BatchRegistration:
     def _is_done(self, pair: Pair, digest: str) -> bool:
         folder = self.output_dir / pair["name"]
         wanted = (*WRITTEN, "warped_label.nii.gz") if "moving_label" in pair else WRITTEN
-        if not all((folder / name).is_file() for name in wanted):
+        found = self._found(pair)
+        if found is None or not all((folder / name).is_file() for name in wanted):
             return False
-        found = json.loads((folder / "registration.json").read_text())
-        return [found[k] for k in ("moving", "fixed", "weights_sha256")] == [pair["moving"], pair["fixed"], digest]
+        if [found.get("weights_sha256"), found.get("settings")] != [digest, self.settings]:
+            return False
+        inputs, given = found.get("inputs", {}), {key: pair[key] for key in FILES if key in pair}
+        return inputs.keys() == given.keys() and all(is_unchanged(inputs[key], given[key]) for key in given)
+
+    def _found(self, pair: Pair) -> dict[str, Any] | None:
+        """Read what an earlier run noted of a pair, if it can be read."""
+        try:
+            found = json.loads((self.output_dir / pair["name"] / "registration.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def _report(self, pair: Pair) -> Path:
         return self.output_dir / f"{pair['name']}.error.txt"
+
+    def _reason(self, pair: Pair) -> str:
+        """Find why a pair failed, in this process or in another; empty if it did not."""
+        if pair["name"] in self.failures:
+            return self.failures[pair["name"]]
+        try:
+            return self._report(pair).read_text().strip()
+        except OSError:
+            return ""
 
     def _tabulate(self, digest: str) -> None:
         """Write the state of every pair: registered, with its numbers; failed, and why; or still to do."""
         rows = []
         for pair in self.pairs:
             row = {"pair": pair["name"], "moving": pair["moving"], "fixed": pair["fixed"]}
-            report = self._report(pair)
-            if self._is_done(pair, digest):
-                found = json.loads((self.output_dir / pair["name"] / "registration.json").read_text())
-                row |= {"state": "registered", "error": ""}
-                row |= {k: found[k] for k in ("similarity_before", "similarity_aligned", "similarity_after")}
-                row |= {"dice_after": found.get("dice_after"), "folding_percent": found["folding_percent"]}
+            found = self._found(pair)
+            if found is not None and pair["name"] not in self.failures and self._is_done(pair, digest):
+                row |= {"state": "registered", "error": ""} | {measure: found.get(measure) for measure in MEASURES}
             else:
-                row |= {"state": "failed" if report.is_file() else "to do"}
-                row |= {"error": report.read_text().strip() if report.is_file() else ""}
+                reason = self._reason(pair)
+                row |= {"state": "failed" if reason else "to do", "error": reason}
             rows.append(row)
         rows.sort(key=lambda row: row["state"] != "registered")  # the columns are those of the first row
         partial = self.output_dir / f".batch.{os.getpid()}.csv"
@@ -106,13 +156,3 @@ class BatchRegistration:
         os.replace(partial, self.output_dir / "batch.csv")
         counts = {state: sum(row["state"] == state for row in rows) for state in ("registered", "failed", "to do")}
         print(", ".join(f"{count} {state}" for state, count in counts.items()))  # noqa: T201
-
-
-def _sentence(error: BaseException) -> str:
-    """Find the sentence about the user's input in a chain of exceptions, or the first one's own words."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ValueError | OSError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return f"{type(error).__name__}: {error}".splitlines()[0]

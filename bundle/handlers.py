@@ -17,11 +17,14 @@ import bundle
 import numpy as np
 import torch
 import torch.distributed as dist
+from bundle.io.files import fingerprint
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.labels import for_file
 from bundle.io.tables import write_csv
 from bundle.memory import peak_memory_mb
+from bundle.options import check_flags
+from bundle.pairs import FILES
 from ignite.engine import Engine, Events
 from matplotlib.image import imsave
 from monai.engines.utils import IterationEvents
@@ -103,10 +106,15 @@ class RegistrationSaver:
         output_dir: where to write; each pair gets ``<moving>_to_<fixed>/`` below it if ``folder_per_pair``.
         weights: path of the weights, for their SHA-256.
         folder_per_pair: False writes into ``output_dir`` itself.
+        settings: what else the result depends on, noted in ``registration.json``.
     """
 
-    def __init__(self, output_dir: str, weights: str, folder_per_pair: bool = True) -> None:
+    def __init__(
+        self, output_dir: str, weights: str, folder_per_pair: bool = True, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        check_flags(folder_per_pair=folder_per_pair)
         self.output_dir, self.weights, self.folder_per_pair = Path(output_dir), weights, folder_per_pair
+        self.settings = dict(settings or {})
         self.network_start = self.network_seconds = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -127,10 +135,12 @@ class RegistrationSaver:
         """Write every pair of the batch."""
         for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
-            write_registration(item, folder, self.weights, self.network_seconds)
+            write_registration(item, folder, self.weights, self.network_seconds, self.settings)
 
 
-def write_registration(item: Item, folder: Path, weights: str, network_seconds: float) -> None:
+def write_registration(
+    item: Item, folder: Path, weights: str, network_seconds: float, settings: Mapping[str, Any] | None = None
+) -> None:
     """Write one registration into a temporary folder and move the files to theirs when all are there."""
     start = time.perf_counter()
     transform = item["transform"]
@@ -156,7 +166,8 @@ def write_registration(item: Item, folder: Path, weights: str, network_seconds: 
             for file in written:
                 file.result()
         seconds = dict(item["seconds"]) | {"network": network_seconds, "write": time.perf_counter() - start}
-        (partial / "registration.json").write_text(json.dumps(_summary(item, seconds, weights), indent=4) + "\n")
+        summary = _summary(item, seconds, weights, settings or {})
+        (partial / "registration.json").write_text(json.dumps(summary, indent=4) + "\n")
         folder.mkdir(exist_ok=True)
         for name in OPTIONAL_FILES:  # of an earlier registration in the same folder
             (folder / name).unlink(missing_ok=True)
@@ -166,7 +177,7 @@ def write_registration(item: Item, folder: Path, weights: str, network_seconds: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _summary(item: Item, seconds: dict[str, float], weights: str) -> dict[str, Any]:
+def _summary(item: Item, seconds: dict[str, float], weights: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Collect what ``registration.json`` holds."""
     stages = {stage: round(seconds[stage], 3) for stage in ("read", "align", "network", "resample", "report", "write")}
     packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
@@ -185,7 +196,15 @@ def _summary(item: Item, seconds: dict[str, float], weights: str) -> dict[str, A
         "versions": {"pan_registration": bundle.__version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
         "weights_sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
+        "inputs": {key: fingerprint(path) for key, path in _inputs(item).items()},
+        "settings": dict(settings),
     }
+
+
+def _inputs(item: Item) -> dict[str, str]:
+    """List the files that a registration was made of; volumes handed over in memory have none."""
+    paths = {key: item[key] if isinstance(item[key], str) else source_of(item[key]) for key in FILES if key in item}
+    return {key: path for key, path in paths.items() if path}
 
 
 def source_of(volume: torch.Tensor) -> str:

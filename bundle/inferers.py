@@ -11,6 +11,7 @@ from bundle.fields import compose, warp
 from bundle.intensity import fill_value
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.optimisation import PairwiseOptimiser, smooth, unfold
+from bundle.options import check_flags, check_numbers
 from bundle.report import overview
 from bundle.similarity import similarity
 from bundle.spatial import LABEL_MODES, SpatialTransform
@@ -62,8 +63,10 @@ class RecursiveInferer(SimpleInferer):
         sharpening: float = 0.0,
     ) -> None:
         super().__init__()
-        if passes < 1:
-            raise ValueError(f"The network runs at least once, not {passes} times.")
+        check_flags(unfolded=unfolded)
+        check_numbers(gamma=gamma, sharpening=sharpening)
+        if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
+            raise ValueError(f"The network runs a whole number of times, at least once, not {passes} times.")
         if gamma <= 0 or sharpening < 0:
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
         self.passes, self.unfolded, self.optimiser = passes, unfolded, optimiser
@@ -130,6 +133,8 @@ class SpatialTransformd(Transform):
         field_spacing_mm: float | None = None,
         fill: float | None = None,
     ) -> None:
+        check_flags(surfaces=surfaces, pictures=pictures, never_worse=never_worse)
+        check_numbers(field_spacing_mm=field_spacing_mm)
         if label_interpolation not in LABEL_MODES:
             raise ValueError(f"label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
         self.surfaces, self.pictures, self.never_worse = surfaces, pictures, never_worse

@@ -41,7 +41,7 @@ class PairwiseOptimiser:
     def __init__(
         self, iterations: int, alpha: float = 1.0, step: float = 0.3, sigma: float = 1.0, patience: int = 3
     ) -> None:
-        if not isinstance(iterations, int) or iterations < 0:
+        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
             raise ValueError(f"The number of optimisation steps is a whole number from 0 up, not {iterations}.")
         self.iterations, self.alpha, self.step, self.sigma = iterations, alpha, step, sigma
         self.patience = patience

@@ -16,6 +16,7 @@ from bundle.io.images import read_image
 from bundle.io.itk import read_linear
 from bundle.io.labels import in_order_of, whole_numbers
 from bundle.labels import consecutive
+from bundle.options import check_flags, check_numbers
 from bundle.shapes import DDF
 from bundle.similarity import similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
@@ -216,6 +217,8 @@ class MatchPaird(Transform):
     def __init__(self, affine: str = "affine", spacing_mm: float | None = None, never_worse: bool = False) -> None:
         if affine not in ALIGNMENTS:
             raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+        check_numbers(spacing_mm=spacing_mm)
+        check_flags(never_worse=never_worse)
         self.affine, self.spacing_mm, self.never_worse = affine, spacing_mm, never_worse
         self.normalise = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
 

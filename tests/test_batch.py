@@ -1,13 +1,18 @@
 """A long list of pairs by the command, in one process and in two: resumed, and what fails is skipped."""
 
 import csv
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
-from bundle.data import read_pairs
+import torch
+from bundle.batch import WRITTEN, BatchRegistration
+from bundle.io.files import fingerprint, is_unchanged
+from monai.engines import Evaluator
 
 FILES = ["--config_file", "['configs/inference.json','configs/batch_inference.json']"]
 
@@ -67,23 +72,136 @@ def test_two_processes_share_a_list_and_a_later_run_does_only_what_is_left(bundl
     assert (out / "last/registration.json").stat().st_mtime_ns == kept
 
 
-def test_a_list_is_csv_or_json_with_paths_relative_to_it(tmp_path):
-    (tmp_path / "pairs.json").write_text(json.dumps([{"moving": "a.nii.gz", "fixed": "b/c.nii.gz", "name": "mine"}]))
-    (tmp_path / "pairs.csv").write_text("moving,fixed,moving_label\na.nii.gz,b/c.nii.gz,\n")
-    (pair,) = read_pairs(str(tmp_path / "pairs.json"))
-    assert pair == {"moving": str(tmp_path / "a.nii.gz"), "fixed": str(tmp_path / "b/c.nii.gz"), "name": "mine"}
-    assert read_pairs(str(tmp_path / "pairs.csv")) == [pair | {"name": "a_to_c"}]
+# --- what counts as done, and what a failure costs ---
+
+
+class Registration(Evaluator):
+    """Write what a ``RegistrationSaver`` writes of a pair, as far as a batch reads it; fail where told to."""
+
+    def __init__(self, output_dir, weights, settings):
+        super().__init__(torch.device("cpu"), [None], epoch_length=1)
+        self.output_dir, self.weights, self.settings = output_dir, weights, settings
+        self.done, self.failing = [], {}
+
+    def _iteration(self, engine, batch):
+        item = {key: value[0] for key, value in batch.items()}
+        name = item["name"]
+        if name in self.failing:
+            raise RuntimeError("wrapped") from self.failing[name]
+        self.done.append(name)
+        folder = self.output_dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in WRITTEN:
+            (folder / file).touch()
+        noted = {"inputs": {k: fingerprint(v) for k, v in item.items() if k != "name"}, "settings": self.settings}
+        noted |= {"weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(), "dice_after": 0.5}
+        (folder / "registration.json").write_text(json.dumps(noted))
+        return {}
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """Three pairs, and what registers those that are not done: a call returns the names of these."""
+    for name in ("a.nii", "b.nii", "c.nii", "initial.tfm"):
+        (tmp_path / name).write_text(f"content of {name}")
+    (tmp_path / "weights.pt").write_text("weights")
+    pairs = [
+        {"name": name, "moving": str(tmp_path / moving), "fixed": str(tmp_path / "c.nii")}
+        for name, moving in (("first", "a.nii"), ("sub/second", "b.nii"), ("sub/third", "a.nii"))
+    ]
+    pairs[2]["initial_transform"] = str(tmp_path / "initial.tfm")
+
+    def run(failing=(), settings=(("affine", "rigid"),)):
+        weights, out = tmp_path / "weights.pt", tmp_path / "out"
+        evaluator = Registration(out, weights, dict(settings))
+        evaluator.failing = dict(failing)
+        BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings)).run()
+        return evaluator.done
+
+    run.pairs = pairs
+    return run
+
+
+EVERYTHING = ["first", "sub/second", "sub/third"]
+
+
+def test_a_pair_whose_files_hold_the_same_content_is_done_wherever_the_list_is_read(batch, tmp_path):
+    assert batch() == EVERYTHING
+    assert batch() == []
+    os.utime(tmp_path / "a.nii", ns=(1, 1))  # copied again, say
+    (tmp_path / "elsewhere").mkdir()
+    for pair in batch.pairs:
+        pair["fixed"] = shutil.copy(tmp_path / "c.nii", tmp_path / "elsewhere/c.nii")
+    assert batch() == []
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("file", "affected"),
     [
-        ("moving,target\na,b\n", "Row 1 of .* needs a moving and a fixed image"),
-        ("moving,fixed,name\na,b,one\na,c,one\n", "Two pairs of .* are called 'one'"),
-        ("", "A pair takes two images"),
+        ("a.nii", ["first", "sub/third"]),
+        ("b.nii", ["sub/second"]),
+        ("c.nii", EVERYTHING),
+        ("initial.tfm", ["sub/third"]),
+        ("weights.pt", EVERYTHING),
     ],
 )
-def test_a_list_of_another_form_is_refused_in_one_sentence(tmp_path, text, sentence):
-    (tmp_path / "pairs.csv").write_text(text)
-    with pytest.raises(ValueError, match=sentence):
-        read_pairs(str(tmp_path / "pairs.csv"))
+def test_a_pair_is_registered_again_when_the_content_of_one_of_its_files_changes(batch, tmp_path, file, affected):
+    batch()
+    before = (tmp_path / file).stat()
+    (tmp_path / file).write_text((tmp_path / file).read_text()[::-1])  # of the same length
+    os.utime(tmp_path / file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert batch() == affected
+    assert batch() == []
+
+
+def test_a_pair_is_registered_again_with_other_settings_another_file_or_a_broken_record(batch, tmp_path):
+    batch()
+    assert batch(settings=[("affine", "none")]) == EVERYTHING
+    batch.pairs[0]["moving_mask"] = str(tmp_path / "b.nii")
+    (tmp_path / "out/sub/second/registration.json").write_text('{"inputs": ')
+    (tmp_path / "out/sub/third/registration.json").write_text("[]")
+    assert batch(settings=[("affine", "none")]) == EVERYTHING
+
+
+def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sub").write_text("a file where two pairs want their folder")
+    assert batch(failing={"first": ValueError("The moving holds NaN values.")}) == ["sub/second", "sub/third"]
+    rows = table(tmp_path / "out")
+    assert {name: row["state"] for name, row in rows.items()} == dict.fromkeys(EVERYTHING, "failed")
+    assert rows["first"]["error"] == (tmp_path / "out/first.error.txt").read_text().strip()
+    assert rows["first"]["error"] == "The moving holds NaN values."
+    assert "Not a directory" in rows["sub/second"]["error"] or "File exists" in rows["sub/second"]["error"]
+    (tmp_path / "out/sub").unlink()
+    assert batch() == EVERYTHING
+    rows = table(tmp_path / "out")
+    assert {name: (row["state"], row["error"]) for name, row in rows.items()} == dict.fromkeys(
+        EVERYTHING, ("registered", "")
+    )
+    assert not list((tmp_path / "out").rglob("*.error.txt"))
+
+
+def test_a_failed_pair_leaves_its_reason_in_a_folder_of_its_own_name(batch, tmp_path):
+    batch(failing={"sub/third": OSError("gone")})
+    assert (tmp_path / "out/sub/third.error.txt").read_text() == "gone\n"
+    assert {name: row["state"] for name, row in table(tmp_path / "out").items()}["sub/third"] == "failed"
+
+
+def test_missing_weights_end_a_batch_before_it_begins(batch, tmp_path):
+    (tmp_path / "weights.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"The weights \(.*weights\.pt\) do not exist"):
+        batch()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("header", "data"), [("m.mhd", "m.raw"), ("m.nhdr", "m.raw"), ("m.hdr", "m.img")])
+def test_a_header_counts_together_with_the_voxels_that_lie_apart(tmp_path, header, data):
+    texts = {"m.mhd": "NDims = 3\nElementDataFile = m.raw\n", "m.nhdr": "NRRD0005\ndata file: m.raw\n\n", "m.hdr": ""}
+    (tmp_path / header).write_text(texts[header])
+    (tmp_path / data).write_bytes(b"voxels")
+    noted = fingerprint(tmp_path / header)
+    assert is_unchanged(noted, tmp_path / header)
+    (tmp_path / data).write_bytes(b"slexov")
+    assert not is_unchanged(noted, tmp_path / header)
+    (tmp_path / header).unlink()
+    assert not is_unchanged(noted, tmp_path / header)

@@ -106,7 +106,7 @@ def test_what_else_a_listing_says_of_an_image_is_kept(tmp_path):
 
 def test_only_the_default_folder_is_filled_with_phantoms(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("bundle.data.write_phantoms", lambda folder: made.append(data_set(folder)))
+    monkeypatch.setattr("bundle.listing.write_phantoms", lambda folder: made.append(data_set(folder)))
     with pytest.raises(FileNotFoundError):
         open_dataset(str(tmp_path / "mine"), "training", phantom_dir=str(tmp_path / "phantom"))
     assert made == []

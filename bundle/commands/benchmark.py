@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.affine import ALIGNMENTS
 from bundle.benchmark.accuracy import compare
 from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import SYN_ITERATIONS, Options, make_methods
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
-from bundle.commands.register import DEVICES, ROOT
+from bundle.commands.register import ROOT, check_affine, check_device, output_folder
 from bundle.data import draw_pairs, open_dataset, region_names
+from bundle.options import check_flags
 from bundle.spatial import LABEL_MODES
 
 __all__ = ["accuracy", "benchmark", "speed"]
@@ -48,15 +48,16 @@ def speed(
     Returns:
         What speed.json holds.
     """
-    folder = Path(str(output_dir)).absolute()
+    folder = output_folder(output_dir)
     peers = against.split(",") if isinstance(against, str) else [str(peer) for peer in against]
     sides, training_sides = _sides("size", size), _sides("training_size", training_size)
-    _check_common(folder, device, repeats=repeats, threads=threads)
+    _check_common(device, repeats=repeats, threads=threads)
+    check_flags(scaling=scaling)
     if not set(peers) <= set(PEERS):
         raise ValueError(f"--against takes some of {','.join(PEERS)}, not '{','.join(peers)}'.")
     make_methods([PEERS[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
     threads = threads or torch.get_num_threads()
-    result = measure_speed(sides, training_sides, peers, _torch_device(device), threads, repeats, bool(scaling))
+    result = measure_speed(sides, training_sides, peers, _torch_device(device), threads, repeats, scaling)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "speed.json").write_text(json.dumps(result, indent=4) + "\n")
     (folder / "speed.md").write_text(speed_markdown(result))
@@ -121,8 +122,9 @@ def accuracy(
     Returns:
         The rows of summary.csv.
     """
-    folder = Path(str(output_dir)).absolute()
-    _check_common(folder, device, pairs=pairs, optimise=optimise, threads=threads)
+    folder = output_folder(output_dir)
+    _check_common(device, pairs=pairs, optimise=optimise, threads=threads)
+    check_flags(masked=masked)
     _check(affine, label_interpolation, syn_iterations)
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
@@ -137,7 +139,7 @@ def accuracy(
         raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
     threads = threads or torch.get_num_threads()
     spacing_mm = None if spacing_mm is None else float(spacing_mm)
-    common = Common(affine, bool(masked), spacing_mm, threads, label_interpolation)
+    common = Common(affine, masked, spacing_mm, threads, label_interpolation)
     rows = compare(drawn, chosen, common, folder / "cache")
     title = (
         f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; "
@@ -154,20 +156,16 @@ def accuracy(
     return summary
 
 
-def _check_common(folder: Path, device: str, **counts: int | None) -> None:
+def _check_common(device: str, **counts: int | None) -> None:
     """Refuse bad values before any work."""
-    if folder.is_file():
-        raise ValueError(f"The output ({folder}) is a file: name a folder.")
+    check_device(device)
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"--{name} takes a whole number from 1 up, not '{value}'.")
-    if device not in DEVICES:
-        raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
 
 
 def _check(affine: str, label_interpolation: str, syn_iterations: Sequence[int]) -> None:
-    if affine not in ALIGNMENTS:
-        raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+    check_affine(affine)
     if label_interpolation not in LABEL_MODES:
         raise ValueError(f"--label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
     steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []

@@ -1,9 +1,8 @@
 """Show a registration: of a phantom pair, or of the user's files."""
 
-from pathlib import Path
 from typing import Any
 
-from bundle.commands.register import register
+from bundle.commands.register import check_affine, check_device, output_folder, register
 from bundle.phantom import write_pair
 
 __all__ = ["demo"]
@@ -34,6 +33,8 @@ def demo(
         raise ValueError("Give both --moving and --fixed, or neither.")
     if moving is not None and fixed is not None:
         return register(moving, fixed, output_dir, affine=affine, device=device)
-    paths = write_pair(Path(output_dir) / "images", seed=seed)
+    check_affine(affine)
+    check_device(device)
+    paths = write_pair(output_folder(output_dir) / "images", seed=seed)
     moving_image, moving_label, fixed_image, fixed_label = (str(path) for path in paths)
     return register(moving_image, fixed_image, output_dir, moving_label, fixed_label, affine=affine, device=device)

@@ -10,17 +10,18 @@ import nibabel
 import numpy as np
 import torch
 from bundle.affine import align
+from bundle.commands.register import check_affine, output_folder
 from bundle.data import SPLITS, read_split
 from bundle.intensity import clip_outliers, fill_value
 from bundle.io.labels import for_file
+from bundle.listing import IMAGE_SUFFIXES, is_listed, visible_images
+from bundle.options import check_flags
 from bundle.recipes import RECIPES, Recipe
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import on_grid_of, read_volume
 from tqdm import tqdm
 
 __all__ = ["prepare"]
-
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 Item = dict[str, Any]
 
@@ -62,12 +63,14 @@ def prepare(
     Returns:
         Path of the dataset.json written.
     """
-    root, known = Path(output_dir), _find_recipe(recipe)
+    check_flags(mask=mask)
+    root, known = output_folder(output_dir), _find_recipe(recipe)
     if known:
         affine = known.affine if affine is None else affine
         spacing_mm = known.spacing_mm if spacing_mm is None else spacing_mm
         size = known.size if size is None else size
     affine = "affine" if affine is None else affine
+    check_affine(affine)
     splits = _splits(Path(source), validation, test, seed, known)
     items = [item for split in splits.values() for item in split]
     if mask and not all("label" in item for item in items):
@@ -114,16 +117,17 @@ def _splits(source: Path, validation: float, test: float, seed: int, recipe: Rec
     """List the images of a data set by split; a folder without dataset.json or recipe is split at random."""
     if recipe:
         return recipe.find(source.absolute())
-    if (source / "dataset.json").is_file():
+    if (source / "dataset.json").is_file() or (source / "imagesTr").is_dir():
         splits = {split: read_split(source, split) for split in SPLITS}
         if not any(splits.values()):
-            raise ValueError(f"{source / 'dataset.json'} is empty: list images in it.")
+            raise ValueError(f"{source} lists no images: name them in its dataset.json, or lay them into imagesTr.")
         if any("image" not in item for split in splits.values() for item in split):
             raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
         return splits
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder {source}.")
-    paths = sorted(p for p in source.absolute().rglob("*") if p.name.endswith(IMAGE_SUFFIXES))
+    root = source.absolute()
+    paths = [p for p in visible_images(root.rglob("*")) if all(map(is_listed, p.relative_to(root).parts))]
     if len(paths) < 2:
         raise ValueError(f"{source} holds {len(paths)} images ({', '.join(IMAGE_SUFFIXES)}): registration takes two.")
     order = np.random.default_rng(seed).permutation(len(paths))
@@ -186,7 +190,7 @@ def _target_grid(target: dict[str, Any], spacing_mm: float | None, size: Sequenc
 def _check_resumed(root: Path, grid: Grid) -> None:
     """Refuse to go on in a folder whose images lie on another grid."""
     for path in sorted(root.glob("*s/*.nii.gz")):
-        if not path.name.startswith(".partial_"):
+        if is_listed(path.name):  # nor one that an interrupted run has left
             image = nibabel.load(path)
             if not Grid.from_ras(image.shape, image.affine).is_close(grid):
                 raise ValueError(f"{path} was prepared on another grid: give another --output_dir.")

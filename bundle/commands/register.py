@@ -2,10 +2,14 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from bundle.affine import ALIGNMENTS
+from bundle.io.itk import read_linear
+from bundle.options import check_flags, check_numbers
 
 __all__ = ["register"]
 
@@ -62,21 +66,19 @@ def register(
     Returns:
         What registration.json holds.
     """
-    if affine not in ALIGNMENTS:
-        raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
-    if device not in DEVICES:
-        raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
+    check_affine(affine)
+    check_device(device)
+    check_flags(never_worse=never_worse)
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
     if passes is not None and (not isinstance(passes, int) or passes < 1):
         raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
     if not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0:
         raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
-    if fill is not None and (isinstance(fill, bool) or not isinstance(fill, int | float)):
-        raise ValueError(f"--fill takes an intensity, not '{fill}'.")
-    folder = Path(str(output_dir)).absolute()
-    if folder.is_file():
-        raise ValueError(f"The output ({folder}) is a file: name a folder.")
+    check_numbers(fill=fill)
+    folder = output_folder(output_dir)
+    if initial_transform is not None:
+        read_linear(str(initial_transform))
     item = {"moving": moving, "fixed": fixed, "moving_label": moving_label, "fixed_label": fixed_label}
     item |= {"moving_mask": moving_mask, "fixed_mask": fixed_mask, "initial_transform": initial_transform}
     # absolute, since the workflow takes a string that starts with $, @ or % for an expression
@@ -86,7 +88,7 @@ def register(
         "dataset#data": [{"name": "pair"} | paths],
         "affine": affine,
         "optimise": optimise,
-        "never_worse": bool(never_worse),
+        "never_worse": never_worse,
         "fill": fill,
         "ckpt": str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
         "device": DEVICES[device],
@@ -101,6 +103,33 @@ def register(
     result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
     _tell(result, folder)
     return result
+
+
+def check_affine(affine: str) -> None:
+    """Refuse a pre-alignment that there is not, before any work."""
+    if affine not in ALIGNMENTS:
+        raise ValueError(f"--affine is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is none, or that is not there, before any work."""
+    if device not in DEVICES:
+        raise ValueError(f"--device is one of {', '.join(DEVICES)}, not '{device}'.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "--device cuda needs a CUDA GPU and a PyTorch built for it, and finds none: give --device cpu."
+        )
+
+
+def output_folder(output_dir: str) -> Path:
+    """Make the path of a folder to write absolute, refusing what cannot become a folder before any work."""
+    folder = Path(str(output_dir)).absolute()
+    if folder.is_file():
+        raise ValueError(f"The output ({folder}) is a file: name a folder.")
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"The output ({folder}) cannot be written: {parent} is no folder that you may write to.")
+    return folder
 
 
 def infer(overrides: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ __all__ = [
     "write_transform",
 ]
 
+LARGEST_CONDITION = 1e6  # of a linear transform; beyond it two points far apart fall on one within a micrometre
+
 
 def image_to_itk(array: npt.NDArray[Any], grid: Grid, is_vector: bool = False) -> sitk.Image:
     """Make an ITK image of an array.
@@ -114,14 +116,14 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a transform file, not linear, or it flattens space.
+        ValueError: not a transform file, not of three dimensions, not linear, or not invertible.
     """
     transform = _read(path)
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
     matrix = linear_from_itk(transform)
     if not _is_invertible(matrix):
-        raise ValueError(f"The initial transform ({path}) has no inverse: its matrix is {matrix[:3, :3].tolist()}.")
+        raise ValueError(f"The initial transform ({path}) is singular: it flattens space, and cannot align anything.")
     return matrix
 
 
@@ -178,7 +180,7 @@ def _product(parts: list[sitk.Transform]) -> Matrix:
 
 
 def _is_invertible(matrix: Matrix) -> bool:
-    return bool(np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > 1e-9)
+    return bool(np.isfinite(matrix).all() and np.linalg.cond(matrix[:3, :3]) <= LARGEST_CONDITION)
 
 
 def _sampled(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:

@@ -4,7 +4,15 @@
 """
 
 from bundle.metrics.folding import folding_percent, log_jacobian_sd
-from bundle.metrics.handlers import DiceHandler, FoldingHandler, RegistrationDice, RegistrationFolding
+from bundle.metrics.handlers import (
+    DiceHandler,
+    FoldingHandler,
+    RegistrationDice,
+    RegistrationFolding,
+    RegistrationSimilarity,
+    SimilarityHandler,
+    key_metric,
+)
 from bundle.metrics.labels import SurfaceDistances, dice_per_label, mean_dice, surface_distances
 from bundle.metrics.landmarks import tre_mm
 
@@ -13,9 +21,12 @@ __all__ = [
     "FoldingHandler",
     "RegistrationDice",
     "RegistrationFolding",
+    "RegistrationSimilarity",
+    "SimilarityHandler",
     "SurfaceDistances",
     "dice_per_label",
     "folding_percent",
+    "key_metric",
     "log_jacobian_sd",
     "mean_dice",
     "surface_distances",

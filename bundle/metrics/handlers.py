@@ -1,17 +1,26 @@
 """The measures inside an engine: pairs collected over every process of a distributed run, for the configs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from bundle.losses import local_ncc
 from bundle.metrics.folding import folding_percent
 from bundle.metrics.labels import dice_per_label, mean_dice
-from bundle.shapes import DDF, Labels
+from bundle.shapes import DDF, Labels, Volume
 from ignite.metrics.metric import reinit__is_reduced
-from monai.handlers import IgniteMetricHandler
+from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
 
-__all__ = ["DiceHandler", "FoldingHandler", "RegistrationDice", "RegistrationFolding"]
+__all__ = [
+    "DiceHandler",
+    "FoldingHandler",
+    "RegistrationDice",
+    "RegistrationFolding",
+    "RegistrationSimilarity",
+    "SimilarityHandler",
+    "key_metric",
+]
 
 
 class _PairMetric(CumulativeIterationMetric):
@@ -67,6 +76,23 @@ class RegistrationFolding(_PairMetric):
         return torch.tensor([[folding_percent(ddf.unsqueeze(0))] for ddf in y_pred], device=y_pred.device)
 
 
+class RegistrationSimilarity(_PairMetric):
+    """Collect how alike pairs are; call it with predictions and fixed images.
+
+    The predictions are a batch (B, C, H, W, L) or a list of (C, H, W, L), the warped image first; the fixed images
+    have one channel; both in [0, 1].
+
+    Returns:
+        When called: the mean of ``local_ncc`` of each pair, (B, 1), from 0 to 1.
+    """
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: Volume | None = None, **kwargs: Any) -> torch.Tensor:
+        if y is None or y_pred.shape[2:] != y.shape[2:]:
+            raise ValueError(f"Images must agree, got {tuple(y_pred.shape)} and {y if y is None else tuple(y.shape)}.")
+        rows = [[local_ncc(warped[None, :1], fixed[None]).mean().item()] for warped, fixed in zip(y_pred, y)]
+        return torch.tensor(rows, device=y_pred.device)
+
+
 class DiceHandler(IgniteMetricHandler):
     """Report an engine's mean Dice over pairs, for ``key_val_metric`` (higher is better) or ``additional_metrics``.
 
@@ -107,3 +133,35 @@ class FoldingHandler(IgniteMetricHandler):
         """
         for ddf in output:
             self.metric_fn(ddf if ddf.dim() == 5 else ddf.unsqueeze(0))
+
+
+class SimilarityHandler(IgniteMetricHandler):
+    """Report how alike an engine's pairs are after registration, by local correlation (higher is better).
+
+    Args:
+        output_transform: takes ``engine.state.output`` to (predictions, fixed images), for instance
+            ``monai.handlers.from_engine(["pred", "label"])``.
+        save_details: keep each pair's value in ``engine.state.metric_details``.
+    """
+
+    def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x, save_details: bool = True) -> None:
+        super().__init__(RegistrationSimilarity(), output_transform=output_transform, save_details=save_details)
+
+
+def key_metric(pairs: Sequence[Mapping[str, Any]]) -> dict[str, IgniteMetricHandler]:
+    """Choose what validation goes by: ``val_mean_dice`` where all pairs have labels, else ``val_local_ncc``.
+
+    Says on the console which it is where there are no labels, or not on all.
+
+    Args:
+        pairs: of the validation, from ``draw_pairs``.
+
+    Returns:
+        The metric by its name, as an evaluator's ``key_val_metric``.
+    """
+    labelled = sum(f"{role}_label" in pair for pair in pairs for role in ("moving", "fixed"))
+    if labelled == 2 * len(pairs):
+        return {"val_mean_dice": DiceHandler(from_engine(["warped_label", "reference_label"]))}
+    which = "some images have" if labelled else "the images have"
+    print(f"validation goes by similarity (val_local_ncc), since {which} no labels")  # noqa: T201
+    return {"val_local_ncc": SimilarityHandler(from_engine(["pred", "label"]))}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from bundle.listing import is_listed
 from bundle.recipes.orientation import affine_from_labels
 from bundle.recipes.pickles import load_arrays
 from bundle.recipes.recipe import Array, Item, Matrix, Recipe
@@ -50,7 +51,7 @@ SIDES = {n: f"{side} {name}" for name, pair in BOTH_SIDES.items() for side, n in
 def find(source: Path) -> dict[str, list[Item]]:
     """List the pickles of ``IXI_data/{Train,Val,Test}``; the atlas is no subject."""
     root = source / "IXI_data" if (source / "IXI_data").is_dir() else source
-    found = {split: sorted((root / folder).glob("*.pkl")) for split, folder in FOLDERS.items()}
+    found = {split: sorted(filter(is_listed, (root / folder).glob("*.pkl"))) for split, folder in FOLDERS.items()}
     if not all(found.values()):
         raise ValueError(
             f"{source} lacks subject_*.pkl in Train, Val or Test, as TransMorph's IXI_data has them: name that folder, "

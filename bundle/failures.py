@@ -1,0 +1,32 @@
+"""What went wrong in one sentence, wherever it is wrapped."""
+
+import sys
+from types import TracebackType
+
+__all__ = ["bad_input", "end_with_sentence"]
+
+
+def bad_input(error: BaseException | None) -> str | None:
+    """Find the sentence about the user's input in a chain of exceptions: MONAI wraps what a transform raises."""
+    while error is not None:
+        if isinstance(error, ValueError | OSError):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def end_with_sentence() -> None:
+    """Let a process that an exception ends say last what was wrong with its input, below the traceback.
+
+    The wrappers of ``python -m monai.bundle run`` otherwise leave the sentence in the middle of a long traceback.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name.startswith("monai.bundle") and sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _say_last  # in that process alone: an application has ways of its own
+
+
+def _say_last(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    sys.__excepthook__(kind, error, traceback)
+    sentence = bad_input(error)
+    if sentence:
+        print(f"error: {sentence}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,59 @@
+"""Which file was read: its content, told apart by a hash, and by size and time where those suffice."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["fingerprint", "is_unchanged"]
+
+DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
+
+
+def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Note a file's ``path``, ``bytes``, ``mtime_ns`` (of its last change) and the ``sha256`` of its content.
+
+    A header whose voxels lie in another file (``.mhd``, ``.nhdr``, ``.hdr`` and ``.img``) counts together with it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(Path(path)):
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return _stat(Path(path)) | {"sha256": digest.hexdigest()}
+
+
+def is_unchanged(noted: Mapping[str, Any], path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file still holds what ``fingerprint`` noted: by size and time, else by its content."""
+    try:
+        now = _stat(Path(path))
+        if now["bytes"] != noted.get("bytes"):
+            return False
+        return now == {key: noted.get(key) for key in now} or fingerprint(path)["sha256"] == noted.get("sha256")
+    except OSError:
+        return False
+
+
+def _stat(path: Path) -> dict[str, Any]:
+    stats = [part.stat() for part in _parts(path)]
+    return {
+        "path": str(path),
+        "bytes": sum(stat.st_size for stat in stats),
+        "mtime_ns": max(stat.st_mtime_ns for stat in stats),
+    }
+
+
+def _parts(path: Path) -> list[Path]:
+    """List the files that make an image: one, or a header and the voxels that lie apart from it."""
+    suffix = path.suffix.lower()
+    if suffix in DETACHED:
+        named = re.search(DETACHED[suffix], path.read_bytes()[:65536].decode("latin-1"))
+        other = path.parent / named[1] if named else path
+    else:
+        other = path.with_suffix({".hdr": ".img", ".img": ".hdr"}.get(suffix, path.suffix))
+    return [path, other] if other != path and other.is_file() else [path]

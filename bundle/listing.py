@@ -1,0 +1,223 @@
+"""Lists of images: ``dataset.json`` in its several styles, or the Medical Segmentation Decathlon's folders."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bundle.pairs import PAIR_KEYS, refuse_misspelt
+from bundle.phantom import write_phantoms
+
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "is_listed", "open_dataset", "read_split", "region_names", "visible_images"]
+
+Item = dict[str, Any]
+SPLITS = ("training", "validation", "test")
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+KEYS = ("image", "label", "dataset", "initial_transform", *PAIR_KEYS)
+FOLDERS = {"training": "Tr", "validation": "Val", "test": "Ts"}  # imagesTr, labelsTr and so on
+NO_LISTING = "{} is not a data set listing in the style of the Medical Decathlon."
+SEED = 0  # of what is held out: the same images in every run
+
+
+def open_dataset(
+    dataset_dir: str | Sequence[str], split: str, phantom_dir: str | None = None, val_frac: float = 0.0
+) -> list[Item]:
+    """List the images of one split of a data set.
+
+    ``dataset.json`` is in the style of the Medical Segmentation Decathlon: ``training``, ``validation`` and ``test``
+    list items with ``image`` and, optionally, ``label``, paths relative to the file; or explicit pairs, items with
+    ``moving``, ``fixed`` and optionally ``moving_label`` and ``fixed_label``. Where there are no such lists, as in
+    nnU-Net's, or no file at all, the folders ``imagesTr``, ``imagesTs`` and ``labelsTr`` are listed, a label map for
+    each image of its name (nnU-Net's ``_0000`` left out).
+
+    Args:
+        dataset_dir: the folder that holds ``dataset.json``; several folders make one list, pairs stay within a folder.
+        split: ``"training"``, ``"validation"`` or ``"test"``.
+        phantom_dir: where the default data set of synthetic heads lives: made on the spot if ``dataset_dir`` names
+            this folder and it is not there yet.
+        val_frac: share of the training items that are held out for validation where a folder lists none for it,
+            always the same ones, two images at least; they are then no longer among the training items. 0 for none.
+
+    Returns:
+        One dict an item, its paths made absolute, and ``dataset`` naming the folder it came from.
+
+    Raises:
+        FileNotFoundError: neither ``dataset.json`` nor such folders, or a file it lists is missing.
+        ValueError: the file is not JSON of that form, a key seems misspelt, the split is empty or unknown, or there
+            are too few images to hold some out.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"The split is one of {', '.join(SPLITS)}, not '{split}'.")
+    if isinstance(val_frac, bool) or not isinstance(val_frac, int | float) or not 0 <= val_frac < 1:
+        raise ValueError(f"val_frac is a share from 0 to below 1, not '{val_frac}'.")
+    folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
+    items: list[Item] = []
+    for folder in map(Path, folders):
+        if phantom_dir and folder == Path(phantom_dir) and not (folder / "dataset.json").exists():
+            write_phantoms(folder)
+        items += _with_held_out(folder, split, val_frac)
+    if not items:
+        raise ValueError(f"The split '{split}' of {dataset_dir} is empty: list images in its dataset.json.")
+    return items
+
+
+def _with_held_out(folder: Path, split: str, val_frac: float) -> list[Item]:
+    """List a split; where there is none for validation, a share of the training items takes its place."""
+    if split == "test" or not val_frac or read_split(folder, "validation"):
+        return read_split(folder, split)
+    items = read_split(folder, "training")
+    if not items:
+        return []
+    least = 1 if "moving" in items[0] else 2  # what makes a pair
+    count = max(least, round(val_frac * len(items)))
+    if len(items) < count + least:
+        raise ValueError(
+            f"{folder} lists no validation images and {len(items)} for training, too few to hold {count} of them out: "
+            "list images under 'validation' in its dataset.json (they need no labels)."
+        )
+    held = sorted(np.random.default_rng(SEED).permutation(len(items))[:count].tolist())
+    if split == "training":
+        return [item for i, item in enumerate(items) if i not in held]
+    names = ", ".join(Path(items[i].get("image", items[i].get("fixed"))).name for i in held[:3])
+    print(  # noqa: T201
+        f"{folder} lists no validation images: {count} of its {len(items)} for training are held out for it "
+        f"(val_frac {val_frac}): {names}{', …' if count > 3 else ''}"
+    )
+    return [items[i] for i in held]
+
+
+def read_split(folder: Path, split: str) -> list[Item]:
+    """List one split of one folder as ``open_dataset`` does; it may be empty."""
+    listing = folder / "dataset.json"
+    content = _read_listing(folder)
+    if not any(name in content for name in SPLITS):
+        return [item | {"dataset": str(folder)} for item in _scan(folder, split, content)]
+    try:
+        entries = [{"image": e} if isinstance(e, str) else e for e in content.get(split, [])]
+        items = [
+            {k: _find(folder, v) if isinstance(v, str) else v for k, v in e.items()} | {"dataset": str(folder)}
+            for e in entries
+            if is_listed(e.get("image", ""))
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(NO_LISTING.format(listing)) from error
+    for item in items:
+        where = f"An item of '{split}' in {listing}"
+        refuse_misspelt([*item], KEYS, where)
+        if not ("image" in item or {"moving", "fixed"} <= item.keys()):
+            raise ValueError(f"{where} has neither an image nor a moving and a fixed one.")
+        missing = [v for k, v in item.items() if k in ("image", "label", *PAIR_KEYS) and not Path(str(v)).is_file()]
+        if missing:
+            raise FileNotFoundError(f"{listing} lists {missing[0]}, which does not exist.")
+    return items
+
+
+def _read_listing(folder: Path) -> dict[str, Any]:
+    """Read ``dataset.json``; a folder with ``imagesTr`` may go without."""
+    listing = folder / "dataset.json"
+    if not listing.is_file():
+        if (folder / "imagesTr").is_dir():
+            return {}
+        raise FileNotFoundError(
+            f"There is no {listing}, and no imagesTr beside it: name the folder of a data set, or make one with "
+            "'prepare'."
+        )
+    try:
+        content = json.loads(listing.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(NO_LISTING.format(listing)) from error
+    if not isinstance(content, dict):
+        raise ValueError(NO_LISTING.format(listing))
+    refuse_misspelt([key for key in content if not key.startswith("num")], SPLITS, str(listing))  # numTraining is known
+    if not any(name in content for name in SPLITS) and not (folder / "imagesTr").is_dir():
+        raise ValueError(f"{listing} lists no {', '.join(SPLITS)} images, and there is no imagesTr beside it.")
+    return content
+
+
+def _find(folder: Path, path: str) -> str:
+    """Make a listed path absolute; nnU-Net lists an image without the number of its channel."""
+    full = folder.absolute() / path
+    if not full.exists():
+        first = full.with_name(re.sub(r"(\.nii|\.nii\.gz|\.nrrd|\.mha|\.mhd)$", r"_0000\1", full.name))
+        full = first if first.is_file() else full
+    return str(full)
+
+
+def is_listed(path: Any) -> bool:
+    """Tell an image's name from those that macOS leaves beside it (``._name``), and other hidden files."""
+    return not (isinstance(path, str | Path) and Path(path).name.startswith("."))
+
+
+def visible_images(paths: Iterable[Path]) -> list[Path]:
+    """Keep the images among paths, sorted, without hidden files and folders."""
+    return sorted(p for p in paths if p.name.endswith(IMAGE_SUFFIXES) and is_listed(p.name) and p.is_file())
+
+
+def _scan(folder: Path, split: str, content: dict[str, Any]) -> list[Item]:
+    """List the images of ``imagesTr`` (or Val, Ts), with the label map of each where there is one.
+
+    In nnU-Net's folders ``case_0000`` to ``case_000N`` are the channels of a case: the first one is taken.
+    """
+    root, ending = folder.absolute(), FOLDERS[split]
+    images = {_stem(p): p for p in visible_images((root / f"images{ending}").glob("*"))}
+    labels = {_stem(p): p for p in visible_images((root / f"labels{ending}").glob("*"))}
+    several = len(content.get("channel_names") or content.get("modality") or ()) > 1
+    if several or not labels.keys() <= images.keys():
+        first = {re.sub("_0000$", "", stem): path for stem, path in images.items() if stem.endswith("_0000")}
+        others = {s: p for s, p in images.items() if re.sub(r"_\d{4}$", "", s) not in first}
+        if len(first) + len(others) < len(images):
+            print(f"{folder} has several channels an image: the first ({ending}, _0000) is taken")  # noqa: T201
+        images = first | others
+    alone = sorted(labels.keys() - images.keys())
+    if alone:
+        raise ValueError(f"{labels[alone[0]]} is the label map of no image in images{ending}: the names must match.")
+    return [
+        {"image": str(path)} | ({"label": str(labels[stem])} if stem in labels else {})
+        for stem, path in sorted(images.items())
+    ]
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", "", path.name)
+
+
+def region_names(dataset_dir: str | Sequence[str]) -> dict[int, str]:
+    """Look up what the labels of a data set are called: ``labels`` of its ``dataset.json``.
+
+    Either by number, as the Medical Segmentation Decathlon has it (``{"1": "hippocampus"}``), or by name, as nnU-Net
+    has it (``{"hippocampus": 1}``; regions of several labels name none of them), or a list from 0 up.
+
+    Args:
+        dataset_dir: as for ``open_dataset``.
+
+    Returns:
+        Names by label, without the background; empty where the data set names none.
+
+    Raises:
+        ValueError: a table of another form.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
+    names: dict[int, str] = {}
+    for folder in map(Path, folders):
+        table = _read_listing(folder).get("labels") or {}
+        for key, value in enumerate(table) if isinstance(table, list) else _entries(table, folder):
+            names |= {label: name for label, name in _named(key, value, folder) if label > 0}
+    return names
+
+
+def _entries(table: Any, folder: Path) -> Iterable[tuple[Any, Any]]:
+    if not isinstance(table, dict):
+        raise ValueError(f"'labels' of {folder / 'dataset.json'} is no table of numbers and names.")
+    return table.items()
+
+
+def _named(key: Any, value: Any, folder: Path) -> list[tuple[int, str]]:
+    """Read one entry of a table of labels, number first."""
+    if re.fullmatch(r"\d+", str(key)):
+        return [(int(key), str(value))]
+    numbers = value if isinstance(value, list) else [value]
+    if not all(re.fullmatch(r"\d+", str(number)) for number in numbers):
+        raise ValueError(f"'labels' of {folder / 'dataset.json'} names '{key}' by {value}, which is no number.")
+    return [(int(numbers[0]), str(key))] if len(numbers) == 1 else []

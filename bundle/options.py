@@ -1,0 +1,208 @@
+"""Options mean what they say: read by the annotation of the parameter they are for, and never guessed at."""
+
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+__all__ = ["check_flags", "check_numbers", "nearest", "normalise", "parsers", "suggestion"]
+
+YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def normalise(function: Callable[..., Any], arguments: Sequence[str], name: str) -> list[str]:
+    """Bring the arguments of a command into one form, ``--parameter=value``, and refuse what it does not take.
+
+    Understood: ``--parameter value``, ``--parameter=value``, ``-p value`` where one parameter alone starts with that
+    letter, ``--flag`` and ``--noflag`` for a bool, dashes for underscores, and what a command cannot do without in its
+    order, without names.
+
+    Args:
+        function: the command; its annotations say what its parameters take.
+        arguments: from the command line.
+        name: what messages call the command.
+
+    Raises:
+        ValueError: an unknown parameter, one given twice or without its value, one missing, or an argument too many.
+    """
+    types = _types(function)
+    given: dict[str, str] = {}
+    loose: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not _is_option(argument):
+            loose.append(argument)
+            continue
+        key, equals, value = argument.partition("=")
+        parameter, negated = _find(key, types, name)
+        if negated:
+            if equals:
+                raise ValueError(f"{key} takes no value: give --{parameter} or {key}.")
+            value = "false"
+        elif not equals and rest and not _is_option(rest[0]):
+            value = rest.pop(0)
+        elif not equals and types[parameter] is bool:
+            value = "true"
+        elif not equals:
+            raise ValueError(f"--{parameter} takes a value (one that starts with a dash as --{parameter}=VALUE).")
+        if parameter in given:
+            raise ValueError(f"--{parameter} is given twice.")
+        given[parameter] = value
+    given |= _by_place(function, loose, given, name)
+    return [f"--{parameter}={value}" for parameter, value in given.items()]
+
+
+def parsers(function: Callable[..., Any]) -> dict[str, Callable[[str], Any]]:
+    """Make for each parameter the function that reads its text, by its annotation: Fire's ``SetParseFns`` takes them.
+
+    Text stays text. Known are ``str``, ``bool``, ``int``, ``float``, a ``Sequence`` of one of them, and None beside
+    it, for which all but text take the word ``none``.
+    """
+    return {parameter: _parser(parameter, annotation) for parameter, annotation in _types(function).items()}
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither true nor false: the text 'false' would count as true.
+
+    Raises:
+        ValueError: a flag that is no bool (or 0 or 1).
+    """
+    for name, value in flags.items():
+        if isinstance(value, str) or value not in (True, False):
+            raise ValueError(f"{name} takes True or False, spelt like that, not '{value}'.")
+
+
+def check_numbers(**numbers: Any) -> None:
+    """Refuse what is no finite number; None passes, for a setting that may be left out.
+
+    Raises:
+        ValueError: text, a bool, NaN, or another thing that is no number.
+    """
+    for name, value in numbers.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"{name} takes a number, not '{value}'.")
+
+
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Find the word that a misspelt one was meant to be: case, dashes, blanks and underscores count for nothing."""
+    plain = {_plain(w): w for w in words}
+    found = difflib.get_close_matches(_plain(word), plain, 1, cutoff)
+    begun = [w for p, w in plain.items() if p.startswith(_plain(word))]
+    return plain[found[0]] if found else begun[0] if len(begun) == 1 and word else None
+
+
+def suggestion(word: str, words: Iterable[str], otherwise: str, prefix: str = "") -> str:
+    """Say which of the words was meant, or something else where none is like it."""
+    meant = nearest(word, words)
+    return f"did you mean {prefix}{meant}?" if meant else otherwise
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\s_-]", "", word).lower()
+
+
+def _types(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = get_type_hints(function)
+    return {parameter: hints[parameter] for parameter in inspect.signature(function).parameters}
+
+
+def _is_option(argument: str) -> bool:
+    """Tell an option from a value; a negative number is a value."""
+    return re.match(r"--.|-[A-Za-z]", argument) is not None
+
+
+def _find(key: str, types: dict[str, Any], name: str) -> tuple[str, bool]:
+    """Find the parameter that an option names, and whether it is negated."""
+    word = key.lstrip("-").replace("-", "_")
+    if word in types:
+        return word, False
+    positive = re.sub("^no_?", "", word)
+    if positive != word and types.get(positive) is bool:
+        return positive, True
+    if len(word) == 1:
+        begun = [parameter for parameter in types if parameter.startswith(word)]
+        if len(begun) == 1:
+            return begun[0], False
+        if begun:
+            raise ValueError(f"{key} may be any of {', '.join(f'--{parameter}' for parameter in begun)}: write it out.")
+    raise ValueError(f"{name} has no option {key}: {suggestion(word, types, f'see {name} --help', '--')}")
+
+
+def _by_place(function: Callable[..., Any], loose: Sequence[str], given: dict[str, str], name: str) -> dict[str, str]:
+    """Give the arguments without a name to the parameters without a default, in their order."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.name not in given]
+    if len(loose) > len(needed):
+        raise ValueError(
+            f"{name} does not know what to do with '{loose[len(needed)]}': give options as --name value, and a value "
+            "with blanks in quotes."
+        )
+    if len(loose) < len(needed):
+        raise ValueError(f"{name} needs {' and '.join(f'--{parameter}' for parameter in needed[len(loose) :])}.")
+    return dict(zip(needed, loose))
+
+
+def _parser(parameter: str, annotation: Any) -> Callable[[str], Any]:
+    """Make the function that reads the text given for a parameter."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    sequences = [kind for kind in kinds if get_origin(kind) is Sequence]
+    kind = get_args(sequences[0])[0] if sequences else next(k for k in kinds if k is not NoneType)
+    if kind not in READERS:
+        raise TypeError(f"No text can be read as {annotation}, which {parameter} takes.")
+    one, many, read = READERS[kind]
+
+    def parse(text: str) -> Any:
+        if NoneType in kinds and kind is not str and text.lower() == "none":
+            return None
+        if not text.strip():
+            raise ValueError(f"--{parameter} is empty.")
+        try:
+            return [read(part) for part in _parts(text)] if sequences else read(text)
+        except ValueError:
+            what = f"{many} with commas between them" if sequences else one
+            raise ValueError(f"--{parameter} takes {what}, not '{text}'.") from None
+
+    return parse
+
+
+def _parts(text: str) -> list[str]:
+    """Take apart ``1,2,3``, with or without brackets around it, blanks after commas and quotes around words."""
+    inner = text.strip()
+    if inner[0] + inner[-1] in ("[]", "()"):
+        inner = inner[1:-1]
+    return [part.strip().strip("'\"") for part in inner.rstrip(",").split(",")]
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]+", text.strip()):
+        raise ValueError
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip()):
+        raise ValueError
+    if not math.isfinite(float(text)):
+        raise ValueError
+    return float(text)
+
+
+def _flag(text: str) -> bool:
+    if text.strip().lower() not in YES + NO:
+        raise ValueError
+    return text.strip().lower() in YES
+
+
+READERS: dict[type, tuple[str, str, Callable[[str], Any]]] = {  # what messages call one of the kind, and several
+    str: ("text", "words", str),
+    bool: ("true or false", "true or false", _flag),
+    int: ("a whole number", "whole numbers", _whole),
+    float: ("a number", "numbers", _number),
+}

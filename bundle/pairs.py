@@ -1,0 +1,202 @@
+"""Pairs of images: drawn from a list of images, or read from a table that a user keeps."""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bundle.options import nearest
+
+__all__ = ["FILES", "PAIR_KEYS", "draw_pairs", "read_pairs", "refuse_misspelt"]
+
+Item = dict[str, Any]
+PAIR_KEYS = ("moving", "fixed", "moving_label", "fixed_label", "moving_mask", "fixed_mask")
+FILES = (*PAIR_KEYS, "initial_transform")
+COLUMNS = (*FILES, "name")
+TELLING = ("label", "seg", "mask", "transform")  # a column of files that a user would expect to matter
+RESERVED = ("batch.csv", ".error.txt")  # what a batch writes beside the pairs' folders
+
+
+def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -> list[Item]:
+    """Turn images into ordered pairs of distinct images of one data set.
+
+    Args:
+        items: from ``open_dataset``; explicit pairs among them are kept as they are.
+        count: how many to draw without repetition, seeded; None or more than there are: all, in order.
+        seed: of the draw.
+
+    Returns:
+        Items with ``moving``, ``fixed``, the labels there are, and ``name``: ``<moving>_to_<fixed>``, each its own.
+
+    Raises:
+        ValueError: there are no two images to pair, or the count is no whole number from 1 up.
+    """
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise ValueError(f"The number of pairs is a whole number from 1 up, or None for all, not '{count}'.")
+    pairs = [item for item in items if "moving" in item]
+    images = [item for item in items if "image" in item]
+    for moving in images:
+        for fixed in images:
+            if moving is not fixed and moving.get("dataset") == fixed.get("dataset"):
+                pair = {"moving": moving["image"], "fixed": fixed["image"]}
+                pair |= {f"{k}_label": v["label"] for k, v in (("moving", moving), ("fixed", fixed)) if "label" in v}
+                pairs.append(pair)
+    if not pairs:
+        raise ValueError(f"A pair takes two images, the list has {len(images)}.")
+    if count is not None and count < len(pairs):
+        pairs = random.Random(seed).sample(pairs, count)
+    names = [f"{_stem(pair['moving'])}_to_{_stem(pair['fixed'])}" for pair in pairs]
+    if len(set(names)) < len(names):  # files of one name in different folders: number the pairs
+        names = [f"{i:04d}_{name}" for i, name in enumerate(names)]
+    return [{k: v for k, v in p.items() if k != "dataset"} | {"name": name} for p, name in zip(pairs, names)]
+
+
+def _stem(path: str) -> str:
+    return Path(path).name.split(".")[0]
+
+
+def read_pairs(pairs_file: str) -> list[Item]:
+    """List the pairs of a table, for ``configs/batch_inference.json``.
+
+    The files are not looked for: a pair whose image is missing is that pair's own failure.
+
+    Args:
+        pairs_file: CSV with a header, its cells parted by commas, semicolons or tabs, or JSON with a list of objects:
+            ``moving`` and ``fixed``; optionally labels, masks, ``initial_transform`` and a ``name`` each its own.
+            Paths are relative to the file, or start with ``~``. A name with slashes is a folder in a folder.
+
+    Returns:
+        As ``draw_pairs`` has it, with the names given.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a table of that form, a column that seems misspelt, a name that stands twice or would lead out
+            of the output folder.
+    """
+    path = Path(pairs_file).absolute()
+    if not path.is_file():
+        raise FileNotFoundError(f"The list of pairs ({path}) does not exist.")
+    text = _text(path)
+    rows = _json_rows(text, path) if path.suffix.lower() == ".json" else _csv_rows(text, path)
+    if not rows:
+        raise ValueError(f"{path} lists no pairs: give a moving and a fixed image in each row.")
+    unread = sorted({key for _, row in rows for key in row} - {*COLUMNS})
+    if unread:
+        print(f"{path}: not read: {', '.join(unread)}")  # noqa: T201
+    for number, row in rows:
+        if not all(isinstance(v, str) for k, v in row.items() if k in COLUMNS):
+            raise ValueError(f"Row {number} of {path} needs a moving and a fixed image, paths as text.")
+        missing = [key for key in ("moving", "fixed") if key not in row]
+        if missing:
+            raise ValueError(f"Row {number} of {path} names no {missing[0]} image.")
+    items = [{k: _file(path.parent, v) if k in FILES else v for k, v in row.items()} for _, row in rows]
+    given = [_name(item["name"], path) if "name" in item else None for item in items]
+    pairs = [pair | {"name": name or pair["name"]} for name, pair in zip(given, draw_pairs(items))]
+    names = [pair["name"] for pair in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"Two pairs of {path} are called '{twice[0]}': give each a name of its own.")
+    return pairs
+
+
+def refuse_misspelt(keys: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Refuse a key that is nearly a known one: what it names would be left out without a word.
+
+    Raises:
+        ValueError: there is one; the sentence says which was probably meant.
+    """
+    for key in keys:
+        meant = nearest(key, known, 0.8)
+        if key not in known and meant:
+            raise ValueError(f"{where} has '{key}', which is not read: did you mean '{meant}'?")
+
+
+def _text(path: Path) -> str:
+    """Read a text file as spreadsheets save it: UTF-8 with or without a byte-order mark, or UTF-16 with one."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8: save it as 'CSV UTF-8'.") from error
+
+
+def _json_rows(text: str, path: Path) -> list[tuple[int, Item]]:
+    try:
+        rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in json.loads(text)]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no list of pairs: give CSV with a header, or a JSON list of objects.") from error
+    for row in rows:
+        _check_columns([*row], path)
+    return list(enumerate(rows, 1))
+
+
+def _csv_rows(text: str, path: Path) -> list[tuple[int, Item]]:
+    """Read the rows of a CSV with the number that a spreadsheet shows for each; blank ones are passed over."""
+    lines = list(enumerate(_cells(text, path), 1))
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    if not lines:
+        raise ValueError(f"{path} is empty: its first line names the columns, moving and fixed.")
+    header = lines[0][1]
+    while header and not header[-1]:
+        header = header[:-1]
+    _check_columns(header, path)
+    absent = [key for key in ("moving", "fixed") if key not in header]
+    if absent:
+        raise ValueError(f"{path} has no column '{absent[0]}': its first line names {', '.join(header)}.")
+    rows = []
+    for number, cells in lines[1:]:
+        if any(cells[len(header) :]):
+            raise ValueError(f"Row {number} of {path} has more cells than the first: put text with commas in quotes.")
+        rows.append((number, {k: v for k, v in zip(header, cells) if v}))
+    return rows
+
+
+def _cells(text: str, path: Path) -> list[list[str]]:
+    """Take a CSV apart: what parts the cells is whatever parts those of the first line."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    said = first.strip().lower().startswith("sep=")  # Excel's own way to say so
+    if said:
+        text = text[text.index(first) + len(first) :]
+    delimiter = first.strip()[4:5] or "," if said else max(",;\t", key=first.count)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True, strict=True)
+        return [[cell.strip() for cell in row] for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path} cannot be read as CSV: {error}.") from error
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    """Refuse columns that stand twice, are nearly the name of one that is read, or seem to mean something to us."""
+    twice = [column for column in columns if columns.count(column) > 1]
+    if twice:
+        raise ValueError(f"{path} has two columns '{twice[0]}': name each once.")
+    refuse_misspelt(columns, COLUMNS, str(path))
+    telling = [c for c in columns if any(word in c.lower() for word in TELLING) and c not in COLUMNS]
+    if telling:
+        raise ValueError(f"{path} has '{telling[0]}', which is not read: the columns are {', '.join(COLUMNS)}.")
+
+
+def _file(folder: Path, value: str) -> str:
+    """Resolve a path of a table: ``~`` is the user's home, others are relative to the table's folder."""
+    path = Path(value)
+    if value.startswith("~"):
+        try:
+            path = path.expanduser()
+        except RuntimeError:  # no such user: a name with a tilde
+            path = Path(value)
+    return str(folder / path)
+
+
+def _name(name: str, path: Path) -> str:
+    """Check that a pair's name is a folder within the output folder, and bring it into its plainest form."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith(("/", "~")) or ".." in parts or "\\" in name or not name.isprintable():
+        raise ValueError(f"{path} calls a pair '{name}', which is no folder within the output folder: rename it.")
+    if any(part.startswith(".") or part.endswith(RESERVED) for part in parts):
+        raise ValueError(
+            f"{path} calls a pair '{name}': no part of a name may start with '.' or end in {' or '.join(RESERVED)}."
+        )
+    return "/".join(parts)
