@@ -1,6 +1,7 @@
 """Data sets of images, and the pairs drawn from them: images are cached once, pairs never."""
 
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -8,9 +9,10 @@ import numpy as np
 import torch
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
 from bundle.pairs import draw_pairs, read_pairs
+from bundle.spatial import ras_from_lps
+from bundle.transforms import read_grid
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Randomizable
-from nibabel.filebasedimages import ImageFileError
 
 __all__ = [
     "SPLITS",
@@ -43,11 +45,10 @@ def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
     spacings: dict[str | None, np.ndarray] = {}
     for item in items:
         for path in (item[k] for k in ("image", "moving", "fixed") if k in item):
-            image = _header(path)
-            axes = nibabel.io_orientation(image.affine)[:, 0].astype(int)
-            order = np.argsort(axes)
-            sizes.append(np.array(image.shape[:3])[order])
-            spacing = np.array(image.header.get_zooms()[:3])[order]
+            grid, _ = read_grid(Path(path), "image")
+            order = np.argsort(nibabel.io_orientation(ras_from_lps(grid.affine))[:, 0])
+            sizes.append(np.array(grid.shape)[order])
+            spacing = grid.spacing_mm[order]
             first = spacings.setdefault(item.get("dataset"), spacing)
             if not np.allclose(spacing, first, rtol=0.01):
                 raise ValueError(
@@ -55,15 +56,6 @@ def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
                     "one grid with 'python -m bundle prepare'."
                 )
     return [int(-(-n // multiple) * multiple) for n in np.max(sizes, 0)]
-
-
-def _header(path: str) -> Any:
-    try:
-        return nibabel.load(path)
-    except ImageFileError as error:
-        raise ValueError(
-            f"{path} cannot be read as NIfTI, which training takes: convert it with 'python -m bundle prepare'."
-        ) from error
 
 
 class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):

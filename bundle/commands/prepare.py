@@ -13,6 +13,7 @@ from bundle.affine import align
 from bundle.commands.register import check_affine, output_folder
 from bundle.data import SPLITS, read_split
 from bundle.intensity import clip_outliers, fill_value
+from bundle.io.headers import read_header
 from bundle.io.labels import for_file
 from bundle.listing import IMAGE_SUFFIXES, is_listed, visible_images
 from bundle.options import check_flags
@@ -191,8 +192,7 @@ def _check_resumed(root: Path, grid: Grid) -> None:
     """Refuse to go on in a folder whose images lie on another grid."""
     for path in sorted(root.glob("*s/*.nii.gz")):
         if is_listed(path.name):  # nor one that an interrupted run has left
-            image = nibabel.load(path)
-            if not Grid.from_ras(image.shape, image.affine).is_close(grid):
+            if not read_header(path).grid.is_close(grid):
                 raise ValueError(f"{path} was prepared on another grid: give another --output_dir.")
 
 
