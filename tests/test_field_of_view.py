@@ -5,7 +5,8 @@ import pytest
 import torch
 from bundle.inferers import SpatialTransformd
 from bundle.spatial import Grid, SpatialTransform, antialias
-from bundle.transforms import MARGIN_MM, MatchPaird, grid_of
+from bundle.transforms import MatchPaird, grid_of
+from bundle.transforms.matching import MARGIN_MM
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation

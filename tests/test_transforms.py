@@ -3,11 +3,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle import transforms
 from bundle.io.images import write_image
 from bundle.io.itk import linear_to_itk
 from bundle.spatial import Grid, ras_from_lps
-from bundle.transforms import MatchPaird, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of
+from bundle.transforms import MatchPaird, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of, matching
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
@@ -397,7 +396,7 @@ def wrong_alignment(*_, **__):
 
 
 def test_an_alignment_that_makes_the_images_less_alike_is_dropped_if_asked_and_told(monkeypatch):
-    monkeypatch.setattr(transforms, "align", wrong_alignment)
+    monkeypatch.setattr(matching, "align", wrong_alignment)
     pair = {"moving": picture(), "fixed": picture()}
     kept = MatchPaird(affine="affine")(dict(pair))
     dropped = MatchPaird(affine="affine", never_worse=True)(dict(pair))
@@ -430,7 +429,7 @@ def test_an_initial_transform_that_makes_things_worse_is_kept_and_noted(tmp_path
 @pytest.mark.parametrize("role", ["moving", "fixed"])
 def test_one_outlying_voxel_changes_nothing_that_the_network_or_the_alignment_sees_but_itself(role, value, monkeypatch):
     seen = {}
-    monkeypatch.setattr(transforms, "align", lambda moving, *rest: seen.update(range=np.ptp(moving)) or np.eye(4))
+    monkeypatch.setattr(matching, "align", lambda moving, *rest: seen.update(range=np.ptp(moving)) or np.eye(4))
     pair = {"moving": picture(1), "fixed": picture()}
     spoiled = pair | {role: pair[role].clone()}
     spoiled[role][0, 9, 11, 7] = value

@@ -1,0 +1,21 @@
+"""Physical space: grids of voxels in millimetres, and the one transform that a registration returns.
+
+Everything here is LPS (the patient's left, posterior and superior are positive), as ITK and DICOM have it; NIfTI and
+MONAI are RAS, and ``lps_from_ras`` is the only place where one becomes the other.
+"""
+
+from bundle.spatial.grid import Grid, Matrix, lps_from_ras, ras_from_lps
+from bundle.spatial.resampling import antialias, sample
+from bundle.spatial.transform import LABEL_MODES, MODES, SpatialTransform
+
+__all__ = [
+    "LABEL_MODES",
+    "MODES",
+    "Grid",
+    "Matrix",
+    "SpatialTransform",
+    "antialias",
+    "lps_from_ras",
+    "ras_from_lps",
+    "sample",
+]

@@ -1,0 +1,17 @@
+"""Dictionary transforms that the configs name."""
+
+from bundle.transforms.augmentation import RandMaskd
+from bundle.transforms.matching import MatchPaird
+from bundle.transforms.prediction import WarpByPredictiond
+from bundle.transforms.reading import ReadVolumed, grid_of, on_grid_of, read_grid, read_volume
+
+__all__ = [
+    "MatchPaird",
+    "RandMaskd",
+    "ReadVolumed",
+    "WarpByPredictiond",
+    "grid_of",
+    "on_grid_of",
+    "read_grid",
+    "read_volume",
+]
