@@ -1,5 +1,6 @@
 """What went wrong in one sentence, wherever it is wrapped."""
 
+import re
 import sys
 from types import TracebackType
 
@@ -9,10 +10,18 @@ __all__ = ["bad_input", "end_with_sentence"]
 def bad_input(error: BaseException | None) -> str | None:
     """Find the sentence about the user's input in a chain of exceptions: MONAI wraps what a transform raises."""
     while error is not None:
+        if "Original Traceback" in str(error):  # a worker process of a DataLoader hands over text alone
+            return _first_in(str(error))
         if isinstance(error, ValueError | OSError):
             return str(error)
         error = error.__cause__ or error.__context__
     return None
+
+
+def _first_in(traceback: str) -> str | None:
+    """Find the sentence in a printed traceback, where the first exception of a chain comes first."""
+    found = re.search(r"^(?:ValueError|OSError|FileNotFoundError|PermissionError): (.+)$", traceback, re.MULTILINE)
+    return found[1] if found else None
 
 
 def end_with_sentence() -> None:

@@ -125,3 +125,20 @@ def test_the_sentence_is_found_in_a_chain_and_the_hook_is_left_alone_elsewhere()
     before = sys.excepthook
     end_with_sentence()
     assert sys.excepthook is before
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise ValueError("The image (a.nii) holds NaN values.")
+        except ValueError as error:
+            raise RuntimeError("applying transform") from error
+
+
+def test_the_sentence_is_found_in_what_a_worker_process_hands_over():
+    with pytest.raises(RuntimeError) as caught:
+        next(iter(torch.utils.data.DataLoader(Unreadable(), num_workers=1)))
+    assert bad_input(caught.value) == "The image (a.nii) holds NaN values."

@@ -121,7 +121,9 @@ def _splits(source: Path, validation: float, test: float, seed: int, recipe: Rec
     if (source / "dataset.json").is_file() or (source / "imagesTr").is_dir():
         splits = {split: read_split(source, split) for split in SPLITS}
         if not any(splits.values()):
-            raise ValueError(f"{source} lists no images: name them in its dataset.json, or lay them into imagesTr.")
+            raise ValueError(
+                f"The list of images in {source} is empty: name them in its dataset.json, or lay them into imagesTr."
+            )
         if any("image" not in item for split in splits.values() for item in split):
             raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
         return splits
