@@ -30,9 +30,7 @@ class Supervision(TypedDict, total=False):
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor | Supervision]
 
 
-def prepare_batch(
-    batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
-) -> Batch:
+def prepare_batch(batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any) -> Batch:
     """Split a batch for MONAI's trainer into what the network sees and what the loss sees.
 
     Args:

@@ -13,6 +13,7 @@ from monai.bundle.scripts import verify_metadata, verify_net_in_out
 
 CONFIGS = [
     "abdomenmrct",
+    "any_contrast",
     "batch_inference",
     "evaluate",
     "finetune",
@@ -31,6 +32,7 @@ MERGED = {
     "inference": ["inference"],
     "batch_inference": ["inference", "batch_inference"],
     "finetune": ["train", "finetune"],
+    "any_contrast": ["train", "any_contrast"],
     "voxelmorph": ["train", "voxelmorph"],
     "ixi": ["train", "ixi", "evaluate"],
     "lpba40": ["train", "lpba40", "evaluate"],
@@ -144,6 +146,7 @@ def test_every_requirement_is_pinned(bundle_root):
         (["train"], "train"),
         (["train", "evaluate"], "train"),
         (["train", "finetune"], "train"),
+        (["train", "any_contrast"], "train"),
         (["inference"], "inference"),
     ],
 )

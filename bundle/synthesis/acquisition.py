@@ -1,5 +1,7 @@
 """What a scanner adds to an image: partial volumes, thick slices, a bias field, noise, and the display's curve."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 __all__ = ["Acquisition", "blur", "draw_acquisition", "smooth_noise"]
 
 PERCENTILES = 0.005, 0.995
+FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian, in standard deviations
 SAMPLES = 20_000  # voxels that percentiles are taken from
 
 
@@ -57,14 +60,14 @@ def draw_acquisition(state: np.random.RandomState, least_blur: float = 0.0) -> A
     )
 
 
-def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Smooth (C, H, W, L) by a Gaussian of ``sigma`` voxels, border values repeated."""
+def blur(image: torch.Tensor, sigma: float, axes: Sequence[int] = (0, 1, 2)) -> torch.Tensor:
+    """Smooth (C, H, W, L) by a Gaussian of ``sigma`` voxels along array axes, border values repeated."""
     if sigma < 0.1:  # the neighbours would weigh less than 1e-20
         return image
     radius = max(1, round(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     kernel /= kernel.sum()
-    for dim in (1, 2, 3):
+    for dim in (axis + 1 for axis in axes):
         pad = [0] * 6
         pad[6 - 2 * dim] = pad[7 - 2 * dim] = radius
         padded, n = F.pad(image[None], pad, mode="replicate")[0], image.shape[dim]
@@ -76,20 +79,25 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def thick_slices(image: torch.Tensor, axis: int, factor: float) -> torch.Tensor:
-    """Average (1, H, W, L) into slices ``factor`` voxels thick, and interpolate between their middles."""
+    """Average (1, H, W, L) into slices ``factor`` voxels thick, and interpolate between their middles.
+
+    The slice profile is a Gaussian whose full width at half maximum is the thickness. Averaging by
+    ``F.interpolate(mode="area")`` would shift structures by up to a third of a voxel where the factor is no whole one.
+    """
     if factor <= 1:
         return image
     size = list(image.shape[1:])
     coarse = list(size)
     coarse[axis] = max(2, round(size[axis] / factor))
-    slices = F.interpolate(image[None], coarse, mode="area")
+    profile = blur(image, size[axis] / coarse[axis] / FWHM, [axis])
+    slices = F.interpolate(profile[None], coarse, mode="trilinear", align_corners=False)
     return F.interpolate(slices, size, mode="trilinear", align_corners=False)[0]
 
 
 def smooth_noise(
     size: tuple[int, ...] | torch.Size, points: int, generator: torch.Generator, channels: int = 1
 ) -> torch.Tensor:
-    """Draw a smooth random volume: normal noise on ``points`` per axis, interpolated to (channels, \\*size)."""
+    """Draw a smooth random volume: normal noise on ``points`` per axis, interpolated to ``channels`` of ``size``."""
     coarse = torch.randn(1, channels, points, points, points, generator=generator)
     fine: torch.Tensor = F.interpolate(coarse, tuple(size), mode="trilinear", align_corners=True)[0]
     return fine

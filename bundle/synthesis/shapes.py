@@ -61,7 +61,7 @@ class RandShapesd(RandomizableTransform, MapTransform):
 
 
 def draw_shapes(state: np.random.RandomState, size: Sequence[int], peak: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw two label maps, (1, \\*size) each: the second is the first, pulled through a smooth field.
+    """Draw two label maps, (1, H, W, L) each: the second is the first, pulled through a smooth field.
 
     Args:
         state: source of randomness.
