@@ -142,7 +142,7 @@ def draw_change(
 
 
 def _draw_region(state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
-    """Pick what grows or shrinks, (1, H, W, L) of bool: a labelled region, or a ball inside the head, as of a lesion."""
+    """Pick what grows or shrinks, (1, H, W, L) of bool: a labelled region, or a ball inside the head, like a lesion."""
     present = torch.unique(labels)[1:] if labels is not None else torch.zeros(0)
     if len(present) > 0 and state.rand() < 0.6:
         assert labels is not None
