@@ -4,7 +4,9 @@ from typing import TypeAlias, TypedDict
 
 import torch
 import torch.nn.functional as F
+from bundle.fields import warp
 from bundle.shapes import DDF, Volume
+from bundle.supervision import Supervision, draw_regions, known_field_loss, label_loss, warp_with_regions
 from torch import nn
 
 __all__ = ["RegistrationLoss", "local_ncc", "ncc_loss", "orthogonality_loss", "smoothness_loss"]
@@ -187,20 +189,64 @@ class RegistrationLoss(nn.Module):
     """Equation 1: local NCC, plus α times smoothness, plus β times orthogonality of the heads.
 
     Takes what the network returns in training, or a plain ``pred`` tensor, which has no heads to judge (validation,
-    other networks).
+    other networks). Where a batch carries more than its fixed image (``bundle.supervision``), clean images are what the
+    NCC compares, label maps add ``label_weight`` times 1 minus their soft Dice, and a known field takes the place of
+    all terms but the orthogonality. At the defaults the loss of a plain pair is the paper's.
 
     Args:
         alpha: weight of the smoothness, 1 for brains, 0.5 for abdomens.
         beta: weight of the orthogonality.
         window: side of the NCC window in voxels.
+        label_weight: weight of the overlap of regions; 0 leaves labels unused.
+        regions: how many regions are drawn for it at each step.
+        synthetic_alpha: weight of the smoothness of pairs with synthetic contrasts; None takes ``alpha``.
+        known_weight: weight of the error, in voxels, of a field that is known.
     """
 
-    def __init__(self, alpha: float = 1.0, beta: float = 1.0, window: int = 9) -> None:
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        window: int = 9,
+        label_weight: float = 0.0,
+        regions: int = 12,
+        synthetic_alpha: float | None = None,
+        known_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.alpha, self.beta, self.window = alpha, beta, window
+        self.label_weight, self.regions, self.known_weight = label_weight, regions, known_weight
+        self.synthetic_alpha = alpha if synthetic_alpha is None else synthetic_alpha
 
-    def forward(self, pred: Prediction, fixed: Volume) -> torch.Tensor:
-        """Return the scalar loss of ``pred`` (B, 4, H, W, L: warped, ddf) against ``fixed`` (B, 1, H, W, L)."""
+    def forward(self, pred: Prediction, fixed: Volume | Supervision) -> torch.Tensor:
+        """Return the scalar loss of ``pred`` (B, 4, H, W, L: warped, ddf).
+
+        Args:
+            pred: of the network.
+            fixed: image (B, 1, H, W, L), or what else the batch carries, from ``prepare_batch``.
+        """
         if not isinstance(pred, torch.Tensor):
             return self(pred["pred"], fixed) + self.beta * orthogonality_loss(pred["gram"])
-        return ncc_loss(pred[:, :1], fixed, self.window) + self.alpha * smoothness_loss(pred[:, 1:])
+        if isinstance(fixed, torch.Tensor):
+            return ncc_loss(pred[:, :1], fixed, self.window) + self.alpha * smoothness_loss(pred[:, 1:])
+        # a pair at a time: each has its own kind, and its own regions
+        pairs = [{key: value[i : i + 1] for key, value in fixed.items()} for i in range(len(pred))]  # type: ignore[index]
+        return torch.stack([self._judge(one, pair) for one, pair in zip(pred.split(1), pairs)]).mean()  # type: ignore[arg-type]
+
+    def _judge(self, pred: torch.Tensor, pair: Supervision) -> torch.Tensor:
+        """Return the loss of one pair, but for the orthogonality."""
+        fixed, ddf = pair["label"], pred[:, 1:]
+        if "known" in pair and bool(pair["known"]):
+            return self.known_weight * known_field_loss(ddf, pair["known_ddf"], fixed)
+        warped, overlap = pred[:, :1], torch.zeros((), device=pred.device)
+        moving = pair.get("clean_moving")
+        if self.label_weight > 0 and "moving_label" in pair:
+            regions = draw_regions(pair["moving_label"], pair["fixed_label"], self.regions)
+            image = torch.zeros_like(fixed) if moving is None else moving
+            found, shares = warp_with_regions(image, pair["moving_label"], regions, ddf)
+            warped = warped if moving is None else found
+            overlap = self.label_weight * label_loss(shares, pair["fixed_label"], regions)
+        elif moving is not None:
+            warped = warp(moving, ddf)
+        alpha = self.synthetic_alpha if "synthetic" in pair and bool(pair["synthetic"]) else self.alpha
+        return ncc_loss(warped, fixed, self.window) + alpha * smoothness_loss(ddf) + overlap

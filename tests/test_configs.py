@@ -13,6 +13,7 @@ from monai.bundle.scripts import verify_metadata, verify_net_in_out
 
 CONFIGS = [
     "abdomenmrct",
+    "any_contrast",
     "batch_inference",
     "evaluate",
     "finetune",
@@ -31,6 +32,7 @@ MERGED = {
     "inference": ["inference"],
     "batch_inference": ["inference", "batch_inference"],
     "finetune": ["train", "finetune"],
+    "any_contrast": ["train", "any_contrast"],
     "voxelmorph": ["train", "voxelmorph"],
     "ixi": ["train", "ixi", "evaluate"],
     "lpba40": ["train", "lpba40", "evaluate"],
@@ -144,6 +146,7 @@ def test_every_requirement_is_pinned(bundle_root):
         (["train"], "train"),
         (["train", "evaluate"], "train"),
         (["train", "finetune"], "train"),
+        (["train", "any_contrast"], "train"),
         (["inference"], "inference"),
     ],
 )
@@ -190,6 +193,49 @@ def test_what_tells_the_images_apart_changes_one_of_them(bundle_root, small_data
     assert not torch.allclose(moving, fixed, atol=0.01)
     if key == "misalignment_probability":
         assert torch.equal(fixed, augmented(bundle_root, small_dataset)[1])
+
+
+def drawn_by(bundle_root, small_dataset, names, seed, **changes):
+    """A pair of the small data set after the augmentation of some configs, cropped, turned and mirrored."""
+    parser = load(bundle_root, names)
+    spatial = {"affine_probability": 1.0, "misalignment_probability": 1.0, "roi_size": [16, 24, 18]}
+    for key, value in {"dataset_dir": str(small_dataset), **spatial, **changes}.items():
+        parser[key] = value
+    pairs = parser.get_parsed_content("train#dataset")
+    augmentation, pairs.pair_transform = pairs.pair_transform, None
+    return augmentation.set_random_state(seed)(pairs.set_random_state(seed)[0])
+
+
+def test_clean_images_and_labels_go_through_the_same_space_as_what_the_network_sees(bundle_root, small_dataset):
+    names, two = ["train", "any_contrast"], {"alike_share": 0.0, "real_share": 0.0, "rescan_share": 0.0}
+    for seed in range(3):
+        real = drawn_by(bundle_root, small_dataset, names, seed, **two | {"real_share": 1.0})
+        item = drawn_by(bundle_root, small_dataset, names, seed, **two)
+        assert torch.equal(item["label"], real["image"][1:])
+        assert torch.equal(item["clean_moving"], real["image"][:1])
+        assert not torch.equal(item["image"], real["image"])
+        for role in ("moving", "fixed"):
+            labels = item[f"{role}_label"]
+            assert labels.shape == (1, 16, 24, 18)
+            assert torch.equal(labels, real[f"{role}_label"])
+            assert torch.equal(labels, labels.round())
+            assert len(labels.unique()) > 3
+        blank = item["label"] == 0
+        assert (item["image"][1:][blank] == 0).all()
+
+
+def test_training_carries_label_maps_where_their_weight_asks_for_them(bundle_root, small_dataset):
+    names = ["train"]
+    plain = drawn_by(bundle_root, small_dataset, names, 0)
+    assert set(plain) == {"image", "label"}
+    item = drawn_by(bundle_root, small_dataset, names, 0, label_weight=0.5)
+    assert set(item) == {"image", "label", "moving_label", "fixed_label"}
+    assert torch.equal(item["image"], plain["image"])  # which the labels do not touch
+    for role in ("moving", "fixed"):
+        assert torch.equal(item[f"{role}_label"], item[f"{role}_label"].round())
+    # what a label covers is bright where it is bright in the image: both were moved alike
+    brain = item["fixed_label"] > 0
+    assert item["label"][brain].mean() > 1.5 * item["label"][~brain].mean()
 
 
 def test_training_starts_from_given_weights(bundle_root, small_dataset, tmp_path):

@@ -82,6 +82,39 @@ def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, s
     assert len(torch.load(tmp_path / "own/models/model.pt", weights_only=True)) > 0
 
 
+def test_any_contrast_trains_two_steps_and_keeps_the_average_of_the_weights(
+    bundle_root, small_dataset, shifting_weights, tmp_path
+):
+    options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path, "--pretrained", shifting_weights]
+    options += [
+        "--epochs",
+        1,
+        "--steps_per_epoch",
+        2,
+        "--val_interval",
+        1,
+        "--val_pairs",
+        1,
+        "--average_momentum",
+        0.25,
+    ]
+    run(["training"], bundle_root, *config("train", "any_contrast"), *options, "--rescan_share", 0.5)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = [scalar.value for scalar in events.Scalars("train_loss")]
+    assert len(losses) == 2
+    assert all(abs(loss) < 10 for loss in losses)
+    files = {"average": "average_model_epoch=1.pt", "best": "model.pt", "resume": "resume_checkpoint_epoch=1.pt"}
+    found = {k: torch.load(tmp_path / "models" / name, weights_only=k != "resume") for k, name in files.items()}
+    start, last = torch.load(shifting_weights, weights_only=True), found["resume"]["network"]
+    name = next(name for name in start if not torch.equal(start[name], last[name]))
+    drift = {k: (found[k][name] - start[name]).norm() for k in ("average", "best")}
+    assert 0 < drift["average"] < (last[name] - start[name]).norm()  # between the first weights and the last
+    assert drift["average"] == drift["best"]
+    log = run(["training"], bundle_root, *config("train", "any_contrast"), *options, "--epochs", 2)
+    assert "resuming from iteration 0, epoch 1 until 2 epochs" in log
+
+
 def test_training_runs_from_another_folder(bundle_root, small_dataset, tmp_path):
     file = bundle_root / "configs/train.json"
     options = ["--bundle_root", bundle_root, "--dataset_dir", small_dataset, "--output_dir", tmp_path / "out"]

@@ -1,0 +1,158 @@
+"""One person scanned twice: one anatomy in two poses, changed by a small deformation or not; the field is known."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from bundle.fields import identity_grid, jacobian_determinant, warp
+from bundle.shapes import DDF
+from bundle.synthesis.acquisition import blur, smooth_noise
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, RandomizableTransform
+
+__all__ = ["RandRescand", "draw_change", "draw_pose", "rescan_field"]
+
+Item = dict[Hashable, Any]
+
+STEEPEST = 0.3  # least volume that a change leaves of a voxel's, as a share: 1 is no change
+WIDTH = 1.5, 5.0  # of the border along which a region grows or shrinks, voxels
+BALL = 2.0, 7.0  # radius of a lesion, voxels
+
+
+class RandRescand(RandomizableTransform, MapTransform):
+    """Make a pair of two persons one of a single person: the fixed one, scanned twice.
+
+    Adds ``known``, a bool tensor without dimensions, whether the pair became one; and ``known_ddf``, (3, H, W, L), the
+    field between the two in voxels, fixed to moving as every field: ``warp(moving, known_ddf)`` is ``fixed``. 0 if the
+    pair is left as it is.
+
+    Args:
+        keys: the images, moving then fixed, (1, H, W, L); both are replaced.
+        label_keys: their label maps, in the same order, replaced too; missing ones are passed over.
+        prob: share of pairs to make one person.
+        changed_share: of these, how many are changed between the scans: in the others nothing moved, but the head.
+        posed_share: of these, how many have the head lie otherwise in the second scan.
+        peak: least and largest displacement of a change at its peak, voxels.
+        shift: largest shift of the head along each axis, voxels: what an alignment leaves.
+        rotation: its largest rotation about each axis, radians.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        label_keys: Sequence[str],
+        prob: float = 0.2,
+        changed_share: float = 0.5,
+        posed_share: float = 0.5,
+        peak: Sequence[float] = (0.5, 2.0),
+        shift: float = 0.4,
+        rotation: float = 0.01,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.label_keys = tuple(label_keys)
+        self.changed_share, self.posed_share = changed_share, posed_share
+        self.peak, self.shift, self.rotation = tuple(peak), shift, rotation
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Draw, and scan the fixed anatomy twice or leave the pair as it is."""
+        item = dict(data)
+        self.randomize(None)
+        fixed = item[self.keys[1]]
+        change, pose = torch.zeros(1, 3, *fixed.shape[1:]), torch.eye(4)
+        item["known"] = torch.tensor(bool(self._do_transform) and not bool(item.get("synthetic_anatomy", False)))
+        if not item["known"]:
+            return item | {"known_ddf": change[0]}
+        labels = item.get(self.label_keys[1])
+        if self.R.rand() < self.changed_share:
+            change = draw_change(self.R, fixed, labels, *self.peak)
+        if self.R.rand() < self.posed_share:
+            pose = draw_pose(self.R, self.shift, self.rotation, fixed.shape[1:])
+        fields = pose_field(pose, change), change
+        for group, mode in ((self.keys, "bilinear"), (self.label_keys, "nearest")):
+            anatomy = item.get(group[1])
+            if anatomy is not None:
+                pair = (warp(anatomy[None].float(), u, mode, "border")[0] if u.any() else anatomy for u in fields)
+                item |= {key: image.to(anatomy.dtype) for key, image in zip(group, pair)}
+        return item | {"known_ddf": rescan_field(change, pose)[0]}
+
+
+def rescan_field(change: DDF, pose: torch.Tensor) -> DDF:
+    """Find the field between two scans of one anatomy, exactly and without inverting a field.
+
+    With the moving image anatomy(P x) and the fixed image anatomy(x + c(x)), moving(x + u(x)) equals fixed(x) for
+    u(x) = P⁻¹(x + c(x)) − x.
+
+    Args:
+        change: c, (1, 3, H, W, L), voxels.
+        pose: P, 4×4, voxels to voxels.
+
+    Returns:
+        u, (1, 3, H, W, L), voxels, fixed to moving.
+    """
+    inverse, grid = torch.linalg.inv(pose.double()).float(), identity_grid(change)
+    moved = torch.einsum("ij,bjhwl->bihwl", inverse[:3, :3], grid + change) + inverse[:3, 3].view(1, 3, 1, 1, 1)
+    return moved - grid
+
+
+def pose_field(pose: torch.Tensor, like: DDF) -> DDF:
+    """Write a pose, 4×4, as the field P x − x on the grid of ``like``."""
+    grid = identity_grid(like)
+    return torch.einsum("ij,bjhwl->bihwl", pose[:3, :3], grid) + pose[:3, 3].view(1, 3, 1, 1, 1) - grid
+
+
+def draw_pose(state: np.random.RandomState, shift: float, rotation: float, size: Sequence[int]) -> torch.Tensor:
+    """Draw a small rigid motion about the middle of the grid: 4×4, float32, voxels."""
+    x, y, z = state.uniform(-rotation, rotation, 3)
+    turn = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    pose = torch.eye(4)
+    pose[:3, :3] = torch.linalg.matrix_exp(turn)
+    centre = (torch.tensor(list(size), dtype=torch.float32) - 1) / 2
+    pose[:3, 3] = centre - pose[:3, :3] @ centre + torch.from_numpy(state.uniform(-shift, shift, 3)).float()
+    return pose
+
+
+def draw_change(
+    state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None, least: float, most: float
+) -> DDF:
+    """Draw a small smooth change of an anatomy: a region that grows or shrinks, or all of it at random.
+
+    Args:
+        state: source of randomness.
+        image: (1, H, W, L), above 0 where there is something to change.
+        labels: its regions; None if there are none.
+        least: smallest displacement at the peak, voxels.
+        most: largest.
+
+    Returns:
+        (1, 3, H, W, L), voxels; volumes stay above ``STEEPEST`` of what they were.
+    """
+    peak, width = state.uniform(least, most), state.uniform(*WIDTH)
+    if state.rand() < 0.2:
+        generator = torch.Generator().manual_seed(int(state.randint(2**31)))
+        field = blur(smooth_noise(image.shape[1:], int(state.randint(4, 8)), generator, 3), 2.0)
+    else:
+        region = _draw_region(state, image, labels)
+        potential = blur(region.float(), max(width, peak))[0]
+        field = torch.stack(torch.gradient(potential)) * (1 if state.rand() < 0.5 else -1)
+    field = (field * (peak / field.norm(dim=0).max().clamp(min=1e-6)))[None]
+    least_volume = float(jacobian_determinant(field).min())
+    return field * min(1.0, (1 - STEEPEST) / max(1 - least_volume, 1e-6))
+
+
+def _draw_region(state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+    """Pick what grows or shrinks, (1, H, W, L) of bool: a labelled region, or a ball inside the head, like a lesion."""
+    present = torch.unique(labels)[1:] if labels is not None else torch.zeros(0)
+    if len(present) > 0 and state.rand() < 0.6:
+        assert labels is not None
+        region: torch.Tensor = labels == present[state.randint(len(present))]
+        return region
+    inside = (labels if len(present) > 0 and labels is not None else image) > 0
+    places = inside[0].nonzero()
+    if len(places) > 0:
+        centre = places[state.randint(len(places))]
+    else:
+        centre = torch.tensor(image.shape[1:]) // 2
+    offset = identity_grid(torch.zeros(1, 3, *image.shape[1:])) - centre.view(1, 3, 1, 1, 1)
+    return offset.square().sum(1) <= state.uniform(*BALL) ** 2

@@ -1,0 +1,47 @@
+import numpy as np
+import torch
+from bundle.synthesis import RandShapesd
+from bundle.synthesis.shapes import draw_shapes
+
+SIZE = (26, 36, 20)
+
+
+def replaced(seed, prob=1.0):
+    transform = RandShapesd(["moving", "fixed"], ["moving_label", "fixed_label"], prob)
+    transform.set_random_state(seed)
+    image = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0))
+    return image, transform({"moving": image, "fixed": image.clone()})
+
+
+def test_shapes_correspond_and_are_moved():
+    _, item = replaced(1)
+    moving, fixed = item["moving_label"], item["fixed_label"]
+    common = set(moving.unique().tolist()) & set(fixed.unique().tolist())
+    assert len(common) >= 4
+    assert 0.01 < float((moving != fixed).float().mean()) < 0.6
+    for role in ("moving", "fixed"):  # one intensity a shape, the same in both images
+        for shape in common:
+            values = item[role][item[f"{role}_label"] == shape].unique()
+            assert len(values) == 1
+            assert values == item["moving"][moving == shape][0]
+
+
+def test_a_larger_peak_moves_more():
+    share = [
+        float((m != f).float().mean()) for m, f in (draw_shapes(np.random.RandomState(0), SIZE, p) for p in (1, 5))
+    ]
+    assert share[0] < share[1]
+
+
+def test_shapes_are_blobs_not_dust():
+    labels = draw_shapes(np.random.RandomState(0), SIZE, 2.0)[0]
+    assert float((labels[:, 1:] != labels[:, :-1]).float().mean()) < 0.3
+
+
+def test_a_seed_fixes_the_shapes_and_beyond_the_share_pairs_stay():
+    assert torch.equal(replaced(3)[1]["moving"], replaced(3)[1]["moving"])
+    assert not torch.equal(replaced(3)[1]["moving"], replaced(4)[1]["moving"])
+    image, item = replaced(3, prob=0.0)
+    assert torch.equal(item["moving"], image)
+    assert not item["synthetic_anatomy"]
+    assert replaced(3)[1]["synthetic_anatomy"]
