@@ -15,10 +15,7 @@ TYPE_2 = {
     "MR": ("AcquisitionNumber", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
     "CT": ("AcquisitionNumber", "KVP"),
 }
-OPTIONAL = {
-    "MR": ("InversionTime", "MagneticFieldStrength", "FlipAngle"),
-    "CT": ("ConvolutionKernel",),
-}
+OPTIONAL = {"MR": ("InversionTime", "MagneticFieldStrength", "FlipAngle"), "CT": ("ConvolutionKernel",)}
 WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction")
 # Type 1 of the MR Image; enhanced objects have no such attributes
 DEFAULTS = {"MR": {"ScanningSequence": "RM", "SequenceVariant": "NONE"}, "CT": {}}

@@ -33,5 +33,7 @@ def foreground(values: npt.NDArray[np.float32], spacing_mm: tuple[float, float, 
     mask = binary_fill_holes(binary_closing(mask, iterations=2))[2:-2, 2:-2, 2:-2]
     if not mask.any():
         return np.ones(values.shape, np.bool_)
-    index = [np.minimum((np.arange(n) + step // 2) // step, m - 1) for n, step, m in zip(values.shape, steps, mask.shape)]
+    index = [
+        np.minimum((np.arange(n) + step // 2) // step, m - 1) for n, step, m in zip(values.shape, steps, mask.shape)
+    ]
     return np.asarray(mask[np.ix_(*index)])

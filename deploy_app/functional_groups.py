@@ -9,7 +9,15 @@ from attributes import discreet, macro, text
 from pydicom import Dataset
 from stack import Frame
 
-__all__ = ["agent_given", "body_part_of", "echo_time_of", "holder_of", "inversion_time_of", "laterality_of", "sequence_of"]
+__all__ = [
+    "agent_given",
+    "body_part_of",
+    "echo_time_of",
+    "holder_of",
+    "inversion_time_of",
+    "laterality_of",
+    "sequence_of",
+]
 
 BODY_PARTS = {  # anatomic regions that Body Part Examined has a term for (PS3.16, annex L): SNOMED CT, and as it was
     **{"69536005": "HEAD", "T-D1100": "HEAD", "12738006": "BRAIN", "T-A0100": "BRAIN"},
@@ -91,7 +99,7 @@ def _first(frame: Frame, *keywords: str) -> float | None:
 
 @discreet()
 def sequence_of(frame: Frame) -> list[str]:
-    """Read Scanning Sequence; of an enhanced image from its echoes and its inversion pulse. Empty where it is unknown."""
+    """Read Scanning Sequence; of an enhanced image from its echoes and its inversion pulse. Empty if it is unknown."""
     classic = text(holder_of(frame, "ScanningSequence"), "ScanningSequence")
     if classic:
         return classic.upper().split("\\")

@@ -12,9 +12,7 @@ __all__ = ["fit_vectors"]
 Vectors = npt.NDArray[np.float32]
 
 
-def fit_vectors(
-    displacement_at: Callable[[Matrix], Matrix], affine: Matrix, shape: tuple[int, int, int]
-) -> Vectors:
+def fit_vectors(displacement_at: Callable[[Matrix], Matrix], affine: Matrix, shape: tuple[int, int, int]) -> Vectors:
     """Fit a grid's vectors to a field, so that linear interpolation between them errs least in the mean square.
 
     The field is asked at every vertex and half-way between. Linear interpolation is separable: each axis is solved on

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import Segmentation
 from highdicom_objects import finish, identification, source_images, sources
-from modules import code, copy_elements, reference
+from modules import copy_elements, reference
 from provenance import MANUFACTURER, MODEL_NAME, Provenance
 from pydicom import Dataset
 from pydicom.sequence import Sequence
@@ -131,9 +131,7 @@ def _name_sources(target: Dataset, instance: Dataset, registration: Registration
     """Say what the object was made from, and in which series and study that is found."""
     images = [*registration.fixed.instances()]
     if instance.SOPClassUID == RTStructureSetStorage:  # no image
-        item = reference(instance)
-        item.PurposeOfReferenceCodeSequence = Sequence([code("121321", "DCM", "Mask image for image processing operation")])
-        target.SourceInstanceSequence = Sequence([item])
+        target.SourceInstanceSequence = source_images([instance])
     else:
         images.append(instance)
     target.SourceImageSequence = source_images(images)

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from failures import Code, Failure
 
 __all__ = [
+    "CHOICES",
     "DeformableSettings",
     "Limits",
     "PairSettings",

@@ -9,7 +9,7 @@ from failures import Code, Failure
 from grid_fit import fit_vectors
 from modules import decimal
 from registration import Registration, Transform
-from settings import Settings
+from settings import QualityGate, Settings
 from stack import Stack
 from vector_grid import Matrix, VectorGrid, slabs
 
@@ -67,18 +67,16 @@ def store_field(registration: Registration, settings: Settings) -> tuple[VectorG
         Failure: E_OUTPUT where the field isn't finite, or the best grid is more than ``max_grid_error_mm`` wrong in a
             hundredth of the body.
     """
-    body = np.s_[:] if registration.body is None else registration.body
     low, high = _bounding_box(registration.fixed)
     near_low, near_high = _box_of_body(registration)
     candidates = (("image", low, high, False), ("image", low, high, True), ("body", near_low, near_high, True))
     best: tuple[float, VectorGrid, StoredField] | None = None
     for covers, first, last, is_fitted in candidates:
         grid = _grid(registration, settings, first, last, is_fitted)
-        stored = _measure(grid, registration, covers, body)
+        stored = _measure(grid, registration, covers)
         if best is None or stored.body_p99_error_mm < best[0]:
             best = (stored.body_p99_error_mm, grid, stored)
-        gate = settings.quality
-        if stored.body_p99_error_mm <= gate.max_grid_error_p99_mm and stored.body_max_error_mm <= gate.max_grid_error_mm:
+        if _is_good(stored, settings.quality):
             break
     assert best is not None
     if not best[0] <= settings.quality.max_grid_error_mm:  # not so where it is NaN
@@ -87,9 +85,7 @@ def store_field(registration: Registration, settings: Settings) -> tuple[VectorG
     return best[1], best[2]
 
 
-def _grid(
-    registration: Registration, settings: Settings, low: Matrix, high: Matrix, is_fitted: bool
-) -> VectorGrid:
+def _grid(registration: Registration, settings: Settings, low: Matrix, high: Matrix, is_fitted: bool) -> VectorGrid:
     """Lay a grid over a box, and sample the field on it or fit it to the field."""
     transform, limit = registration.transform, settings.deformable.max_megabytes
     coarse = max(settings.deformable.spacing_mm, float(np.min(transform.field_grid.spacing_mm)))
@@ -163,7 +159,12 @@ def _evaluate(transform: Transform, affine: Matrix, shape: Shape) -> npt.NDArray
     return vectors
 
 
-def _measure(grid: VectorGrid, registration: Registration, covers: str, body: npt.ArrayLike) -> StoredField:
+def _is_good(stored: StoredField, gate: QualityGate) -> bool:
+    p99, largest = stored.body_p99_error_mm, stored.body_max_error_mm
+    return p99 <= gate.max_grid_error_p99_mm and largest <= gate.max_grid_error_mm
+
+
+def _measure(grid: VectorGrid, registration: Registration, covers: str) -> StoredField:
     """Measure what storing cost, in the body and everywhere.
 
     Raises:
@@ -172,7 +173,7 @@ def _measure(grid: VectorGrid, registration: Registration, covers: str, body: np
     if not np.isfinite(grid.vectors).all():
         raise Failure(Code.E_OUTPUT, "The registration found no finite displacement somewhere: nothing is written.")
     everywhere = _resampling_errors(grid, registration.fixed, registration.transform)
-    inside = everywhere[body]
+    inside = everywhere if registration.body is None else everywhere[registration.body]
     slices, rows, columns, _ = grid.vectors.shape
     return StoredField(
         (columns, rows, slices),

@@ -1,6 +1,5 @@
 """Straight grids for sheared stacks (gantry tilt), which most programs straighten in silence, and so misplace."""
 
-
 import numpy as np
 import numpy.typing as npt
 from modules import decimal
@@ -12,6 +11,7 @@ __all__ = ["drift_mm", "grid_of_result", "onto"]
 
 SHEARED_DEGREES = 0.1
 """Tilt from which a stack counts as sheared: below, the last slice of a head is less than half a millimetre off."""
+PLACED = ("Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 STRAIGHT_MM = 0.01
 """Drift that a straight grid is free of: the last digits of an Image Position."""
 
@@ -20,7 +20,7 @@ def drift_mm(stack: Stack) -> float:
     """Measure how far within its plane the last slice lies from where it would in a straight stack, mm."""
     assert stack.affine is not None
     step, between = stack.affine[:3, 2], stack.spacing_mm[2]
-    return float(np.sqrt(max(step @ step - between**2, 0))) * (stack.shape[0] - 1)
+    return float(np.sqrt(np.maximum(step @ step - between**2, 0))) * (stack.shape[0] - 1)
 
 
 def grid_of_result(fixed: Stack, setting: str) -> tuple[Stack, tuple[str, ...]]:
@@ -68,7 +68,8 @@ def straighten(stack: Stack) -> Stack:
 
 def _placed(frame: Frame, affine: Matrix, k: int, size: tuple[int, int]) -> Frame:
     header, spacing = Dataset(), np.linalg.norm(affine[:3, :3], axis=0)
-    header.update({element.tag: element for element in frame.header})
+    # without what changes: set where it is, it would change in the frame's own header, too
+    header.update({element.tag: element for element in frame.header if element.keyword not in PLACED})
     header.file_meta = getattr(frame.header, "file_meta", Dataset())
     header.Rows, header.Columns = size
     header.ImagePositionPatient = [decimal(value) for value in affine[:3, 3] + k * affine[:3, 2]]
@@ -77,9 +78,7 @@ def _placed(frame: Frame, affine: Matrix, k: int, size: tuple[int, int]) -> Fram
     return Frame(frame.path, header, frame.number)
 
 
-def onto(
-    grid: Stack, stack: Stack, values: npt.NDArray[np.float32], outside: float
-) -> npt.NDArray[np.float32]:
+def onto(grid: Stack, stack: Stack, values: npt.NDArray[np.float32], outside: float) -> npt.NDArray[np.float32]:
     """Interpolate a stack's values ``[k, j, i]`` linearly on the straight grid of its planes."""
     assert grid.affine is not None
     assert stack.affine is not None
@@ -87,6 +86,6 @@ def onto(
     matrix = (np.linalg.inv(stack.affine) @ grid.affine)[:3]
     j, i = np.mgrid[: grid.shape[1], : grid.shape[2]]
     for k, plane in enumerate(values):
-        rows, columns = (matrix[axis, 0] * i + matrix[axis, 1] * j + matrix[axis, 2] * k + matrix[axis, 3] for axis in (1, 0))
+        columns, rows = (row[0] * i + row[1] * j + row[2] * k + row[3] for row in matrix[:2])
         map_coordinates(plane, [rows, columns], result[k], order=1, cval=outside)
     return result
