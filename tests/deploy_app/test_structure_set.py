@@ -1,10 +1,14 @@
 """RT Structure Sets and label maps of the moving series: they arrive as the same masks would."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import numpy as np
 import pydicom
 import pytest
 from highdicom.seg import Segmentation
 from required_attributes import missing
+from scan import Scan
 from segmentation_masks import place_masks
 from segments import CENTRES, description, masks_on, write_segmentation
 from settings import Limits, Settings
@@ -16,6 +20,8 @@ from synthetic import (
     MOVING_AFFINE,
     MOVING_SHAPE,
     affine_of,
+    provenance_of,
+    registration_of,
     rotation,
     stack_of,
     uid,
@@ -23,6 +29,7 @@ from synthetic import (
     write_series,
 )
 from test_segmentation import agreement, propagate, read_on_fixed, truth
+from writers_operator import write_objects
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +233,31 @@ def test_two_runs_write_equal_bytes(pair, tmp_path):
     one, two = (propagate(pair, source, tmp_path / name).paths[0].read_bytes() for name in ("one", "two"))
     assert one == two
     assert FIXED_SHAPE == read_on_fixed(tmp_path / "one/segmentation_0001.dcm", 1).shape
+
+
+def test_what_is_left_behind_stands_in_manifest_and_report(pair, tmp_path):
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11), on(12, "POINT")]])
+    (tmp_path / "out").mkdir()
+    notes = []
+    found = Scan(
+        tmp_path,
+        Limits(),
+        segmentations=(SimpleNamespace(path=source),),
+        skipped=Counter({"Surface Segmentation Storage": 2, "not_dicom": 5}),
+    )
+    job = SimpleNamespace(
+        registration=registration_of(*pair, np.zeros(MOVING_SHAPE)),
+        provenance=provenance_of(*pair),
+        settings=Settings(),
+        scan=found,
+        publication=SimpleNamespace(staging=tmp_path / "out"),
+        manifest=SimpleNamespace(record=lambda **sections: None, warn=notes.extend),
+    )
+    write_objects(job)
+    expected = [
+        "In segmentation 1: ROI 11: 1 contours of points or open lines are left out.",
+        "Surface Segmentation objects in the input were not propagated: 2.",
+    ]
+    assert [note for note in notes if not note.startswith("Quality")] == expected
+    report = str(pydicom.dcmread(tmp_path / "out" / "report.dcm"))
+    assert all(f"Warning: {sentence}" in report for sentence in expected)
