@@ -58,7 +58,7 @@ def build_segmentation(
         registration: finished.
         provenance: of the run.
         settings: with the limits and the series number.
-        number: of the instance in its series, from 1.
+        number: of the object among those propagated, from 1.
 
     Raises:
         Unusable: too many voxels.
@@ -70,6 +70,8 @@ def build_segmentation(
         images, order = sources(fixed), np.argsort([frame.number or k for k, frame in enumerate(fixed.frames)])
     arguments = dict(identification("segmentation", settings, provenance, number))
     arguments["sop_instance_uid"] = provenance.uid(f"segmentation:{instance.SOPInstanceUID}")
+    if number > 1:  # a series each: their descriptions differ
+        arguments |= {"series_instance_uid": provenance.uid(f"segmentation:{number}:series"), "instance_number": 1}
     is_fractional = instance.get("SegmentationType") == "FRACTIONAL"
     target = Segmentation(
         source_images=images,
