@@ -57,7 +57,7 @@ debian = @test "$$(dpkg-query -W -f='$${db:Status-Status}\n' $(1) 2>/dev/null | 
 	test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "error: Debian packages are missing; as root: apt-get install $(1)"; exit 1; }; \
 	echo "installing the Debian packages that are missing of: $(1)"; apt-get -qq update && \
 	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $(1) >/dev/null; }
-PACS_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools plastimatch
+PACS_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools plastimatch dcm2niix
 MAP_PACKAGES := buildah mmdebstrap crun
 
 # register a phantom pair, or MOVING=… FIXED=… of the user's
@@ -70,14 +70,15 @@ endif
 
 test: $(VENV)/.tested $(DEPLOY)/.tested models
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APP) $(ZOO))
-	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian" tests/deploy_app tests/map
+	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian and not slow" tests/deploy_app tests/map
 	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
 
 # the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the
 # paper's data sets; of the other tests, those that take half a minute
-test-zoo: $(VENV)/.consumers
+test-zoo: $(VENV)/.consumers $(DEPLOY)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APP) $(ZOO))
+	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q -m slow tests/deploy_app
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
 test-pacs: $(DEPLOY)/.tested models

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from functional_groups import holder_of
-from modules import copy_elements, decimal, timezone_of
+from functional_groups import echo_time_of, holder_of, inversion_time_of, sequence_of
+from modules import copy_elements, decimal, describe_body_part, timezone_of
 from pydicom import Dataset
 from pydicom.valuerep import DA, DT, TM
 from stack import Frame, Stack
@@ -15,15 +15,12 @@ TYPE_2 = {
     "MR": ("AcquisitionNumber", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
     "CT": ("AcquisitionNumber", "KVP"),
 }
-OPTIONAL = {
-    "MR": ("BodyPartExamined", "InversionTime", "MagneticFieldStrength", "FlipAngle"),
-    "CT": ("BodyPartExamined", "ConvolutionKernel"),
-}
+OPTIONAL = {"MR": ("InversionTime", "MagneticFieldStrength", "FlipAngle"), "CT": ("ConvolutionKernel",)}
 WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction")
 # Type 1 of the MR Image; enhanced objects have no such attributes
 DEFAULTS = {"MR": {"ScanningSequence": "RM", "SequenceVariant": "NONE"}, "CT": {}}
 # what enhanced MR objects call by another name
-ENHANCED_NAMES = {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}
+ENHANCED_TIMES = {"EchoTime": echo_time_of, "InversionTime": inversion_time_of}
 LOSSY_METHODS = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",
@@ -38,6 +35,9 @@ def copy_acquisition(target: Dataset, moving: Stack) -> None:
         _copy(target, first, keyword, empty=True)
     for keyword in (*OPTIONAL[modality], *DEFAULTS[modality]):
         _copy(target, first, keyword)
+    describe_body_part(target, first)
+    if modality == "MR" and not target.get("ScanningSequence") and (sequence := sequence_of(first)):
+        target.ScanningSequence = sequence
     for keyword, value in DEFAULTS[modality].items():
         if not target.get(keyword):
             setattr(target, keyword, value)
@@ -51,10 +51,9 @@ def copy_acquisition(target: Dataset, moving: Stack) -> None:
 
 
 def _copy(target: Dataset, frame: Frame, keyword: str, empty: bool = False) -> None:
-    enhanced = ENHANCED_NAMES.get(keyword)
     holder = holder_of(frame, keyword)
-    if keyword not in holder and enhanced and (values := holder_of(frame, enhanced).get(enhanced)) is not None:
-        setattr(target, keyword, decimal(values if isinstance(values, float) else values[0]))
+    if keyword not in holder and keyword in ENHANCED_TIMES and (value := ENHANCED_TIMES[keyword](frame)) is not None:
+        setattr(target, keyword, decimal(value))
         return
     copy_elements(target, holder, [keyword], empty=empty)
 

@@ -3,7 +3,8 @@
     python deploy_app/apply_registration.py --registration X.dcm --moving SERIES --output OUT [--fixed SERIES]
 
 With ``--fixed``, a series in the object's frame of reference (the fixed images, or an earlier registered series), the
-result lies on that series' voxels. Without it, the result lies on the object's own grid, its voxels the points at which
+result lies on that series' voxels; where its slices are sheared, on a straight grid of the same planes unless ``--grid
+original`` is given. Without it, the result lies on the object's own grid, its voxels the points at which
 the object stores displacements. The result is a registered series in ``OUT/registered/``: complete, or not there.
 """
 
@@ -32,9 +33,10 @@ from registered_series import write_registered_series
 from registration import Array, Registration
 from scan import scan
 from scipy.ndimage import map_coordinates
-from settings import Settings
+from settings import CHOICES, Settings
 from stack import Frame, Stack
 from stacks import find_stacks
+from straight import grid_of_result
 from vector_grid import slabs
 
 __all__ = ["AppliedTransform", "apply_registration", "main", "stack_of_grid"]
@@ -149,9 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--moving", type=Path, required=True, help="folder of the series that moves")
     parser.add_argument("--output", type=Path, required=True, help="folder that gets registered/")
     parser.add_argument("--fixed", type=Path, help="folder of a series whose voxels the result takes")
+    parser.add_argument("--grid", choices=CHOICES["grid"], default="auto", help="whether a sheared one is straightened")
     options = parser.parse_args(arguments)
     try:
-        paths = _run(options.registration, options.moving, options.output, options.fixed)
+        settings = Settings(grid=options.grid)
+        paths = _run(options.registration, options.moving, options.output, options.fixed, settings)
     except Failure as failure:
         print(f"error: {failure.message} ({failure.code.value})", file=sys.stderr)  # noqa: T201
         return failure.code.exit_code
@@ -162,14 +166,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(registration_path: Path, moving_folder: Path, output: Path, fixed_folder: Path | None) -> list[Path]:
-    settings = Settings()
+def _run(
+    registration_path: Path, moving_folder: Path, output: Path, fixed_folder: Path | None, settings: Settings
+) -> list[Path]:
     registration = read_deformable_registration(registration_path)
     moving = _moving_stack(registration, moving_folder, settings)
     if fixed_folder is None:
         fixed = stack_of_grid(registration, registration.deformation_of(moving), registration_path)
     else:
-        fixed = _fixed_stack(registration, fixed_folder, settings)
+        fixed, notes = grid_of_result(_fixed_stack(registration, fixed_folder, settings), settings.grid)
+        for note in notes:
+            print(note, file=sys.stderr)  # noqa: T201
     check_patient(registration.header, moving.header, fixed.header)  # before a pixel is read
     volume = read_stack(moving)
     values = volume.values

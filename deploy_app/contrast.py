@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydicom import Dataset
-from stack import Stack
+from attributes import numbers
+from functional_groups import agent_given, body_part_of, echo_time_of, holder_of, sequence_of
+from stack import Frame, Stack
 
 __all__ = ["departures"]
 
@@ -23,33 +24,28 @@ def departures(stack: Stack, role: str, intended: Mapping[str, Any]) -> tuple[st
     Returns:
         Sentences without patient data.
     """
-    header, found = stack.header, []
+    frame, found = stack.frames[len(stack.frames) // 2], []
     modality = intended.get("modality")
     if modality and stack.modality != modality:
         found.append(f"The {role} series is no {modality}, which the weights were trained on.")
-    body_part = str(header.get("BodyPartExamined", "") or "").upper()
+    body_part = body_part_of(frame)
     body_parts = intended.get("body_parts", [])
     if body_parts and body_part not in body_parts:
         known = "does not say which body part it shows" if not body_part else "shows another body part"
         found.append(
             f"The {role} series {known}; the weights were trained on {' or '.join(body_parts).lower()} images."
         )
-    if intended.get("contrast") == "T1" and stack.modality == "MR" and not _is_t1_weighted(header):
+    if intended.get("contrast") == "T1" and stack.modality == "MR" and not _is_t1_weighted(frame):
         found.append(f"The {role} series does not look T1-weighted, which the weights were trained on.")
-    if header.get("ContrastBolusAgent"):
+    if agent_given(frame):
         found.append(f"The {role} series was taken with a contrast agent, which the weights have not seen.")
     return tuple(found)
 
 
-def _is_t1_weighted(header: Dataset) -> bool:
-    echo, repetition = (_milliseconds(header, name) for name in ("EchoTime", "RepetitionTime"))
-    sequence = str(header.get("ScanningSequence", "")).upper()
+def _is_t1_weighted(frame: Frame) -> bool:
+    echo, sequence = echo_time_of(frame), sequence_of(frame)
+    repetition = numbers(holder_of(frame, "RepetitionTime"), "RepetitionTime", 1)
     if echo is None:
         return False
-    short_repetition = repetition is not None and repetition <= 1000
+    short_repetition = repetition is not None and repetition[0] <= 1000
     return echo <= 30 and ("GR" in sequence or "IR" in sequence or short_repetition)
-
-
-def _milliseconds(header: Dataset, name: str) -> float | None:
-    value = header.get(name)
-    return None if value in (None, "") else float(value)

@@ -130,11 +130,17 @@ def describe_refused(stacks: Iterable[Stack]) -> list[dict[str, Any]]:
     return [_stack(stack, False) | {"code": stack.refusal.code.value} for stack in stacks if stack.refusal is not None]
 
 
-def describe_geometry(pair: Pair) -> dict[str, Any]:
-    """Describe both grids: sizes (columns, rows, slices), spacings along them in mm, gantry tilt in degrees."""
+def describe_geometry(pair: Pair, result: Stack | None = None) -> dict[str, Any]:
+    """Describe the grids: sizes (columns, rows, slices), spacings along them in mm, gantry tilt in degrees.
+
+    Args:
+        pair: whose grids.
+        result: the grid of the results, once it is chosen.
+    """
+    stacks = dict(_roles(pair)) | ({"result": result} if result is not None else {})
     return {
         role: {"size": stack.shape[::-1], "spacing_mm": stack.spacing_mm, "tilt_degrees": stack.tilt_degrees}
-        for role, stack in _roles(pair)
+        for role, stack in stacks.items()
     }
 
 

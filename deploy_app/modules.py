@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attributes import discreet
 from failures import Code, Failure
+from functional_groups import body_part_of, laterality_of
 from provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
 from pydicom import DataElement, Dataset, FileDataset, config
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
@@ -19,13 +20,25 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, format_number_as_ds
 from stack import Frame, Stack
 
 __all__ = [
-    *("code", "copy_elements", "copy_patient_and_study", "decimal", "describe_equipment", "describe_series"),
+    *("code", "copy_elements", "copy_patient_and_study", "decimal", "describe_body_part", "describe_equipment"),
+    "describe_series",
     *("frame_references", "local_time", "new_object", "reference", "save", "timezone_of"),
 ]
 
 LONG_STRING = 64
 """Characters of the longest Long String (LO)."""
 UTF_8 = "ISO_IR 192"
+UNPAIRED = frozenset(
+    (
+        "ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS "
+        "CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD "
+        "HEADNECK HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE MAXILLA MEDIASTINUM MOUTH NECK "
+        "NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS PELVIS PENIS PHARYNX PROSTATE RECTUM SKULL SPINE "
+        "SPLEEN SSPINE STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE TRACHEA TSPINE URETER URETHRA UTERUS VAGINA "
+        "VULVA WHOLEBODY"
+    ).split()
+)
+"""Defined terms of Body Part Examined (PS3.16, annex L) for what there is once."""
 
 # Type 2 attributes are written empty where the source has none; the others only where it has them.
 PATIENT_STUDY_TYPE_2 = (
@@ -90,6 +103,19 @@ def describe_series(target: Dataset, title: str, stack: Stack) -> None:
     target.SeriesDescription = f"{title}: {' '.join(words)}"[:LONG_STRING].rstrip(" :")
     if not target.SeriesDescription.isascii() and not target.get("SpecificCharacterSet"):
         target.SpecificCharacterSet = UTF_8
+
+
+def describe_body_part(target: Dataset, source: Frame) -> None:
+    """Write Body Part Examined where a frame's headers have it, and Laterality (Type 2C of General Series).
+
+    Laterality is written, perhaps empty, unless the body part is known to be there once: the standard then forbids it,
+    and an empty one would say that a side is missing.
+    """
+    part, side = body_part_of(source), laterality_of(source)
+    if part and re.fullmatch("[A-Z0-9_ ]{1,16}", part):
+        target.BodyPartExamined = part
+    if part not in UNPAIRED:
+        target.Laterality = side or None
 
 
 def decimal(value: float) -> str:

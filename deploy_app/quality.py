@@ -13,7 +13,8 @@ def verdict(quality: Mapping[str, float], gate: QualityGate) -> list[str]:
 
     Args:
         quality: ``similarity_before`` and ``similarity_after`` within the common field of view, ``folding_percent``
-            (det J ≤ 0), ``max_displacement_mm``, and ``grid_error_max_mm``, the largest error of the stored grid.
+            (det J ≤ 0), ``max_displacement_mm``, and ``grid_error_max_mm`` and ``grid_error_p99_mm``, the errors of
+            the stored grid in the body.
         gate: the limits.
     """
     missing = float("nan")
@@ -21,6 +22,7 @@ def verdict(quality: Mapping[str, float], gate: QualityGate) -> list[str]:
         "folding_percent": gate.max_folding_percent,
         "max_displacement_mm": gate.max_displacement_mm,
         "grid_error_max_mm": gate.max_grid_error_mm,
+        "grid_error_p99_mm": gate.max_grid_error_p99_mm,
     }
     broken = [
         f"{name} is {quality.get(name, missing):.4g}, above the limit of {limit:g}."

@@ -21,6 +21,7 @@ SCHEME = "99PANREG"
 RATIO = CodedConcept("1", "UCUM", "no units")
 PERCENT = CodedConcept("%", "UCUM", "percent")
 MILLIMETRE = CodedConcept("mm", "UCUM", "millimeter")
+MEGABYTE = CodedConcept("MBy", "UCUM", "megabyte")
 
 # Name of a number in the manifest -> our private code, its meaning, its unit.
 MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
@@ -31,8 +32,12 @@ MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
     "log_jacobian_sd": ("LOG_JAC_SD", "Standard deviation of the logarithm of the Jacobian determinant", RATIO),
     "mean_displacement_mm": ("DISP_MEAN", "Mean displacement", MILLIMETRE),
     "max_displacement_mm": ("DISP_MAX", "Maximum displacement", MILLIMETRE),
-    "grid_error_mean_mm": ("GRID_ERR_MEAN", "Mean error of the stored deformation grid", MILLIMETRE),
-    "grid_error_max_mm": ("GRID_ERR_MAX", "Maximum error of the stored deformation grid", MILLIMETRE),
+    "grid_error_mean_mm": ("GRID_ERR_MEAN", "Mean error of the stored deformation grid in the body", MILLIMETRE),
+    "grid_error_p99_mm": ("GRID_ERR_P99", "99th percentile of its error in the body", MILLIMETRE),
+    "grid_error_max_mm": ("GRID_ERR_MAX", "Maximum error of the stored deformation grid in the body", MILLIMETRE),
+    "grid_error_p99_everywhere_mm": ("GRID_ERR_P99_ALL", "99th percentile of its error everywhere", MILLIMETRE),
+    "grid_error_max_everywhere_mm": ("GRID_ERR_MAX_ALL", "Maximum error of the stored grid everywhere", MILLIMETRE),
+    "grid_megabytes": ("GRID_MB", "Size of the stored deformation grid", MEGABYTE),
 }
 QUALITY = CodedConcept("QUALITY", SCHEME, "Quality of the registration")
 OK = CodedConcept("QUALITY_OK", SCHEME, "All limits met")

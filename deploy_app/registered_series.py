@@ -19,7 +19,7 @@ from modules import (
     save,
 )
 from provenance import Provenance
-from pydicom import FileDataset
+from pydicom import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, DeformableSpatialRegistrationStorage, MRImageStorage
 from quantisation import Quantisation, quantisation_of
@@ -27,10 +27,14 @@ from registration import Array, Registration
 from settings import Settings
 from stack import Frame, Stack
 
-__all__ = ["warp_moving", "write_registered_series"]
+__all__ = ["references_to_registered", "warp_moving", "write_registered_series"]
 
 SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
 PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+IDENTIFIED = (  # what highdicom asks of a source image; its objects get them of their own
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
 STRIDE = 4
 """Voxels between the points of a plane whose displacement tells which moving slices contribute to it."""
 
@@ -80,6 +84,25 @@ def write_registered_series(
     return paths
 
 
+def references_to_registered(registration: Registration, provenance: Provenance) -> list[Dataset]:
+    """Build what other objects need of the registered series, in stack order: UIDs and geometry."""
+    images = []
+    for k, frame in enumerate(registration.fixed.frames):
+        image = Dataset()
+        copy_elements(image, Dataset(), IDENTIFIED, empty=True)
+        _place(image, registration.fixed, frame)
+        image.Rows, image.Columns = registration.fixed.shape[1:]
+        image.Modality = registration.moving.modality
+        image.SOPClassUID = SOP_CLASSES[registration.moving.modality]
+        image.SOPInstanceUID = provenance.uid(f"registered:{k + 1:04d}")
+        image.SeriesInstanceUID, image.StudyInstanceUID = (
+            provenance.uid("registered:series"),
+            registration.fixed.study_uid,
+        )
+        images.append(image)
+    return images
+
+
 def warp_moving(registration: Registration, padding: float) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Pull the moving image to the fixed image's voxels, with padding where nothing of it is.
 
@@ -120,7 +143,7 @@ def _describe(
     describe_equipment(target, provenance, "Deformable image registration")
 
 
-def _place(target: FileDataset, fixed: Stack, frame: Frame) -> None:
+def _place(target: Dataset, fixed: Stack, frame: Frame) -> None:
     """Put an instance where the fixed frame is, in the same words."""
     copy_elements(target, fixed.header, ["FrameOfReferenceUID", "PositionReferenceIndicator"], empty=True)
     copy_elements(target, frame.header, ["PatientPosition"], empty=True)

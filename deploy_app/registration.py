@@ -44,6 +44,8 @@ class Registration:
             max_displacement_mm, …).
         overview: the bundle's picture, (height, width, 3), bytes.
         warnings: what the report and the manifest must flag, without patient data.
+        body: where the fixed image shows the body, ``[k, j, i]``; None where that is not known.
+        is_straightened: ``fixed`` is a straight grid on the planes of a sheared fixed series, whose frames it names.
     """
 
     fixed: Stack
@@ -53,6 +55,8 @@ class Registration:
     quality: Mapping[str, float]
     overview: npt.NDArray[np.uint8]
     warnings: tuple[str, ...] = field(default=())
+    body: npt.NDArray[np.bool_] | None = None
+    is_straightened: bool = False
 
     def pull(self, values: Array, mode: str = "linear") -> Array:
         """Pull an array ``[k, j, i]`` of the moving stack to the fixed stack's ``[k, j, i]``; zero outside."""

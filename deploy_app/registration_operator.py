@@ -4,12 +4,15 @@ import numpy as np
 from bundle_model import BundleModel
 from contrast import departures
 from decode import Volume
+from foreground import foreground
 from job import Job
+from manifest import describe_geometry
 from provenance import VERSION, Provenance
 from registration import Array, Registration
-from settings import digest
+from settings import Settings, digest
 from stack import Stack
 from step_operator import StepOperator
+from straight import grid_of_result, onto
 
 __all__ = ["RegistrationOperator"]
 
@@ -34,13 +37,24 @@ class RegistrationOperator(StepOperator):
             role: without_padding(job.volumes[role], job.settings.padding[stack.modality])
             for role, stack in (("fixed", fixed), ("moving", moving))
         }
+        grid, notes = grid_of_result(fixed, job.settings.grid)
+        if grid is not fixed:
+            values["fixed"] = onto(grid, fixed, values["fixed"], job.settings.padding[fixed.modality])
+        job.manifest.record(geometry=describe_geometry(job.pair, grid))
         # the field no finer than its object holds it: all outputs agree
         options = {"affine": affine, "field_spacing_mm": job.settings.deformable.spacing_mm}
-        result = model.register(fixed, values["fixed"], moving, values["moving"], options)
+        result = model.register(
+            *(grid, from_air(values["fixed"], fixed, job.settings)),
+            *(moving, from_air(values["moving"], moving, job.settings)),
+            options,
+        )
+        flags = notes + flags
         if result.quality.get("field_dropped"):
             flags += ("The network's field left the images less alike and was dropped: the alignment alone remains.",)
         job.registration = Registration(
-            fixed, moving, values["moving"], result.transform, result.quality, result.overview, flags
+            *(grid, moving, values["moving"], result.transform, result.quality, result.overview, flags),
+            body=foreground(values["fixed"], grid.spacing_mm),
+            is_straightened=grid is not fixed,
         )
         job.manifest.warn(flags)
 
@@ -50,6 +64,12 @@ def prealignment(setting: str, fixed: Stack, moving: Stack) -> str:
     if setting != "auto":
         return setting
     return "none" if fixed.frame_of_reference_uid == moving.frame_of_reference_uid else "affine"
+
+
+def from_air(values: Array, stack: Stack, settings: Settings) -> Array:
+    """Count values from what nothing imaged has: what the bundle draws outside an image, 0, is then air in CT, too."""
+    padding = settings.padding[stack.modality]
+    return values - np.float32(padding) if padding else values
 
 
 def without_padding(volume: Volume, value: float) -> Array:

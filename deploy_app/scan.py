@@ -15,12 +15,15 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectorySto
 from settings import Limits
 from stack import Frame
 
-__all__ = ["MULTI_FRAME_CLASSES", "UNREADABLE", "Scan", "scan"]
+__all__ = ["LABEL_MAP_CLASS", "MULTI_FRAME_CLASSES", "SEGMENTATION_CLASS", "UNREADABLE", "Scan", "scan"]
 
 SINGLE_FRAME_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"})  # CT, MR
 # enhanced and legacy converted enhanced CT and MR
 MULTI_FRAME_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{leaf}" for leaf in ("2.1", "2.2", "4.1", "4.4"))
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
+STRUCTURE_SET_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+DRAWN_CLASSES = frozenset({SEGMENTATION_CLASS, LABEL_MAP_CLASS, STRUCTURE_SET_CLASS})
 UNREADABLE = ("malformed", "no_uids", "no_image", "deflated")
 LARGE_ELEMENT = 65536  # bytes; scanners put private blocks of 100 kB into every slice, which stay in the file
 
@@ -33,7 +36,7 @@ class Scan:
         folder: the input.
         limits: that it was scanned under.
         instances: CT and MR images, each once, in the order of their SOP Instance UIDs; ``number`` is None.
-        segmentations: Segmentation instances beside them, likewise.
+        segmentations: what was drawn on images, likewise: segmentations, label maps and structure sets.
         skipped: how many other things there are, by reason: ``not_dicom``, ``duplicate_file``, a SOP class's name …
     """
 
@@ -70,7 +73,7 @@ def scan(folder: Path, limits: Limits) -> Scan:
     images: list[Frame] = []
     segmentations: list[Frame] = []
     for _, frame in sorted(found.items()):
-        (segmentations if frame.header.SOPClassUID == SEGMENTATION_CLASS else images).append(frame)
+        (segmentations if frame.header.SOPClassUID in DRAWN_CLASSES else images).append(frame)
     return Scan(folder, limits, tuple(images), tuple(segmentations), skipped)
 
 
@@ -131,11 +134,14 @@ def _reason(header: Dataset, limits: Limits) -> str | None:
     if any(text(header, keyword) is None for keyword in uids):
         return "no_uids"
     sop_class = str(text(header, "SOPClassUID"))
-    if sop_class not in {*SINGLE_FRAME_CLASSES, *MULTI_FRAME_CLASSES, SEGMENTATION_CLASS}:
+    if sop_class not in {*SINGLE_FRAME_CLASSES, *MULTI_FRAME_CLASSES, *DRAWN_CLASSES}:
         return UID_dictionary[sop_class][0] if sop_class in UID_dictionary else "private SOP class"
+    if sop_class == STRUCTURE_SET_CLASS:
+        header.pop("ROIContourSequence", None)  # read again if it is used
+        return None
     if integer(header, "Rows") is None or integer(header, "Columns") is None or text(header, "Modality") is None:
         return "no_image"
-    if sop_class == SEGMENTATION_CLASS:
+    if sop_class in DRAWN_CLASSES:
         return None if _voxels(header) <= limits.voxels else "segmentation_too_large"
     for keyword, limit in (("Rows", limits.rows), ("Columns", limits.columns), ("NumberOfFrames", limits.frames)):
         value = integer(header, keyword) if keyword in header else 1

@@ -1,6 +1,6 @@
 """A segmentation read: its frames, which may be sparse and in any order, placed on one grid in space."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from attributes import macro
 from pydicom import Dataset
+from scipy.ndimage import find_objects
 from stack import Frame, Matrix, Stack
 
-__all__ = ["Masks", "Unusable", "place_masks"]
+__all__ = ["Block", "Masks", "SegmentSource", "Unusable", "place_masks"]
 
 TOLERANCE_MM = 0.1
 
@@ -20,25 +21,57 @@ class Unusable(ValueError):  # noqa: N818 - reads as what it says of a segmentat
 
 
 @dataclass(frozen=True, eq=False)
+class Block:
+    """The part of a grid that holds a segment; it is 0 elsewhere.
+
+    Args:
+        values: stored values ``[k, j, i]``.
+        first: index (k, j, i) of the block's first voxel in the grid.
+    """
+
+    values: npt.NDArray[np.uint8]
+    first: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
 class Masks:
     """The segments of a segmentation on one grid.
 
     Args:
         affine: (i, j, k, 1) to LPS mm, 4×4.
-        stored: segment number → stored values ``[k, j, i]``, 0 where the segmentation has no frame.
+        stored: segment number → stored values, 0 where the segmentation has no frame.
         maximum: stored value that means fully inside.
+        is_exclusive: a voxel belongs to one segment at most: they come from a label map.
     """
 
     affine: Matrix
-    stored: Mapping[int, npt.NDArray[np.uint8]]
+    stored: Mapping[int, Block]
     maximum: int
+    is_exclusive: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentSource:
+    """What was drawn on the moving series: an object read.
+
+    Args:
+        instance: the object.
+        descriptions: items of a Segment Sequence, numbered as the masks are.
+        masks: the segments.
+        warnings: what of it is left out, without patient data.
+    """
+
+    instance: Dataset
+    descriptions: Sequence[Dataset]
+    masks: Masks
+    warnings: tuple[str, ...] = ()
 
 
 def place_masks(segmentation: Dataset, moving: Stack, most_voxels: int) -> Masks:
     """Place the frames of a segmentation: on the moving stack's grid if all lie there, else on a grid of their own.
 
     Args:
-        segmentation: complete data set, with pixels.
+        segmentation: complete data set, with pixels; of masks or a label map.
         moving: the stack that it most likely was drawn on; frames are matched by their positions, not by order.
         most_voxels: of all segments together; more is refused before anything is allocated.
 
@@ -52,16 +85,49 @@ def place_masks(segmentation: Dataset, moving: Stack, most_voxels: int) -> Masks
     size = int(segmentation.Rows), int(segmentation.Columns)
     affine, index, slices = _on_stack(moving, size, in_plane, positions) or _own_grid(frames[0], in_plane, positions)
     numbers = sorted(int(item.SegmentNumber) for item in segmentation.SegmentSequence)
-    if len(numbers) * slices * size[0] * size[1] > most_voxels or len(frames) * size[0] * size[1] > most_voxels:
+    is_map = segmentation.SegmentationType == "LABELMAP"
+    volumes = 1 if is_map else len(numbers)
+    if max(volumes * slices, len(frames)) * size[0] * size[1] > most_voxels:
         raise Unusable("it has too many voxels for this machine's limits")
+    planes = zip(frames, index, segmentation.pixel_array.reshape(-1, *size), strict=True)
+    if is_map:
+        labels = np.zeros((slices, *size), segmentation.pixel_array.dtype)
+        for _, k, pixels in planes:
+            labels[k] = pixels
+        return Masks(affine, dict(_blocks(labels, numbers, _background(segmentation))), 1, is_exclusive=True)
     stored = {number: np.zeros((slices, *size), np.uint8) for number in numbers}
-    for frame, k, pixels in zip(frames, index, segmentation.pixel_array.reshape(-1, *size), strict=True):
-        stored[frame.segment][k] = np.maximum(stored[frame.segment][k], pixels)
+    for frame, k, pixels in planes:
+        segment = frame.segment
+        stored[segment][k] = np.maximum(stored[segment][k], pixels)
     fractional = segmentation.SegmentationType == "FRACTIONAL"
     maximum = int(segmentation.MaximumFractionalValue) if fractional else 1
     if any(values.max() > maximum for values in stored.values()):
         raise Unusable("its values exceed the maximum that it declares")
-    return Masks(affine, stored, maximum)
+    return Masks(affine, {number: Block(values) for number, values in stored.items()}, maximum)
+
+
+def _background(segmentation: Dataset) -> int:
+    """Read which label of a label map means that no segment is there."""
+    return int(segmentation.get("PixelPaddingValue") or 0)
+
+
+def _blocks(labels: npt.NDArray[np.integer], numbers: list[int], background: int) -> Iterator[tuple[int, Block]]:
+    """Cut a label map into one block a segment; a segment without a voxel gets an empty one.
+
+    Raises:
+        Unusable: there are labels that no segment describes.
+    """
+    if set(np.unique(labels).tolist()) - {*numbers, background}:
+        raise Unusable("it has labels that it does not describe")
+    boxes = find_objects(labels.astype(np.int32) + 1)  # the label 0 would count as nothing
+    for number in numbers:
+        box = boxes[number] if number < len(boxes) else None
+        if number == background:
+            continue
+        if box is None:
+            yield number, Block(np.zeros((1, 1, 1), np.uint8))
+            continue
+        yield number, Block((labels[box] == number).astype(np.uint8), tuple(part.start for part in box))
 
 
 class _FrameOf:
@@ -76,7 +142,12 @@ class _FrameOf:
         orientation = np.array(group("PlaneOrientation").ImageOrientationPatient, np.float64).reshape(2, 3)
         self.in_plane = np.stack([orientation[0] * between_columns, orientation[1] * between_rows], 1)
         self.position = np.array(group("PlanePosition").ImagePositionPatient, np.float64)
-        self.segment = int(group("SegmentIdentification").ReferencedSegmentNumber)
+        self._group = group
+
+    @property
+    def segment(self) -> int:
+        """Number of the segment that the frame is a mask of; a label map's frames are of none."""
+        return int(self._group("SegmentIdentification").ReferencedSegmentNumber)
 
 
 Placement = tuple[Matrix, npt.NDArray[np.int64], int]

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from failures import Code, Failure
 
 __all__ = [
+    "CHOICES",
     "DeformableSettings",
     "Limits",
     "PairSettings",
@@ -59,6 +60,7 @@ class QualityGate:
     max_folding_percent: float = 0.5
     max_displacement_mm: float = 60.0
     max_grid_error_mm: float = 0.5
+    max_grid_error_p99_mm: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Settings:
     """Everything that changes a result or its objects; its digest goes into every UID."""
 
     affine: str = "auto"
+    grid: str = "auto"
     pair: PairSettings = PairSettings()
     limits: Limits = Limits()
     quality: QualityGate = QualityGate()
@@ -90,6 +93,7 @@ class Settings:
 
 CHOICES = {
     "affine": ("auto", "none", "center", "rigid", "affine"),
+    "grid": ("auto", "straight", "original"),
     "pair.order": ("later_is_fixed", "prior_is_fixed"),
     "pair.patient_check": ("strict", "allow_unidentified"),
     "quality.on_failure": ("flag", "fail"),

@@ -1,6 +1,7 @@
 """Fourth step: the DICOM objects, staged."""
 
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 
 from deformable_registration import write_deformable_registration
 from job import Job
@@ -11,8 +12,16 @@ from quality_report import write_quality_report
 from registered_series import write_registered_series
 from segmentation import propagate_segmentations
 from step_operator import StepOperator
+from stored_field import StoredField
 
 __all__ = ["WritersOperator"]
+
+# what the scan counts as skipped and may have been drawn on the moving series
+DRAWN = {
+    "segmentation_too_large": "Segmentation objects beyond the limit on voxels",
+    "Surface Segmentation Storage": "Surface Segmentation objects",
+    "Tractography Results Storage": "Tractography Results objects",
+}
 
 
 class WritersOperator(StepOperator):
@@ -37,8 +46,12 @@ def write_objects(job: Job) -> None:
     folder = job.publication.staging
     field = write_deformable_registration(registration, provenance, settings, folder / "registration.dcm")
     measurements = dict(registration.quality) | {
-        "grid_error_max_mm": field.max_error_mm,
-        "grid_error_mean_mm": field.mean_error_mm,
+        "grid_error_mean_mm": field.body_mean_error_mm,
+        "grid_error_p99_mm": field.body_p99_error_mm,
+        "grid_error_max_mm": field.body_max_error_mm,
+        "grid_error_p99_everywhere_mm": field.p99_error_mm,
+        "grid_error_max_everywhere_mm": field.max_error_mm,
+        "grid_megabytes": field.size_bytes / 1e6,
     }
     job.manifest.record(dsro=asdict(field), quality=measurements)
     broken = verdict(measurements, settings.quality)
@@ -48,6 +61,23 @@ def write_objects(job: Job) -> None:
     propagation = propagate_segmentations(
         registration, [frame.path for frame in job.scan.segmentations], provenance, settings, folder
     )
-    job.manifest.warn(propagation.warnings)
+    notes = (*_beyond_the_grid(field), *propagation.warnings, *_left_behind(job.scan.skipped))
+    job.manifest.warn(notes)
+    registration = replace(registration, warnings=(*registration.warnings, *notes))
     write_montage(registration, provenance, settings, folder / "montage.dcm")
     write_quality_report(registration, measurements, broken, provenance, settings, folder / "report.dcm")
+
+
+def _beyond_the_grid(field: StoredField) -> Iterator[str]:
+    if field.covers == "body":
+        yield (
+            "The registration object's grid lies over the body and the air near it, not over the whole fixed image, to "
+            "stay small enough: beyond it the object displaces nothing."
+        )
+
+
+def _left_behind(skipped: Mapping[str, int]) -> Iterator[str]:
+    """Name what may have been drawn on the moving series, and isn't propagated."""
+    for reason, name in DRAWN.items():
+        if skipped.get(reason):
+            yield f"{name} in the input were not propagated: {skipped[reason]}."

@@ -10,7 +10,7 @@ from settings import QualityGate
 GATE = QualityGate(on_failure="fail", max_folding_percent=0.5, max_displacement_mm=60, max_grid_error_mm=0.5)
 GOOD = {
     **{"similarity_before": 0.4, "similarity_after": 0.4, "folding_percent": 0.5},
-    **{"max_displacement_mm": 60.0, "grid_error_max_mm": 0.5},
+    **{"max_displacement_mm": 60.0, "grid_error_max_mm": 0.5, "grid_error_p99_mm": 0.2},
 }
 
 
@@ -26,6 +26,7 @@ def test_a_result_at_its_limits_passes():
         ("folding_percent", 0.51),
         ("max_displacement_mm", 60.1),
         ("grid_error_max_mm", 0.51),
+        ("grid_error_p99_mm", 0.21),
         *((name, math.nan) for name in GOOD),
     ],
 )

@@ -1,0 +1,47 @@
+"""What the bundle is given: values counted from air, which it draws where nothing was imaged."""
+
+import numpy as np
+import pytest
+from bundle_model import BundleModel
+from conftest import ROOT
+from registration_operator import from_air
+from settings import Settings
+from synthetic import affine_of, points_of, scene, stack_of, write_series
+
+SHAPE = (20, 40, 40)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A CT whose moving image ends in the middle of the fixed one."""
+    folder = tmp_path_factory.mktemp("ct")
+    fixed, moving = affine_of(np.eye(3), (3, 3, 4), (-60, -60, -40)), affine_of(np.eye(3), (3, 3, 4), (-60, -60, 5))
+    made = []
+    for name, affine in (("fixed", fixed), ("moving", moving)):
+        values = (np.where(scene(points_of(SHAPE, affine)) > 150, 40.0, -1000)).astype(np.float32)
+        paths = write_series(folder / name, values, affine, name=name, modality="CT")
+        made.append((stack_of(paths, affine), values))
+    return made
+
+
+def test_beyond_the_moving_ct_the_montage_shows_air_and_not_water(pair):
+    (fixed, fixed_values), (moving, moving_values) = pair
+    model, options = BundleModel(ROOT), {"affine": "none", "field_spacing_mm": 4.0}
+    seen = {}
+    for name, change in (
+        ("as stored", lambda values, stack: values),
+        ("from air", lambda v, s: from_air(v, s, Settings())),
+    ):
+        found = model.register(*(fixed, change(fixed_values, fixed), moving, change(moving_values, moving)), options)
+        picture = found.overview.astype(int)
+        height, width = picture.shape[:2]
+        seen[name] = picture[: height // 3, 2 * width // 8 : 3 * width // 8]  # sagittal, warped
+    darkest = {name: (tile.max(-1) < 25).mean() for name, tile in seen.items()}
+    assert darkest["from air"] > darkest["as stored"] + 0.2
+
+
+def test_an_mr_is_given_as_it_is(pair):
+    stack = pair[0][0]
+    values = np.arange(5, dtype=np.float32)
+    assert (from_air(values, stack, Settings(padding={"CT": 0, "MR": 0})) == values).all()
+    assert (from_air(values, stack, Settings()) == values + 1024).all()
