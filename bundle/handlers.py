@@ -21,6 +21,7 @@ from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.tables import write_csv
 from bundle.memory import peak_memory_mb
+from bundle.plausibility import verdict
 from ignite.engine import Engine, Events
 from matplotlib.image import imsave
 from monai.engines.utils import IterationEvents
@@ -170,6 +171,7 @@ def _summary(item: Item, seconds: dict[str, float], weights: str) -> dict[str, A
     return {
         "moving": source_of(item["moving"]),
         "fixed": source_of(item["fixed"]),
+        **verdict(item["quality"]),
         **{name: _finite(value) for name, value in item["quality"].items()},
         "alignment_lps_mm": transform.alignment.tolist(),
         "field_grid": {"shape": transform.field_grid.shape, "spacing_mm": transform.field_grid.spacing_mm.tolist()},

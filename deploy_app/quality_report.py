@@ -21,6 +21,7 @@ SCHEME = "99PANREG"
 RATIO = CodedConcept("1", "UCUM", "no units")
 PERCENT = CodedConcept("%", "UCUM", "percent")
 MILLIMETRE = CodedConcept("mm", "UCUM", "millimeter")
+DEGREE = CodedConcept("deg", "UCUM", "degree")
 
 # Name of a number in the manifest -> our private code, its meaning, its unit.
 MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
@@ -29,8 +30,19 @@ MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
     "similarity_after": ("NCC_AFTER", "Local normalised cross-correlation after registration", RATIO),
     "folding_percent": ("FOLD_PCT", "Voxels where the Jacobian determinant is 0 or less", PERCENT),
     "log_jacobian_sd": ("LOG_JAC_SD", "Standard deviation of the logarithm of the Jacobian determinant", RATIO),
-    "mean_displacement_mm": ("DISP_MEAN", "Mean displacement", MILLIMETRE),
-    "max_displacement_mm": ("DISP_MAX", "Maximum displacement", MILLIMETRE),
+    "foreground_similarity": ("NCC_ANATOMY", "Local normalised cross-correlation inside the anatomy", RATIO),
+    "foreground_dice": ("DICE_ANATOMY", "Overlap of the foregrounds after registration (Dice)", RATIO),
+    "common_view_percent": ("COMMON_FOV", "Fixed anatomy within the moving field of view", PERCENT),
+    "mean_displacement_mm": ("DISP_MEAN", "Mean displacement, alignment and field together", MILLIMETRE),
+    "max_displacement_mm": ("DISP_MAX", "Maximum displacement, alignment and field together", MILLIMETRE),
+    "mean_nonrigid_displacement_mm": ("DISP_NR_MEAN", "Mean displacement without its rigid part", MILLIMETRE),
+    "max_nonrigid_displacement_mm": ("DISP_NR_MAX", "Maximum displacement without its rigid part", MILLIMETRE),
+    "mean_field_displacement_mm": ("DISP_FIELD_MEAN", "Mean displacement of the network's field alone", MILLIMETRE),
+    "max_field_displacement_mm": ("DISP_FIELD_MAX", "Maximum displacement of the network's field alone", MILLIMETRE),
+    "rotation_degrees": ("ROTATION", "Rotation of the linear part", DEGREE),
+    "stretch": ("STRETCH", "Ratio of the largest to the smallest scale of the linear part", RATIO),
+    "volume_ratio": ("VOLUME_RATIO", "Volume in the moving image of a unit volume, linear part", RATIO),
+    "foreground_log_jacobian_sd": ("LOG_JAC_SD_FG", "Standard deviation of the log-Jacobian in the anatomy", RATIO),
     "grid_error_mean_mm": ("GRID_ERR_MEAN", "Mean error of the stored deformation grid", MILLIMETRE),
     "grid_error_max_mm": ("GRID_ERR_MAX", "Maximum error of the stored deformation grid", MILLIMETRE),
 }

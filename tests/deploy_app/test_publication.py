@@ -132,7 +132,9 @@ def test_earlier_results_are_refused_and_left_as_they_are(places):
 
 def test_what_a_killed_run_left_is_removed_before_the_next(places):
     output, work = places
-    stale = Publication(output, work).__enter__().staging
+    killed = Publication(output, work).__enter__()
+    os.close(killed._lock)  # as the end of a process does
+    stale = killed.staging
     write_objects(stale)
     (output / ".panreg.probe").mkdir()
     with Publication(output, work) as publication:
