@@ -49,7 +49,7 @@ def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[st
         "fixed": [keyword for keyword in PATIENT_STUDY_TYPE_2 if breaks_the_standard(fixed.header, keyword)],
         "moving": [
             keyword
-            for keyword in TYPE_2.get(modality_of(moving), ())
+            for keyword in TYPE_2.get(text(moving.header, "Modality") or "", ())
             if breaks_the_standard(holder_of(moving.frames[0], keyword), keyword)
         ],
     }

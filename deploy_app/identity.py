@@ -53,10 +53,11 @@ def check_patient(fixed: Stack, moving: Stack, mode: str, conflict: str = "refus
     for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"):
         if len({_meaning(header, keyword) for header in headers} - {None}) > 1:
             raise Failure(Code.E_PATIENT, f"Fixed and moving differ in {keyword}: they may be of two patients.")
+    one_study = fixed.study_uid == moving.study_uid
     without = [
         role
         for role, stack in (("fixed", fixed), ("moving", moving))
-        if not all(_meaning(header, "PatientID") for header in stack.instances())
+        if not all(identifier(text(header, "PatientID"), trivial=one_study) for header in stack.instances())
     ]
     doubts = tuple(_conflicts(fixed, moving, identified=not without))
     if not without:
@@ -71,19 +72,23 @@ def check_patient(fixed: Stack, moving: Stack, mode: str, conflict: str = "refus
     return (f"{message}: whether fixed and moving are of one patient can't be checked.", *doubts, *_notices(headers))
 
 
-def identifier(value: str | None) -> str | None:
+def identifier(value: str | None, trivial: bool = False) -> str | None:
     """Take an identifier for what it says: None where it is a placeholder that any patient may have.
 
     Args:
         value: an attribute's text, or None.
+        trivial: let one repeated digit but 0 (``999``) and digits that count (``12345``) pass. They may be somebody's,
+            and tell two patients apart, but don't prove that two studies are of one.
 
     Returns:
         The text without the blanks around it; None if it is absent, of punctuation or one repeated character alone
         (``***``, ``0000``, ``XXXX``), a word that says that something was taken out (``ANON``, ``unknown``), or
-        digits that count (``12345``).
+        trivial.
     """
     stripped = (value or "").strip(" \0")
     letters = re.sub(r"[\W_]+", "", stripped).casefold()
+    if trivial and letters.isdecimal() and letters.strip("0"):
+        return stripped
     if len(set(letters)) <= 1:
         return None
     counted = len(letters) > 3 and COUNTED.startswith(letters.lstrip("0"))
@@ -99,9 +104,9 @@ def _meaning(header: Dataset, keyword: str) -> str | None:
     if keyword == "PatientBirthDate":
         born = _day(value)
         return None if born is None or born < EARLIEST_BIRTH else born.isoformat()
-    if keyword == "PatientSex":  # O, other, is what de-identification writes, too: told by a notice
-        return value.upper() if value and value.upper() in ("M", "F") else None
-    return identifier(value)
+    if keyword == "PatientSex":
+        return value.upper() if value and value.upper() in ("M", "F", "O") else None
+    return identifier(value, trivial=True)
 
 
 def _conflicts(fixed: Stack, moving: Stack, identified: bool) -> Iterator[str]:
@@ -127,9 +132,6 @@ def _conflicts(fixed: Stack, moving: Stack, identified: bool) -> Iterator[str]:
 
 def _notices(headers: Sequence[Dataset]) -> Iterator[str]:
     """Sentences about what a person should look at, and refuses nothing."""
-    sexes = {(text(header, "PatientSex") or "").upper() for header in headers} & {"M", "F", "O"}
-    if len(sexes) > 1:
-        yield "Fixed and moving differ in PatientSex, which one of them gives as O (other)."
     low, high = _range(headers, "PatientWeight")
     if WEIGHT_NOTICE_KG - ROUNDING <= high - low < WEIGHT_KG:
         yield f"Fixed and moving differ in PatientWeight by {WEIGHT_NOTICE_KG:g} kg or more."
