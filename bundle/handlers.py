@@ -17,6 +17,7 @@ import bundle
 import numpy as np
 import torch
 import torch.distributed as dist
+from bundle.inferers import recommended
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.tables import write_csv
@@ -171,7 +172,7 @@ def _summary(item: Item, seconds: dict[str, float], weights: str) -> dict[str, A
     return {
         "moving": source_of(item["moving"]),
         "fixed": source_of(item["fixed"]),
-        **verdict(item["quality"]),
+        **verdict(item["quality"], recommended(weights, "limits")),
         **{name: _finite(value) for name, value in item["quality"].items()},
         "alignment_lps_mm": transform.alignment.tolist(),
         "field_grid": {"shape": transform.field_grid.shape, "spacing_mm": transform.field_grid.spacing_mm.tolist()},

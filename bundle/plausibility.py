@@ -25,13 +25,13 @@ BINS = 256
 
 # least and greatest value that a plausible registration has; docs/README.md says how they were set
 LIMITS: Mapping[str, tuple[float, float]] = {
-    "foreground_similarity": (0.6, math.inf),
+    "foreground_similarity": (0.65, math.inf),
     "foreground_dice": (0.8, math.inf),
     "common_view_percent": (50.0, math.inf),
     "rotation_degrees": (-math.inf, 45.0),
-    "stretch": (-math.inf, 1.25),
-    "volume_ratio": (1 / 1.6, 1.6),
-    "foreground_log_jacobian_sd": (-math.inf, 0.6),
+    "stretch": (-math.inf, 1.2),
+    "volume_ratio": (1 / 1.75, 1.75),
+    "foreground_log_jacobian_sd": (-math.inf, 0.7),
     "max_nonrigid_displacement_mm": (-math.inf, 40.0),
     "max_displacement_mm": (-math.inf, 500.0),
     "folding_percent": (-math.inf, 0.5),
@@ -77,12 +77,14 @@ def measure(transform: SpatialTransform, fixed: torch.Tensor, warped: torch.Tens
     return numbers | _motion(here.numpy(), there.numpy()) | _volume(transform, here)
 
 
-def verdict(quality: Mapping[str, float]) -> dict[str, Any]:
+def verdict(quality: Mapping[str, float], limits: Mapping[str, tuple[float, float]] | None = None) -> dict[str, Any]:
     """Judge a registration by its numbers.
 
     Args:
         quality: by the names of ``LIMITS``, ``similarity_before`` and ``similarity_after``; one that is missing or NaN
             meets no limit.
+        limits: least and greatest value instead of those of ``LIMITS``, by the same names: of weights for small crops,
+            say, where a part of the body varies more than the whole.
 
     Returns:
         ``verdict``, "plausible" or "not plausible", and ``limits_missed``, a sentence each.
@@ -98,7 +100,7 @@ def verdict(quality: Mapping[str, float]) -> dict[str, Any]:
     before, after = (quality.get(f"similarity_{stage}", math.nan) for stage in ("before", "after"))
     if not after >= before:
         missed.append(f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}")
-    for name, (low, high) in LIMITS.items():
+    for name, (low, high) in {**LIMITS, **(limits or {})}.items():
         value = quality.get(name, math.nan)
         if not value >= low:
             missed.append(f"{name} is {value:.4g}, below {low:.4g}" if value < low else f"{name} was not measurable")

@@ -15,7 +15,7 @@ from registration import Registration
 from settings import Settings
 from stack import Stack
 
-__all__ = ["MEASUREMENTS", "write_quality_report"]
+__all__ = ["MEASUREMENTS", "VOLUME_CHANGE", "write_quality_report"]
 
 SCHEME = "99PANREG"
 RATIO = CodedConcept("1", "UCUM", "no units")
@@ -46,6 +46,10 @@ MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
     "grid_error_mean_mm": ("GRID_ERR_MEAN", "Mean error of the stored deformation grid", MILLIMETRE),
     "grid_error_max_mm": ("GRID_ERR_MAX", "Maximum error of the stored deformation grid", MILLIMETRE),
 }
+VOLUME_CHANGE = (
+    "Volume change: growth or shrinkage of a structure must not be read from this field or its Jacobian determinant. "
+    "The field follows noise as well: two images of one person that differ by noise alone are moved by millimetres."
+)
 QUALITY = CodedConcept("QUALITY", SCHEME, "Quality of the registration")
 OK = CodedConcept("QUALITY_OK", SCHEME, "All limits met")
 FLAGGED = CodedConcept("QUALITY_FLAGGED", SCHEME, "A limit is not met")
@@ -101,6 +105,7 @@ def _content(
         qualitative_evaluations=[sr.QualitativeEvaluation(QUALITY, FLAGGED if departures else OK)],
     )
     comments = [settings.label, _images(registration.fixed, "Fixed"), _images(registration.moving, "Moving")]
+    comments.append(VOLUME_CHANGE)
     comments += [f"Limit not met: {departure}" for departure in departures]
     comments += [f"Not measurable: {MEASUREMENTS[name][1]}" for name in _undefined(measurements)]
     comments += [f"Warning: {warning}" for warning in registration.warnings]
