@@ -17,6 +17,7 @@ import bundle
 import numpy as np
 import torch
 import torch.distributed as dist
+from bundle.inferers import recommended
 from bundle.io.files import fingerprint
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
@@ -25,6 +26,7 @@ from bundle.io.tables import write_csv
 from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
 from bundle.pairs import FILES
+from bundle.plausibility import verdict
 from ignite.engine import Engine, Events
 from matplotlib.image import imsave
 from monai.engines.utils import IterationEvents
@@ -186,6 +188,7 @@ def _summary(item: Item, seconds: dict[str, float], weights: str, settings: Mapp
         "moving": source_of(item["moving"]),
         "fixed": source_of(item["fixed"]),
         "notes": [note for note in item.get("notes", "").split("\n") if note],
+        **verdict(item["quality"], recommended(weights, "limits")),
         **{name: _finite(value) for name, value in item["quality"].items()},
         "fill": item["fill"],
         "alignment_lps_mm": transform.alignment.tolist(),

@@ -12,6 +12,7 @@ from bundle.intensity import fill_value
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.optimisation import PairwiseOptimiser, smooth, unfold
 from bundle.options import check_flags, check_numbers
+from bundle.plausibility import measure
 from bundle.report import overview
 from bundle.similarity import similarity
 from bundle.spatial import LABEL_MODES, SpatialTransform
@@ -161,6 +162,7 @@ class SpatialTransformd(Transform):
             label = item["moving_label"].as_tensor().cpu()
             item["warped_label"] = transform.resample(label, mode=self.label_interpolation)
         item["quality"] = alike | self._quality(item, transform)
+        item["quality"] |= measure(transform, item["image"].as_tensor()[1:].cpu(), pred[:1], grid_of(item["image"]))
         resampled = time.perf_counter()
         if self.pictures:
             item["overview"] = overview(item["fixed"].as_tensor().cpu(), moving, item["warped"], transform)
@@ -199,8 +201,8 @@ class SpatialTransformd(Transform):
         quality |= {"folding_percent": folding_percent(ddf[None]), "log_jacobian_sd": log_jacobian_sd(ddf[None])}
         length_mm = field_mm.norm(dim=0)  # of the network's displacement, without the alignment
         return quality | {
-            "mean_displacement_mm": float(length_mm.mean()),
-            "max_displacement_mm": float(length_mm.max()),
+            "mean_field_displacement_mm": float(length_mm.mean()),
+            "max_field_displacement_mm": float(length_mm.max()),
         }
 
     @staticmethod

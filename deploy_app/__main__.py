@@ -4,6 +4,7 @@ Paths that are not given come from HOLOSCAN_INPUT_PATH, HOLOSCAN_OUTPUT_PATH, HO
 HOLOSCAN_WORKDIR, the settings from HOLOSCAN_CONFIG_PATH or the ``app.yaml`` beside this file.
 """
 
+import argparse
 import logging
 import os
 import sys
@@ -19,8 +20,9 @@ from failures import Code, Failure
 from job import Job
 from manifest import Manifest
 from monai.deploy.core import AppContext, Application
-from publication import Publication, output_failures
-from settings import load_settings
+from publication import RESULTS, Publication, output_failures
+from recovery import completed_earlier
+from settings import Settings, load_settings
 
 SETTINGS = Path(__file__).with_name("app.yaml")
 
@@ -29,6 +31,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run once; the process's exit code."""
     # the SDK's INFO log prints paths and identifiers
     quiet = list(arguments) if {"-l", "--log-level"} & set(arguments) else [*arguments, "-l", "WARN"]
+    absent = _absent(arguments, environ)
+    if absent is not None:
+        return _refuse_in(*absent)
     try:
         with output_failures():  # the SDK makes the output folder
             context = Application.init_app_context(quiet)
@@ -47,18 +52,58 @@ def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int
         clock: when the run began; it is written into every object.
     """
     manifest = None
+    output, source, models = Path(context.output_path), Path(context.input_path), Path(context.model_path)
     try:
-        output = Path(context.output_path)
+        if (output / RESULTS).is_dir() and completed_earlier(output, source, models, _settings(environ)):
+            logging.getLogger("panreg").warning("A run that was killed had published its results: they are complete.")
+            return 0
         with Publication(output, Path(context.workdir) if context.workdir else None) as publication:
             manifest = Manifest(output)
-            settings = load_settings(Path(environ.get("HOLOSCAN_CONFIG_PATH", SETTINGS)), environ)
-            job = Job(Path(context.input_path), Path(context.model_path), settings, publication, manifest, clock)
+            job = Job(source, models, _settings(environ), publication, manifest, clock)
             RegistrationApp(job).run()
             if job.failure is not None:
                 raise job.failure
     except Exception as error:
         return _refuse(error, manifest)
     return 0
+
+
+def _settings(environ: Mapping[str, str]) -> Settings:
+    return load_settings(Path(environ.get("HOLOSCAN_CONFIG_PATH", SETTINGS)), environ)
+
+
+def _absent(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Path, Failure] | None:
+    """Find out whether input or models are not there: the SDK would end with a code of its own and no manifest.
+
+    Returns:
+        The output folder and what to say there; None if all are there, or the SDK has to say what is wrong.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, default in (("input", "input"), ("output", "output"), ("model", "models")):
+        place = environ.get(f"HOLOSCAN_{name.upper()}_PATH", default)
+        parser.add_argument(f"-{name[0]}", f"--{name}", default=place)
+    try:
+        places, _ = parser.parse_known_args(list(arguments[1:]))
+    except argparse.ArgumentError:
+        return None
+    if not os.path.exists(places.input):
+        message = "The input folder isn't there: mount it, or name another (HOLOSCAN_INPUT_PATH, -i)."
+        return Path(places.output), Failure(Code.E_NO_INPUT, message)
+    if not os.path.exists(places.model):
+        message = "The models folder isn't there: mount it, or name another (HOLOSCAN_MODEL_PATH, -m)."
+        return Path(places.output), Failure(Code.E_WEIGHTS, message)
+    return None
+
+
+def _refuse_in(output: Path, failure: Failure) -> int:
+    """Leave a manifest that says why nothing was done."""
+    manifest = None
+    try:
+        with Publication(output):
+            manifest = Manifest(output)
+            raise failure
+    except Failure as error:
+        return _refuse(error, manifest)
 
 
 def _refuse(error: Exception, manifest: Manifest | None) -> int:

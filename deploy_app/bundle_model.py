@@ -7,6 +7,7 @@ Preprocessing, alignment, the network and all field arithmetic are the bundle's;
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from monai.data import MetaTensor
 from registration import Array, Transform
 from stack import Stack
 
-__all__ = ["BundleModel", "Result"]
+__all__ = ["BundleModel", "Result", "by_settings"]
 
 INFERENCE = Path("configs") / "inference.json"
 WEIGHTS = Path("models") / "model.pt"
@@ -131,11 +132,18 @@ def volume(stack: Stack, values: Array) -> MetaTensor:
     return MetaTensor(image, affine=torch.from_numpy(RAS_FROM_LPS @ stack.affine))
 
 
+def by_settings(sentence: str) -> str:
+    """Name the application's settings where the bundle's sentence names options of its command line."""
+    sentence = re.sub(r",? (or|and) --(?!affine)\w+", "", sentence)
+    sentence = re.sub(r"--affine ((?:\w+, )*\w+ or \w+|\w+)", r"PANREG_AFFINE=\1", sentence)
+    return sentence.replace("PANREG_AFFINE=or ", "PANREG_AFFINE ")
+
+
 def _refusal(error: BaseException) -> Failure | None:
     """Find the bundle's sentence about the images: a ValueError, which MONAI wraps in others."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ValueError):
-            return Failure(Code.E_NO_MATCH, f"The two series can't be registered: {cause}")
+            return Failure(Code.E_NO_MATCH, f"The two series can't be registered: {by_settings(str(cause))}")
         cause = cause.__cause__ or cause.__context__
     return None

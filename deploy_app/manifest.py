@@ -22,7 +22,16 @@ from pairing import Pair, day_of, modality_of
 from publication import PublishedObject, output_failures, sync
 from stack import Stack
 
-__all__ = ["Manifest", "describe_geometry", "describe_inputs", "describe_pair", "describe_refused", "versions"]
+__all__ = [
+    "NAME",
+    "Manifest",
+    "declare_ok",
+    "describe_geometry",
+    "describe_inputs",
+    "describe_pair",
+    "describe_refused",
+    "versions",
+]
 
 NAME = "run_manifest.json"
 SCHEMA = "pan_registration/run_manifest/1"
@@ -71,6 +80,11 @@ class Manifest:
         """Add warnings, each once."""
         self._sections["warnings"] = list(dict.fromkeys([*self._sections["warnings"], *sentences]))
 
+    def announce(self, objects: Sequence[PublishedObject]) -> None:
+        """Say what is about to appear: of a run that is killed then, the next can tell that its output is complete."""
+        self.record(outputs=[asdict(found) for found in objects])
+        self._write("running", None, None)
+
     def succeed(self, objects: Sequence[PublishedObject]) -> None:
         """Declare the output valid."""
         self.record(outputs=[asdict(found) for found in objects])
@@ -92,19 +106,33 @@ class Manifest:
         return code
 
     def _write(self, status: str, code: str | None, message: str | None) -> None:
-        """Replace the file at once: a reader sees the old or the new one, whole."""
-        content = {"schema": SCHEMA, "status": status, "code": code, "message": message} | self._sections
-        text = json.dumps(_plain(content), indent=4, ensure_ascii=False, allow_nan=False) + "\n"
-        temporary = self._path.with_name(f".{NAME}.part")
-        with output_failures():
-            try:
-                temporary.write_text(text, encoding="utf-8")
-                sync(temporary)
-                os.replace(temporary, self._path)
-                sync(self._path.parent)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+        head = {"schema": SCHEMA, "status": status, "code": code, "message": message}
+        _replace(self._path, head | self._sections)
+
+
+def declare_ok(output: Path, content: Mapping[str, Any]) -> None:
+    """Declare the output of a run valid that was killed before it could.
+
+    Args:
+        output: its folder.
+        content: what its manifest says.
+    """
+    _replace(output / NAME, {**content, "status": "ok"})
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace the file at once: a reader sees the old or the new one, whole."""
+    text = json.dumps(_plain(content), indent=4, ensure_ascii=False, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{NAME}.part")
+    with output_failures():
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def describe_pair(pair: Pair, dates: bool = False) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, format_number_as_ds
 from stack import Frame, Stack
 
 __all__ = [
-    *("code", "copy_elements", "copy_patient_and_study", "decimal", "describe_body_part", "describe_equipment"),
-    "describe_series",
-    *("frame_references", "local_time", "new_object", "reference", "save", "timezone_of"),
+    *("PATIENT_STUDY_TYPE_2", "breaks_the_standard", "code", "copy_elements", "copy_patient_and_study", "decimal"),
+    *("describe_body_part", "describe_equipment", "describe_series"),
+    *("frame_references", "invalid", "is_uid", "local_time", "new_object", "reference", "save", "timezone_of"),
 ]
 
 LONG_STRING = 64
@@ -131,17 +131,33 @@ def copy_elements(target: Dataset, source: Dataset, keywords: Iterable[str], emp
         target: gets the elements.
         source: has them.
         keywords: which.
-        empty: they are required (Type 1 or 2): written without a value if the source has none, and kept even where
-            the source breaks the standard, which ``save`` refuses. The others are then left out.
+        empty: they must be there (Type 2): written without a value where the source has none, or one that breaks the
+            standard. The others are then left out.
     """
     for keyword in keywords:
-        if keyword in source:
-            element = deepcopy(source[keyword])  # decoded: a raw element would keep bytes of another character set
-            _shorten_decimals(element)
-            if empty or not list(_invalid([element])):
-                target[keyword] = element
+        element = _conforming(source, keyword)
+        if element is not None:
+            target[keyword] = element
         elif empty:
             setattr(target, keyword, None)
+
+
+def _conforming(source: Dataset, keyword: str) -> DataElement | None:
+    """Copy an element, its decimals shortened; None if it is absent or its value breaks the standard."""
+    if keyword not in source:
+        return None
+    element = deepcopy(source[keyword])  # decoded: a raw element would keep bytes of another character set
+    _shorten_decimals(element)
+    return None if list(invalid([element])) else element
+
+
+@discreet()
+def breaks_the_standard(source: Dataset, keyword: str) -> bool:
+    """Tell whether an attribute is there with a value that no result may repeat."""
+    try:
+        return keyword in source and _conforming(source, keyword) is None
+    except Exception:  # pydicom raises whatever its converters meet in damaged bytes
+        return True
 
 
 def _shorten_decimals(element: DataElement) -> None:
@@ -213,20 +229,31 @@ def new_object(sop_class: str, role: str, fixed: Stack, provenance: Provenance) 
     return target
 
 
-def _invalid(elements: Iterable[DataElement]) -> Iterator[str]:
+def invalid(elements: Iterable[DataElement]) -> Iterator[str]:
     """Yield keywords of elements, also in sequences, whose values the standard forbids.
 
     pydicom checks most values when they are set, not when they are written, and these may have been set leniently.
     """
     for element in elements:
         if element.VR == "SQ":
-            yield from _invalid(e for item in element.value for e in item)
+            yield from invalid(e for item in element.value for e in item)
+            continue
+        if element.VR == "UI" and all(map(is_uid, [element.value] if element.VM == 1 else element.value or ["0"])):
             continue
         try:
             with strict():
                 DataElement(element.tag, element.VR, element.value)
         except (ValueError, OverflowError, TypeError):
             yield element.keyword or str(element.tag)
+
+
+def is_uid(value: str) -> bool:
+    """Tell whether a text has a UID's characters and length.
+
+    Components with leading zeros pass, though the standard forbids them: archives publish such UIDs, a reference has to
+    repeat them, and whether it may was decided when the pair was chosen (``pair.invalid_uids``).
+    """
+    return len(value) <= 64 and re.fullmatch(r"\d+(\.\d+)*", value) is not None
 
 
 def _encodes(text: str, encodings: list[str]) -> bool:
@@ -254,8 +281,8 @@ def save(target: Dataset, path: Path) -> None:
     Raises:
         Failure: an attribute, which is named, has a value that the standard forbids.
     """
-    if invalid := list(_invalid(target)):
-        names = ", ".join(dict.fromkeys(invalid))
+    if wrong := list(invalid(target)):
+        names = ", ".join(dict.fromkeys(wrong))
         raise Failure(
             Code.E_OUTPUT, f"{names}: the value breaks the DICOM standard, so nothing is written; repair the input."
         )

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import stacks as stacks_of_scan
 from attributes import discreet, integer, text
+from conformity import check_conformity
 from failures import Code, Failure
+from identity import check_patient
 from series_rules import matches
 from settings import PairSettings
 from stack import Stack
 
-__all__ = ["Pair", "check_patient", "choose_pair", "day_of", "describe", "modality_of"]
+__all__ = ["Pair", "choose_pair", "day_of", "describe", "modality_of"]
 
 ROLES = ("fixed", "moving")
 LISTED = 20  # stacks that a message names
@@ -59,12 +61,16 @@ def choose_pair(stacks: Sequence[Stack], settings: PairSettings, input_root: Pat
     Raises:
         Failure: E_NO_INPUT, E_AMBIGUOUS, E_NO_MATCH, E_SAME, E_PATIENT, or the refusal of a chosen stack.
     """
-    candidates = [s for s in stacks_of_scan.candidates(stacks) if len(s.frames) >= settings.min_slices]
+    images = stacks_of_scan.candidates(stacks)
+    candidates = [stack for stack in images if len(stack.frames) >= settings.min_slices]
+    thin = [stack for stack in images if len(stack.frames) < settings.min_slices]
+    _check_thickness(candidates, thin, settings, input_root)
     if len(candidates) < 2:
         raise Failure(
             Code.E_NO_INPUT,
-            f"The input holds {len(candidates)} image stacks of at least {settings.min_slices} slices, and a pair is "
-            "needed: send fixed and moving as one job (a gateway that groups by study sends two).",
+            f"The input holds {len(candidates)} image stacks of at least {settings.min_slices} slices"
+            f"{_too_thin(thin, settings)}, and a pair is needed: send fixed and moving as one job (a gateway that "
+            "groups by study sends two).",
         )
     by_name = {"series_uid": _by_series_uid, "folders": _by_folder, "series_rules": _by_rules, "dates": _by_date}
     for name, rule in by_name.items():
@@ -84,6 +90,37 @@ def modality_of(stack: Stack) -> str:
     """Name the modality, if it is one of ours: the attribute itself may hold any text."""
     modality = text(stack.header, "Modality")
     return modality if modality in ("CT", "MR") else "other"
+
+
+def _check_thickness(candidates: list[Stack], thin: list[Stack], settings: PairSettings, input_root: Path) -> None:
+    """Refuse a choice that names nothing but stacks with too few slices, by what is wrong with them.
+
+    Raises:
+        Failure: E_TOO_FEW.
+    """
+    for role in ROLES:
+        named = _named(thin, role, settings, input_root)
+        if named and not _named(candidates, role, settings, input_root):
+            raise Failure(Code.E_TOO_FEW, f"The {role} image is out of the choice{_too_thin(named, settings)}.")
+
+
+def _named(stacks: list[Stack], role: str, settings: PairSettings, input_root: Path) -> list[Stack]:
+    """Find the stacks that the first rule that says anything about a role names."""
+    uid, path = getattr(settings, f"{role}_series_uid"), getattr(settings, f"{role}_path")
+    if uid is not None:
+        return [stack for stack in stacks if stack.series_uid == uid.strip()]
+    folder = Path(os.path.abspath(input_root / (path or role)))
+    inside = [stack for stack in stacks if _lies_in(stack, folder)]
+    if inside or path is not None or role not in settings.series:
+        return inside
+    return [stack for stack in stacks if matches(stack.header, settings.series[role])]
+
+
+def _too_thin(thin: list[Stack], settings: PairSettings) -> str:
+    """Name the stacks that have too few slices, and the setting that says so; nothing where there are none."""
+    if not thin:
+        return ""
+    return f" (below {settings.min_slices} slices, PANREG_MIN_SLICES: {_listed(thin)})"
 
 
 # ---------------------------------------------------------------------------------------------------------------- rules
@@ -166,9 +203,12 @@ def _only(found: list[Stack], role: str, meaning: str) -> Stack:
 
 
 def _ambiguous(found: list[Stack], role: str) -> Failure:
-    names = sorted(map(describe, found))
-    listed = "; ".join(names[:LISTED]) + ("; …" if len(names) > LISTED else "")
-    return Failure(Code.E_AMBIGUOUS, f"{len(found)} image stacks may be {role} ({listed}): {HOW_TO_CHOOSE}.")
+    return Failure(Code.E_AMBIGUOUS, f"{len(found)} image stacks may be {role} ({_listed(found)}): {HOW_TO_CHOOSE}.")
+
+
+def _listed(stacks: list[Stack]) -> str:
+    names = sorted(map(describe, stacks))
+    return "; ".join(names[:LISTED]) + ("; …" if len(names) > LISTED else "")
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
@@ -180,44 +220,17 @@ def _check(fixed: Stack, moving: Stack, settings: PairSettings) -> tuple[str, ..
     for refusal in refusals:
         if refusal.code is Code.E_TWO_PATIENTS:
             raise refusal
-    warnings = check_patient(fixed, moving, settings.patient_check)
+    warnings = check_patient(fixed, moving, settings.patient_check, settings.patient_conflict)
     if refusals:
         raise refusals[0]
     if modality_of(fixed) != modality_of(moving) and not settings.allow_cross_modality:
         raise Failure(
             Code.E_NO_MATCH,
             f"The modalities differ (fixed: {describe(fixed)}; moving: {describe(moving)}): choose others, or set "
-            "allow_cross_modality.",
+            "PANREG_ALLOW_CROSS_MODALITY=true.",
         )
+    warnings += check_conformity(fixed, moving, settings.invalid_uids)
     sides = {text(stack.header, "Laterality") or text(stack.header, "ImageLaterality") for stack in (fixed, moving)}
     if len(sides - {None}) > 1:
         warnings += ("The Laterality of fixed and moving differs.",)
     return warnings
-
-
-@discreet()
-def check_patient(fixed: Stack, moving: Stack, mode: str) -> tuple[str, ...]:
-    """Refuse two stacks unless every image says that it is of the same patient.
-
-    Args:
-        fixed: one stack.
-        moving: the other.
-        mode: strict, or allow_unidentified for images without Patient ID; those that have one must agree even so.
-
-    Returns:
-        A warning where the patient's identity could not be checked.
-
-    Raises:
-        Failure: E_PATIENT; names the attribute, never its value.
-    """
-    headers = [*fixed.instances(), *moving.instances()]
-    for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"):
-        if len({text(header, keyword) for header in headers} - {None}) > 1:
-            raise Failure(Code.E_PATIENT, f"Fixed and moving differ in {keyword}: they may be of two patients.")
-    if all(text(header, "PatientID") for header in headers):
-        return ()
-    message = "Fixed or moving has no PatientID, and whether they are of one patient can't be checked"
-    if mode != "allow_unidentified":
-        hint = "PANREG_PATIENT_CHECK=allow_unidentified admits de-identified images"
-        raise Failure(Code.E_PATIENT, f"{message}: {hint}.")
-    return (f"{message}.",)

@@ -8,11 +8,13 @@
         manifest.succeed(objects)
 
 Whatever fails inside the block, ``dicom/`` is gone when it is left: the last manifest belongs inside it too. A process
-killed at any point leaves no ``dicom/`` or a complete one, and only a manifest that says ``ok`` declares it valid. An
-output folder belongs to one run at a time.
+killed at any point leaves no ``dicom/`` or a complete one, and only a manifest that says ``ok`` declares it valid: the
+objects are announced before they appear, so that the next run can tell that they are complete (``recovery``). An output
+folder belongs to one run at a time, which holds a lock on it.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -23,19 +25,23 @@ from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 
+from attributes import discreet
 from failures import Code, Failure
-from modules import strict
-from pydicom import DataElement, Dataset, dcmread
+from modules import invalid, strict
+from pydicom import Dataset, dcmread
 
-__all__ = ["Publication", "PublishedObject", "Validator", "output_failures", "sync"]
+__all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "lock", "output_failures", "sync"]
 
 RESULTS = "dicom"
 LISTED = 5  # faults that a message names
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # NFS, and file systems without any
 
 Validator = Callable[[Dataset], Iterable[str]]
 """Takes an object as it was read back from its file; names what is wrong by keyword, without values."""
+Announcement = Callable[[list["PublishedObject"]], None]
+"""Takes what is about to appear."""
 
 
 @dataclass(frozen=True)
@@ -90,26 +96,36 @@ class Publication:
             [output / ".panreg.part"] if work is None else [work / f"panreg-{name}.part", output / ".panreg.part"]
         )
         self._published = False
+        self._lock = -1
 
     def __enter__(self) -> "Publication":
-        """Check the output before anything is computed for it.
+        """Check the output before anything is computed for it, and keep other runs out.
 
         Raises:
             Failure: E_OUTPUT: not writable, or in use.
         """
         with output_failures():
             self.results.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(self.results):
-                raise Failure(Code.E_OUTPUT, "The output folder holds results already (dicom/): give an empty one.")
-            self.staging = self._stage()
+            self._lock = lock(self.results.parent)
+            try:
+                if os.path.lexists(self.results):
+                    message = "The output folder holds results already (dicom/): give an empty one."
+                    raise Failure(Code.E_OUTPUT, message)
+                self.staging = self._stage()
+            except BaseException:
+                os.close(self._lock)
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Remove what was staged, and what was published if the run failed after all."""
-        if error is not None or not self._published:
-            self.withdraw()
+        try:
+            if error is not None or not self._published:
+                self.withdraw()
+        finally:
+            os.close(self._lock)
 
     def require_space(self, size: int) -> None:
         """Refuse to begin what the file system has no room for.
@@ -122,11 +138,14 @@ class Publication:
         if free < size:
             raise Failure(Code.E_OUTPUT, f"The output needs {size >> 20} MB and has {free >> 20} MB: free some.")
 
-    def publish(self, validators: Sequence[Validator] = ()) -> list[PublishedObject]:
+    def publish(
+        self, validators: Sequence[Validator] = (), announce: Announcement | None = None
+    ) -> list[PublishedObject]:
         """Check every staged object as its file holds it, and let all appear at once.
 
         Args:
             validators: called with every object; the values' own rules (VR) are checked anyway.
+            announce: called with what is about to appear, when all is durable.
 
         Raises:
             Failure: E_OUTPUT; then nothing was published.
@@ -139,6 +158,8 @@ class Publication:
             for path in paths + [path for path in self.staging.rglob("*") if path.is_dir()]:
                 sync(path)
             sync(self.staging)
+            if announce is not None:
+                announce(objects)
             self._published = True  # before it is true: a failure from here on withdraws
             self.staging.rename(self.results)
             sync(self.results.parent)
@@ -178,9 +199,8 @@ class Publication:
         name = path.relative_to(self.staging).as_posix()
         content = path.read_bytes()
         try:
-            with strict():
-                dataset = dcmread(path)
-                check_bytes(dataset, content)
+            dataset = dcmread(path)
+            check_bytes(dataset, content)
             faults = [fault for validator in validators for fault in validator(dataset)]
             uids = str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
         except (OSError, Failure):
@@ -193,6 +213,29 @@ class Publication:
         return PublishedObject(f"{RESULTS}/{name}", *uids, hashlib.sha256(content).hexdigest())
 
 
+def lock(folder: Path) -> int:
+    """Take a folder for this process alone, until the descriptor that is returned is closed or the process ends.
+
+    The lock is on the folder itself: no file of ours is left in it, and none outlives a killed process. On a file
+    system that has no such locks there is none.
+
+    Raises:
+        Failure: E_OUTPUT: another process has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        message = "Another run is writing into the output folder: wait for it, or give another folder."
+        raise Failure(Code.E_OUTPUT, message) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
 def check_bytes(dataset: Dataset, content: bytes) -> None:
     """Check that every value obeys its VR, and that a file holds what was read from it, to the last byte.
 
@@ -201,11 +244,12 @@ def check_bytes(dataset: Dataset, content: bytes) -> None:
     Raises:
         ValueError: if not.
     """
-    for element in dataset.iterall():
-        if element.VR != "SQ":
-            DataElement(element.tag, element.VR, element.value)
+    with discreet():
+        if any(invalid(dataset)):
+            raise ValueError("a value breaks the rules of its VR")
     written = BytesIO()
-    dataset.save_as(written, enforce_file_format=True)
+    with strict():
+        dataset.save_as(written, enforce_file_format=True)
     if written.getbuffer() != content:
         raise ValueError("the file doesn't end where its last element does")
 

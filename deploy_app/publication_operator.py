@@ -12,4 +12,4 @@ class PublicationOperator(StepOperator):
 
     def step(self, job: Job) -> None:
         """Check, publish, declare."""
-        job.manifest.succeed(job.publication.publish([missing]))
+        job.manifest.succeed(job.publication.publish([missing], job.manifest.announce))

@@ -15,13 +15,14 @@ from registration import Registration
 from settings import Settings
 from stack import Stack
 
-__all__ = ["MEASUREMENTS", "write_quality_report"]
+__all__ = ["MEASUREMENTS", "VOLUME_CHANGE", "write_quality_report"]
 
 SCHEME = "99PANREG"
 RATIO = CodedConcept("1", "UCUM", "no units")
 PERCENT = CodedConcept("%", "UCUM", "percent")
 MILLIMETRE = CodedConcept("mm", "UCUM", "millimeter")
 MEGABYTE = CodedConcept("MBy", "UCUM", "megabyte")
+DEGREE = CodedConcept("deg", "UCUM", "degree")
 
 # Name of a number in the manifest -> our private code, its meaning, its unit.
 MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
@@ -30,8 +31,19 @@ MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
     "similarity_after": ("NCC_AFTER", "Local normalised cross-correlation after registration", RATIO),
     "folding_percent": ("FOLD_PCT", "Voxels where the Jacobian determinant is 0 or less", PERCENT),
     "log_jacobian_sd": ("LOG_JAC_SD", "Standard deviation of the logarithm of the Jacobian determinant", RATIO),
-    "mean_displacement_mm": ("DISP_MEAN", "Mean displacement", MILLIMETRE),
-    "max_displacement_mm": ("DISP_MAX", "Maximum displacement", MILLIMETRE),
+    "foreground_similarity": ("NCC_ANATOMY", "Local normalised cross-correlation inside the anatomy", RATIO),
+    "foreground_dice": ("DICE_ANATOMY", "Overlap of the foregrounds after registration (Dice)", RATIO),
+    "common_view_percent": ("COMMON_FOV", "Fixed anatomy within the moving field of view", PERCENT),
+    "mean_displacement_mm": ("DISP_MEAN", "Mean displacement, alignment and field together", MILLIMETRE),
+    "max_displacement_mm": ("DISP_MAX", "Maximum displacement, alignment and field together", MILLIMETRE),
+    "mean_nonrigid_displacement_mm": ("DISP_NR_MEAN", "Mean displacement without its rigid part", MILLIMETRE),
+    "max_nonrigid_displacement_mm": ("DISP_NR_MAX", "Maximum displacement without its rigid part", MILLIMETRE),
+    "mean_field_displacement_mm": ("DISP_FIELD_MEAN", "Mean displacement of the network's field alone", MILLIMETRE),
+    "max_field_displacement_mm": ("DISP_FIELD_MAX", "Maximum displacement of the network's field alone", MILLIMETRE),
+    "rotation_degrees": ("ROTATION", "Rotation of the linear part", DEGREE),
+    "stretch": ("STRETCH", "Ratio of the largest to the smallest scale of the linear part", RATIO),
+    "volume_ratio": ("VOLUME_RATIO", "Volume in the moving image of a unit volume, linear part", RATIO),
+    "foreground_log_jacobian_sd": ("LOG_JAC_SD_FG", "Standard deviation of the log-Jacobian in the anatomy", RATIO),
     "grid_error_mean_mm": ("GRID_ERR_MEAN", "Mean error of the stored deformation grid in the body", MILLIMETRE),
     "grid_error_p99_mm": ("GRID_ERR_P99", "99th percentile of its error in the body", MILLIMETRE),
     "grid_error_max_mm": ("GRID_ERR_MAX", "Maximum error of the stored deformation grid in the body", MILLIMETRE),
@@ -39,6 +51,10 @@ MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
     "grid_error_max_everywhere_mm": ("GRID_ERR_MAX_ALL", "Maximum error of the stored grid everywhere", MILLIMETRE),
     "grid_megabytes": ("GRID_MB", "Size of the stored deformation grid", MEGABYTE),
 }
+VOLUME_CHANGE = (
+    "Volume change: growth or shrinkage of a structure must not be read from this field or its Jacobian determinant. "
+    "The field follows noise as well: two images of one person that differ by noise alone are moved by millimetres."
+)
 QUALITY = CodedConcept("QUALITY", SCHEME, "Quality of the registration")
 OK = CodedConcept("QUALITY_OK", SCHEME, "All limits met")
 FLAGGED = CodedConcept("QUALITY_FLAGGED", SCHEME, "A limit is not met")
@@ -94,6 +110,7 @@ def _content(
         qualitative_evaluations=[sr.QualitativeEvaluation(QUALITY, FLAGGED if departures else OK)],
     )
     comments = [settings.label, _images(registration.fixed, "Fixed"), _images(registration.moving, "Moving")]
+    comments.append(VOLUME_CHANGE)
     comments += [f"Limit not met: {departure}" for departure in departures]
     comments += [f"Not measurable: {MEASUREMENTS[name][1]}" for name in _undefined(measurements)]
     comments += [f"Warning: {warning}" for warning in registration.warnings]

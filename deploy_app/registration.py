@@ -40,8 +40,7 @@ class Registration:
         moving: stack that was aligned.
         moving_values: modality values of the moving stack, float32 ``[k, j, i]``.
         transform: what the bundle found.
-        quality: numbers of the report (similarity_before, similarity_after, folding_percent, mean_displacement_mm,
-            max_displacement_mm, …).
+        quality: numbers of the report (similarity_before, similarity_after, folding_percent, max_displacement_mm …).
         overview: the bundle's picture, (height, width, 3), bytes.
         warnings: what the report and the manifest must flag, without patient data.
         body: where the fixed image shows the body, ``[k, j, i]``; None where that is not known.

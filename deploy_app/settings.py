@@ -50,15 +50,28 @@ class PairSettings:
     min_slices: int = 16
     allow_cross_modality: bool = False
     patient_check: str = "strict"
+    patient_conflict: str = "refuse"
+    invalid_uids: str = "refuse"
 
 
 @dataclass(frozen=True)
 class QualityGate:
-    """What a result must meet; ``on_failure`` is ``fail`` (exit 50, nothing written) or ``flag``."""
+    """What a result must meet; ``on_failure`` is ``fail`` (exit 50, nothing written) or ``flag``.
+
+    The limits from ``min_similarity`` to ``max_log_jacobian_sd`` are the bundle's (``bundle.plausibility``).
+    """
 
     on_failure: str = "flag"
+    min_similarity: float = 0.65
+    min_foreground_dice: float = 0.8
+    min_common_view_percent: float = 50.0
+    max_rotation_degrees: float = 45.0
+    max_stretch: float = 1.2
+    max_volume_ratio: float = 1.75
+    max_log_jacobian_sd: float = 0.7
+    max_nonrigid_displacement_mm: float = 40.0
+    max_displacement_mm: float = 500.0
     max_folding_percent: float = 0.5
-    max_displacement_mm: float = 60.0
     max_grid_error_mm: float = 0.5
     max_grid_error_p99_mm: float = 0.2
 
@@ -96,11 +109,19 @@ CHOICES = {
     "grid": ("auto", "straight", "original"),
     "pair.order": ("later_is_fixed", "prior_is_fixed"),
     "pair.patient_check": ("strict", "allow_unidentified"),
+    "pair.patient_conflict": ("refuse", "warn"),
+    "pair.invalid_uids": ("refuse", "keep"),
     "quality.on_failure": ("flag", "fail"),
 }
 # the least and the greatest value; every other number is above 0
 RANGES = {
     "pair.min_slices": (3, 100_000),
+    "quality.min_similarity": (0, 1),
+    "quality.min_foreground_dice": (0, 1),
+    "quality.min_common_view_percent": (0, 100),
+    "quality.max_rotation_degrees": (0, 180),
+    "quality.max_stretch": (1, 100),
+    "quality.max_volume_ratio": (1, 1000),
     "quality.max_folding_percent": (0, 100),
     "padding": (-32768, 32767),
     "series_numbers": (1, 2**31 - 1),
@@ -239,4 +260,5 @@ def _text(value: Any, name: str) -> str:
 
 
 def _refusal(name: str, sentence: str) -> Failure:
-    return Failure(Code.E_INTERNAL, f"The setting {name} {sentence}: mend app.yaml or the environment (PANREG_…).")
+    variable = next((known for known, address in variables().items() if ".".join(address) == name), "PANREG_…")
+    return Failure(Code.E_INTERNAL, f"The setting {name} {sentence}: correct app.yaml or the environment ({variable}).")

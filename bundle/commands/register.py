@@ -164,6 +164,7 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
     if result.get("field_dropped"):
         print("the network's field left the images less alike and was dropped: the alignment alone remains")
     print(f"folding: {result['folding_percent']:.4f} %   SD of log-Jacobian: {_number(result['log_jacobian_sd'])}")
+    print(f"verdict: {'; '.join([result['verdict'], *result['limits_missed']])}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items())
     print(f"seconds: {stages}   peak memory: {result['peak_memory_mb']:.0f} MB")
     print(f"picture: {folder / 'overview.png'}")

@@ -20,10 +20,13 @@ DEFORMABLE, SEG, MR, SR, SC = (
 
 
 def run(source, output, *options, models=ROOT, **settings):
-    """Start the application; settings are environment variables without their prefix."""
+    """Start the application; settings are environment variables without PANREG_, or with their HOLOSCAN_."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANREG_", "HOLOSCAN_"))}
-    environment |= {f"PANREG_{name}": str(value) for name, value in settings.items()}
-    line = [sys.executable, ROOT / "deploy_app", "-i", source, "-o", output, "-m", models, *options]
+    environment |= {
+        name if name.startswith("HOLOSCAN_") else f"PANREG_{name}": str(value) for name, value in settings.items()
+    }
+    line = [sys.executable, ROOT / "deploy_app", "-o", output, "-m", models, *options]
+    line += ["-i", source] if source is not None else []
     return subprocess.run([*map(str, line)], capture_output=True, text=True, env=environment, timeout=600)
 
 

@@ -211,7 +211,9 @@ def registration_of(fixed, moving, moving_values, transform=None, **changes):
     """A finished registration of two stacks, by the known field unless another transform is given."""
     quality = {
         **{"similarity_before": 0.61, "similarity_after": 0.97, "folding_percent": 0.0},
-        **{"mean_displacement_mm": 1.5, "max_displacement_mm": 6.2},
+        **{"mean_displacement_mm": 1.5, "max_displacement_mm": 6.2, "max_nonrigid_displacement_mm": 5.8},
+        **{"foreground_similarity": 0.93, "foreground_dice": 0.97, "common_view_percent": 99.0},
+        **{"rotation_degrees": 1.0, "stretch": 1.05, "volume_ratio": 1.02, "foreground_log_jacobian_sd": 0.2},
     }
     options = {"quality": quality, "overview": np.full((120, 180, 3), 90, np.uint8), "warnings": ()}
     transform = transform or KnownTransform(fixed, moving)

@@ -1,5 +1,6 @@
 """The whole application, as a platform starts it: folders in, exit code and folders out."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,37 @@ def test_own_results_fed_back_make_no_new_pair(registered, phantom, tmp_path):
         {entry["sop_instance_uid"] for entry in manifest_of(folder)["inputs"]} for folder in (output, tmp_path / "out")
     ]
     assert uids[0] == uids[1]
+
+
+@pytest.fixture
+def killed(registered, tmp_path):
+    """What a run leaves that is killed between its results and its last word."""
+    output = tmp_path / "killed"
+    shutil.copytree(registered[0], output)
+    path = output / "run_manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    return output
+
+
+def test_a_run_killed_after_publication_is_recognised_as_complete_by_the_next(registered, phantom, killed):
+    objects = tree(killed / "dicom")
+    done = run(phantom, killed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert manifest_of(killed) == manifest_of(registered[0])
+    assert tree(killed / "dicom") == objects
+
+
+def test_results_of_a_killed_run_that_are_not_what_this_run_makes_are_refused(phantom, killed, tmp_path):
+    before = tree(killed)
+    assert run(phantom, killed, LABEL="AI-derived").returncode == 60  # another setting
+    shutil.copytree(phantom / "moving", tmp_path / "in" / "fixed")
+    shutil.copytree(phantom / "fixed", tmp_path / "in" / "moving")
+    assert run(tmp_path / "in", killed).returncode == 60  # another pair
+    assert tree(killed) == before
+    (killed / "dicom" / "report.dcm").write_bytes(b"torn")
+    before = tree(killed)
+    assert run(phantom, killed).returncode == 60
+    assert tree(killed) == before
 
 
 def test_applying_the_registration_object_gives_the_registered_series(registered, phantom, tmp_path):

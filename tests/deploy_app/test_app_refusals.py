@@ -4,7 +4,7 @@ import shutil
 
 import pydicom
 import pytest
-from application import ROOT, refused, run, tree
+from application import ROOT, manifest_of, refused, run, tree
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,30 @@ def test_truncated_pixels_are_refused(phantom, tmp_path):
 def test_an_empty_input_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     assert refused(run(tmp_path / "in", tmp_path / "out"), tmp_path / "out") == ("E_NO_INPUT", 10)
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_an_input_that_is_not_there_leaves_a_manifest_and_its_code(tmp_path, monkeypatch, by):
+    if by == "argument":
+        done = run(tmp_path / "absent", tmp_path / "out")
+    else:
+        done = run(None, tmp_path / "out", HOLOSCAN_INPUT_PATH=tmp_path / "absent")
+    assert refused(done, tmp_path / "out") == ("E_NO_INPUT", 10)
+    assert "HOLOSCAN_INPUT_PATH" in manifest_of(tmp_path / "out")["message"]
+    assert str(tmp_path) not in manifest_of(tmp_path / "out")["message"]
+
+
+def test_models_that_are_not_there_leave_a_manifest_and_their_code(phantom, tmp_path):
+    done = run(phantom, tmp_path / "out", models=tmp_path / "absent")
+    assert refused(done, tmp_path / "out") == ("E_WEIGHTS", 70)
+
+
+def test_an_absent_input_leaves_the_results_of_another_run_alone(tmp_path):
+    (tmp_path / "out" / "dicom").mkdir(parents=True)
+    (tmp_path / "out" / "run_manifest.json").write_text("{}")
+    before = tree(tmp_path / "out")
+    assert run(tmp_path / "absent", tmp_path / "out").returncode == 60
+    assert tree(tmp_path / "out") == before
 
 
 def test_altered_weights_are_refused(phantom, tmp_path):

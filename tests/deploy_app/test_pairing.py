@@ -227,6 +227,26 @@ def test_the_default_needs_sixteen_slices():
     assert info.value.code is Code.E_NO_INPUT
 
 
+def test_a_series_below_min_slices_is_named_as_such():
+    thin = stack("thin", study="two", date="20230105", number=8, slices=3)
+    failure = refused(CURRENT, thin)
+    assert failure.code is Code.E_NO_INPUT
+    assert "below 4 slices, PANREG_MIN_SLICES: series 8, MR, 3 slices" in failure.message
+    named = refused(CURRENT, THIRD, thin, moving_series_uid=thin.series_uid)
+    assert named.code is Code.E_TOO_FEW
+    assert "PANREG_MIN_SLICES: series 8, MR, 3 slices" in named.message
+    assert named.message.startswith("The moving image")
+
+
+def test_a_folder_or_a_rule_that_holds_a_thin_series_alone_says_so_and_beside_a_whole_one_nothing():
+    whole, other = stack("w", number=3, folder="fixed"), stack("o", number=4, folder="moving")
+    thin = stack("thin", number=8, slices=3, folder="fixed")
+    assert choose(whole, other, thin).fixed is whole
+    assert refused(other, stack("o2", number=5, folder="moving"), thin).code is Code.E_TOO_FEW
+    loose, left, right = stack("l", number=8, slices=3), stack("a", number=3), stack("b", number=4)
+    assert refused(left, right, loose, series={"fixed": {"SeriesNumber": 8}}).code is Code.E_TOO_FEW
+
+
 def test_a_damaged_stack_stays_a_candidate_and_fails_with_its_own_code_when_chosen():
     damaged = stack("bad", study="two", date="20230105", refusal=Failure(Code.E_MISSING_SLICES, "2 slices missing."))
     assert refused(CURRENT, damaged).code is Code.E_MISSING_SLICES
@@ -291,7 +311,7 @@ def test_padding_and_what_only_one_image_tells_make_no_other_patient():
     assert choose(CURRENT, other).fixed is CURRENT
 
 
-@pytest.mark.parametrize("identified", ["", "PAT-1"])
+@pytest.mark.parametrize("identified", ["", "PAT-1", "***", "ANON"])
 def test_an_absent_patient_id_is_refused_unless_unidentified_images_are_allowed(identified):
     first, second = stack("a", patient=identified), stack("b", study="two", date="20230105", patient="")
     assert refused(first, second).code is Code.E_PATIENT

@@ -132,13 +132,53 @@ def test_earlier_results_are_refused_and_left_as_they_are(places):
 
 def test_what_a_killed_run_left_is_removed_before_the_next(places):
     output, work = places
-    stale = Publication(output, work).__enter__().staging
+    killed = Publication(output, work).__enter__()
+    os.close(killed._lock)  # as the end of a process does
+    stale = killed.staging
     write_objects(stale)
     (output / ".panreg.probe").mkdir()
     with Publication(output, work) as publication:
         assert publication.staging == stale
         assert not os.listdir(stale)
     assert not os.listdir(output)
+
+
+def test_a_second_run_on_one_output_is_refused_while_the_first_is_at_work(places):
+    output, work = places
+    with Publication(output, work) as first:
+        manifest = Manifest(output)
+        write_objects(first.staging)
+        assert in_child(lambda: exit_code_of(lambda: run(output, work))) == 60
+        assert "Another run" in failed(lambda: run(output, work)).message
+        assert (first.staging / "report_0000.dcm").exists()
+        assert status_of(output) == "running"
+        manifest.succeed(first.publish())
+    assert is_published(output)
+    shutil.rmtree(output)
+    assert run(output, work) is None  # the lock went with the first run
+
+
+def test_a_run_goes_on_where_the_file_system_has_no_locks(tmp_path, monkeypatch):
+    def none(descriptor, operation):
+        raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr("publication.fcntl.flock", none)
+    assert run(tmp_path / "out") is None
+    assert is_published(tmp_path / "out")
+
+
+def test_objects_are_announced_with_their_hashes_before_they_appear(places):
+    output, work = places
+    seen = []
+
+    def announce(objects):
+        seen.extend(objects)
+        assert not (output / "dicom").exists()
+
+    with Publication(output, work) as publication:
+        write_objects(publication.staging)
+        assert publication.publish((), announce) == seen
+    assert len(seen) == SLICES + 1
 
 
 def test_other_work_folders_and_other_outputs_staging_are_left_alone(tmp_path):

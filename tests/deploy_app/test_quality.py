@@ -1,17 +1,17 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from bundle.metrics import folding_percent
+from bundle.plausibility import LIMITS
 from failures import Code, Failure
-from quality import enforce, verdict
-from settings import QualityGate
+from quality import MEASURES, enforce, verdict
+from settings import QualityGate, variables
 
-GATE = QualityGate(on_failure="fail", max_folding_percent=0.5, max_displacement_mm=60, max_grid_error_mm=0.5)
-GOOD = {
-    **{"similarity_before": 0.4, "similarity_after": 0.4, "folding_percent": 0.5},
-    **{"max_displacement_mm": 60.0, "grid_error_max_mm": 0.5, "grid_error_p99_mm": 0.2},
-}
+GATE = QualityGate(on_failure="fail")
+GOOD = {"similarity_before": 0.4, "similarity_after": 0.4}  # each at its limit
+GOOD |= {name: getattr(GATE, setting) for setting, name in MEASURES.items()}
 
 
 def test_a_result_at_its_limits_passes():
@@ -19,21 +19,36 @@ def test_a_result_at_its_limits_passes():
     assert enforce([], GATE) == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("similarity_after", 0.399),
-        ("folding_percent", 0.51),
-        ("max_displacement_mm", 60.1),
-        ("grid_error_max_mm", 0.51),
-        ("grid_error_p99_mm", 0.21),
-        *((name, math.nan) for name in GOOD),
-    ],
-)
+BEYOND = [("similarity_after", 0.399), ("volume_ratio", 0.99 / GATE.max_volume_ratio), ("volume_ratio", -1.0)]
+BEYOND += [
+    (name, getattr(GATE, setting) * (0.99 if setting.startswith("min") else 1.01)) for setting, name in MEASURES.items()
+]
+BEYOND += [(name, math.nan) for name in GOOD]
+
+
+@pytest.mark.parametrize(("name", "value"), BEYOND)
 def test_each_broken_limit_is_named_and_alone(name, value):
     broken = verdict(GOOD | {name: value}, GATE)
     assert len(broken) == 1
     assert name in broken[0]
+
+
+@pytest.mark.parametrize("setting", MEASURES)
+def test_each_limit_is_a_setting_that_its_sentence_names(setting):
+    (broken,) = verdict(GOOD | {MEASURES[setting]: math.nan}, GATE)
+    assert f"(PANREG_QUALITY_{setting.upper()})" in broken
+    assert f"PANREG_QUALITY_{setting.upper()}" in variables()
+    loose = replace(GATE, **{setting: 0.0 if setting.startswith("min") else 1e9})
+    value = 1e-9 if setting.startswith("min") else 1e8
+    assert verdict(GOOD | {MEASURES[setting]: value}, loose) == []
+
+
+def test_the_limits_are_those_that_the_bundle_judges_by():
+    bounded = {name: getattr(QualityGate(), setting) for setting, name in MEASURES.items()}
+    for name, (low, high) in LIMITS.items():
+        assert bounded[name] == (high if math.isfinite(high) else low)
+        assert not math.isfinite(low) or not math.isfinite(high) or low == pytest.approx(1 / high)
+    assert set(bounded) - set(LIMITS) == {"grid_error_max_mm"}
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -62,6 +62,12 @@ def test_codes_and_meanings_fit_their_value_representations():
     assert len({code for code, _, _ in MEASUREMENTS.values()}) == len(MEASUREMENTS)
 
 
+def test_every_report_says_what_volume_change_may_not_be_read_from_the_field(pair, tmp_path):
+    for departures in ((), ("folding_percent is 3.",)):
+        said = comments(write(pair, tmp_path / "report.dcm", departures=departures))
+        assert any(comment.startswith("Volume change: ") and "noise" in comment for comment in said)
+
+
 def test_the_document_is_complete_preliminary_and_unverified(pair, tmp_path):
     ds = pydicom.dcmread(write(pair, tmp_path / "report.dcm"))
     assert ds.SOPClassUID.name == "Comprehensive 3D SR Storage"

@@ -128,6 +128,38 @@ def test_a_hole_of_no_whole_number_of_slices_is_variable_spacing(tmp_path):
     assert refusal_of(tmp_path) is Code.E_VARIABLE_SPACING
 
 
+@pytest.mark.parametrize("spacing", [4.0, 1.0, 0.9])
+def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path, spacing):
+    exact = AFFINE[:3, 3] + np.arange(12)[:, None] * AFFINE[:3, 2] * spacing / 4
+    rounded = np.round(exact, 1)
+    assert np.linalg.norm(rounded - exact, axis=1).max() > 0.05
+    edits = {k: {"ImagePositionPatient": [f"{v:.1f}" for v in p]} for k, p in enumerate(rounded)}
+    write(tmp_path, tags_by_slice(edits))
+    stack = only_stack_in(tmp_path)
+    assert stack.refusal is None
+    placed = stack.affine[:3, 3] + np.arange(12)[:, None] * stack.affine[:3, 2]
+    assert np.linalg.norm(placed - exact, axis=1).max() < 0.087
+
+
+def test_one_position_0086_mm_off_the_line_passes_and_03_mm_does_not(tmp_path):
+    for name, offset in (("near", 0.05), ("far", 0.175)):  # along each axis: 0.087 and 0.3 mm in space
+        positions = AFFINE[:3, 3] + np.arange(12)[:, None] * AFFINE[:3, 2]
+        positions[5] += offset
+        edits = {k: {"ImagePositionPatient": [f"{v:.6f}" for v in p]} for k, p in enumerate(positions)}
+        write(tmp_path / name, tags_by_slice(edits))
+        refusal = only_stack_in(tmp_path / name).refusal
+        assert (refusal is None) == (name == "near")
+    assert refusal.code in (Code.E_VARIABLE_SPACING, Code.E_NOT_A_LINE)
+
+
+def test_slices_are_missing_from_a_series_of_rounded_positions(tmp_path):
+    positions = np.round(AFFINE[:3, 3] + np.arange(12)[:, None] * AFFINE[:3, 2] / 4, 1)
+    edits = {k: {"ImagePositionPatient": [f"{v:.1f}" for v in p]} for k, p in enumerate(positions)}
+    paths = write(tmp_path, tags_by_slice(edits))
+    paths[5].unlink()
+    assert refusal_of(tmp_path) is Code.E_MISSING_SLICES
+
+
 def test_a_localizer_in_the_series_is_split_off_and_has_too_few_slices(tmp_path):
     write(tmp_path)
     scout = setting(
