@@ -142,7 +142,8 @@ def _on_straight_grid(volume: MetaTensor, is_label: bool) -> MetaTensor:
     plain = volume.as_tensor()
     fill = 0.0 if is_label else float(plain.min())
     straightened = transform.resample(plain, mode="nearest" if is_label else "linear", fill=fill)
-    return MetaTensor(straightened, affine=torch.from_numpy(ras_from_lps(straight.affine)), meta=dict(volume.meta))
+    affine = torch.from_numpy(ras_from_lps(straight.affine))
+    return MetaTensor(straightened, affine=affine, meta=_without_affine(volume))
 
 
 def _image_of(key: str) -> str:
@@ -164,8 +165,11 @@ def on_grid_of(image: MetaTensor, label: MetaTensor, name: str) -> MetaTensor:
             f"The {name} has {tuple(label.shape[1:])} voxels and its own position in space, its image "
             f"{tuple(image.shape[1:])}: resample one to the other's grid first."
         )
-    meta = {key: value for key, value in label.meta.items() if key != "affine"}
-    return MetaTensor(ordered, affine=image.affine, meta=meta)
+    return MetaTensor(ordered, affine=image.affine, meta=_without_affine(label))
+
+
+def _without_affine(volume: MetaTensor) -> dict[str, Any]:
+    return {key: value for key, value in volume.meta.items() if key != "affine"}
 
 
 def grid_of(volume: MetaTensor) -> Grid:
