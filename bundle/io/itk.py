@@ -225,14 +225,15 @@ def _is_list(path: Path) -> bool:
 
 def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transform:
     """Read a linear transform of a kind that SimpleITK cannot name, such as a CenteredAffineTransform alone."""
-    import itk  # here, since it takes seconds to load
-
     unknown = re.search(r'Could not create an instance of "(\w+?)_', str(error))
     if unknown:
         raise ValueError(f"The transform ({path}) holds a {unknown[1]}, which cannot be evaluated here.") from error
     try:
-        transforms = itk.transformread(os.fspath(path))
-        (transform,) = transforms
+        if isinstance(error, RuntimeError) and "Transform is not of type" not in str(error):
+            raise error  # the file itself is none
+        import itk  # here, since it takes seconds to load
+
+        (transform,) = itk.transformread(os.fspath(path))
         matrix = linear_from_itk(transform)
     except Exception as cause:  # ITK raises of several kinds
         raise ValueError(
