@@ -12,7 +12,6 @@ from attributes import discreet, integer, text
 from failures import Code, Failure
 from functional_groups import holder_of
 from modules import PATIENT_STUDY_TYPE_2, breaks_the_standard, is_uid
-from pydicom import Dataset
 from stack import Stack
 
 __all__ = ["check_conformity"]

@@ -22,7 +22,16 @@ from pairing import Pair, day_of, modality_of
 from publication import PublishedObject, output_failures, sync
 from stack import Stack
 
-__all__ = ["NAME", "Manifest", "declare_ok", "describe_geometry", "describe_inputs", "describe_pair", "describe_refused", "versions"]
+__all__ = [
+    "NAME",
+    "Manifest",
+    "declare_ok",
+    "describe_geometry",
+    "describe_inputs",
+    "describe_pair",
+    "describe_refused",
+    "versions",
+]
 
 NAME = "run_manifest.json"
 SCHEMA = "pan_registration/run_manifest/1"

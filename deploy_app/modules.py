@@ -19,7 +19,16 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, format_number_as_ds
 from stack import Frame, Stack
 
 __all__ = [
-    *("PATIENT_STUDY_TYPE_2", "breaks_the_standard", "code", "copy_elements", "copy_patient_and_study", "decimal", "describe_equipment", "describe_series"),
+    *(
+        "PATIENT_STUDY_TYPE_2",
+        "breaks_the_standard",
+        "code",
+        "copy_elements",
+        "copy_patient_and_study",
+        "decimal",
+        "describe_equipment",
+        "describe_series",
+    ),
     *("frame_references", "invalid", "is_uid", "local_time", "new_object", "reference", "save", "timezone_of"),
 ]
 

@@ -1,4 +1,4 @@
-"""Plausible and nonsense pairs as DICOM: what the limits of the quality gate were set on, and what they were checked on.
+"""Plausible and nonsense pairs as DICOM: what the limits of the quality gate were set on, and checked on.
 
     python tests/deploy_app/gate_pairs.py --half check --output FOLDER [--only NAME]
 
@@ -128,7 +128,9 @@ def smooth_field(seed: int, amount_mm: float = 5.0):
 def noisy(volume: Volume, seed: int, share: float = 0.03) -> Volume:
     """Add noise as a magnitude image has it, of a share of the 99th percentile."""
     values, affine = volume
-    real, imaginary = share * np.percentile(values, 99) * np.random.default_rng(seed).standard_normal((2, *values.shape))
+    real, imaginary = (
+        share * np.percentile(values, 99) * np.random.default_rng(seed).standard_normal((2, *values.shape))
+    )
     return np.hypot(values + real, imaginary), affine
 
 
@@ -172,7 +174,7 @@ def knee(seed: int, shape=(110, 100, 90), spacing_mm=2.0) -> Volume:
 def torso(seed: int, shape=(96, 72, 96), spacing_mm=4.0) -> Volume:
     """A trunk of ellipsoids: fat, muscle, lungs, heart, liver, spleen, kidneys, spine."""
     affine = _about_zero(shape, spacing_mm)
-    x, y, z = xyz = np.moveaxis(points_of(shape, affine), -1, 0)
+    x, y, _ = xyz = np.moveaxis(points_of(shape, affine), -1, 0)
     size = 1 + 0.08 * np.random.default_rng(seed).standard_normal()
     image = np.where((x / (170 * size)) ** 2 + (y / (115 * size)) ** 2 < 1, 800.0, 0.0)
     image[(x / (152 * size)) ** 2 + (y / (98 * size)) ** 2 < 1] = 320
@@ -258,7 +260,9 @@ def write_pair(pair: Pair, folder: Path) -> None:
     for role, make, date in (("fixed", pair.fixed, "20240110"), ("moving", pair.moving, "20230105")):
         values, affine = make()
         stored = np.clip(values * 2000 / np.percentile(values, 99.5), 0, 32767)
-        write_series(folder / role, stored, affine, role, date=date, frame_of_reference="one" if pair.one_frame else role)
+        write_series(
+            folder / role, stored, affine, role, date=date, frame_of_reference="one" if pair.one_frame else role
+        )
 
 
 NUMBERS = ("similarity_before", "similarity_aligned", "similarity_after", "foreground_similarity", "foreground_dice")

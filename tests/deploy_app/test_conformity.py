@@ -49,7 +49,9 @@ def zeros(ds, k):
 @pytest.mark.filterwarnings("ignore")
 def check(first=None, second=None, invalid_uids="refuse"):
     return check_conformity(
-        stack("first", number=7, **(first or {})), stack("second", study="two", number=9, **(second or {})), invalid_uids
+        stack("first", number=7, **(first or {})),
+        stack("second", study="two", number=9, **(second or {})),
+        invalid_uids,
     )
 
 

@@ -5,8 +5,32 @@ from failures import Code, Failure
 from identity import check_patient, identifier
 from test_pairing import stack
 
-PLACEHOLDERS = ["***", "*", "ANON", "anon^anon", "Anonymous", "ANONYMIZED", "de-identified", "0000", "0", "XXXX", "x x x"]
-PLACEHOLDERS += ["unknown", "N/A", "None", "NULL", "---", "1111", "12345", "00012345", "Patient ID", "removed", "000-ANON"]
+PLACEHOLDERS = [
+    "***",
+    "*",
+    "ANON",
+    "anon^anon",
+    "Anonymous",
+    "ANONYMIZED",
+    "de-identified",
+    "0000",
+    "0",
+    "XXXX",
+    "x x x",
+]
+PLACEHOLDERS += [
+    "unknown",
+    "N/A",
+    "None",
+    "NULL",
+    "---",
+    "1111",
+    "12345",
+    "00012345",
+    "Patient ID",
+    "removed",
+    "000-ANON",
+]
 NAMES = ["PAT-1", "ANON-0017", "Subject 3", "sub-01", "4711", "A1", "Anonow^Ivan", "Nan^Li", "7f3e", "0070"]
 
 
