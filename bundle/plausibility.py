@@ -25,13 +25,13 @@ BINS = 256
 
 # least and greatest value that a plausible registration has; docs/README.md says how they were set
 LIMITS: Mapping[str, tuple[float, float]] = {
-    "foreground_similarity": (0.65, math.inf),
+    "foreground_similarity": (0.7, math.inf),
     "foreground_dice": (0.8, math.inf),
     "common_view_percent": (50.0, math.inf),
     "rotation_degrees": (-math.inf, 45.0),
     "stretch": (-math.inf, 1.2),
     "volume_ratio": (1 / 1.75, 1.75),
-    "foreground_log_jacobian_sd": (-math.inf, 0.7),
+    "foreground_log_jacobian_sd": (-math.inf, 0.6),
     "max_nonrigid_displacement_mm": (-math.inf, 40.0),
     "max_displacement_mm": (-math.inf, 500.0),
     "folding_percent": (-math.inf, 0.5),
@@ -53,7 +53,8 @@ def measure(transform: SpatialTransform, fixed: torch.Tensor, warped: torch.Tens
         Numbers without a unit but for percentages and ``_mm``. NaN where nothing is left to measure: images that share
         no foreground.
 
-        - ``foreground_similarity``: mean of the local squared correlation, 0 to 1;
+        - ``foreground_similarity``: mean of the local squared correlation, 0 to 1, weighted by the images' local
+          standard deviations: where both are flat there is noise alone to compare;
         - ``foreground_dice``: overlap of the foregrounds of the two images;
         - ``common_view_percent``: of the fixed foreground that the moving image's field of view reaches;
         - ``mean_displacement_mm``, ``max_displacement_mm``: how far points move, by alignment and field together;
@@ -174,12 +175,21 @@ def _motion(here: Points, there: Points) -> dict[str, float]:
 def _alike(fixed: torch.Tensor, warped: torch.Tensor, shown: torch.Tensor, seen: torch.Tensor) -> dict[str, float]:
     """How much of the anatomy is the same, and how well its structures correlate."""
     correlation = local_ncc(warped[None, None], fixed[None, None], WINDOW)[0, 0]
+    structure = (_spread(fixed) * _spread(warped)).sqrt()[shown]
     other = foreground(torch.where(seen, warped, warped[seen].min())) & seen if seen.any() else seen
     together = float(shown.sum() + other.sum())
     return {
-        "foreground_similarity": float(correlation[shown].mean()),
+        "foreground_similarity": float((correlation[shown] * structure).sum() / structure.sum()),
         "foreground_dice": 2 * float((shown & other).sum()) / together if together else math.nan,
     }
+
+
+def _spread(image: torch.Tensor) -> torch.Tensor:
+    """The standard deviation in the window around each voxel, (H, W, L)."""
+    mean, square = (
+        F.avg_pool3d(i[None], WINDOW, 1, WINDOW // 2, count_include_pad=False)[0] for i in (image, image**2)
+    )
+    return (square - mean**2).clamp(min=0).sqrt()
 
 
 def _volume(transform: SpatialTransform, points: torch.Tensor) -> dict[str, float]:

@@ -62,13 +62,13 @@ class QualityGate:
     """
 
     on_failure: str = "flag"
-    min_similarity: float = 0.65
+    min_similarity: float = 0.7
     min_foreground_dice: float = 0.8
     min_common_view_percent: float = 50.0
     max_rotation_degrees: float = 45.0
     max_stretch: float = 1.2
     max_volume_ratio: float = 1.75
-    max_log_jacobian_sd: float = 0.7
+    max_log_jacobian_sd: float = 0.6
     max_nonrigid_displacement_mm: float = 40.0
     max_displacement_mm: float = 500.0
     max_folding_percent: float = 0.5

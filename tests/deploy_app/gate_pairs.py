@@ -1,4 +1,4 @@
-"""Plausible and nonsense pairs as DICOM: what the limits of the quality gate were set on, and what they were checked on.
+"""Plausible and nonsense pairs as DICOM: what the limits of the quality gate were set on, and checked on.
 
     python tests/deploy_app/gate_pairs.py --half check --output FOLDER [--only NAME]
 
@@ -174,7 +174,7 @@ def knee(seed: int, shape=(110, 100, 90), spacing_mm=2.0) -> Volume:
 def torso(seed: int, shape=(96, 72, 96), spacing_mm=4.0) -> Volume:
     """A trunk of ellipsoids: fat, muscle, lungs, heart, liver, spleen, kidneys, spine."""
     affine = _about_zero(shape, spacing_mm)
-    x, y, z = xyz = np.moveaxis(points_of(shape, affine), -1, 0)
+    x, y, _ = xyz = np.moveaxis(points_of(shape, affine), -1, 0)
     size = 1 + 0.08 * np.random.default_rng(seed).standard_normal()
     image = np.where((x / (170 * size)) ** 2 + (y / (115 * size)) ** 2 < 1, 800.0, 0.0)
     image[(x / (152 * size)) ** 2 + (y / (98 * size)) ** 2 < 1] = 320
