@@ -72,7 +72,8 @@ def fill(manifest, pair, dates=False, plain_uids=False):
         refused=describe_refused([pair.fixed, refused]),
         geometry=describe_geometry(pair),
         dsro={"dimensions": (4, 5, 6), "spacing_mm": 2.0, "size_bytes": 1440, "max_error_mm": np.float32(0.1)}
-        | {"p99_error_mm": 0.05, "mean_error_mm": 0.01},
+        | {"p99_error_mm": 0.05, "mean_error_mm": 0.01, "covers": "image", "body_max_error_mm": 0.08}
+        | {"body_p99_error_mm": 0.04, "body_mean_error_mm": 0.01},
         quality={"similarity_before": np.float64(0.5), "similarity_after": float("nan")},
         versions=versions("0.1.0"),
         weights_sha256="a" * 64,
