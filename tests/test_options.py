@@ -186,7 +186,7 @@ LINEAR = "#Insight Transform File V1.0\n#Transform 0\nTransform: {}\nParameters:
 @pytest.mark.parametrize(
     ("transform", "sentence"),
     [
-        (("AffineTransform_double_2_2", "1 0 0 1 0 0", "0 0"), "has 2 dimensions: give one of 3"),
+        (("AffineTransform_double_2_2", "1 0 0 1 0 0", "0 0"), "is of 2 dimensions, not of 3"),
         (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 0 0 0 0", "0 0 0"), "is singular: it flattens space"),
         (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1e-9 0 0 0", "0 0 0"), "is singular: it flattens space"),
         (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1 nan 0 0", "0 0 0"), "initial transform|transform"),
@@ -213,7 +213,7 @@ def test_help_is_shown_wherever_it_is_asked_for(monkeypatch, capsys, line):
         main()
     assert caught.value.code == 0
     shown = capsys.readouterr()
-    assert "drop the network's field" in shown.out + shown.err
+    assert "leaves the images less alike than before" in shown.out + shown.err
 
 
 def test_a_misspelt_command_is_told_the_right_one(monkeypatch, capsys):

@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,14 @@ class Header:
         notes: what to tell the user: one sentence for each thing that another toolkit may read differently.
         ambiguous: ITK and nibabel read the file differently.
         sheared: the axes are really oblique to each other, not by rounding alone.
+        axes: of the file, of which the grid has the first three; 2 for a plane.
     """
 
     grid: Grid
     notes: tuple[str, ...] = ()
     ambiguous: bool = False
     sheared: bool = False
+    axes: int = 3
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -70,8 +72,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         RuntimeError: ITK cannot read the file.
     """
     if not Path(path).name.lower().endswith(NIBABEL):
-        return _straightened(_grid_of(itk_information(path)))
+        information = itk_information(path)
+        return replace(_straightened(_grid_of(information)), axes=information.GetDimension())
     image = nibabel.load(path)
+    return replace(_by_nibabel(image, path), axes=image.ndim)
+
+
+def _by_nibabel(image: Any, path: str | os.PathLike[str]) -> Header:
+    """Read the header of a file that nibabel has opened, as ITK does where it can."""
     by_nibabel = np.asarray(image.affine, dtype=np.float64)
     shape = (*image.shape, 1, 1, 1)[:3]
     if isinstance(image, nibabel.freesurfer.MGHImage):

@@ -108,6 +108,8 @@ def read_grid(path: Path, name: str) -> tuple[Grid, list[str]]:
     """
     with _told(path, name):
         header = read_header(path)
+    if header.axes < 3:
+        raise ValueError(f"The {name} ({path}) is no volume but has {header.axes} axes: give a 3-D image.")
     grid, notes = header.grid, list(header.notes)
     if header.sheared:
         grid = grid.orthogonal()

@@ -301,7 +301,10 @@ def test_images_without_labels_are_refused(options, small_dataset, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["speed"], []])
 def test_speed_is_what_the_benchmark_command_does_by_default(arguments, monkeypatch, capsys):
-    monkeypatch.setitem(commands, "speed", lambda repeats: sys.stdout.write(f"{repeats} turns"))
+    def speed(repeats: int) -> None:
+        sys.stdout.write(f"{repeats} turns")
+
+    monkeypatch.setitem(commands, "speed", speed)
     monkeypatch.setattr(sys, "argv", ["bundle", "benchmark", *arguments, "--repeats", "2"])
     main()
     assert capsys.readouterr().out == "2 turns"

@@ -150,7 +150,7 @@ def test_a_failure_while_writing_leaves_what_was_there(folder, ending, monkeypat
     before = run(folder, output=f"out{ending}")
     names = sorted(p.name for p in folder.iterdir())
 
-    def half(volume, grid, path):
+    def half(volume, grid, path, like):
         path.write_bytes(b"half")
         raise OSError("The disk is full.")
 

@@ -245,7 +245,7 @@ BAD = {
     "listed file missing": (lambda s: (s / "images" / "head_3.nii.gz").unlink(), {}, "which does not exist"),
     "mask without labels": (without_labels, {"mask": True}, "Masking needs a label map for every image"),
     "reference without labels in it": (emptied_label, {"size": (20, 26, 18)}, "label map .* is empty"),
-    "label elsewhere": (moved_label, {}, "is on another grid than its image"),
+    "label elsewhere": (moved_label, {}, "its own position in space, its image"),
     "affine": (nothing, {"affine": "syn"}, "none, center, rigid, affine, not 'syn'"),
     "one side": (nothing, {"size": 20}, "The size takes three sides in voxels"),
     "two sides": (nothing, {"size": (20, 20)}, "The size takes three sides in voxels"),

@@ -249,7 +249,7 @@ def test_a_field_that_aligns_nothing_is_dropped_and_the_user_told(pair, weights,
     summary = register(**images, output_dir=str(tmp_path / "out"), weights=weights, affine="rigid", device="cpu")
     assert summary["field_dropped"] == 1
     assert summary["similarity_after"] == summary["similarity_aligned"]
-    assert summary["max_displacement_mm"] == 0
+    assert summary["max_field_displacement_mm"] == 0
     assert "dropped" in capsys.readouterr().out
 
 
@@ -284,7 +284,8 @@ def test_an_initial_transform_stands_for_the_alignment_and_a_fresh_network_leave
     assert np.allclose(summary["field_grid"]["spacing_mm"], 6)
     assert summary["folding_percent"] == 0
     assert summary["log_jacobian_sd"] < 1e-3
-    assert 0 <= summary["mean_displacement_mm"] <= summary["max_displacement_mm"] < 0.1  # a fresh network
+    assert 0 <= summary["mean_field_displacement_mm"] <= summary["max_field_displacement_mm"] < 0.1  # a fresh network
+    assert summary["max_displacement_mm"] > 5  # the alignment's
     assert summary["similarity_after"] == pytest.approx(summary["similarity_aligned"], abs=1e-3)
     assert not any(name.startswith("dice") for name in summary)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES  # no label, no warped label
@@ -382,7 +383,7 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
         (lambda d: {"transform": str(d / "none.h5")}, "The transform .* does not exist"),
         (lambda d: {"moving": str(d / "none.nii.gz")}, "The moving image .* does not exist"),
         (lambda d: {"output": str(d / "new" / "warped.png")}, r"must end in \.nii\.gz"),
-        (lambda d: {"interpolation": "cubic"}, "'linear', 'nearest' or 'label_gaussian', not 'cubic'"),
+        (lambda d: {"interpolation": "cubic"}, "--interpolation is linear, label_gaussian or nearest, not 'cubic'"),
     ],
 )
 def test_a_bad_input_of_apply_is_a_sentence_and_writes_nothing(result, pair, tmp_path, change, words):
