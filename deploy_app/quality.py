@@ -1,12 +1,12 @@
 """The quality gate: which limits a registration breaks, and whether it is then refused or flagged."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from failures import Code, Failure
 from settings import QualityGate
 
-__all__ = ["MEASURES", "enforce", "verdict"]
+__all__ = ["MEASURES", "enforce", "verdict", "within_one_frame"]
 
 # setting -> the number that it bounds
 MEASURES: Mapping[str, str] = {
@@ -48,6 +48,14 @@ def verdict(quality: Mapping[str, float], gate: QualityGate) -> list[str]:
             shown = f"{limit:g}" if name != "volume_ratio" else f"{limit:g} or below 1/{limit:g}"
             broken.append(f"{name} is {value:.4g}, above the limit of {shown} ({_variable(setting)}).")
     return broken
+
+
+def within_one_frame(gate: QualityGate) -> QualityGate:
+    """Halve the stretch that is allowed where one frame of reference says that the images lie as they should.
+
+    The field alone would have to stretch there, and it reaches only half of what is wrong.
+    """
+    return replace(gate, max_stretch=1 + (gate.max_stretch - 1) / 2)
 
 
 def _variable(setting: str) -> str:

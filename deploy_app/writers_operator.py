@@ -7,7 +7,7 @@ from deformable_registration import write_deformable_registration
 from job import Job
 from montage import write_montage
 from publication import output_failures
-from quality import enforce, verdict
+from quality import enforce, verdict, within_one_frame
 from quality_report import write_quality_report
 from registered_series import write_registered_series
 from segmentation import propagate_segmentations
@@ -54,7 +54,10 @@ def write_objects(job: Job) -> None:
         "grid_megabytes": field.size_bytes / 1e6,
     }
     job.manifest.record(dsro=asdict(field), quality=measurements)
-    broken = verdict(measurements, settings.quality)
+    fixed, moving = registration.fixed, registration.moving
+    one_frame = fixed.frame_of_reference_uid == moving.frame_of_reference_uid
+    gate = within_one_frame(settings.quality) if one_frame else settings.quality
+    broken = verdict(measurements, gate)
     job.manifest.warn(enforce(broken, settings.quality))
     uid = provenance.uid("dsro")
     write_registered_series(registration, provenance, settings, folder / "registered", uid, flagged=bool(broken))

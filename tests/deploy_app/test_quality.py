@@ -6,7 +6,7 @@ import torch
 from bundle.metrics import folding_percent
 from bundle.plausibility import LIMITS
 from failures import Code, Failure
-from quality import MEASURES, enforce, verdict
+from quality import MEASURES, enforce, verdict, within_one_frame
 from settings import QualityGate, variables
 
 GATE = QualityGate(on_failure="fail")
@@ -41,6 +41,14 @@ def test_each_limit_is_a_setting_that_its_sentence_names(setting):
     loose = replace(GATE, **{setting: 0.0 if setting.startswith("min") else 1e9})
     value = 1e-9 if setting.startswith("min") else 1e8
     assert verdict(GOOD | {MEASURES[setting]: value}, loose) == []
+
+
+def test_within_one_frame_of_reference_half_of_the_stretch_is_allowed():
+    narrow = within_one_frame(GATE)
+    assert narrow == replace(GATE, max_stretch=pytest.approx(1.1))
+    (broken,) = verdict(GOOD | {"stretch": 1.15}, narrow)
+    assert "stretch is 1.15, above the limit of 1.1" in broken
+    assert verdict(GOOD | {"stretch": 1.15}, GATE) == []
 
 
 def test_the_limits_are_those_that_the_bundle_judges_by():
