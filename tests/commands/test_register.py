@@ -143,8 +143,21 @@ def test_a_field_that_aligns_nothing_is_dropped_and_the_user_told(pair, weights,
     summary = register(**images, output_dir=str(tmp_path / "out"), weights=weights, affine="rigid", device="cpu")
     assert summary["field_dropped"] == 1
     assert summary["similarity_after"] == summary["similarity_aligned"]
-    assert summary["max_displacement_mm"] == 0
+    assert summary["max_field_displacement_mm"] == 0
     assert "dropped" in capsys.readouterr().out
+
+
+def test_noise_onto_a_head_is_not_plausible_and_the_user_told_why(pair, weights, tmp_path, capsys):
+    image = nibabel.load(pair["fixed"])
+    noise = np.random.default_rng(0).random(image.shape).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(noise, image.affine), tmp_path / "noise.nii.gz")
+    images = {"moving": str(tmp_path / "noise.nii.gz"), "fixed": pair["fixed"]}
+    found = register(**images, output_dir=str(tmp_path / "out"), weights=weights, affine="none", device="cpu")
+    assert found["verdict"] == "not plausible"
+    assert any(sentence.startswith("foreground_similarity is ") for sentence in found["limits_missed"])
+    said = capsys.readouterr().out
+    assert "verdict: not plausible; " in said
+    assert all(sentence in said for sentence in found["limits_missed"])
 
 
 def test_optimised_images_are_more_alike_and_nothing_folds(pair, fresh_weights, tmp_path):
@@ -178,7 +191,7 @@ def test_an_initial_transform_stands_for_the_alignment_and_a_fresh_network_leave
     assert np.allclose(summary["field_grid"]["spacing_mm"], 6)
     assert summary["folding_percent"] == 0
     assert summary["log_jacobian_sd"] < 1e-3
-    assert 0 <= summary["mean_displacement_mm"] <= summary["max_displacement_mm"] < 0.1  # a fresh network
+    assert 0 <= summary["mean_field_displacement_mm"] <= summary["max_field_displacement_mm"] < 0.1  # a fresh network
     assert summary["similarity_after"] == pytest.approx(summary["similarity_aligned"], abs=1e-3)
     assert not any(name.startswith("dice") for name in summary)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES  # no label, no warped label
