@@ -173,6 +173,6 @@ def test_what_folds_and_how_far_it_moves_is_told_of_the_field_that_is_kept():
     found = SpatialTransformd(pictures=False)(item | {"pred": torch.cat([item["image"][:1].as_tensor(), ddf])})
     assert found["transform"].field_grid.is_close(grid.canonical())
     assert found["ddf"].shape == (3, *grid.canonical().shape)
-    assert found["quality"]["max_displacement_mm"] == pytest.approx(2.2, abs=1e-3)
+    assert found["quality"]["max_field_displacement_mm"] == pytest.approx(2.2, abs=1e-3)
     coarse = SpatialTransformd(pictures=False, field_spacing_mm=4.0)(found)
     assert np.allclose(coarse["transform"].field_grid.spacing_mm, 4.0)

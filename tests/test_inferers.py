@@ -154,7 +154,7 @@ def test_a_field_that_makes_the_images_less_alike_is_dropped_if_asked_and_told()
     assert dropped["transform"].displacement_at(points).norm() == 0
     assert dropped["quality"]["field_dropped"] == 1
     assert dropped["quality"]["similarity_after"] == dropped["quality"]["similarity_aligned"]
-    assert dropped["quality"]["max_displacement_mm"] == 0
+    assert dropped["quality"]["max_field_displacement_mm"] == 0
     assert torch.equal(dropped["warped"], dropped["moving"].as_tensor())
 
 

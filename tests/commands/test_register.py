@@ -253,6 +253,19 @@ def test_a_field_that_aligns_nothing_is_dropped_and_the_user_told(pair, weights,
     assert "dropped" in capsys.readouterr().out
 
 
+def test_noise_onto_a_head_is_not_plausible_and_the_user_told_why(pair, weights, tmp_path, capsys):
+    image = nibabel.load(pair["fixed"])
+    noise = np.random.default_rng(0).random(image.shape).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(noise, image.affine), tmp_path / "noise.nii.gz")
+    images = {"moving": str(tmp_path / "noise.nii.gz"), "fixed": pair["fixed"]}
+    found = register(**images, output_dir=str(tmp_path / "out"), weights=weights, affine="none", device="cpu")
+    assert found["verdict"] == "not plausible"
+    assert any(sentence.startswith("foreground_similarity is ") for sentence in found["limits_missed"])
+    said = capsys.readouterr().out
+    assert "verdict: not plausible; " in said
+    assert all(sentence in said for sentence in found["limits_missed"])
+
+
 def test_optimised_images_are_more_alike_and_nothing_folds(pair, fresh_weights, tmp_path):
     found = register(**pair, weights=str(fresh_weights), output_dir=str(tmp_path), affine="none", optimise=5)
     assert found["similarity_after"] > found["similarity_aligned"]
