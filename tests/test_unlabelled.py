@@ -37,6 +37,7 @@ def unlabelled(small_dataset, tmp_path):
     return folder.parent
 
 
+@pytest.mark.slow
 def test_training_needs_no_labels_no_list_and_no_validation_images(bundle_root, unlabelled, tmp_path):
     out = tmp_path / "out"
     done = train(bundle_root, "--dataset_dir", unlabelled, "--output_dir", out, "--epochs", 1, "--val_pairs", 1)
@@ -50,6 +51,7 @@ def test_training_needs_no_labels_no_list_and_no_validation_images(bundle_root, 
     assert 0 < events.Scalars("val_local_ncc")[0].value < 1
 
 
+@pytest.mark.slow
 def test_a_bad_image_ends_training_with_its_sentence_last(bundle_root, unlabelled, tmp_path):
     path = sorted((unlabelled / "imagesTr").glob("phantom*"))[0]
     image = nibabel.load(path)
@@ -62,6 +64,7 @@ def test_a_bad_image_ends_training_with_its_sentence_last(bundle_root, unlabelle
     assert last == f"error: The image ({path}) holds NaN or infinite values: replace them first."
 
 
+@pytest.mark.slow
 def test_the_text_false_ends_a_workflow_before_anything_is_read(bundle_root, tmp_path):
     done = train(bundle_root, "--dataset_dir", tmp_path / "none", "--output_dir", tmp_path / "out", "--amp", "false")
     assert done.returncode == 1

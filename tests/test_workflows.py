@@ -82,6 +82,7 @@ def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, s
     assert len(torch.load(tmp_path / "own/models/model.pt", weights_only=True)) > 0
 
 
+@pytest.mark.slow
 def test_any_contrast_trains_two_steps_and_keeps_the_average_of_the_weights(
     bundle_root, small_dataset, shifting_weights, tmp_path
 ):
