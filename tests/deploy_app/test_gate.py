@@ -21,6 +21,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pair", "expected"), PAIRS, ids=[pair.name for pair, _ in PAIRS])
 def test_a_plausible_pair_passes_and_nonsense_is_flagged_by_what_is_wrong_with_it(pair, expected, tmp_path):
     write_pair(pair, tmp_path / "in")
