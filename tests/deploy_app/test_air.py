@@ -25,19 +25,14 @@ def pair(tmp_path_factory):
 
 
 def test_beyond_the_moving_ct_the_montage_shows_air_and_not_water(pair):
-    (fixed, fixed_values), (moving, moving_values) = pair
+    (fixed, _), (moving, _) = pair
     model, options = BundleModel(ROOT), {"affine": "none", "field_spacing_mm": 4.0}
-    seen = {}
-    for name, change in (
-        ("as stored", lambda values, stack: values),
-        ("from air", lambda v, s: from_air(v, s, Settings())),
-    ):
-        found = model.register(*(fixed, change(fixed_values, fixed), moving, change(moving_values, moving)), options)
-        picture = found.overview.astype(int)
-        height, width = picture.shape[:2]
-        seen[name] = picture[: height // 3, 2 * width // 8 : 3 * width // 8]  # sagittal, warped
-    darkest = {name: (tile.max(-1) < 25).mean() for name, tile in seen.items()}
-    assert darkest["from air"] > darkest["as stored"] + 0.2
+    values = [from_air(v, s, Settings()) for s, v in pair]
+    found = model.register(fixed, values[0], moving, values[1], options)
+    picture = found.overview.astype(int)
+    height, width = picture.shape[:2]
+    warped = picture[: height // 3, 2 * width // 8 : 3 * width // 8]  # sagittal
+    assert (warped.max(-1) < 25).mean() > 0.6  # water would be gray
 
 
 def test_an_mr_is_given_as_it_is(pair):

@@ -24,8 +24,9 @@ def test_options_of_the_command_line_become_settings(sentence, said):
 
 def test_no_sentence_of_the_registration_names_an_option_that_the_application_lacks():
     found = []
-    for name in ("affine.py", "transforms.py", "inferers.py", "spatial.py"):
-        text = re.sub(r'"\n\s*f?"', "", (SOURCES / name).read_text())
+    files = [SOURCES / "affine.py", SOURCES / "inferers.py"]
+    for path in (*files, *SOURCES.glob("transforms/*.py"), *SOURCES.glob("spatial/*.py")):
+        text = re.sub(r'"\n\s*f?"', "", path.read_text())
         found += re.findall(r'"([^"\n]*--[a-z][^"\n]*)"', text)
     assert found
     for sentence in map(by_settings, found):

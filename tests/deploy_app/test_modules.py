@@ -100,7 +100,7 @@ def test_latin_letters_are_never_written_under_a_character_set_without_them(tmp_
         ("BodyPartExamined", "head"),
         ("ContentDate", "2024.01.10"),
         ("PatientAge", "45"),
-        ("SeriesInstanceUID", "1.02.3"),
+        ("SeriesInstanceUID", "1.2.a"),
         ("RescaleIntercept", 1 / 3),
     ],
 )

@@ -56,7 +56,7 @@ def test_the_limits_are_those_that_the_bundle_judges_by():
     for name, (low, high) in LIMITS.items():
         assert bounded[name] == (high if math.isfinite(high) else low)
         assert not math.isfinite(low) or not math.isfinite(high) or low == pytest.approx(1 / high)
-    assert set(bounded) - set(LIMITS) == {"grid_error_max_mm"}
+    assert set(bounded) - set(LIMITS) == {"grid_error_max_mm", "grid_error_p99_mm"}
 
 
 @pytest.mark.parametrize("name", GOOD)
