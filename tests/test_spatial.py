@@ -8,7 +8,6 @@ import torch
 from bundle import spatial
 from bundle.fields import warp
 from bundle.spatial import Grid, SpatialTransform, antialias, lps_from_ras, ras_from_lps
-from bundle.spatial import grid as grid_module
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
@@ -206,7 +205,7 @@ def test_two_grids_are_one_up_to_a_hundredth_of_a_voxel(shift_voxels, turn_degre
 
 def test_slabs_cover_a_grid_once_and_in_order(monkeypatch):
     grid = oblique()
-    monkeypatch.setattr(grid_module, "POINTS_PER_SLAB", 2 * SHAPE[1] * SHAPE[2] + 1)
+    monkeypatch.setattr(spatial.grid, "POINTS_PER_SLAB", 2 * SHAPE[1] * SHAPE[2] + 1)
     slabs = list(grid.slabs())
     assert [(rows.start, rows.stop) for rows, _ in slabs] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)]
     points = torch.cat([points for _, points in slabs]).numpy()
@@ -330,7 +329,7 @@ def test_each_part_of_a_transform_can_be_left_out():
 
 
 def test_the_displacement_field_holds_the_displacement_of_each_voxel(monkeypatch):
-    monkeypatch.setattr(grid_module, "POINTS_PER_SLAB", 100)
+    monkeypatch.setattr(spatial.grid, "POINTS_PER_SLAB", 100)
     fixed, field = oblique((11, 8, 10), (1.1, 1.9, 1.2), (4, 8, -11)), oblique()
     transform = transform_of(linear_map(), smooth_ddf(SHAPE), field, fixed)
     for grid in (fixed, oblique((5, 4, 6))):
