@@ -23,7 +23,7 @@ VIEW_MM = 8.0  # steps in which the border of the field of view is found
 POINTS = 20_000  # about, drawn evenly
 BINS = 256
 
-# least and greatest value that a plausible registration has; docs/README.md says how they were set
+# least and greatest value that a plausible registration has; docs/deploy.md says how they were set
 LIMITS: Mapping[str, tuple[float, float]] = {
     "foreground_similarity": (0.7, math.inf),
     "foreground_dice": (0.8, math.inf),
