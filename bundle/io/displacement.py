@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
-from bundle.io.itk import ddf_from_mm, grid_from_itk
+from bundle.io.itk import ddf_from_mm, grid_from_itk, itk_files
 from bundle.shapes import DDF
 from bundle.spatial import Grid
 
@@ -47,7 +47,8 @@ def read_displacement(path: str | os.PathLike[str]) -> tuple[DDF, Grid]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"The transform ({path}) does not exist.")
     try:
-        image = sitk.ReadImage(os.fspath(path))
+        with itk_files():
+            image = sitk.ReadImage(os.fspath(path))
     except RuntimeError as error:
         raise ValueError(f"The transform ({path}) cannot be read by ITK as an image of displacements.") from error
     why = _objection(image, Path(path).name.lower().endswith(NIFTI))

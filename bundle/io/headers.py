@@ -8,8 +8,6 @@ this package goes by ITK's reading, in which its transforms are applied, and say
 import gzip
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,10 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
+from bundle.io.itk import itk_files
 from bundle.spatial import Grid
 
-__all__ = ["NIBABEL", "Header", "UnusableImageError", "copy_geometry", "quiet_itk", "read_header"]
+__all__ = ["NIBABEL", "Header", "UnusableImageError", "copy_geometry", "read_header"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -101,20 +100,9 @@ def itk_information(path: str | os.PathLike[str]) -> sitk.ImageFileReader:
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(os.fspath(path))
-    with quiet_itk():
+    with itk_files():
         reader.ReadImageInformation()
     return reader
-
-
-@contextmanager
-def quiet_itk() -> Iterator[None]:
-    """Keep ITK from writing warnings to the console."""
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _grid_of(reader: sitk.ImageFileReader, shape: tuple[int, ...] | None = None) -> Grid:

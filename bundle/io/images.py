@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, quiet_itk, read_header
-from bundle.io.itk import image_to_itk
+from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, read_header
+from bundle.io.itk import image_to_itk, itk_files
 from bundle.spatial import Grid, ras_from_lps
 from monai.data import MetaTensor
 
@@ -63,7 +63,7 @@ def _by_nibabel(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
 
 def _by_itk(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read voxels, (C, H, W, L); components and volumes are channels."""
-    with quiet_itk():
+    with itk_files():
         image = sitk.ReadImage(os.fspath(path))
     array = sitk.GetArrayFromImage(image)
     spatial = array.ndim - (image.GetNumberOfComponentsPerPixel() > 1)
@@ -105,7 +105,8 @@ def write_image(
         image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine), dtype=array.dtype)  # 64-bit labels: on purpose
         _save(_placed(image, grid, like), path)
     else:
-        sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
+        with itk_files():
+            sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
 
 
 def write_displacement(

@@ -2,7 +2,10 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ __all__ = [
     "ddf_from_mm",
     "grid_from_itk",
     "image_to_itk",
+    "itk_files",
     "linear_from_itk",
     "linear_to_itk",
     "orthonormal",
@@ -26,6 +30,23 @@ __all__ = [
 ]
 
 LARGEST_CONDITION = 1e6  # of a linear transform; beyond it two points far apart fall on one within a micrometre
+_ONE_AT_A_TIME = RLock()
+
+
+@contextmanager
+def itk_files() -> Iterator[None]:
+    """Let ITK read or write a file: one thread at a time, and without warnings on the console.
+
+    ITK asks its HDF5 reader about every file that is opened, and the HDF5 library in SimpleITK is not made for threads:
+    a header read in one of them could spoil a transform written in another.
+    """
+    with _ONE_AT_A_TIME:
+        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            yield
+        finally:
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def image_to_itk(array: npt.NDArray[Any], grid: Grid, is_vector: bool = False) -> sitk.Image:
@@ -108,7 +129,8 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
         composite.AddTransform(
             sitk.DisplacementFieldTransform(image_to_itk(field, transform.field_grid, is_vector=True))
         )
-    sitk.WriteTransform(composite, os.fspath(path))
+    with itk_files():
+        sitk.WriteTransform(composite, os.fspath(path))
 
 
 def read_linear(path: str | os.PathLike[str]) -> Matrix:
@@ -208,7 +230,8 @@ def _read(path: str | os.PathLike[str]) -> sitk.Transform:
     if _is_list(Path(path)):
         raise ValueError(f"The transform ({path}) lists several transforms but not how they follow: compose them.")
     try:
-        transform = sitk.ReadTransform(os.fspath(path))
+        with itk_files():
+            transform = sitk.ReadTransform(os.fspath(path))
     except (RuntimeError, KeyError, TypeError) as error:
         transform = _read_by_itk(path, error)
     if transform.GetDimension() != 3:
