@@ -98,7 +98,7 @@ map: $(DEPLOY)/.tested
 	$(DEPLOY)/bin/python deploy_app/map/build.py --source "$(SOURCE)" $(if $(ARCHIVE),--archive "$(ARCHIVE)")
 
 # what is published, in build/release; then the zip by its own README. HOST=https://… is where the weights will lie
-release: $(VENV)/.installed
+release: $(VENV)/.tested
 	$(BIN)/python release.py $(if $(HOST),--host "$(HOST)")
 
 lint: $(VENV)/.tested

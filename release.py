@@ -5,7 +5,8 @@ Under ``build/release``:
 - ``pan_registration/``: the bundle as users get it, LICENSE, bundle, configs, docs and models;
 - ``pan_registration_v<version>.zip`` with its ``.sha256``: the same, for ``python -m monai.bundle download``;
 - ``zoo/pan_registration/``: the folder of a pull request to the Model Zoo, whose large files a release host carries;
-- ``huggingface/pan_registration/``: the repository for the Hugging Face Hub, whose README.md is the model card.
+- ``huggingface/pan_registration/``: the repository for the Hugging Face Hub, whose README.md is the model card;
+- ``dist/``: wheel and source distribution for ``pip install``.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import fire
 
-__all__ = ["build", "pack", "release", "stage", "stage_for_hugging_face", "stage_for_zoo", "try_out"]
+__all__ = ["build", "build_distributions", "pack", "release", "stage", "stage_for_hugging_face", "stage_for_zoo", "try_out"]
 
 ROOT = Path(__file__).resolve().parent
 NAME = "pan_registration"
@@ -77,6 +78,7 @@ def build(output_dir: Path, host: str | None = None) -> Path:
     pack(folder, archive)
     stage_for_zoo(folder, output_dir / "zoo" / NAME, host or folder.as_uri())
     stage_for_hugging_face(folder, output_dir / "huggingface" / NAME)
+    build_distributions(output_dir / "dist", folder)
     return archive
 
 
@@ -125,6 +127,27 @@ def stage_for_hugging_face(bundle: Path, folder: Path) -> None:
     shutil.copytree(bundle, folder)
     text = (bundle / "docs" / "README.md").read_text()
     (folder / "README.md").write_text(CARD + re.sub(r"\]\((?!https?://|#)([^)]+)\)", r"](docs/\1)", text))
+
+
+def build_distributions(folder: Path, bundle: Path) -> None:
+    """Build the wheel and the source distribution.
+
+    Args:
+        folder: to write.
+        bundle: the bundle as staged; the wheel may hold no other configs and weights.
+
+    Raises:
+        ValueError: the checkout's configs or models hold files that do not belong to the bundle.
+        CalledProcessError: the build fails.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=ROOT, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = {name.removeprefix("bundle/share/") for name in file.namelist() if name.startswith("bundle/share/")}
+    foreign = sorted(name for name in names if not (bundle / name).is_file())
+    if foreign:
+        raise ValueError(f"The wheel would hold what is not the bundle's: move {', '.join(foreign)} elsewhere.")
 
 
 def try_out(archive: Path) -> None:

@@ -1,16 +1,16 @@
-"""The command line: ``python -m bundle COMMAND``."""
+"""The command line: ``pan-registration COMMAND``, or ``python -m bundle COMMAND`` in a checkout."""
 
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import fire
 from bundle.failures import bad_input
 from bundle.options import normalise, parsers, suggestion
 
-COMMANDS = ("register", "apply", "prepare", "phantom", "demo", "benchmark")
-
+COMMANDS = ("register", "apply", "prepare", "phantom", "demo", "benchmark", "root")
 
 Command = Callable[..., Any] | dict[str, Callable[..., Any]]
 
@@ -21,12 +21,18 @@ def load(name: str) -> Command:
     return command
 
 
+def program() -> str:
+    """Name what was typed to get here."""
+    name = Path(sys.argv[0]).stem
+    return name if name == "pan-registration" else "python -m bundle"
+
+
 def main() -> None:
     """Run one command; a bad input ends in one sentence and exit code 2."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
         meant = "" if not name or name.startswith("-") else f" ({name}: {suggestion(name, COMMANDS, 'unknown')})"
-        print(f"usage: python -m bundle {{{','.join(COMMANDS)}}} [--help]{meant}", file=sys.stderr)
+        print(f"usage: {program()} {{{','.join(COMMANDS)}}} [--help]{meant}", file=sys.stderr)
         raise SystemExit(0 if name in ("-h", "--help") else 2)
     try:
         run(name, sys.argv[2:])
@@ -63,7 +69,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
         if not {"-h", "--help"} & set(fires):
             line += normalise(function, arguments, " ".join([name, *line]))
         fire.decorators.SetParseFns(**parsers(function))(function)
-    fire.Fire(command, command=[*line, *fires], name=f"python -m bundle {name}", serialize=lambda _: None)
+    fire.Fire(command, command=[*line, *fires], name=f"{program()} {name}", serialize=lambda _: None)
 
 
 if __name__ == "__main__":

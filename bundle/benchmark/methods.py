@@ -15,6 +15,7 @@ import torch
 from bundle.handlers import check_weights
 from bundle.inferers import recommended
 from bundle.io.itk import ddf_from_itk, orthonormal
+from bundle.root import ROOT
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix
 from monai.bundle import ConfigParser
@@ -34,8 +35,6 @@ __all__ = [
 
 SYN_ITERATIONS = (100, 70, 20)
 """Of SyN, at a quarter, half and the whole of the resolution; the package's own 40, 20, 0 ends at half."""
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 Register: TypeAlias = Callable[[torch.Tensor, Grid], DDF]
 """Maps moving and fixed image, (1, 2, H, W, L) in [0, 1], and their grid to a field, (3, H, W, L), voxels."""
@@ -137,7 +136,7 @@ class Network(Method):
 
     def _config(self) -> ConfigParser:
         config = ConfigParser()
-        config.read_config([str(CONFIGS / f"{name}.json") for name in ("inference", *self.overrides)])
+        config.read_config([str(ROOT / "configs" / f"{name}.json") for name in ("inference", *self.overrides)])
         config["ckpt"], config["optimise"] = self.weights, self.optimise
         config["device"] = f"$torch.device('{self.device}')"
         return config

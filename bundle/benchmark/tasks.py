@@ -10,16 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from bundle.memory import peak_memory_mb, prepare_allocator
+from bundle.root import WEIGHTS
 
 __all__ = ["TASKS", "Task", "encode", "measure"]
-
-WEIGHTS = Path(__file__).parents[2] / "models" / "model.pt"
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import SYN_ITERATIONS, Options, make_methods
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
-from bundle.commands.register import ROOT, check_affine, check_device, output_folder
+from bundle.commands.register import check_affine, check_device, output_folder
 from bundle.data import draw_pairs, open_dataset, region_names
 from bundle.options import check_flags
+from bundle.root import WEIGHTS
 from bundle.spatial import LABEL_MODES
 
 __all__ = ["accuracy", "benchmark", "speed"]
@@ -127,7 +128,7 @@ def accuracy(
     check_flags(masked=masked)
     _check(affine, label_interpolation, syn_iterations)
     options = Options(
-        weights=str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
+        weights=str(Path(str(weights)).absolute() if weights else WEIGHTS),
         voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
         optimise=optimise,
         syn_iterations=tuple(syn_iterations),

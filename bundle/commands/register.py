@@ -10,10 +10,10 @@ import torch
 from bundle.affine import ALIGNMENTS
 from bundle.io.itk import read_linear
 from bundle.options import check_flags, check_numbers
+from bundle.root import ROOT, WEIGHTS
 
 __all__ = ["register"]
 
-ROOT = Path(__file__).parents[2]
 DEVICES = {
     "auto": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
     "cpu": "$torch.device('cpu')",
@@ -90,7 +90,7 @@ def register(
         "optimise": optimise,
         "never_worse": never_worse,
         "fill": fill,
-        "ckpt": str(Path(str(weights)).absolute() if weights else ROOT / "models" / "model.pt"),
+        "ckpt": str(Path(str(weights)).absolute() if weights else WEIGHTS),
         "device": DEVICES[device],
         "folder_per_pair": False,
         "tabulate": False,

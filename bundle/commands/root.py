@@ -1,0 +1,10 @@
+"""Print where the bundle's files are."""
+
+from bundle.root import ROOT
+
+__all__ = ["root"]
+
+
+def root() -> None:
+    """Print the bundle root, the folder with configs and models, for MONAI's ``--bundle_root``."""
+    print(ROOT)
