@@ -22,7 +22,16 @@ from pathlib import Path
 
 import fire
 
-__all__ = ["build", "build_distributions", "pack", "release", "stage", "stage_for_hugging_face", "stage_for_zoo", "try_out"]
+__all__ = [
+    "build",
+    "build_distributions",
+    "pack",
+    "release",
+    "stage",
+    "stage_for_hugging_face",
+    "stage_for_zoo",
+    "try_out",
+]
 
 ROOT = Path(__file__).resolve().parent
 NAME = "pan_registration"
