@@ -8,7 +8,7 @@ from bundle.shapes import DDF, Volume
 from monai.networks.layers import gaussian_1d
 from tqdm import tqdm
 
-__all__ = ["PairwiseOptimiser", "smooth", "unfold"]
+__all__ = ["PairwiseOptimiser", "remove_folds", "smooth"]
 
 _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that scales it
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
@@ -65,9 +65,9 @@ class PairwiseOptimiser:
 
     def _refine(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
         found, loss_at_start = self._descend(moving, fixed, start)
-        unfolded = unfold(found)
-        if unfolded is found or self._loss_and_gradient(moving, fixed, unfolded)[0] <= loss_at_start:
-            return unfolded
+        smoothed = remove_folds(found)
+        if smoothed is found or self._loss_and_gradient(moving, fixed, smoothed)[0] <= loss_at_start:
+            return smoothed
         return found
 
     def _descend(self, moving: Volume, fixed: Volume, ddf: DDF) -> tuple[DDF, float]:
@@ -107,7 +107,7 @@ class PairwiseOptimiser:
         return float((similarity + roughness).detach()), force * slope + tension
 
 
-def unfold(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
+def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
     """Smooth a field where it folds, and nowhere else.
 
     Args:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bundle.inferers import SpatialTransformd
+from bundle.postprocessing import BuildTransformd, MeasureRegistrationd
 from bundle.spatial import Grid, SpatialTransform, antialias
 from bundle.transforms import MatchPaird, grid_of
 from bundle.transforms.matching import MARGIN_MM
@@ -45,7 +45,7 @@ def transform_of(ddf, field_grid, fixed_grid):
 
 def test_a_box_holds_the_voxels_between_two_indices_beyond_the_border_too():
     grid = oblique()
-    box = grid.box((-2, 5, 7), (8, 5, 60))
+    box = grid.crop((-2, 5, 7), (8, 5, 60))
     assert box.shape == (11, 1, 54)
     assert np.allclose(box.to_points([0, 0, 0]), grid.to_points([-2, 5, 7]))
     assert np.allclose(box.to_points([10, 0, 53]), grid.to_points([8, 5, 60]))
@@ -53,21 +53,21 @@ def test_a_box_holds_the_voxels_between_two_indices_beyond_the_border_too():
 
 def test_a_grid_over_another_holds_its_voxels_and_no_plane_more():
     grid, other = oblique(), oblique((31, 20, 40), (0.9, 2.0, 1.3), (15.0, -40.0, 33.0))
-    over = grid.over(other)
+    over = grid.cover(other)
     assert np.allclose(over.affine[:3, :3], grid.affine[:3, :3])
-    low, high = over.extent(other)
+    low, high = over.bounds(other)
     assert (low > -0.002).all()
     assert (low < 1).all()
     assert (high < np.array(over.shape) - 0.998).all()
     assert (high > np.array(over.shape) - 2).all()
-    assert grid.over(grid).is_close(grid)
+    assert grid.cover(grid).is_close(grid)
 
 
 @pytest.mark.parametrize(("low", "high"), [((3.2, 70, -9), (12.1, 71, 99)), ((0, 0, 0), (59, 73, 51))])
 def test_a_grid_within_two_indices_keeps_them_in_multiples_of_16_of_its_own_voxels(low, high):
     grid = oblique((64, 80, 64))
-    part = grid.within(low, high)
-    first, last = grid.extent(part)
+    part = grid.crop_to(low, high)
+    first, last = grid.bounds(part)
     assert (np.array(part.shape) % 16 == 0).all()
     assert (first > -1e-6).all()
     assert (last < np.array(grid.shape) - 1 + 1e-6).all()
@@ -95,7 +95,7 @@ def test_the_network_s_grid_ends_a_little_beyond_what_the_images_show(spacing_mm
 
 def test_a_wide_margin_of_nothing_does_not_change_what_the_network_sees():
     grid = oblique()
-    wide = grid.box((-40, -30, -20), np.add(grid.shape, (30, 50, 20)))
+    wide = grid.crop((-40, -30, -20), np.add(grid.shape, (30, 50, 20)))
     padded = {}
     for role in ("moving", "fixed"):
         image = torch.zeros(1, *wide.shape)
@@ -125,9 +125,9 @@ def smooth_ddf(shape):
 
 def test_a_field_finer_than_the_fixed_image_is_kept_at_its_voxels_and_loses_nothing_there():
     fixed = oblique()
-    finer = fixed.canonical(0.9).with_room(fixed, np.eye(4))
+    finer = fixed.canonical(0.9).padded(fixed, np.eye(4))
     transform = transform_of(smooth_ddf(finer.shape), finer, fixed)
-    kept = transform.kept_at()
+    kept = transform.resample_field()
     assert kept.field_grid.is_close(fixed.canonical())
     assert torch.allclose(kept.displacement_field(), transform.displacement_field(), atol=1e-4)
     image = torch.rand(1, *fixed.shape)
@@ -136,11 +136,11 @@ def test_a_field_finer_than_the_fixed_image_is_kept_at_its_voxels_and_loses_noth
 
 def test_a_field_coarser_than_the_fixed_image_keeps_its_own_voxels_over_the_whole_of_it():
     fixed = oblique()
-    coarse = fixed.canonical(4.0).box((3, 3, 3), (14, 14, 20))
+    coarse = fixed.canonical(4.0).crop((3, 3, 3), (14, 14, 20))
     transform = transform_of(smooth_ddf(coarse.shape), coarse, fixed)
-    kept = transform.kept_at()
-    assert kept.field_grid.is_close(coarse.over(fixed))
-    assert torch.equal(kept.kept_at().ddf, kept.ddf)
+    kept = transform.resample_field()
+    assert kept.field_grid.is_close(coarse.cover(fixed))
+    assert torch.equal(kept.resample_field().ddf, kept.ddf)
     inside = coarse.to_points(np.random.default_rng(0).uniform(0.1, np.array(coarse.shape) - 1.1, (200, 3)))
     assert torch.allclose(kept.displacement_at(inside), transform.displacement_at(inside), atol=1e-4)
     everywhere = points_of(fixed)
@@ -154,9 +154,9 @@ def test_a_field_is_kept_at_the_spacing_that_is_asked_for_smoothed_if_that_is_co
     fixed = oblique()
     ddf = smooth_ddf(fixed.shape)
     transform = transform_of(ddf, fixed, fixed)
-    kept = transform.kept_at(spacing_mm)
+    kept = transform.resample_field(spacing_mm)
     assert np.allclose(kept.field_grid.spacing_mm, spacing_mm)
-    low, high = kept.field_grid.extent(fixed)
+    low, high = kept.field_grid.bounds(fixed)
     assert (low > -0.002).all()
     assert (high < np.array(kept.field_grid.shape) - 0.998).all()
     smoothed = transform_of(antialias(ddf, fixed, kept.field_grid, pointwise=True), fixed, fixed)
@@ -170,9 +170,9 @@ def test_what_folds_and_how_far_it_moves_is_told_of_the_field_that_is_kept():
     item = MatchPaird("none", 1.1)({"moving": brain(grid), "fixed": brain(grid)})
     ddf = torch.zeros(3, *item["image"].shape[1:])
     ddf[0] = 2.0
-    found = SpatialTransformd(pictures=False)(item | {"pred": torch.cat([item["image"][:1].as_tensor(), ddf])})
+    found = BuildTransformd()(item | {"pred": torch.cat([item["image"][:1].as_tensor(), ddf])})
     assert found["transform"].field_grid.is_close(grid.canonical())
     assert found["ddf"].shape == (3, *grid.canonical().shape)
-    assert found["quality"]["max_field_displacement_mm"] == pytest.approx(2.2, abs=1e-3)
-    coarse = SpatialTransformd(pictures=False, field_spacing_mm=4.0)(found)
+    assert MeasureRegistrationd()(found)["quality"]["max_field_displacement_mm"] == pytest.approx(2.2, abs=1e-3)
+    coarse = BuildTransformd(field_spacing_mm=4.0)(found)
     assert np.allclose(coarse["transform"].field_grid.spacing_mm, 4.0)

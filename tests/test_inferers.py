@@ -5,14 +5,11 @@ import numpy as np
 import pytest
 import torch
 from bundle.fields import warp
-from bundle.inferers import RecursiveInferer, SpatialTransformd, recommended, similarity
-from bundle.metrics import folding_percent, mean_dice
+from bundle.inferers import RecursiveInferer, recommended
+from bundle.metrics import folding_percent
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
-from bundle.spatial import LABEL_MODES
-from bundle.transforms import MatchPaird
-from monai.data import MetaTensor
-from scipy.ndimage import correlate1d, gaussian_filter
+from scipy.ndimage import correlate1d
 
 
 def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_path):
@@ -30,14 +27,6 @@ def test_every_shipped_weights_file_is_described(bundle_root):
         assert {"spacing_mm", "trained_on", "command", "seed", "steps", "licence"} <= description.keys()
         assert description["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert path.stat().st_size < 25e6
-
-
-def test_similarity_does_not_depend_on_the_intensity_scale():
-    torch.manual_seed(0)
-    fixed = torch.rand(1, 12, 14, 16)
-    assert similarity(fixed, fixed) == pytest.approx(1, abs=1e-2)
-    assert similarity(300 * fixed, fixed) == pytest.approx(1, abs=1e-2)
-    assert similarity(torch.rand(1, 40, 42, 44), torch.rand(1, 40, 42, 44)) < 0.5
 
 
 def shift_one_voxel(image):
@@ -108,9 +97,9 @@ def test_mixed_precision_changes_the_field_of_the_brain_weights_by_hundredths_of
     network = PAN().eval()
     network.load_state_dict(torch.load(bundle_root / "models/model.pt", weights_only=True))
     with torch.no_grad():
-        full = RecursiveInferer(unfolded=True)(image, network)
+        full = RecursiveInferer(remove_folds=True)(image, network)
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = RecursiveInferer(unfolded=True)(image, network)
+            mixed = RecursiveInferer(remove_folds=True)(image, network)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed[:, :1], warp(image[:, :1], mixed[:, 1:]))  # the grid is not rounded
     difference = (mixed - full)[:, 1:].norm(dim=1)
@@ -123,7 +112,7 @@ def test_folds_of_the_network_are_smoothed_away_where_asked_for():
     image, folded = torch.rand(1, 2, 12, 14, 10), torch.zeros(1, 4, 12, 14, 10)
     folded[:, 1, 5:7] = 3.0  # two planes pulled beyond the next ones
     assert folding_percent(RecursiveInferer()(image, lambda _: folded)[:, 1:]) > 0
-    pred = RecursiveInferer(unfolded=True)(image, lambda _: folded)
+    pred = RecursiveInferer(remove_folds=True)(image, lambda _: folded)
     assert folding_percent(pred[:, 1:]) == 0
     assert torch.equal(pred[:, :1], warp(image[:, :1], pred[:, 1:]))
 
@@ -131,67 +120,3 @@ def test_folds_of_the_network_are_smoothed_away_where_asked_for():
 def test_no_pass_is_refused():
     with pytest.raises(ValueError, match="at least once, not 0"):
         RecursiveInferer(0)
-
-
-def matched(voxels_away):
-    """A pair that agrees already, and a prediction that moves it by whole voxels."""
-    affine = np.diag([-2.0, 2.0, 2.5, 1.0])
-    picture = gaussian_filter(np.random.default_rng(0).standard_normal((24, 28, 20)), 1.5).astype(np.float32)
-    volume = MetaTensor(torch.from_numpy(picture - picture.min())[None], affine=torch.from_numpy(affine))
-    item = MatchPaird(affine="none")({"moving": volume, "fixed": volume.clone()})
-    ddf = torch.zeros(1, 3, *item["image"].shape[1:])
-    ddf[:, 1] = voxels_away
-    return item | {"pred": torch.cat([warp(item["image"][None, :1].as_tensor(), ddf), ddf], 1)[0]}
-
-
-def test_a_field_that_makes_the_images_less_alike_is_dropped_if_asked_and_told():
-    kept = SpatialTransformd(pictures=False)(matched(3))
-    dropped = SpatialTransformd(pictures=False, never_worse=True)(matched(3))
-    points = kept["transform"].fixed_grid.to_points([[12, 14, 10]])
-    assert kept["transform"].displacement_at(points).norm() == pytest.approx(6)
-    assert kept["quality"]["similarity_after"] < kept["quality"]["similarity_aligned"]
-    assert "field_dropped" not in kept["quality"]
-    assert dropped["transform"].displacement_at(points).norm() == 0
-    assert dropped["quality"]["field_dropped"] == 1
-    assert dropped["quality"]["similarity_after"] == dropped["quality"]["similarity_aligned"]
-    assert dropped["quality"]["max_field_displacement_mm"] == 0
-    assert torch.equal(dropped["warped"], dropped["moving"].as_tensor())
-
-
-def test_a_field_that_makes_nothing_worse_is_kept():
-    item = SpatialTransformd(pictures=False, never_worse=True)(matched(0))
-    assert item["quality"]["field_dropped"] == 0
-
-
-def test_a_label_is_propagated_as_asked_and_its_overlap_is_that_of_what_is_written():
-    item = matched(0.4)
-    label = (item["moving"] > item["moving"].mean()).float()
-    item |= {"moving_label": label, "fixed_label": label.clone()}
-    found = {mode: SpatialTransformd(pictures=False, label_interpolation=mode)(item) for mode in LABEL_MODES}
-    assert not torch.equal(*(one["warped_label"] for one in found.values()))
-    for mode, one in found.items():
-        assert torch.equal(one["warped_label"], one["transform"].resample(label.as_tensor(), mode=mode))
-        assert one["quality"]["dice_after"] == mean_dice(one["warped_label"], label.as_tensor())
-    assert torch.equal(SpatialTransformd(pictures=False)(item)["warped_label"], found["label_gaussian"]["warped_label"])
-
-
-def test_an_interpolation_that_mixes_labels_is_refused():
-    with pytest.raises(ValueError, match="one of nearest, label_gaussian, not 'linear'"):
-        SpatialTransformd(label_interpolation="linear")
-
-
-def test_beyond_the_moving_image_is_its_air_or_the_padding_it_declares_or_what_is_asked():
-    item = matched(0)
-    item["moving"] = item["moving"] - 1024
-    far = np.eye(4)
-    far[:3, 3] = 15.0, 0, 0
-    item["alignment"] = torch.from_numpy(far)
-    air = SpatialTransformd(pictures=False)(dict(item))
-    assert air["fill"] == pytest.approx(float(item["moving"].min()))
-    asked = SpatialTransformd(pictures=False, fill=7.0)(dict(item))
-    beyond = asked["warped"] == 7
-    assert 0.05 < beyond.float().mean() < 0.95
-    assert torch.equal(asked["warped"][~beyond], air["warped"][~beyond])
-    assert (air["warped"][beyond] == air["fill"]).all()
-    item["moving"].meta["padding_value"] = -2000.0
-    assert (SpatialTransformd(pictures=False)(dict(item))["warped"][beyond] == -2000).all()

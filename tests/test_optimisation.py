@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import RegistrationLoss
 from bundle.metrics import folding_percent
-from bundle.optimisation import PairwiseOptimiser, unfold
+from bundle.optimisation import PairwiseOptimiser, remove_folds
 
 SHAPE = (24, 28, 20)
 
@@ -92,12 +92,12 @@ def test_a_broken_number_of_steps_is_refused(iterations):
         PairwiseOptimiser(iterations)
 
 
-def test_unfolding_changes_a_field_where_it_folds_alone():
+def test_removing_folds_changes_a_field_only_where_it_folds():
     ddf = 0.3 * (smooth_noise(3, (4, 4, 4), 3) - 0.5)
     ddf[:, 0, 10:12, 12:15, 9:12] += 3.0
     assert (jacobian_determinant(ddf) <= 0).any()
-    found = unfold(ddf)
+    found = remove_folds(ddf)
     assert not (jacobian_determinant(found) <= 0).any()
     far = (slice(None), slice(None), slice(0, 2))
     assert torch.equal(found[far], ddf[far])
-    assert unfold(found) is found
+    assert remove_folds(found) is found

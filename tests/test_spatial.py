@@ -419,11 +419,11 @@ def test_another_interpolation_is_refused():
 
 def test_room_keeps_the_voxels_and_grows_towards_a_larger_moving_image_only():
     grid = Grid((20, 33, 42), np.diag([2.0, 1.5, 1.0, 1.0]))
-    same = grid.with_room(grid, np.eye(4))
+    same = grid.padded(grid, np.eye(4))
     assert same.shape == (32, 48, 48)  # multiples of 16
     larger = grid.centred((20, 22, 60), 1.5, grid.centre_mm)
-    assert grid.with_room(larger, np.eye(4)).shape == (32, 48, 64)  # 4 voxels of room on each side of the third axis
-    for grown in (same, grid.with_room(larger, np.eye(4))):
+    assert grid.padded(larger, np.eye(4)).shape == (32, 48, 64)  # 4 voxels of room on each side of the third axis
+    for grown in (same, grid.padded(larger, np.eye(4))):
         index = grid.to_points([0, 0, 0]) @ np.linalg.inv(grown.affine)[:3, :3].T + np.linalg.inv(grown.affine)[:3, 3]
         assert np.allclose(index, np.round(index), atol=1e-9)
         assert np.allclose(index, (np.array(grown.shape) - grid.shape) // 2)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from bundle.failures import bad_input, end_with_sentence
 from bundle.handlers import RegistrationSaver
-from bundle.inferers import RecursiveInferer, SpatialTransformd
+from bundle.inferers import RecursiveInferer
 from bundle.losses import local_ncc
 from bundle.metrics import DiceHandler, RegistrationSimilarity, SimilarityHandler, key_metric
+from bundle.postprocessing import BuildTransformd, MeasureRegistrationd, ResampleMovingd
 from bundle.transforms import MatchPaird
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -75,13 +76,13 @@ def test_the_text_false_ends_a_workflow_before_anything_is_read(bundle_root, tmp
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: SpatialTransformd(never_worse="false"), "never_worse takes True or False"),
-        (lambda: SpatialTransformd(surfaces="no"), "surfaces takes True or False"),
-        (lambda: SpatialTransformd(field_spacing_mm="2mm"), "field_spacing_mm takes a number"),
-        (lambda: SpatialTransformd(label_interpolation="Nearest"), "label_interpolation is one of"),
+        (lambda: BuildTransformd(never_worse="false"), "never_worse takes True or False"),
+        (lambda: MeasureRegistrationd(surfaces="no"), "surfaces takes True or False"),
+        (lambda: BuildTransformd(field_spacing_mm="2mm"), "field_spacing_mm takes a number"),
+        (lambda: ResampleMovingd(label_interpolation="Nearest"), "label_interpolation is one of"),
         (lambda: RecursiveInferer(passes="2"), "The network runs a whole number of times"),
         (lambda: RecursiveInferer(passes=True), "The network runs a whole number of times"),
-        (lambda: RecursiveInferer(unfolded="false"), "unfolded takes True or False"),
+        (lambda: RecursiveInferer(remove_folds="false"), "remove_folds takes True or False"),
         (lambda: RecursiveInferer(gamma="dark"), "gamma takes a number"),
         (lambda: MatchPaird("Affine"), "is one of none, center, rigid, affine, not 'Affine'"),
         (lambda: MatchPaird(spacing_mm="fine"), "spacing_mm takes a number"),

@@ -191,7 +191,7 @@ class Grid:
         shape = np.ceil((high - low) / spacing - 1e-6).astype(int) + 1
         return Grid(tuple(shape), affine)
 
-    def extent(self, other: "Grid", alignment: Matrix | None = None) -> tuple[Matrix, Matrix]:
+    def bounds(self, other: "Grid", alignment: Matrix | None = None) -> tuple[Matrix, Matrix]:
         """Find the lowest and the highest index that another grid's voxels have in this one, (3,) each, fractions too.
 
         Args:
@@ -202,40 +202,40 @@ class Grid:
         index = (other.to_points(_corners(other.shape)) @ back[:3, :3].T + back[:3, 3]).reshape(-1, 3)
         return index.min(0), index.max(0)
 
-    def box(self, low: npt.ArrayLike, high: npt.ArrayLike) -> "Grid":
-        """Take the voxels from one index to another, (3,) each, both included; they may lie beyond the border."""
+    def crop(self, low: npt.ArrayLike, high: npt.ArrayLike) -> "Grid":
+        """Crop to the voxels from one index to another, (3,) each, both included; beyond the border it pads."""
         first, last = np.asarray(low, dtype=int), np.asarray(high, dtype=int)
         affine = self.affine.copy()
         affine[:3, 3] = self.to_points(first)
         return Grid(tuple(last - first + 1), affine)
 
-    def over(self, other: "Grid") -> "Grid":
-        """Cut or continue this grid so that it just holds all voxels of another one."""
-        low, high = self.extent(other)
-        return self.box(np.floor(low + 1e-3), np.ceil(high - 1e-3))
+    def cover(self, other: "Grid") -> "Grid":
+        """Crop or pad this grid so that it just covers all voxels of another one."""
+        low, high = self.bounds(other)
+        return self.crop(np.floor(low + 1e-3), np.ceil(high - 1e-3))
 
-    def with_room(self, other: "Grid", alignment: Matrix, room: int = 4, multiple: int = 16) -> "Grid":
-        """Grow evenly on both sides of each axis, so that a field can pull from what lies beyond the border.
+    def padded(self, other: "Grid", alignment: Matrix, margin: int = 4, multiple: int = 16) -> "Grid":
+        """Pad evenly on both sides of each axis, so that a field can pull from what lies beyond the border.
 
         Args:
             other: grid of the moving image.
             alignment: 4×4, from this grid's space to the other's.
-            room: voxels to add at most on each side where the other grid reaches beyond this one.
+            margin: voxels to add at most on each side where the other grid reaches beyond this one.
             multiple: sides are rounded up to a multiple of this: the network pads to it anyway.
 
         Returns:
             A grid with the same axes, spacing and centre up to half a voxel, whose voxels include this grid's.
         """
-        low, high = self.extent(other, alignment)
+        low, high = self.bounds(other, alignment)
         sides = np.array(self.shape)
         beyond = np.maximum(-low, high - (sides - 1))
-        wanted = sides + 2 * np.clip(np.ceil(beyond - 0.5), 0, room)
+        wanted = sides + 2 * np.clip(np.ceil(beyond - 0.5), 0, margin)
         size = (np.ceil(wanted / multiple) * multiple).astype(int)
         low = -((size - sides) // 2)
-        return self.box(low, low + size - 1)
+        return self.crop(low, low + size - 1)
 
-    def within(self, low: npt.ArrayLike, high: npt.ArrayLike, multiple: int = 16) -> "Grid":
-        """Keep the voxels from one index to another, (3,) each, as far as there are any.
+    def crop_to(self, low: npt.ArrayLike, high: npt.ArrayLike, multiple: int = 16) -> "Grid":
+        """Crop to the voxels from one index to another, (3,) each, as far as there are any.
 
         Args:
             low: lowest index to keep, fractions too.
@@ -247,7 +247,7 @@ class Grid:
         last = np.clip(np.ceil(high), first, sides - 1).astype(int)
         size = np.minimum(-(-(last - first + 1) // multiple) * multiple, sides)
         first = np.clip(first - (size - (last - first + 1)) // 2, 0, sides - size)
-        return self.box(first, first + size - 1)
+        return self.crop(first, first + size - 1)
 
     def _canonical_axes(self) -> list[int]:
         """For each physical axis the array axis that follows it most, each array axis once."""

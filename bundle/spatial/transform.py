@@ -63,7 +63,7 @@ class SpatialTransform:
         """The Jacobian determinant of the field: (1, H, W, L) on ``field_grid``; None for a linear transform."""
         return None if self.ddf is None else jacobian_determinant(self.ddf[None].float())[0]
 
-    def kept_at(self, spacing_mm: float | None = None) -> "SpatialTransform":
+    def resample_field(self, spacing_mm: float | None = None) -> "SpatialTransform":
         """The same transform with its field on a grid that just covers the fixed image.
 
         Args:
@@ -78,7 +78,7 @@ class SpatialTransform:
         lattice = self.fixed_grid.canonical(spacing_mm)
         if spacing_mm is None and (lattice.spacing_mm < 0.95 * self.field_grid.spacing_mm).any():
             lattice = self.field_grid
-        grid = lattice.over(self.fixed_grid)
+        grid = lattice.cover(self.fixed_grid)
         if self.ddf is None:
             return replace(self, field_grid=grid)
         ddf = self.ddf if spacing_mm is None else antialias(self.ddf, self.field_grid, grid, pointwise=True)
@@ -87,7 +87,7 @@ class SpatialTransform:
     def _ddf_on(self, grid: Grid, ddf: DDF) -> DDF:
         """Bring the field onto another grid, in voxels of that; copied where the voxels are the same."""
         voxels = grid.inverse[:3, :3] @ self.field_grid.affine[:3, :3]
-        first, _ = self.field_grid.extent(grid)
+        first, _ = self.field_grid.bounds(grid)
         if np.allclose(voxels, np.eye(3), atol=1e-4) and np.allclose(first, np.rint(first), atol=0.01):
             for axis, (start, n, sides) in enumerate(zip(np.rint(first), grid.shape, self.field_grid.shape), 1):
                 index = torch.arange(n, device=ddf.device) + int(start)

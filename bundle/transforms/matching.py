@@ -128,12 +128,12 @@ class MatchPaird(Transform):
 
     def _grid(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
         """Lay the network's grid over what the images show: the percentiles and the time are wasted on wide margins."""
-        grid = grids["fixed"].canonical(self.spacing_mm).with_room(grids["moving"], matrix)
+        grid = grids["fixed"].canonical(self.spacing_mm).padded(grids["moving"], matrix)
         shown = {role: _shown(images[role], grids[role]) for role in images}
-        extents = grid.extent(shown["fixed"]), grid.extent(shown["moving"], matrix)
+        extents = grid.bounds(shown["fixed"]), grid.bounds(shown["moving"], matrix)
         margin = MARGIN_MM / grid.spacing_mm
         low, high = (np.stack(ends) for ends in zip(*extents))
-        return grid.within(low.min(0) - margin, high.max(0) + margin)
+        return grid.crop_to(low.min(0) - margin, high.max(0) + margin)
 
     @staticmethod
     def _on_grid(image: torch.Tensor, grid: Grid, target: Grid, alignment: Matrix | None) -> torch.Tensor:
@@ -146,4 +146,4 @@ class MatchPaird(Transform):
 def _shown(image: torch.Tensor, grid: Grid) -> Grid:
     """Cut an image's grid to the voxels above 0; (1, H, W, L), some of them are."""
     low, end = generate_spatial_bounding_box(image)
-    return grid.box(low, np.array(end) - 1)
+    return grid.crop(low, np.array(end) - 1)

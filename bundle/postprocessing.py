@@ -1,0 +1,181 @@
+"""From the network's prediction to the transform, the warped images, the numbers and the picture that users get.
+
+Four transforms, chained in ``configs/inference.json``; each reads what the one before added:
+``BuildTransformd``, ``ResampleMovingd``, ``MeasureRegistrationd``, ``DrawOverviewd``.
+"""
+
+import time
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from bundle.intensity import fill_value
+from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
+from bundle.options import check_flags, check_numbers
+from bundle.plausibility import measure
+from bundle.report import overview
+from bundle.similarity import similarity
+from bundle.spatial import LABEL_MODES, SpatialTransform
+from bundle.transforms import grid_of
+from monai.transforms import Transform
+
+__all__ = ["BuildTransformd", "DrawOverviewd", "MeasureRegistrationd", "ResampleMovingd"]
+
+Item = dict[Hashable, Any]
+
+
+class BuildTransformd(Transform):
+    """Build the ``SpatialTransform`` from the alignment and the network's field.
+
+    Reads what ``MatchPaird`` left and the network's ``pred``, (4, H, W, L). Adds ``transform``; its ``ddf``,
+    (3, H, W, L), voxels; and ``quality``: ``similarity_before``, ``similarity_aligned`` and ``similarity_after``.
+
+    Args:
+        never_worse: drop the network's field where it leaves the images less alike than the alignment did, as it may
+            on images unlike those of its training; ``quality`` says so (``field_dropped``), and ``pred`` holds the
+            aligned image and no displacement then.
+        field_spacing_mm: voxel size at which the field is kept, over the whole fixed image; None keeps it at the fixed
+            image's, or the network's where that is coarser.
+    """
+
+    def __init__(self, never_worse: bool = False, field_spacing_mm: float | None = None) -> None:
+        check_flags(never_worse=never_worse)
+        check_numbers(field_spacing_mm=field_spacing_mm)
+        self.never_worse, self.field_spacing_mm = never_worse, field_spacing_mm
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Build it."""
+        item, start = dict(data), time.perf_counter()
+        pred, item["quality"] = self._kept(item)
+        item["pred"] = pred.to(item["pred"].device)
+        found = SpatialTransform(
+            item["alignment"].cpu().numpy(),
+            pred[1:],
+            grid_of(item["image"]),
+            grid_of(item["fixed"]),
+            grid_of(item["moving"]),
+        )
+        item["transform"] = found.resample_field(self.field_spacing_mm)
+        item["ddf"] = item["transform"].ddf
+        return _timed(item, "resample", start)
+
+    def _kept(self, item: Item) -> tuple[torch.Tensor, dict[str, float]]:
+        """The prediction to go on with, (4, H, W, L), and how alike the images are: before, aligned, after."""
+        image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
+        moving, fixed = image[:1], image[1:]
+        alike = {name: float(value) for name, value in item["alike"].items()}
+        alike["similarity_after"] = similarity(pred[:1], fixed)
+        if not self.never_worse:
+            return pred, alike
+        dropped = alike["similarity_after"] < alike["similarity_aligned"]
+        if dropped:
+            pred = torch.cat([moving, torch.zeros_like(pred[1:])])
+            alike["similarity_after"] = alike["similarity_aligned"]
+        return pred, alike | {"field_dropped": float(dropped)}
+
+
+class ResampleMovingd(Transform):
+    """Resample the moving image, and its label map if there is one, on the fixed image's own grid.
+
+    Adds ``warped``; ``fill``, its value where nothing of the moving image is; and ``warped_label``.
+
+    Args:
+        label_interpolation: ``"label_gaussian"``, or ``"nearest"`` as most papers measure.
+        fill: value of ``warped`` where nothing of the moving image is; None chooses by ``fill_value``, the padding
+            that the moving image's ``meta`` declares (``padding_value``) first.
+
+    Raises:
+        ValueError: an interpolation that mixes labels, or none.
+    """
+
+    def __init__(self, label_interpolation: str = "label_gaussian", fill: float | None = None) -> None:
+        self.label_interpolation, self.fill = _checked(label_interpolation), fill
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Resample."""
+        item, start = dict(data), time.perf_counter()
+        moving, transform = item["moving"].as_tensor().cpu(), item["transform"]
+        fill = fill_value(moving, item["moving"].meta.get("padding_value")) if self.fill is None else self.fill
+        item["fill"], item["warped"] = fill, transform.resample(moving, fill=fill)
+        if "moving_label" in item:
+            label = item["moving_label"].as_tensor().cpu()
+            item["warped_label"] = transform.resample(label, mode=self.label_interpolation)
+        return _timed(item, "resample", start)
+
+
+class MeasureRegistrationd(Transform):
+    """Measure how good the registration is: adds to ``quality`` what ``registration.json`` holds.
+
+    Args:
+        surfaces: also measure surface distances of the labels (seconds for many labels).
+        label_interpolation: of the moving label before the field, as for ``ResampleMovingd``.
+    """
+
+    def __init__(self, surfaces: bool = False, label_interpolation: str = "label_gaussian") -> None:
+        check_flags(surfaces=surfaces)
+        self.surfaces, self.label_interpolation = surfaces, _checked(label_interpolation)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Measure."""
+        item, start = dict(data), time.perf_counter()
+        transform, grid = item["transform"], grid_of(item["image"])
+        fixed, warped = item["image"].as_tensor()[1:].cpu(), item["pred"].as_subclass(torch.Tensor)[:1].cpu()
+        item["quality"] = item["quality"] | self._overlap(item, transform) | _regularity(transform)
+        item["quality"] |= measure(transform, fixed, warped, grid)
+        return _timed(item, "resample", start)
+
+    def _overlap(self, item: Item, transform: SpatialTransform) -> dict[str, float]:
+        """The overlap of the labels by the headers, after the alignment and after all; their distances."""
+        if "moving_label" not in item or "fixed_label" not in item:
+            return {}
+        label, fixed_label = (item[k].as_tensor().cpu() for k in ("moving_label", "fixed_label"))
+        stages = {"before": transform.without_field(aligned=False), "aligned": transform.without_field()}
+        labels = {stage: t.resample(label, mode=self.label_interpolation) for stage, t in stages.items()}
+        labels["after"] = item["warped_label"]
+        overlap = {f"dice_{stage}": mean_dice(warped, fixed_label) for stage, warped in labels.items()}
+        return overlap | (_distances(item["warped_label"], fixed_label, transform) if self.surfaces else {})
+
+
+class DrawOverviewd(Transform):
+    """Draw what ``overview.png`` shows: adds ``overview``, (H, W, 3), bytes."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Draw."""
+        item, start = dict(data), time.perf_counter()
+        fixed, moving = (item[k].as_tensor().cpu() for k in ("fixed", "moving"))
+        item["overview"] = overview(fixed, moving, item["warped"], item["transform"])
+        return _timed(item, "report", start)
+
+
+def _checked(label_interpolation: str) -> str:
+    if label_interpolation not in LABEL_MODES:
+        raise ValueError(f"label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
+    return label_interpolation
+
+
+def _timed(item: Item, stage: str, start: float) -> Item:
+    """Add the seconds since a start to a stage."""
+    seconds = {"resample": 0.0, "report": 0.0} | {k: float(v) for k, v in item.get("seconds", {}).items()}
+    seconds[stage] += time.perf_counter() - start
+    return item | {"seconds": seconds}
+
+
+def _regularity(transform: SpatialTransform) -> dict[str, float]:
+    """How regular the field is, and how far it moves, without the alignment."""
+    if transform.ddf is None or transform.field_mm is None:
+        raise ValueError("There is no field to measure: BuildTransformd comes first.")
+    ddf, length_mm = transform.ddf[None], transform.field_mm.norm(dim=0)
+    return {
+        "folding_percent": folding_percent(ddf),
+        "log_jacobian_sd": log_jacobian_sd(ddf),
+        "mean_field_displacement_mm": float(length_mm.mean()),
+        "max_field_displacement_mm": float(length_mm.max()),
+    }
+
+
+def _distances(warped: torch.Tensor, fixed: torch.Tensor, transform: SpatialTransform) -> dict[str, float]:
+    spacing = [float(s) for s in transform.fixed_grid.spacing_mm]
+    distances = surface_distances(warped, fixed, spacing)
+    table = torch.tensor([tuple(d) for d in distances.values()], dtype=torch.float64)
+    assd, hd95 = table.nanmean(0).tolist() if len(table) else (float("nan"), float("nan"))
+    return {"assd_mm": assd, "hd95_mm": hd95}
