@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_a_table_of_the_benchmark_is_the_summary_of_its_rows_the_same_pairs_for_
     for row in found:
         by_method.setdefault(row["method"], []).append(row["pair"])
     assert all(pairs == by_method["pan"] for pairs in by_method.values())
-    assert markdown(summarise(found)) in (bundle_root / "docs" / "benchmark.md").read_text()
+    assert markdown(summarise(found)) in (bundle_root / "docs" / "accuracy.md").read_text()
 
 
 def test_the_model_card_the_readme_and_the_metadata_tell_what_the_benchmark_found(bundle_root):
@@ -70,7 +71,7 @@ def ahead_of_syn(found):
 
 
 def test_the_benchmark_tells_how_far_and_how_often_pan_is_ahead_of_syn(bundle_root):
-    document = " ".join((bundle_root / "docs" / "benchmark.md").read_text().split())
+    document = " ".join((bundle_root / "docs" / "accuracy.md").read_text().split())
     once, optimised = ahead_of_syn(results(bundle_root, "ixi2mm_masked"))
     assert f"One pass of the network is {once.mean():.3f} above SyN" in document
     assert f"five steps of optimisation are {optimised.mean():.3f} above it" in document
@@ -85,7 +86,7 @@ def test_the_benchmark_tells_how_far_and_how_often_pan_is_ahead_of_syn(bundle_ro
 
 
 def test_the_table_of_training_variants_is_what_the_evaluations_found(bundle_root):
-    document = (bundle_root / "docs" / "benchmark.md").read_text()
+    document = (bundle_root / "docs" / "training_variants.md").read_text()
     with (bundle_root / "docs" / "results" / "training_variants.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             dice, sd, folding, jacobian = (
@@ -96,7 +97,7 @@ def test_the_table_of_training_variants_is_what_the_evaluations_found(bundle_roo
 
 
 def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root):
-    document = (bundle_root / "docs" / "benchmark.md").read_text()
+    document = (bundle_root / "docs" / "accuracy.md").read_text()
     found = results(bundle_root, "optimisation_steps")
     assert [row["steps"] for row in found] == [0, 5, 20]
     for row in found:
@@ -107,4 +108,26 @@ def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root
 
 def test_every_file_of_results_is_held_to_a_document(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
-    assert found == {*TABLES, "ixi2mm_propagated", "training_variants", "optimisation_steps"}
+    assert found == {*TABLES, "ixi2mm_propagated", "training_variants", "optimisation_steps", "looks"}
+
+
+def test_the_summary_of_the_benchmark_is_that_of_the_rows(bundle_root):
+    document = (bundle_root / "docs" / "benchmark.md").read_text()
+    brains, heads, crops = (results(bundle_root, name) for name in ("ixi2mm_masked", "ixi2mm", "hippocampus"))
+    table = re.findall(r"^\| (\S+) \| (.*) \|$", document, re.M)
+    rows = {name: cells.replace("*", "").split(" | ") for name, cells in table if " ± " in cells}
+    assert set(rows) == {"affine", "elastix", "syn-mi", "syn-cc", "voxelmorph", "pan", "pan-optimised"}
+    for method, cells in rows.items():
+        in_crops = mean(crops, method, "dsc") if any(row["method"] == method for row in crops) else "–"
+        seconds, folding = (
+            mean(brains, method, key, n).split()[0] for key, n in (("seconds_deformable", 1), ("folding_percent", 4))
+        )
+        assert cells == [mean(brains, method, "dsc"), seconds, mean(heads, method, "dsc"), in_crops, folding]
+
+
+def test_the_last_look_at_each_test_split_is_what_the_documents_report(bundle_root):
+    with (bundle_root / "docs" / "results" / "looks.csv").open(newline="") as file:
+        last = {row["data"]: row["dsc"] for row in csv.DictReader(file)}
+    shipped = {"hippocampus test": "hippocampus", "hippocampus test, propagated labels": "hippocampus_propagated"}
+    shipped |= {"IXI test, whole heads": "ixi2mm", "IXI test, brains": "ixi2mm_masked"}
+    assert last == {data: mean(results(bundle_root, name), "pan", "dsc").split()[0] for data, name in shipped.items()}
