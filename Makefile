@@ -4,6 +4,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
+PEERS := .venv-peers
 INSTALL = -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 OUTPUT ?= output/demo
 DEVICE ?= auto
@@ -18,7 +19,7 @@ ZOO := zoo docs recipes
 SOURCE ?=
 ARCHIVE ?=
 
-.PHONY: demo test test-zoo test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test test-zoo test-peers coverage test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -41,6 +42,13 @@ $(VENV)/.consumers: $(VENV)/.tested
 	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[test,zoo]"
 	@touch $@
 
+$(PEERS)/.installed: pyproject.toml constraints.txt
+	$(python_is_ready)
+	$(PYTHON) -m venv $(PEERS)
+	grep -vE '^(numpy|scipy)' constraints.txt > $(PEERS)/constraints.txt  # antspyx asks for older ones
+	$(PEERS)/bin/python $(INSTALL) -c $(PEERS)/constraints.txt -e ".[peers]" pytest
+	@touch $@
+
 # the DICOM application's environment; its first line is what the container holds too
 $(DEPLOY)/.installed: deploy_app/requirements.txt
 	$(python_is_ready)
@@ -50,6 +58,7 @@ $(DEPLOY)/.installed: deploy_app/requirements.txt
 
 $(DEPLOY)/.tested: $(DEPLOY)/.installed tests/deploy_app/requirements.txt
 	$(DEPLOY)/bin/python $(INSTALL) -r deploy_app/requirements.txt -r tests/deploy_app/requirements.txt
+	$(DEPLOY)/bin/python -m pip uninstall -q -y rfc3987-syntax  # comes with cyclonedx-bom; every start of MONAI would import it, for seconds
 	@touch $@
 
 # Debian packages that a recipe needs: those missing are installed, which takes root
@@ -79,6 +88,10 @@ test-zoo: $(VENV)/.consumers $(DEPLOY)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APP) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q -m slow tests/deploy_app
+
+# the methods of other packages that the benchmark runs, in an environment of their own: itk-elastix brings parts of ITK along
+test-peers: $(PEERS)/.installed
+	OMP_NUM_THREADS=2 $(PEERS)/bin/python -m pytest -q tests/benchmark/test_methods.py -k "syn or elastix"
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
 test-pacs: $(DEPLOY)/.tested models
@@ -113,4 +126,4 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python -W ignore -m bundle benchmark speed
 
 clean:
-	rm -rf $(VENV) $(DEPLOY) output data build
+	rm -rf $(VENV) $(DEPLOY) $(PEERS) output data build

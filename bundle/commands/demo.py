@@ -16,7 +16,7 @@ def demo(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Register two synthetic heads on different, oblique grids, or two images given.
+    """Register two synthetic heads on different grids, the moving one oblique, or two images given.
 
     Args:
         output_dir: folder to write.

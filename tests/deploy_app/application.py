@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pydicom
@@ -19,15 +22,46 @@ DEFORMABLE, SEG, MR, SR, SC = (
 )
 
 
-def run(source, output, *options, models=ROOT, **settings):
-    """Start the application; settings are environment variables without PANREG_, or with their HOLOSCAN_."""
+def run(source, output, *options, models=ROOT, fresh=False, **settings):
+    """Start the application; settings are environment variables without PANREG_, or with their HOLOSCAN_.
+
+    ``fresh`` starts a new interpreter, as a platform does; else a process with other packages imported already.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANREG_", "HOLOSCAN_"))}
     environment |= {
         name if name.startswith("HOLOSCAN_") else f"PANREG_{name}": str(value) for name, value in settings.items()
     }
-    line = [sys.executable, ROOT / "deploy_app", "-o", output, "-m", models, *options]
+    line = [ROOT / "deploy_app", "-o", output, "-m", models, *options]
     line += ["-i", source] if source is not None else []
-    return subprocess.run([*map(str, line)], capture_output=True, text=True, env=environment, timeout=600)
+    words = [str(word) for word in line]
+    if fresh:
+        return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=600)
+    return _run_forked(words, environment)
+
+
+def _run_forked(line, environment):
+    """Run a program in a process of its own that finds other packages imported already: that takes most of a start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "monai.deploy.core", "monai.bundle", "ignite.engine", "highdicom"])
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder) / name for name in ("stdout", "stderr")]
+        process = context.Process(target=_become, args=(line, environment, [str(path) for path in streams]))
+        process.start()
+        process.join(600)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(line, 600)
+        return subprocess.CompletedProcess(line, process.exitcode, *(path.read_text() for path in streams))
+
+
+def _become(line, environment, streams):
+    """Take another program's place: its arguments, environment and streams."""
+    for number, path in enumerate(streams, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv, sys.path[:] = line, [path for path in sys.path if Path(path) != Path(__file__).parent]
+    runpy.run_path(line[0], run_name="__main__")
 
 
 def manifest_of(output):

@@ -24,7 +24,7 @@ def untouched(phantom):
 def registered(phantom, untouched, tmp_path_factory):
     """A run on the phantom."""
     output = tmp_path_factory.mktemp("registered")
-    done = run(phantom, output)
+    done = run(phantom, output, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return output, done
 

@@ -63,8 +63,12 @@ def test_a_field_is_a_five_dimensional_nifti_of_vectors_in_mm(tmp_path):
 
 def test_compressed_files_are_compressed(tmp_path):
     grid = oblique()
-    write_image(torch.zeros(1, *grid.shape), grid, tmp_path / "image.nii.gz")
-    assert len(gzip.decompress((tmp_path / "image.nii.gz").read_bytes())) == 352 + 4 * 9 * 12 * 7
+    for ending in (".nii", ".nii.gz"):
+        write_image(torch.zeros(1, *grid.shape), grid, tmp_path / f"image{ending}")
+    plain, compressed = ((tmp_path / f"image{ending}").read_bytes() for ending in (".nii", ".nii.gz"))
+    assert gzip.decompress(compressed) == plain
+    assert len(plain) == 352 + 4 * 9 * 12 * 7
+    assert len(compressed) < len(plain) / 5
 
 
 def test_the_blocks_of_a_compressed_file_are_one_stream(tmp_path, monkeypatch):
