@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from bundle.fields import compose, warp
+from bundle.gain import GainWeighting
 from bundle.optimisation import PairwiseOptimiser, remove_folds, smooth
 from bundle.options import check_flags, check_numbers
 from monai.inferers import SimpleInferer
@@ -39,6 +40,7 @@ class RecursiveInferer(SimpleInferer):
         optimiser: refines the field for the pair afterwards; None leaves it as it is.
         gamma: exponent of the intensities that the network sees; below 1 it lifts the darker tissues.
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.
+        gain_weighting: keeps the field where it makes the images more alike; None keeps it everywhere.
 
     Raises:
         ValueError: less than one pass, an exponent that is not positive, or a negative strength.
@@ -51,6 +53,7 @@ class RecursiveInferer(SimpleInferer):
         optimiser: PairwiseOptimiser | None = None,
         gamma: float = 1.0,
         sharpening: float = 0.0,
+        gain_weighting: GainWeighting | None = None,
     ) -> None:
         super().__init__()
         check_flags(remove_folds=remove_folds)
@@ -60,7 +63,7 @@ class RecursiveInferer(SimpleInferer):
         if gamma <= 0 or sharpening < 0:
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
-        self.gamma, self.sharpening = gamma, sharpening
+        self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -80,6 +83,10 @@ class RecursiveInferer(SimpleInferer):
             ddf = remove_folds(ddf)
         if self.optimiser is not None:
             ddf = self.optimiser(inputs, ddf)
+        if self.gain_weighting is not None:
+            ddf = self.gain_weighting(inputs, ddf)
+            if self.remove_folds:
+                ddf = remove_folds(ddf)
         return torch.cat([warp(inputs[:, :1], ddf), ddf], 1)
 
     def sharpen(self, image: torch.Tensor) -> torch.Tensor:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from bundle.fields import warp
 from bundle.losses import RegistrationLoss
@@ -14,6 +15,7 @@ def head(seed):
     return torch.from_numpy(image)[None, None], torch.from_numpy(label)[None, None].float()
 
 
+@pytest.mark.slow
 def test_a_short_overfit_on_one_pair_raises_dice_without_folding():
     (moving, moving_label), (fixed, fixed_label) = head(1), head(2)
     with torch.random.fork_rng(devices=[]):

@@ -436,6 +436,7 @@ torch.multiprocessing.start_processes(measure, nprocs=2, start_method="fork")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_with_unequal_shares_both_report_the_mean_over_all_pairs(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", TWO_RANKS, str(tmp_path / "meet")],

@@ -116,6 +116,7 @@ def test_any_contrast_trains_two_steps_and_keeps_the_average_of_the_weights(
     assert "resuming from iteration 0, epoch 1 until 2 epochs" in log
 
 
+@pytest.mark.slow
 def test_training_runs_from_another_folder(bundle_root, small_dataset, tmp_path):
     file = bundle_root / "configs/train.json"
     options = ["--bundle_root", bundle_root, "--dataset_dir", small_dataset, "--output_dir", tmp_path / "out"]

@@ -36,6 +36,7 @@ def register(
     passes: int | None = None,
     optimise: int = 0,
     never_worse: bool = True,
+    same_person: bool = False,
     fill: float | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def register(
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none.
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
+        same_person: both images are of one person: keep the network's field only where it explains what differs between
+            the images, so that noise moves nothing.
         fill: value of the result where nothing of the moving image is; by default the image's own minimum where that
             is below 0 (the air of a CT), else 0.
         device: auto, cpu or cuda.
@@ -68,7 +71,7 @@ def register(
     """
     check_affine(affine)
     check_device(device)
-    check_flags(never_worse=never_worse)
+    check_flags(never_worse=never_worse, same_person=same_person)
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
     if passes is not None and (not isinstance(passes, int) or passes < 1):
@@ -89,6 +92,7 @@ def register(
         "affine": affine,
         "optimise": optimise,
         "never_worse": never_worse,
+        "same_person": same_person,
         "fill": fill,
         "ckpt": str(Path(str(weights)).absolute() if weights else WEIGHTS),
         "device": DEVICES[device],

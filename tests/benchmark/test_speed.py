@@ -40,7 +40,7 @@ def test_a_training_step_of_the_lean_network_has_the_gradients_of_the_plain_one(
         plain_loss(*plain_forward(network, pair), pair[:, 1:]),
         RegistrationLoss()(network.train()(pair), pair[:, 1:]),
     )
-    assert float(losses[1]) == pytest.approx(float(losses[0]), abs=1e-5)
+    assert losses[1].item() == pytest.approx(losses[0].item(), abs=1e-5)
     for plain, lean in zip(*(torch.autograd.grad(loss, parameters) for loss in losses)):
         torch.testing.assert_close(lean, plain, atol=1e-5 + 1e-3 * float(plain.abs().max()), rtol=0)
 

@@ -64,7 +64,7 @@ ODD = {  # headers that ITK and nibabel read differently, and a word of what is 
 }
 
 
-@pytest.mark.parametrize("codes", itertools.product(range(5), range(5)))
+@pytest.mark.parametrize("codes", list(itertools.product(range(5), range(5))))
 def test_whatever_the_codes_of_the_forms_the_voxels_are_where_itk_reads_them(tmp_path, codes):
     path = nifti(tmp_path / "image.nii.gz", codes=codes)
     header = read_header(path)

@@ -137,6 +137,7 @@ def test_itk_samples_transform_h5_to_the_displacement_that_we_write(found, files
     assert np.abs(by_itk - found.displacement_field().numpy()).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_toolkit_itself_warps_with_our_nifti_field_as_we_do(found, image, files):
     itk = pytest.importorskip("itk")
     field = itk.imread(str(files / "displacement.nii.gz"), itk.Vector[itk.F, 3])

@@ -50,7 +50,7 @@ def test_every_label_is_in_the_file_in_the_smallest_type_that_holds_it(tmp_path,
         assert np.asarray(nibabel.load(tmp_path / "label.nii.gz").dataobj).max() == largest
 
 
-@pytest.mark.parametrize(("order", "signs"), product(permutations(range(3)), product((1, -1), repeat=3)))
+@pytest.mark.parametrize(("order", "signs"), list(product(permutations(range(3)), product((1, -1), repeat=3))))
 def test_a_map_stored_along_other_axes_comes_back_voxel_by_voxel(order, signs):
     flipped = [axis for axis, sign in enumerate(signs) if sign < 0]
     stored = LABELS.flip([axis + 1 for axis in flipped]).permute(0, *(axis + 1 for axis in order))

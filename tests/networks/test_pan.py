@@ -279,6 +279,7 @@ def test_torch_export_equals_eager_at_every_size_that_needs_no_padding(lively):
             assert_same(exported.module()(pair), lively(pair))
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager():
     """Two levels, to be quick; without a GPU the graph is the point here, not the code that a compiler makes of it."""
     network, pair = build(lively=True, channels=(16, 16), heads=(2, 1)), smooth_pair(0, (9, 10, 6))

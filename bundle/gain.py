@@ -1,0 +1,63 @@
+"""Keep a field where it makes the images more alike, and only there."""
+
+import torch
+from bundle.fields import warp
+from bundle.losses import local_ncc
+from bundle.optimisation import smooth
+from bundle.options import check_numbers
+from bundle.shapes import DDF
+
+__all__ = ["GainWeighting"]
+
+_WINDOW = 9  # voxels, of the correlation, as in the loss
+_BLUR = 1.5  # voxels, of the images compared: interpolating smooths noise, which looks like a gain
+_SMOOTHING = 1.5  # voxels, of the two correlations: the noise of a window is no gain
+_TRANSITION = 3.0  # voxels, of the weights: no edge between what is kept and what is not
+_FLOOR = 0.02  # unexplained share below which nothing is left to gain
+
+
+class GainWeighting:
+    """Weight a field by the share of the images' local differences that it explains.
+
+    Between two scans of one person most of what differs is noise. A network trained on pairs of people moves voxels
+    there, too, without making the images more alike. Where r² is the local squared correlation, the field's gain is
+    (r²_after − r²_before) / (1 − r²_before): 0 where it changes nothing, 1 where it explains everything. Its weight
+    rises smoothly from 0 at the gain ``least`` to 1 at ``full``, and is smoothed over a few voxels.
+
+    Args:
+        least: gain up to which nothing of the field is kept.
+        full: gain from which all of it is kept.
+
+    Raises:
+        ValueError: gains that are not 0 ≤ least < full ≤ 1.
+
+    Source:
+        This project; not part of the paper. docs/accuracy.md tells what it changes.
+    """
+
+    def __init__(self, least: float = 0.15, full: float = 0.4) -> None:
+        check_numbers(least=least, full=full)
+        if not 0 <= least < full <= 1:
+            raise ValueError(f"The gains must satisfy 0 ≤ least < full ≤ 1, got {least} and {full}.")
+        self.least, self.full = least, full
+
+    @torch.no_grad()
+    def __call__(self, image: torch.Tensor, ddf: DDF) -> DDF:
+        """Weight the fields of a batch.
+
+        Args:
+            image: (B, 2, H, W, L), moving and fixed, in [0, 1].
+            ddf: (B, 3, H, W, L), voxels.
+
+        Returns:
+            (B, 3, H, W, L), voxels: ``weights`` times the field.
+        """
+        return ddf * self.weights(image, ddf)
+
+    def weights(self, image: torch.Tensor, ddf: DDF) -> torch.Tensor:
+        """Compute the weights of the fields of a batch: (B, 1, H, W, L), in [0, 1]."""
+        moving, fixed = smooth(image.float(), _BLUR).split(1, 1)
+        before, after = (smooth(local_ncc(one, fixed, _WINDOW), _SMOOTHING) for one in (moving, warp(moving, ddf)))
+        gain = (after - before) / (1 - before).clamp(min=_FLOOR)
+        share = ((gain - self.least) / (self.full - self.least)).clamp(0, 1)
+        return smooth(share.square() * (3 - 2 * share), _TRANSITION).clamp(0, 1)

@@ -1,0 +1,88 @@
+import pytest
+import torch
+from bundle.fields import warp
+from bundle.gain import GainWeighting
+from bundle.inferers import RecursiveInferer
+from bundle.metrics import folding_percent
+from bundle.optimisation import smooth
+
+SHAPE = (36, 40, 44)
+
+
+@pytest.fixture
+def anatomy():
+    """A volume with structure everywhere, (1, 1, H, W, L), in [0, 1]."""
+    noise = smooth(torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0)), 2.0)
+    return (noise - noise.min()) / (noise.max() - noise.min())
+
+
+def noisy(image, seed, level=0.03):
+    return (image + level * torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))).clamp(0, 1)
+
+
+def jitter(size=0.7):
+    """What a network finds in noise: a smooth field without any meaning, voxels."""
+    field = smooth(torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(1)), 3.0)
+    return field * size / field.norm(dim=1).mean()
+
+
+def local_change(size=2.5):
+    """A bump of displacement on one side of the volume, voxels."""
+    grid = torch.stack(torch.meshgrid(*[torch.arange(float(n)) for n in SHAPE], indexing="ij"))
+    distance = (grid - torch.tensor([10.0, 20.0, 22.0]).view(3, 1, 1, 1)).norm(dim=0)
+    field = torch.zeros(1, 3, *SHAPE)
+    field[:, 1] = size * torch.exp(-(distance**2) / 50)
+    return field
+
+
+def test_between_two_noisy_scans_of_one_anatomy_next_to_nothing_of_a_field_is_kept(anatomy):
+    image = torch.cat([noisy(anatomy, 2), noisy(anatomy, 3)], 1)
+    kept = GainWeighting()(image, jitter())
+    assert jitter().norm(dim=1).mean() == pytest.approx(0.7)
+    assert kept.norm(dim=1).mean() < 0.02
+
+
+def test_interpolation_that_smooths_noise_is_no_gain(anatomy):
+    image = torch.cat([noisy(anatomy, 2, 0.1), noisy(anatomy, 3, 0.1)], 1)
+    half = torch.full((1, 3, *SHAPE), 0.0)
+    half[:, 0] = 0.5  # halfway between voxels: a mean of two
+    assert GainWeighting().weights(image, half).mean() < 0.05
+
+
+def test_a_change_is_kept_where_it_is_and_nothing_elsewhere(anatomy):
+    change = local_change()
+    image = torch.cat([noisy(anatomy, 2), noisy(warp(anatomy, change), 3)], 1)
+    kept = GainWeighting()(image, change + 0.3 * jitter() * (change[:, 1:2].abs() < 0.05))
+    peak = change[:, 1] > 1.5
+    assert (kept - change)[:, 1][peak].abs().mean() < 0.1
+    far = (change.norm(dim=1) < 0.01) & (torch.arange(SHAPE[0]).view(1, -1, 1, 1) > 24)
+    assert kept.norm(dim=1)[far].mean() < 0.02
+
+
+def test_the_weights_are_shares_and_do_not_depend_on_the_intensity_scale(anatomy):
+    change = local_change()
+    image = torch.cat([anatomy, warp(anatomy, change)], 1)
+    weights = GainWeighting().weights(image, change)
+    assert weights.shape == (1, 1, *SHAPE)
+    assert weights.min() >= 0
+    assert weights.max() <= 1
+    assert torch.allclose(
+        GainWeighting().weights(torch.cat([image[:, :1] * 0.5, image[:, 1:]], 1), change), weights, atol=0.02
+    )
+
+
+@pytest.mark.parametrize(("least", "full"), [(0.4, 0.4), (-0.1, 0.5), (0.2, 1.1), ("low", 0.4)])
+def test_gains_that_make_no_range_are_refused(least, full):
+    with pytest.raises(ValueError, match="least"):
+        GainWeighting(least, full)
+
+
+def test_the_inferer_weights_last_and_warps_by_what_is_kept(anatomy):
+    image = torch.cat([noisy(anatomy, 2), noisy(anatomy, 3)], 1)
+    found = torch.cat([image[:, :1], jitter()], 1)
+    plain = RecursiveInferer(remove_folds=True)(image, lambda _: found)
+    kept = RecursiveInferer(remove_folds=True, gain_weighting=GainWeighting())(image, lambda _: found)
+    assert plain[:, 1:].norm(dim=1).mean() > 0.5
+    assert kept[:, 1:].norm(dim=1).mean() < 0.02
+    assert folding_percent(kept[:, 1:]) == 0
+    assert torch.equal(kept[:, :1], warp(image[:, :1], kept[:, 1:]))
