@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-import scratch  # noqa: F401  isort: skip - before any library that caches
-import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
-from app import RegistrationApp
-from attributes import discreet
-from failures import Code, Failure
-from job import Job
-from manifest import Manifest
+from panreg.runtime import scratch  # noqa: F401  isort: skip - before any library that caches
+from panreg.runtime import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
 from monai.deploy.core import AppContext, Application
-from publication import RESULTS, Publication, output_failures
-from recovery import completed_earlier
-from settings import Settings, load_settings
+from panreg.dicom.attributes import discreet
+from panreg.failures import Code, Failure
+from panreg.operators.app import RegistrationApp
+from panreg.operators.job import Job
+from panreg.output.manifest import Manifest
+from panreg.output.publication import RESULTS, Publication, output_failures
+from panreg.output.recovery import completed_earlier
+from panreg.settings import Settings, load_settings
 
 SETTINGS = Path(__file__).with_name("app.yaml")
 

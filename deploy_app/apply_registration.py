@@ -23,21 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from decode import read_stack
-from deformable_reader import DeformableRegistration, Deformation, read_deformable_registration
-from failures import Code, Failure
-from modules import decimal
-from provenance import VERSION, Provenance
+from panreg.dicom.elements import decimal
+from panreg.dicom.frame import Frame
+from panreg.failures import Code, Failure
+from panreg.ingest.decode import read_stack
+from panreg.ingest.scan import scan
+from panreg.ingest.stack import Stack
+from panreg.ingest.stacks import find_stacks
+from panreg.objects.deformable.reader import DeformableRegistration, Deformation, read_deformable_registration
+from panreg.objects.deformable.vector_grid import slabs
+from panreg.objects.provenance import VERSION, Provenance
+from panreg.objects.registered_series import write_registered_series
+from panreg.registration.result import Array, Registration
+from panreg.registration.straight import grid_of_result
+from panreg.settings import CHOICES, Settings
 from pydicom import Dataset
-from registered_series import write_registered_series
-from registration import Array, Registration
-from scan import scan
 from scipy.ndimage import map_coordinates
-from settings import CHOICES, Settings
-from stack import Frame, Stack
-from stacks import find_stacks
-from straight import grid_of_result
-from vector_grid import slabs
 
 __all__ = ["AppliedTransform", "apply_registration", "main", "stack_of_grid"]
 

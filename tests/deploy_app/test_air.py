@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from bundle_model import BundleModel
 from conftest import ROOT
-from registration_operator import from_air
-from settings import Settings
+from panreg.registration.bundle_model import BundleModel
+from panreg.registration.preparation import from_air
+from panreg.settings import Settings
 from synthetic import affine_of, points_of, scene, stack_of, write_series
 
 SHAPE = (20, 40, 40)

@@ -4,10 +4,10 @@ import apply_registration as command
 import numpy as np
 import pydicom
 import pytest
-from deformable_registration import write_deformable_registration
-from failures import Code
-from registered_series import write_registered_series
-from settings import DeformableSettings, Settings
+from panreg.failures import Code
+from panreg.objects.deformable.writer import write_deformable_registration
+from panreg.objects.registered_series import write_registered_series
+from panreg.settings import DeformableSettings, Settings
 from synthetic import (
     MOVING_AFFINE,
     MOVING_SHAPE,
@@ -150,7 +150,7 @@ def test_a_failure_in_the_middle_leaves_nothing(run, tmp_path, capsys, monkeypat
         (tmp_path / "out").mkdir(exist_ok=True)
         raise OSError(28, "No space left on device", "/secret/PAT-1")
 
-    monkeypatch.setattr("registered_series.save", fail)
+    monkeypatch.setattr("panreg.objects.registered_series.save", fail)
     assert command.main(arguments(run, tmp_path / "out", "fixed")) == Code.E_OUTPUT.exit_code
     assert list((tmp_path / "out").iterdir()) == []
     error = capsys.readouterr().err

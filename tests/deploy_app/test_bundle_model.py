@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from bundle_model import by_settings
-from settings import variables
+from panreg.registration.bundle_model import by_settings
+from panreg.settings import variables
 
 SOURCES = Path(__file__).parents[2] / "bundle"
 

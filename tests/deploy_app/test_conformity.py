@@ -5,16 +5,16 @@ import logging
 import numpy as np
 import pydicom
 import pytest
-from conformity import check_conformity
-from deformable_registration import write_deformable_registration
-from failures import Code, Failure
-from modules import invalid
-from montage import write_montage
-from publication import Publication
-from quality_report import write_quality_report
-from registered_series import write_registered_series
-from required_attributes import missing
-from settings import Settings
+from panreg.dicom.elements import invalid
+from panreg.failures import Code, Failure
+from panreg.objects.deformable.writer import write_deformable_registration
+from panreg.objects.montage import write_montage
+from panreg.objects.quality_report import write_quality_report
+from panreg.objects.registered_series import write_registered_series
+from panreg.objects.required_attributes import missing
+from panreg.output.publication import Publication
+from panreg.pairing.conformity import check_conformity
+from panreg.settings import Settings
 from synthetic import (
     FIXED_AFFINE,
     MOVING_AFFINE,

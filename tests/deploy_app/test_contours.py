@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from contours import Contour, fill
+from panreg.objects.segmentation.contours import Contour, fill
 
 TURN = np.linspace(0, 2 * np.pi, 300, endpoint=False)
 ROWS, COLUMNS = 60, 70

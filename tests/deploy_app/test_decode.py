@@ -1,10 +1,13 @@
-import itk_decode
 import numpy as np
 import pydicom
 import pytest
-from decode import read_stack, rescale_of
-from failures import Code, Failure
 from hazards import SHAPE, STORED, crash, enhanced, jpeg_2000, jpeg_lossless, setting, write
+from panreg.failures import Code, Failure
+from panreg.ingest import itk_decode
+from panreg.ingest.decode import read_stack, rescale_of
+from panreg.ingest.scan import scan
+from panreg.ingest.stacks import find_stacks
+from panreg.limits import Limits
 from pydicom.uid import (
     ExplicitVRBigEndian,
     HTJ2KLossless,
@@ -14,9 +17,6 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from scan import scan
-from settings import Limits
-from stacks import find_stacks
 
 RNG = np.random.default_rng(1)
 

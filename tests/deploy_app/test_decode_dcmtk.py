@@ -3,12 +3,12 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from decode import read_stack
 from hazards import STORED, write
+from panreg.ingest.decode import read_stack
+from panreg.ingest.scan import scan
+from panreg.ingest.stacks import find_stacks
+from panreg.limits import Limits
 from pydicom.uid import JPEGLossless, JPEGLosslessSV1
-from scan import scan
-from settings import Limits
-from stacks import find_stacks
 
 pytestmark = pytest.mark.debian
 

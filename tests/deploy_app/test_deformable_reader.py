@@ -4,9 +4,9 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from deformable_reader import read_deformable_registration
-from failures import Code, Failure
 from known_field import edited, grid_of, is_right
+from panreg.failures import Code, Failure
+from panreg.objects.deformable.reader import read_deformable_registration
 from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from synthetic import rotation

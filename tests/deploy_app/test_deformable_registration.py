@@ -6,9 +6,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from deformable_reader import read_deformable_registration
-from failures import Code, Failure
 from known_field import CORRECT_GREY, CORRECT_MM, MARGIN, edited, grid_of, is_right, scores, settings_of, write
+from panreg.failures import Code, Failure
+from panreg.objects.deformable.reader import read_deformable_registration
 from synthetic import (
     FIXED_AFFINE,
     KnownTransform,

@@ -2,13 +2,14 @@
 
 import pydicom
 import pytest
-from acquisition import copy_acquisition
-from contrast import departures
 from hazards import SHAPE, enhanced
 from headers import as_enhanced_mprage
-from modules import UNPAIRED, describe_body_part
+from panreg.dicom.frame import Frame
+from panreg.ingest.stack import Stack
+from panreg.objects.acquisition import copy_acquisition
+from panreg.objects.modules import UNPAIRED, describe_body_part
+from panreg.registration.contrast import departures
 from pydicom import Dataset
-from stack import Frame, Stack
 
 INTENDED = {"modality": "MR", "contrast": "T1", "body_parts": ["HEAD", "BRAIN"]}
 

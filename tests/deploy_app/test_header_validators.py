@@ -5,18 +5,18 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from deformable_registration import write_deformable_registration
 from hazards import SHAPE as ENHANCED_SHAPE
 from hazards import enhanced
 from headers import SHAPES, as_enhanced_mprage
 from known_field import settings_of
-from modules import UNPAIRED
-from montage import write_montage
-from quality_report import MEASUREMENTS, write_quality_report
-from registered_series import write_registered_series
-from segmentation import propagate_segmentations
+from panreg.dicom.frame import Frame
+from panreg.objects.deformable.writer import write_deformable_registration
+from panreg.objects.modules import UNPAIRED
+from panreg.objects.montage import write_montage
+from panreg.objects.quality_report import MEASUREMENTS, write_quality_report
+from panreg.objects.registered_series import write_registered_series
+from panreg.objects.segmentation.propagation import propagate_segmentations
 from segments import masks_on, write_segmentation
-from stack import Frame
 from structures import contours_of, write_structure_set
 from synthetic import (
     FIXED_AFFINE,

@@ -1,8 +1,8 @@
 """One patient or two: identifiers that identify nobody, and bodies that can't be one."""
 
 import pytest
-from failures import Code, Failure
-from identity import check_patient, identifier
+from panreg.failures import Code, Failure
+from panreg.pairing.identity import check_patient, identifier
 from test_pairing import stack
 
 PLACEHOLDERS = [

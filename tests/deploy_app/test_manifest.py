@@ -6,16 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import canaries
-import manifest as manifest_module
 import numpy as np
 import pytest
-from failures import Code, Failure
-from manifest import EMPTY, Manifest, describe_geometry, describe_inputs, describe_pair, describe_refused, versions
-from pairing import Pair
-from publication import PublishedObject
+from panreg.failures import Code, Failure
+from panreg.output.manifest import (
+    EMPTY,
+    Manifest,
+    describe_geometry,
+    describe_inputs,
+    describe_pair,
+    describe_refused,
+    versions,
+)
+from panreg.output.publication import PublishedObject
+from panreg.pairing.choice import Pair
 from synthetic import FIXED_AFFINE, MOVING_AFFINE, stack_of, write_series
 
-SCHEMA = json.loads(Path(manifest_module.__file__).with_name("run_manifest.schema.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[2] / "deploy_app" / "run_manifest.schema.json").read_text())
 KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
 
 

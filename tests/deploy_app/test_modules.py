@@ -3,8 +3,9 @@ from datetime import datetime, timezone
 import numpy as np
 import pydicom
 import pytest
-from failures import Code, Failure
-from modules import copy_elements, describe_equipment, describe_series, new_object, save
+from panreg.dicom.elements import copy_elements
+from panreg.failures import Code, Failure
+from panreg.objects.modules import describe_equipment, describe_series, new_object, save
 from pydicom import Dataset, config
 from synthetic import FIXED_AFFINE, SOP_CLASSES, provenance_of, stack_of, write_series
 

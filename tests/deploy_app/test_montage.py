@@ -1,9 +1,9 @@
 import numpy as np
 import pydicom
 import pytest
-from montage import write_montage
-from required_attributes import missing
-from settings import Settings
+from panreg.objects.montage import write_montage
+from panreg.objects.required_attributes import missing
+from panreg.settings import Settings
 from synthetic import (
     CLOCK,
     FIXED_AFFINE,

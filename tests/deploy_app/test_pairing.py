@@ -7,14 +7,16 @@ from pathlib import Path
 import canaries
 import numpy as np
 import pytest
-from failures import Code, Failure
-from pairing import choose_pair, describe
+from panreg.dicom.frame import Frame
+from panreg.failures import Code, Failure
+from panreg.ingest.scan import scan
+from panreg.ingest.stack import Stack
+from panreg.ingest.stacks import find_stacks
+from panreg.limits import Limits
+from panreg.pairing.choice import choose_pair, describe
+from panreg.settings import PairSettings
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from scan import scan
-from settings import Limits, PairSettings
-from stack import Frame, Stack
-from stacks import find_stacks
 from synthetic import FIXED_AFFINE, slice_header, uid, write_series
 
 ROOT = Path("input")

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pydicom
 import pytest
-from failures import Code, Failure
-from manifest import Manifest
-from publication import Publication, output_failures
+from panreg.failures import Code, Failure
+from panreg.output.manifest import Manifest
+from panreg.output.publication import Publication, output_failures
 from synthetic import FIXED_AFFINE, write_series
 
 SLICES = 2
@@ -162,7 +162,7 @@ def test_a_run_goes_on_where_the_file_system_has_no_locks(tmp_path, monkeypatch)
     def none(descriptor, operation):
         raise OSError(errno.ENOTSUP, "no locks here")
 
-    monkeypatch.setattr("publication.fcntl.flock", none)
+    monkeypatch.setattr("panreg.output.publication.fcntl.flock", none)
     assert run(tmp_path / "out") is None
     assert is_published(tmp_path / "out")
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from bundle.metrics import folding_percent
 from bundle.plausibility import LIMITS
-from failures import Code, Failure
-from quality import MEASURES, enforce, verdict, within_one_frame
-from settings import QualityGate, variables
+from panreg.failures import Code, Failure
+from panreg.registration.quality import MEASURES, enforce, verdict, within_one_frame
+from panreg.settings import QualityGate, variables
 
 GATE = QualityGate(on_failure="fail")
 GOOD = {"similarity_before": 0.4, "similarity_after": 0.4}  # each at its limit

@@ -4,9 +4,9 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.sr import srread
-from quality_report import MEASUREMENTS, QUALITY, write_quality_report
-from required_attributes import missing
-from settings import Settings
+from panreg.objects.quality_report import MEASUREMENTS, QUALITY, write_quality_report
+from panreg.objects.required_attributes import missing
+from panreg.settings import Settings
 from synthetic import (
     FIXED_AFFINE,
     MOVING_AFFINE,

@@ -5,14 +5,16 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from panreg.dicom.frame import Frame
+from panreg.ingest.scan import scan
+from panreg.ingest.stack import Stack
+from panreg.ingest.stacks import candidates, find_stacks
+from panreg.limits import Limits
+from panreg.objects.quantisation import quantisation_of
+from panreg.objects.registered_series import warp_moving, write_registered_series
+from panreg.settings import Settings
 from pydicom import Dataset
-from quantisation import quantisation_of
-from registered_series import warp_moving, write_registered_series
-from scan import scan
 from scipy.ndimage import map_coordinates
-from settings import Limits, Settings
-from stack import Frame, Stack
-from stacks import candidates, find_stacks
 from synthetic import (
     FIXED_AFFINE,
     MOVING_AFFINE,

@@ -6,10 +6,10 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from montage import write_montage
-from quality_report import MEASUREMENTS, write_quality_report
-from segmentation import propagate_segmentations
-from settings import Settings
+from panreg.objects.montage import write_montage
+from panreg.objects.quality_report import MEASUREMENTS, write_quality_report
+from panreg.objects.segmentation.propagation import propagate_segmentations
+from panreg.settings import Settings
 from synthetic import (
     FIXED_AFFINE,
     MOVING_AFFINE,

@@ -1,10 +1,10 @@
 import numpy as np
 import pydicom
 import pytest
-from deformable_registration import write_deformable_registration
-from registered_series import write_registered_series
-from required_attributes import OBJECTS, missing
-from settings import DeformableSettings, Settings
+from panreg.objects.deformable.writer import write_deformable_registration
+from panreg.objects.registered_series import write_registered_series
+from panreg.objects.required_attributes import OBJECTS, missing
+from panreg.settings import DeformableSettings, Settings
 from synthetic import phantom_registration, provenance_of
 
 SETTINGS = Settings(deformable=DeformableSettings(spacing_mm=6.0, two_items=True))

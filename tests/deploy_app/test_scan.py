@@ -5,13 +5,13 @@ from time import perf_counter
 import numpy as np
 import pydicom
 import pytest
-import scan as scan_module
-from failures import Code, Failure
 from hazards import SHAPE, STORED, enhanced, setting, write
+from panreg.failures import Code, Failure
+from panreg.ingest import scan as scan_module
+from panreg.ingest.scan import scan
+from panreg.ingest.stacks import find_stacks
+from panreg.limits import Limits
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from scan import scan
-from settings import Limits
-from stacks import find_stacks
 
 
 def code_of(folder, **limits):

@@ -3,8 +3,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import scratch
-from failures import Code
+from panreg.failures import Code
+from panreg.runtime import scratch
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,14 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.seg import segread
+from panreg.limits import Limits
+from panreg.objects.required_attributes import missing
+from panreg.objects.segmentation.propagation import propagate_segmentations
+from panreg.settings import Settings
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
-from required_attributes import missing
-from segmentation import propagate_segmentations
 from segments import CENTRES, ellipsoid, masks_on, write_segmentation
-from settings import Limits, Settings
 from synthetic import (
     FIXED_AFFINE,
     FIXED_SHAPE,

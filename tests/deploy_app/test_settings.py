@@ -2,12 +2,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import settings as settings_module
 import yaml
-from failures import Code, Failure
-from settings import Settings, digest, load_settings, variables
+from panreg.failures import Code, Failure
+from panreg.settings import Settings, digest, load_settings, variables
 
-APP_YAML = Path(settings_module.__file__).with_name("app.yaml")
+APP_YAML = Path(__file__).parents[2] / "deploy_app" / "app.yaml"
 
 
 def load(folder, text="", **environ):

@@ -6,12 +6,12 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from decode import read_stack
-from failures import Code
 from hazards import AFFINE, SHAPE, STORED, enhanced, setting, write
-from scan import scan
-from settings import Limits
-from stacks import candidates, find_stacks
+from panreg.failures import Code
+from panreg.ingest.decode import read_stack
+from panreg.ingest.scan import scan
+from panreg.ingest.stacks import candidates, find_stacks
+from panreg.limits import Limits
 from synthetic import points_of, uid
 
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from deformable_reader import read_deformable_registration
-from failures import Code, Failure
-from foreground import foreground
-from grid_fit import fit_vectors
 from known_field import settings_of, write
-from settings import DeformableSettings, QualityGate, Settings
+from panreg.failures import Code, Failure
+from panreg.objects.deformable.grid_fit import fit_vectors
+from panreg.objects.deformable.reader import read_deformable_registration
+from panreg.objects.deformable.vector_grid import VectorGrid, slabs
+from panreg.registration.foreground import foreground
+from panreg.settings import DeformableSettings, QualityGate, Settings
 from synthetic import FIXED_AFFINE, FIXED_SHAPE, KnownTransform, displacement, points_of
-from vector_grid import VectorGrid, slabs
 
 POINTS = points_of(FIXED_SHAPE, FIXED_AFFINE)
 BODY = (POINTS**2).sum(-1) < 30**2

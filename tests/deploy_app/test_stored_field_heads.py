@@ -5,10 +5,10 @@ import json
 import nibabel
 import numpy as np
 import pytest
-from bundle_model import BundleModel
 from conftest import HEADS, ROOT
-from foreground import foreground
 from known_field import write
+from panreg.registration.bundle_model import BundleModel
+from panreg.registration.foreground import foreground
 from scipy.ndimage import map_coordinates
 from synthetic import affine_of, points_of, registration_of, rotation, stack_of, write_series
 

@@ -9,11 +9,11 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from highdicom.seg import segread
-from registered_series import write_registered_series
-from segmentation import propagate_segmentations
+from panreg.objects.registered_series import write_registered_series
+from panreg.objects.segmentation.propagation import propagate_segmentations
+from panreg.registration.straight import grid_of_result, onto
+from panreg.settings import Settings
 from segments import ellipsoid, masks_on, write_segmentation
-from settings import Settings
-from straight import grid_of_result, onto
 from synthetic import (
     FIXED_AFFINE,
     MOVING_AFFINE,

@@ -7,12 +7,14 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.seg import Segmentation
-from required_attributes import missing
-from scan import Scan
-from segmentation_masks import place_masks
+from panreg.ingest.scan import Scan
+from panreg.limits import Limits
+from panreg.objects.required_attributes import missing
+from panreg.objects.segmentation.masks import place_masks
+from panreg.objects.segmentation.structure_set import read_structure_set
+from panreg.operators.writers_operator import write_objects
+from panreg.settings import Settings
 from segments import CENTRES, description, masks_on, write_segmentation
-from settings import Limits, Settings
-from structure_set import read_structure_set
 from structures import contour, contours_of, placed, write_structure_set
 from synthetic import (
     FIXED_AFFINE,
@@ -29,7 +31,6 @@ from synthetic import (
     write_series,
 )
 from test_segmentation import agreement, propagate, read_on_fixed, truth
-from writers_operator import write_objects
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from deformable_reader import read_deformable_registration
-from deformable_registration import write_deformable_registration
-from registered_series import warp_moving, write_registered_series
-from settings import DeformableSettings, Settings
+from panreg.objects.deformable.reader import read_deformable_registration
+from panreg.objects.deformable.writer import write_deformable_registration
+from panreg.objects.registered_series import warp_moving, write_registered_series
+from panreg.settings import DeformableSettings, Settings
 from synthetic import displacement, phantom_registration, provenance_of
 
 pytestmark = pytest.mark.debian

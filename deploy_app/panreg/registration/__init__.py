@@ -1,0 +1,1 @@
+"""The registration by the bundle, and what is told of it."""

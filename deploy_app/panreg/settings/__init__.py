@@ -1,0 +1,15 @@
+"""The application's settings: ``app.yaml`` (section ``panreg``), overridden by the environment (``PANREG_…``)."""
+
+from panreg.settings.loading import CHOICES, load_settings, variables
+from panreg.settings.model import DeformableSettings, PairSettings, QualityGate, Settings, digest
+
+__all__ = [
+    "CHOICES",
+    "DeformableSettings",
+    "PairSettings",
+    "QualityGate",
+    "Settings",
+    "digest",
+    "load_settings",
+    "variables",
+]
