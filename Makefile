@@ -107,6 +107,7 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	cd deploy_app && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	$(BIN)/lint-imports
+	cd deploy_app && ../$(BIN)/lint-imports --config ../importlinter_application.toml
 
 # seconds and memory of the network, a training step and the whole command
 benchmark: $(VENV)/.installed
