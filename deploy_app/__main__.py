@@ -17,7 +17,7 @@ from panreg.runtime import cuda_runtime  # noqa: F401  isort: skip - before anyt
 from monai.deploy.core import AppContext, Application
 from panreg.dicom.attributes import discreet
 from panreg.failures import Code, Failure
-from panreg.operators.app import RegistrationApp
+from panreg.operators.app import register
 from panreg.operators.job import Job
 from panreg.output.manifest import Manifest
 from panreg.output.publication import RESULTS, Publication, output_failures
@@ -60,9 +60,7 @@ def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int
         with Publication(output, Path(context.workdir) if context.workdir else None) as publication:
             manifest = Manifest(output)
             job = Job(source, models, _settings(environ), publication, manifest, clock)
-            RegistrationApp(job).run()
-            if job.failure is not None:
-                raise job.failure
+            register(job)
     except Exception as error:
         return _refuse(error, manifest)
     return 0

@@ -28,7 +28,7 @@ from panreg.dicom.frame import Frame
 from panreg.failures import Code, Failure
 from panreg.ingest.decode import read_stack
 from panreg.ingest.scan import scan
-from panreg.ingest.stack import Stack
+from panreg.ingest.stack import AnyStack, Stack, accepted
 from panreg.ingest.stacks import find_stacks
 from panreg.objects.deformable.reader import DeformableRegistration, Deformation, read_deformable_registration
 from panreg.objects.deformable.vector_grid import slabs
@@ -67,8 +67,6 @@ class AppliedTransform:
 
     def resample(self, image: torch.Tensor, *, mode: str = "linear") -> torch.Tensor:
         """Pull (C, columns, rows, slices) of the moving stack to the fixed one; zero outside."""
-        assert self.fixed.affine is not None
-        assert self.moving.affine is not None
         inverse = np.linalg.inv(self.moving.affine)
         pulled = np.empty((len(image), *self.fixed.shape), dtype=np.float32)
         for planes, points in slabs(self.fixed.shape, self.fixed.affine):
@@ -196,17 +194,15 @@ def _run(
         return apply_registration(registration, moving, values, fixed, provenance, settings, folder)
 
 
-def _usable(stacks: Sequence[Stack], what: str) -> Stack:
+def _usable(stacks: Sequence[AnyStack], what: str) -> Stack:
     """Take the one stack there is, unless it was refused."""
     if len(stacks) != 1:
         code = Code.E_AMBIGUOUS if stacks else Code.E_NO_INPUT
         raise Failure(code, f"The folder of the {what} series has {len(stacks)} series that fit; one must.")
-    if stacks[0].refusal is not None:
-        raise stacks[0].refusal
-    return stacks[0]
+    return accepted(stacks[0])
 
 
-def _stacks(folder: Path, settings: Settings) -> tuple[Stack, ...]:
+def _stacks(folder: Path, settings: Settings) -> tuple[AnyStack, ...]:
     return find_stacks(scan(folder, settings.limits))
 
 

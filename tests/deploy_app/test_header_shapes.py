@@ -1,5 +1,6 @@
 """Real header shapes: what our objects say of body part and side, and what is read of enhanced images."""
 
+import numpy as np
 import pydicom
 import pytest
 from hazards import SHAPE, enhanced
@@ -51,7 +52,7 @@ def test_a_side_is_written_where_a_part_may_be_paired_and_nowhere_else(values, p
 def enhanced_stack(folder, edit):
     path = enhanced(folder, edit=edit)
     header = pydicom.dcmread(path, stop_before_pixels=True)
-    return Stack(tuple(Frame(path, header, n) for n in range(SHAPE[0], 0, -1)))
+    return Stack(tuple(Frame(path, header, n) for n in range(SHAPE[0], 0, -1)), np.eye(4))
 
 
 def test_an_enhanced_mprage_is_known_as_t1_weighted_image_of_a_head(tmp_path):

@@ -2,13 +2,13 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import canaries
 import numpy as np
 import pytest
 from panreg.failures import Code, Failure
+from panreg.ingest.stack import RefusedStack
 from panreg.output.manifest import (
     EMPTY,
     Manifest,
@@ -71,7 +71,7 @@ OBJECT = PublishedObject("dicom/dsro.dcm", "1.2.840.10008.5.1.4.1.1.66.3", "2.25
 
 def fill(manifest, pair, dates=False, plain_uids=False):
     """Record every section, as the application does."""
-    refused = replace(pair.moving, affine=None, refusal=Failure(Code.E_MISSING_SLICES, "2 slices are missing."))
+    refused = RefusedStack(pair.moving.frames, Failure(Code.E_MISSING_SLICES, "2 slices are missing."))
     manifest.record(
         pair=describe_pair(pair, dates),
         inputs=describe_inputs(pair, plain_uids),

@@ -10,7 +10,7 @@ import pytest
 from panreg.dicom.frame import Frame
 from panreg.failures import Code, Failure
 from panreg.ingest.scan import scan
-from panreg.ingest.stack import Stack
+from panreg.ingest.stack import RefusedStack, Stack
 from panreg.ingest.stacks import find_stacks
 from panreg.limits import Limits
 from panreg.pairing.choice import choose_pair, describe
@@ -46,7 +46,7 @@ def stack(
         for keyword, value in attributes.items():
             setattr(header, keyword, value)
         frames.append(Frame(ROOT / folder / f"{name}_{k}.dcm", header))
-    return Stack(tuple(frames), None if refusal else FIXED_AFFINE, refusal)
+    return RefusedStack(tuple(frames), refusal) if refusal else Stack(tuple(frames), FIXED_AFFINE)
 
 
 def choose(*stacks, root=ROOT, **settings):

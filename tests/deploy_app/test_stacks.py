@@ -10,6 +10,7 @@ from hazards import AFFINE, SHAPE, STORED, enhanced, setting, write
 from panreg.failures import Code
 from panreg.ingest.decode import read_stack
 from panreg.ingest.scan import scan
+from panreg.ingest.stack import RefusedStack, Stack
 from panreg.ingest.stacks import candidates, find_stacks
 from panreg.limits import Limits
 from synthetic import points_of, uid
@@ -45,7 +46,7 @@ def tags_by_slice(edits):
 def test_non_square_pixels_of_an_oblique_series_are_placed_exactly(tmp_path):
     write(tmp_path)
     stack = only_stack_in(tmp_path)
-    assert stack.refusal is None
+    assert isinstance(stack, Stack)
     assert stack.warnings == ()
     assert stack.shape == SHAPE
     np.testing.assert_allclose(stack.points(), points_of(SHAPE, AFFINE), atol=1e-9)
@@ -67,7 +68,7 @@ def test_a_missing_end_slice_is_accepted_with_a_warning(tmp_path, k):
     paths = write(tmp_path, setting(ImagesInAcquisition=12))
     paths[k].unlink()
     stack = only_stack_in(tmp_path)
-    assert stack.refusal is None
+    assert isinstance(stack, Stack)
     assert any("Images in Acquisition" in warning for warning in stack.warnings)
     assert any("Instance Numbers" in warning for warning in stack.warnings) == (k == 0)
 
@@ -84,7 +85,8 @@ def test_two_echoes_in_one_series_are_split_into_two_stacks(tmp_path):
     assert {float(first.header.EchoTime), float(second.header.EchoTime)} == {3, 8.5}
     assert first.series_uid == second.series_uid
     assert first.shape == second.shape == SHAPE
-    assert first.refusal is second.refusal is None
+    assert isinstance(first, Stack)
+    assert isinstance(second, Stack)
     assert first.warnings == second.warnings == ("The series was split: 12 of its 24 images are in this stack.",)
 
 
@@ -93,7 +95,7 @@ def test_gantry_tilt_gives_the_exact_sheared_affine(tmp_path):
     tilted[:3, 2] += AFFINE[:3, 1] / 3  # 1 mm along the columns for every 4 mm between planes
     write(tmp_path, affine=tilted, modality="CT")
     stack = only_stack_in(tmp_path)
-    assert stack.refusal is None
+    assert isinstance(stack, Stack)
     np.testing.assert_allclose(stack.points(), points_of(SHAPE, tilted), atol=1e-9)
     assert stack.tilt_degrees == pytest.approx(14.036, abs=1e-3)
     assert stack.spacing_mm[2] == pytest.approx(4)
@@ -136,7 +138,7 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path, spacing
     edits = {k: {"ImagePositionPatient": [f"{v:.1f}" for v in p]} for k, p in enumerate(rounded)}
     write(tmp_path, tags_by_slice(edits))
     stack = only_stack_in(tmp_path)
-    assert stack.refusal is None
+    assert isinstance(stack, Stack)
     placed = stack.affine[:3, 3] + np.arange(12)[:, None] * stack.affine[:3, 2]
     assert np.linalg.norm(placed - exact, axis=1).max() < 0.087
 
@@ -147,9 +149,9 @@ def test_one_position_0086_mm_off_the_line_passes_and_03_mm_does_not(tmp_path):
         positions[5] += offset
         edits = {k: {"ImagePositionPatient": [f"{v:.6f}" for v in p]} for k, p in enumerate(positions)}
         write(tmp_path / name, tags_by_slice(edits))
-        refusal = only_stack_in(tmp_path / name).refusal
-        assert (refusal is None) == (name == "near")
-    assert refusal.code in (Code.E_VARIABLE_SPACING, Code.E_NOT_A_LINE)
+        stack = only_stack_in(tmp_path / name)
+        assert isinstance(stack, Stack) == (name == "near")
+    assert stack.refusal.code in (Code.E_VARIABLE_SPACING, Code.E_NOT_A_LINE)
 
 
 def test_slices_are_missing_from_a_series_of_rounded_positions(tmp_path):
@@ -168,7 +170,7 @@ def test_a_localizer_in_the_series_is_split_off_and_has_too_few_slices(tmp_path)
     write(tmp_path, scout, stored=STORED[:2], name="scout", frame_of_reference="series")
     few, whole = sorted(stacks_in(tmp_path), key=lambda stack: len(stack.frames))
     assert few.refusal.code is Code.E_TOO_FEW
-    assert whole.refusal is None
+    assert isinstance(whole, Stack)
     np.testing.assert_allclose(whole.affine, AFFINE, atol=1e-9)
 
 
@@ -178,7 +180,7 @@ def test_a_legacy_converted_multi_frame_image_equals_its_slices(tmp_path):
     (tmp_path / "multi").mkdir()
     converted.save_as(tmp_path / "multi" / "image.dcm")
     stack = only_stack_in(tmp_path / "multi")
-    assert stack.refusal is None
+    assert isinstance(stack, Stack)
     assert stack.shape == SHAPE
     np.testing.assert_allclose(stack.affine, AFFINE, atol=1e-9)
 
@@ -251,7 +253,7 @@ def test_a_stack_of_too_many_voxels_is_refused_before_it_is_read(tmp_path):
     write(tmp_path)
     (stack,) = stacks_in(tmp_path, voxels=12 * 20 * 24 - 1)
     assert stack.refusal.code is Code.E_LIMIT
-    assert only_stack_in(tmp_path).refusal is None
+    assert isinstance(only_stack_in(tmp_path), Stack)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_a_b0_image_without_b_value_is_split_from_the_weighted_ones(tmp_path):
     same = {"SeriesInstanceUID": uid("series", "x"), "FrameOfReferenceUID": uid("frame", "x")}
     write(tmp_path, setting(**same), name="b0")
     write(tmp_path, setting(**same, DiffusionBValue=1000.0), name="b1000")
-    assert [stack.refusal for stack in stacks_in(tmp_path)] == [None, None]
+    assert [type(stack) for stack in stacks_in(tmp_path)] == [Stack, Stack]
 
 
 def test_noise_in_orientation_and_spacing_splits_nothing(tmp_path):
@@ -285,7 +287,7 @@ def test_noise_in_orientation_and_spacing_splits_nothing(tmp_path):
         ds.ImageOrientationPatient = [f"{float(v) + (-1) ** k * 1e-6:.8f}" for v in ds.ImageOrientationPatient]
 
     write(tmp_path, edit)
-    assert only_stack_in(tmp_path).refusal is None
+    assert isinstance(only_stack_in(tmp_path), Stack)
 
 
 @pytest.mark.parametrize("word", ["LOCALIZER", "MOSAIC", "REGISTERED"])
@@ -303,7 +305,7 @@ def test_a_refused_stack_stays_a_candidate(tmp_path):
 def test_an_enhanced_image_is_placed_by_its_functional_groups(tmp_path):
     enhanced(tmp_path)
     stack = only_stack_in(tmp_path)
-    assert stack.refusal is None
+    assert isinstance(stack, Stack)
     assert [frame.number for frame in stack.frames] == list(range(12, 0, -1))
     assert len(stack.sop_instance_uids) == 1
     np.testing.assert_allclose(stack.affine, AFFINE, atol=1e-9)
@@ -352,20 +354,20 @@ def test_unreadable_neighbours_are_told(tmp_path):
     paths = write(tmp_path)
     paths[-1].write_bytes(paths[-1].read_bytes()[:400])
     stack = only_stack_in(tmp_path)
-    assert stack.refusal is None
+    assert isinstance(stack, Stack)
     assert any("can't be read: 1;" in warning for warning in stack.warnings)
 
 
 # a real study
 def test_the_stacks_of_a_real_study_are_its_two_volumes_and_the_scouts(siemens_study):
     found = find_stacks(siemens_study)
-    volumes = [stack for stack in found if stack.refusal is None]
+    volumes = [stack for stack in found if isinstance(stack, Stack)]
     assert [(int(stack.header.SeriesNumber), stack.shape) for stack in volumes] == [
         (5001, (96, 128, 128)),
         (6001, (96, 128, 128)),
     ]
     assert [stack.warnings for stack in volumes] == [(), ()]
-    scouts = [stack for stack in found if stack.refusal is not None]
+    scouts = [stack for stack in found if isinstance(stack, RefusedStack)]
     assert {stack.refusal.code for stack in scouts} == {Code.E_TOO_FEW}
     assert {int(stack.header.SeriesNumber) for stack in scouts} == {2001, 3001, 4001}
     assert sum(len(stack.frames) for stack in found) == len(siemens_study.instances)
@@ -373,7 +375,7 @@ def test_the_stacks_of_a_real_study_are_its_two_volumes_and_the_scouts(siemens_s
 
 def test_simpleitk_reads_the_same_geometry_and_values_from_a_real_study(siemens_study):
     for stack in find_stacks(siemens_study):
-        if stack.refusal is None:
+        if isinstance(stack, Stack):
             image = SimpleITK.ReadImage([str(frame.path) for frame in stack.frames])
             for index in ((0, 0, 0), (127, 127, 95), (31, 100, 7)):
                 expected = image.TransformContinuousIndexToPhysicalPoint([float(n) for n in index])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import HEADS, ROOT
 from known_field import write
-from panreg.registration.bundle_model import BundleModel
+from panreg.registration.bundle_model import BundleModel, volume
 from panreg.registration.foreground import foreground
 from scipy.ndimage import map_coordinates
 from synthetic import affine_of, points_of, registration_of, rotation, stack_of, write_series
@@ -40,7 +40,7 @@ def test_the_object_of_a_head_at_one_millimetre_keeps_30_megabytes_and_two_tenth
     fixed = stack_of(write_series(tmp_path / "f", fixed_values, fixed_affine), fixed_affine)
     moving = stack_of(write_series(tmp_path / "m", moving_values, moving_affine, name="moving"), moving_affine)
     found = BundleModel(ROOT).register(
-        *(fixed, fixed_values, moving, moving_values), {"affine": "affine", "field_spacing_mm": 2.0}
+        volume(fixed, fixed_values, 0), volume(moving, moving_values, 0), {"affine": "affine", "field_spacing_mm": 2.0}
     )
     registration = registration_of(
         *(fixed, moving, moving_values, found.transform), body=foreground(fixed_values, fixed.spacing_mm)

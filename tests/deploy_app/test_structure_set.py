@@ -12,6 +12,7 @@ from panreg.limits import Limits
 from panreg.objects.required_attributes import missing
 from panreg.objects.segmentation.masks import place_masks
 from panreg.objects.segmentation.structure_set import read_structure_set
+from panreg.operators.hand_overs import Registered
 from panreg.operators.writers_operator import write_objects
 from panreg.settings import Settings
 from segments import CENTRES, description, masks_on, write_segmentation
@@ -246,20 +247,19 @@ def test_what_is_left_behind_stands_in_manifest_and_report(pair, tmp_path):
         segmentations=(SimpleNamespace(path=source),),
         skipped=Counter({"Surface Segmentation Storage": 2, "not_dicom": 5}),
     )
+    taken = Registered(found, registration_of(*pair, np.zeros(MOVING_SHAPE)), provenance_of(*pair))
     job = SimpleNamespace(
-        registration=registration_of(*pair, np.zeros(MOVING_SHAPE)),
-        provenance=provenance_of(*pair),
         settings=Settings(),
-        scan=found,
         publication=SimpleNamespace(staging=tmp_path / "out"),
         manifest=SimpleNamespace(record=lambda **sections: None, warn=notes.extend),
     )
-    write_objects(job)
+    written = write_objects(taken, job)
     expected = [
         "In segmentation 1: ROI 11: 1 contours of points or open lines are left out.",
         "Surface Segmentation objects in the input were not propagated: 2.",
     ]
     assert [note for note in notes if not note.startswith("Quality")] == expected
+    assert [note for note in notes if note.startswith("Quality")] == [f"Quality: {limit}" for limit in written.broken]
     report = pydicom.dcmread(tmp_path / "out" / "report.dcm")
     texts = {element.value for element in report.iterall() if element.keyword == "TextValue"}
     assert {f"Warning: {sentence}" for sentence in expected} <= texts

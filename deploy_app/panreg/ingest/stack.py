@@ -13,27 +13,16 @@ from panreg.dicom.frame import Frame
 from panreg.failures import Failure
 from pydicom import Dataset
 
-__all__ = ["Matrix", "Stack"]
+__all__ = ["AnyStack", "FrameGroup", "Matrix", "RefusedStack", "Stack", "accepted"]
 
 Matrix = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """Frames in ascending order along the normal (row × column), with the affine that places them.
-
-    Args:
-        frames: in slice order k.
-        affine: (i, j, k, 1) to LPS mm, 4×4; exact under gantry tilt (then sheared). None where geometry failed.
-        refusal: why this stack can't be registered, or None. A refused stack stays a candidate, so that a damaged
-            series can't silently change which pair is chosen; the run fails with this if it is selected.
-        warnings: what a person should look at, without patient data.
-    """
+class FrameGroup:
+    """Frames that belong together, placed in space or not: what ``Stack`` and ``RefusedStack`` have in common."""
 
     frames: tuple[Frame, ...]
-    affine: Matrix | None = None
-    refusal: Failure | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
 
     @property
     def header(self) -> Dataset:
@@ -74,10 +63,24 @@ class Stack:
         """Headers of the instances, in slice order, each once."""
         yield from {frame.sop_instance_uid: frame.header for frame in self.frames}.values()
 
+
+@dataclass(frozen=True, eq=False)
+class Stack(FrameGroup):
+    """Frames in ascending order along the normal (row × column), with the affine that places them.
+
+    Args:
+        frames: in slice order k.
+        affine: (i, j, k, 1) to LPS mm, 4×4; exact under gantry tilt (then sheared).
+        warnings: what a person should look at, without patient data.
+    """
+
+    frames: tuple[Frame, ...]
+    affine: Matrix
+    warnings: tuple[str, ...] = ()
+
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between columns, rows and planes (i, j, k), the last along the normal also when tilted."""
-        assert self.affine is not None
         i, j, step = self.affine[:3, :3].T
         normal = np.cross(i, j)
         between_planes = abs(normal @ step) / np.linalg.norm(normal)
@@ -86,13 +89,43 @@ class Stack:
     @property
     def tilt_degrees(self) -> float:
         """Angle between the normal and the step from slice to slice: the gantry's tilt."""
-        assert self.affine is not None
         ratio = self.spacing_mm[2] / float(np.linalg.norm(self.affine[:3, 2]))
         return float(np.degrees(np.arccos(min(ratio, 1.0))))
 
     def points(self) -> Matrix:
         """Positions of all voxel centres, LPS mm: (slices, rows, columns, 3), float64."""
-        assert self.affine is not None
         k, j, i = np.meshgrid(*[np.arange(n, dtype=np.float64) for n in self.shape], indexing="ij", sparse=True)
         a = self.affine
         return np.stack([a[r, 0] * i + a[r, 1] * j + a[r, 2] * k + a[r, 3] for r in range(3)], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class RefusedStack(FrameGroup):
+    """Frames that failed a check and can't be registered.
+
+    They stay candidates, so that a damaged series can't silently change which pair is chosen; the run fails with the
+    refusal if they are selected.
+
+    Args:
+        frames: in the order of their SOP Instance UIDs.
+        refusal: why.
+        warnings: what a person should look at, without patient data.
+    """
+
+    frames: tuple[Frame, ...]
+    refusal: Failure
+    warnings: tuple[str, ...] = ()
+
+
+AnyStack = Stack | RefusedStack
+
+
+def accepted(stack: AnyStack) -> Stack:
+    """Take a stack that may be registered.
+
+    Raises:
+        Failure: the refusal of one that may not.
+    """
+    if isinstance(stack, RefusedStack):
+        raise stack.refusal
+    return stack

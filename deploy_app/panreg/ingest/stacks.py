@@ -14,7 +14,7 @@ from panreg.dicom.attributes import discreet, integer, macro, numbers, series_na
 from panreg.dicom.frame import Frame
 from panreg.failures import Code, Failure
 from panreg.ingest.scan import MULTI_FRAME_CLASSES, UNREADABLE, Scan
-from panreg.ingest.stack import Matrix, Stack
+from panreg.ingest.stack import AnyStack, Matrix, RefusedStack, Stack
 from panreg.limits import Limits
 
 __all__ = ["candidates", "find_stacks"]
@@ -27,7 +27,7 @@ NEVER_CANDIDATES = {"LOCALIZER", "MOSAIC", "REGISTERED"}  # the last are our own
 
 
 @discreet()
-def find_stacks(scan: Scan) -> tuple[Stack, ...]:
+def find_stacks(scan: Scan) -> tuple[AnyStack, ...]:
     """Split the images of a scan into stacks, in an order that no file's name or place changes."""
     series: dict[str, list[Frame]] = defaultdict(list)
     for instance in scan.instances:
@@ -36,7 +36,7 @@ def find_stacks(scan: Scan) -> tuple[Stack, ...]:
     return tuple(sorted(stacks, key=lambda stack: (stack.study_uid, stack.series_uid, min(stack.sop_instance_uids))))
 
 
-def candidates(stacks: Iterable[Stack]) -> tuple[Stack, ...]:
+def candidates(stacks: Iterable[AnyStack]) -> tuple[AnyStack, ...]:
     """Keep the stacks that may be chosen (and then perhaps refused): no localizers, mosaics or our own outputs."""
     return tuple(
         stack
@@ -45,7 +45,7 @@ def candidates(stacks: Iterable[Stack]) -> tuple[Stack, ...]:
     )
 
 
-def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[Stack]:
+def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
     single = []
     for instance in instances:
         if str(instance.header.SOPClassUID) in MULTI_FRAME_CLASSES:
@@ -106,7 +106,7 @@ def _image_type(header: Any) -> list[str]:
 
 
 # checking
-def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> Stack:
+def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> AnyStack:
     """Check and place the frames of one stack."""
     warnings += tuple(_image_warnings(frames, scan))
     try:
@@ -115,11 +115,11 @@ def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> Stack:
         order, origin, step = _check_positions(positions, np.cross(*axes))
     except Failure as failure:
         refusal = Failure(failure.code, f"{series_name(frames[0].header)}: {failure.message}")
-        return Stack(tuple(frames), None, refusal, warnings)
+        return RefusedStack(tuple(frames), refusal, warnings)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = axes[0] * spacing[1], axes[1] * spacing[0]
     affine[:3, 2], affine[:3, 3] = step, origin
-    return Stack(tuple(frames[n] for n in order), affine, None, warnings)
+    return Stack(tuple(frames[n] for n in order), affine, warnings)
 
 
 def _check_image(frames: list[Frame], limits: Limits) -> None:

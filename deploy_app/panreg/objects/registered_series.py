@@ -189,8 +189,6 @@ def _deformable_reference(uid: str) -> FileDataset:
 def _contributing(registration: Registration, k: int) -> Iterator[Frame]:
     """Yield the moving frames between the first and the last that the points of plane k fall on."""
     fixed, moving = registration.fixed, registration.moving
-    assert fixed.affine is not None
-    assert moving.affine is not None
     rows, columns = (np.unique([*range(0, n, STRIDE), n - 1]) for n in fixed.shape[1:])
     index = np.stack(np.broadcast_arrays(columns[None], rows[:, None], k, 1), -1)
     points = (index @ fixed.affine.T)[..., :3]

@@ -9,10 +9,13 @@ from panreg.objects.montage import write_montage
 from panreg.objects.quality_report import write_quality_report
 from panreg.objects.registered_series import write_registered_series
 from panreg.objects.segmentation.propagation import propagate_segmentations
+from panreg.operators.hand_overs import Registered, Written
 from panreg.operators.job import Job
 from panreg.operators.step_operator import StepOperator
 from panreg.output.publication import output_failures
 from panreg.registration.quality import enforce, verdict, within_one_frame
+from panreg.registration.result import Registration
+from panreg.settings import QualityGate
 
 __all__ = ["WritersOperator"]
 
@@ -24,28 +27,43 @@ DRAWN = {
 }
 
 
-class WritersOperator(StepOperator):
+class WritersOperator(StepOperator[Registered, Written]):
     """Write every object into the staging folder; the field first, since the quality gate asks how well it is kept."""
 
-    def step(self, job: Job) -> None:
+    def step(self, taken: Registered) -> Written:
         """Write, with an operating system's refusal as E_OUTPUT."""
         with output_failures():
-            write_objects(job)
+            return write_objects(taken, self.job)
 
 
-def write_objects(job: Job) -> None:
+def write_objects(taken: Registered, job: Job) -> Written:
     """Write, gate, write on.
 
     Raises:
         Failure: E_OUTPUT, or E_QUALITY where the gate refuses.
     """
-    registration, provenance, settings = job.registration, job.provenance, job.settings
-    assert registration is not None
-    assert provenance is not None
-    assert job.scan is not None
+    registration, provenance, settings = taken.registration, taken.provenance, job.settings
     folder = job.publication.staging
     field = write_deformable_registration(registration, provenance, settings, folder / "registration.dcm")
-    measurements = dict(registration.quality) | {
+    measurements = _measurements(registration, field)
+    job.manifest.record(dsro=asdict(field), quality=measurements)
+    broken = verdict(measurements, _gate(registration, settings.quality))
+    job.manifest.warn(enforce(broken, settings.quality))
+    uid = provenance.uid("dsro")
+    write_registered_series(registration, provenance, settings, folder / "registered", uid, flagged=bool(broken))
+    drawn = [frame.path for frame in taken.scan.segmentations]
+    propagation = propagate_segmentations(registration, drawn, provenance, settings, folder)
+    notes = (*_beyond_the_grid(field), *propagation.warnings, *_left_behind(taken.scan.skipped))
+    job.manifest.warn(notes)
+    registration = replace(registration, warnings=(*registration.warnings, *notes))
+    write_montage(registration, provenance, settings, folder / "montage.dcm")
+    write_quality_report(registration, measurements, broken, provenance, settings, folder / "report.dcm")
+    return Written(tuple(broken))
+
+
+def _measurements(registration: Registration, field: StoredField) -> dict[str, float]:
+    """Gather the bundle's numbers and those of the stored grid."""
+    return dict(registration.quality) | {
         "grid_error_mean_mm": field.body_mean_error_mm,
         "grid_error_p99_mm": field.body_p99_error_mm,
         "grid_error_max_mm": field.body_max_error_mm,
@@ -53,22 +71,11 @@ def write_objects(job: Job) -> None:
         "grid_error_max_everywhere_mm": field.max_error_mm,
         "grid_megabytes": field.size_bytes / 1e6,
     }
-    job.manifest.record(dsro=asdict(field), quality=measurements)
-    fixed, moving = registration.fixed, registration.moving
-    one_frame = fixed.frame_of_reference_uid == moving.frame_of_reference_uid
-    gate = within_one_frame(settings.quality) if one_frame else settings.quality
-    broken = verdict(measurements, gate)
-    job.manifest.warn(enforce(broken, settings.quality))
-    uid = provenance.uid("dsro")
-    write_registered_series(registration, provenance, settings, folder / "registered", uid, flagged=bool(broken))
-    propagation = propagate_segmentations(
-        registration, [frame.path for frame in job.scan.segmentations], provenance, settings, folder
-    )
-    notes = (*_beyond_the_grid(field), *propagation.warnings, *_left_behind(job.scan.skipped))
-    job.manifest.warn(notes)
-    registration = replace(registration, warnings=(*registration.warnings, *notes))
-    write_montage(registration, provenance, settings, folder / "montage.dcm")
-    write_quality_report(registration, measurements, broken, provenance, settings, folder / "report.dcm")
+
+
+def _gate(registration: Registration, gate: QualityGate) -> QualityGate:
+    one_frame = registration.fixed.frame_of_reference_uid == registration.moving.frame_of_reference_uid
+    return within_one_frame(gate) if one_frame else gate
 
 
 def _beyond_the_grid(field: StoredField) -> Iterator[str]:

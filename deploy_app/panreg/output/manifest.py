@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from panreg.dicom.attributes import discreet, integer
 from panreg.failures import Code, Failure
-from panreg.ingest.stack import Stack
+from panreg.ingest.stack import AnyStack, RefusedStack, Stack
 from panreg.output.publication import PublishedObject, output_failures, sync
 from panreg.pairing.choice import Pair, day_of, modality_of
 
@@ -75,6 +75,10 @@ class Manifest:
         if unknown:
             raise KeyError(f"the manifest has no {', '.join(sorted(unknown))}")
         self._sections |= sections
+
+    def time(self, step: str, seconds: float) -> None:
+        """Keep how long a step took."""
+        self._sections["timings"] = {**self._sections["timings"], step: round(seconds, 3)}
 
     def warn(self, sentences: Iterable[str]) -> None:
         """Add warnings, each once."""
@@ -153,9 +157,10 @@ def describe_inputs(pair: Pair, plain_uids: bool = False) -> list[dict[str, str]
     ]
 
 
-def describe_refused(stacks: Iterable[Stack]) -> list[dict[str, Any]]:
+def describe_refused(stacks: Iterable[AnyStack]) -> list[dict[str, Any]]:
     """Describe the stacks that a check refused."""
-    return [_stack(stack, False) | {"code": stack.refusal.code.value} for stack in stacks if stack.refusal is not None]
+    refused = [stack for stack in stacks if isinstance(stack, RefusedStack)]
+    return [_stack(stack, False) | {"code": stack.refusal.code.value} for stack in refused]
 
 
 def describe_geometry(pair: Pair, result: Stack | None = None) -> dict[str, Any]:
@@ -184,7 +189,7 @@ def _roles(pair: Pair) -> tuple[tuple[str, Stack], tuple[str, Stack]]:
 
 
 @discreet()
-def _stack(stack: Stack, dates: bool) -> dict[str, Any]:
+def _stack(stack: AnyStack, dates: bool) -> dict[str, Any]:
     day = day_of(stack) if dates else None
     described = {"series_number": integer(stack.header, "SeriesNumber"), "modality": modality_of(stack)}
     return described | {"slices": len(stack.frames)} | ({"date": day.isoformat()} if day else {})

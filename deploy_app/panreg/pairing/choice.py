@@ -7,14 +7,14 @@ the same patient.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
 from panreg.dicom.attributes import discreet, integer, text
 from panreg.failures import Code, Failure
 from panreg.ingest import stacks as stacks_of_scan
-from panreg.ingest.stack import Stack
+from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
 from panreg.pairing.conformity import check_conformity
 from panreg.pairing.identity import check_patient
 from panreg.pairing.series_rules import matches
@@ -49,7 +49,7 @@ class Pair:
 
 
 @discreet()
-def choose_pair(stacks: Sequence[Stack], settings: PairSettings, input_root: Path) -> Pair:
+def choose_pair(stacks: Sequence[AnyStack], settings: PairSettings, input_root: Path) -> Pair:
     """Choose the pair, and check that it is one that may be registered.
 
     Args:
@@ -76,23 +76,25 @@ def choose_pair(stacks: Sequence[Stack], settings: PairSettings, input_root: Pat
     for name, rule in by_name.items():
         chosen = rule(candidates, settings, input_root)
         if chosen is not None:
-            return Pair(*chosen, name, _check(*chosen, settings))
+            return _checked(*chosen, name, settings)
     raise _ambiguous(candidates, "fixed or moving")
 
 
-def describe(stack: Stack) -> str:
+def describe(stack: AnyStack) -> str:
     """Tell a person which stack is meant, by nothing that identifies a patient."""
     number, (slices, _, _) = integer(stack.header, "SeriesNumber"), stack.shape
     return f"series {'without number' if number is None else number}, {modality_of(stack)}, {slices} slices"
 
 
-def modality_of(stack: Stack) -> str:
+def modality_of(stack: AnyStack) -> str:
     """Name the modality, if it is one of ours: the attribute itself may hold any text."""
     modality = text(stack.header, "Modality")
     return modality if modality in ("CT", "MR") else "other"
 
 
-def _check_thickness(candidates: list[Stack], thin: list[Stack], settings: PairSettings, input_root: Path) -> None:
+def _check_thickness(
+    candidates: list[AnyStack], thin: list[AnyStack], settings: PairSettings, input_root: Path
+) -> None:
     """Refuse a choice that names nothing but stacks with too few slices, by what is wrong with them.
 
     Raises:
@@ -104,7 +106,7 @@ def _check_thickness(candidates: list[Stack], thin: list[Stack], settings: PairS
             raise Failure(Code.E_TOO_FEW, f"The {role} image is out of the choice{_too_thin(named, settings)}.")
 
 
-def _named(stacks: list[Stack], role: str, settings: PairSettings, input_root: Path) -> list[Stack]:
+def _named(stacks: list[AnyStack], role: str, settings: PairSettings, input_root: Path) -> list[AnyStack]:
     """Find the stacks that the first rule that says anything about a role names."""
     uid, path = getattr(settings, f"{role}_series_uid"), getattr(settings, f"{role}_path")
     if uid is not None:
@@ -116,7 +118,7 @@ def _named(stacks: list[Stack], role: str, settings: PairSettings, input_root: P
     return [stack for stack in stacks if matches(stack.header, settings.series[role])]
 
 
-def _too_thin(thin: list[Stack], settings: PairSettings) -> str:
+def _too_thin(thin: list[AnyStack], settings: PairSettings) -> str:
     """Name the stacks that have too few slices, and the setting that says so; nothing where there are none."""
     if not thin:
         return ""
@@ -124,13 +126,16 @@ def _too_thin(thin: list[Stack], settings: PairSettings) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- rules
-def _by_series_uid(candidates: list[Stack], settings: PairSettings, input_root: Path) -> tuple[Stack, Stack] | None:
+_Chosen = tuple[AnyStack, AnyStack] | None
+
+
+def _by_series_uid(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     uids = {"fixed": settings.fixed_series_uid, "moving": settings.moving_series_uid}
     named = {role: _of_series(candidates, uid, role, settings) for role, uid in uids.items() if uid is not None}
     return _completed(candidates, named)
 
 
-def _of_series(candidates: list[Stack], uid: str, role: str, settings: PairSettings) -> Stack:
+def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSettings) -> AnyStack:
     """Find the stack of a series; where it has several, a rule for the role may tell which."""
     found = [stack for stack in candidates if stack.series_uid == uid.strip()]
     if len(found) > 1 and role in settings.series:
@@ -138,7 +143,7 @@ def _of_series(candidates: list[Stack], uid: str, role: str, settings: PairSetti
     return _only(found, role, "has the Series Instance UID that was asked for")
 
 
-def _by_folder(candidates: list[Stack], settings: PairSettings, input_root: Path) -> tuple[Stack, Stack] | None:
+def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     """One folder suffices for the rule to apply: who named one image has chosen, and nothing may choose otherwise."""
     paths = {"fixed": settings.fixed_path, "moving": settings.moving_path}
     inside = {}
@@ -151,11 +156,11 @@ def _by_folder(candidates: list[Stack], settings: PairSettings, input_root: Path
     return fixed, moving
 
 
-def _lies_in(stack: Stack, folder: Path) -> bool:
+def _lies_in(stack: AnyStack, folder: Path) -> bool:
     return all(Path(os.path.abspath(frame.path)).is_relative_to(folder) for frame in stack.frames)
 
 
-def _by_rules(candidates: list[Stack], settings: PairSettings, input_root: Path) -> tuple[Stack, Stack] | None:
+def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     remaining, named = list(candidates), {}
     for role in ROLES:
         if role in settings.series:
@@ -165,7 +170,7 @@ def _by_rules(candidates: list[Stack], settings: PairSettings, input_root: Path)
     return _completed(candidates, named)
 
 
-def _by_date(candidates: list[Stack], settings: PairSettings, input_root: Path) -> tuple[Stack, Stack] | None:
+def _by_date(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     if len(candidates) != 2 or candidates[0].study_uid == candidates[1].study_uid:
         return None
     days = [day_of(stack) for stack in candidates]
@@ -175,7 +180,7 @@ def _by_date(candidates: list[Stack], settings: PairSettings, input_root: Path) 
     return (earlier, later) if settings.order == "prior_is_fixed" else (later, earlier)
 
 
-def day_of(stack: Stack) -> date | None:
+def day_of(stack: AnyStack) -> date | None:
     """Read the day of a stack from the first date that it has; None where that is no full calendar day."""
     stamp = next(filter(None, (text(stack.header, keyword) for keyword in DATES)), "")
     try:
@@ -184,7 +189,7 @@ def day_of(stack: Stack) -> date | None:
         return None
 
 
-def _completed(candidates: list[Stack], named: Mapping[str, Stack]) -> tuple[Stack, Stack] | None:
+def _completed(candidates: list[AnyStack], named: Mapping[str, AnyStack]) -> _Chosen:
     """Fixed and moving, where one may be named and the other then is the only one left."""
     if len(named) == 1:
         ((role, stack),) = named.items()
@@ -194,7 +199,7 @@ def _completed(candidates: list[Stack], named: Mapping[str, Stack]) -> tuple[Sta
     return (named["fixed"], named["moving"]) if named else None
 
 
-def _only(found: list[Stack], role: str, meaning: str) -> Stack:
+def _only(found: list[AnyStack], role: str, meaning: str) -> AnyStack:
     if not found:
         raise Failure(Code.E_NO_MATCH, f"No image stack {meaning} ({role}): check the choice against the input.")
     if len(found) > 1:
@@ -202,35 +207,33 @@ def _only(found: list[Stack], role: str, meaning: str) -> Stack:
     return found[0]
 
 
-def _ambiguous(found: list[Stack], role: str) -> Failure:
+def _ambiguous(found: list[AnyStack], role: str) -> Failure:
     return Failure(Code.E_AMBIGUOUS, f"{len(found)} image stacks may be {role} ({_listed(found)}): {HOW_TO_CHOOSE}.")
 
 
-def _listed(stacks: list[Stack]) -> str:
+def _listed(stacks: list[AnyStack]) -> str:
     names = sorted(map(describe, stacks))
     return "; ".join(names[:LISTED]) + ("; …" if len(names) > LISTED else "")
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
-def _check(fixed: Stack, moving: Stack, settings: PairSettings) -> tuple[str, ...]:
-    """Refuse a pair that must not be registered; what else to look at."""
+def _checked(fixed: AnyStack, moving: AnyStack, rule: str, settings: PairSettings) -> Pair:
+    """Refuse a pair that must not be registered; else make it, with what to look at."""
     if fixed is moving:
         raise Failure(Code.E_SAME, f"Fixed and moving are the same image stack ({describe(fixed)}): choose two.")
-    refusals = [stack.refusal for stack in (fixed, moving) if stack.refusal is not None]
-    for refusal in refusals:
-        if refusal.code is Code.E_TWO_PATIENTS:
-            raise refusal
+    for stack in (fixed, moving):
+        if isinstance(stack, RefusedStack) and stack.refusal.code is Code.E_TWO_PATIENTS:
+            raise stack.refusal
     warnings = check_patient(fixed, moving, settings.patient_check, settings.patient_conflict)
-    if refusals:
-        raise refusals[0]
+    pair = Pair(accepted(fixed), accepted(moving), rule)
     if modality_of(fixed) != modality_of(moving) and not settings.allow_cross_modality:
         raise Failure(
             Code.E_NO_MATCH,
             f"The modalities differ (fixed: {describe(fixed)}; moving: {describe(moving)}): choose others, or set "
             "PANREG_ALLOW_CROSS_MODALITY=true.",
         )
-    warnings += check_conformity(fixed, moving, settings.invalid_uids)
+    warnings += check_conformity(pair.fixed, pair.moving, settings.invalid_uids)
     sides = {text(stack.header, "Laterality") or text(stack.header, "ImageLaterality") for stack in (fixed, moving)}
     if len(sides - {None}) > 1:
         warnings += ("The Laterality of fixed and moving differs.",)
-    return warnings
+    return replace(pair, warnings=warnings)

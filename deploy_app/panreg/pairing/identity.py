@@ -10,7 +10,7 @@ from datetime import date, datetime
 
 from panreg.dicom.attributes import discreet, numbers, text
 from panreg.failures import Code, Failure
-from panreg.ingest.stack import Stack
+from panreg.ingest.stack import AnyStack
 from pydicom import Dataset
 
 __all__ = ["check_patient", "identifier"]
@@ -32,7 +32,7 @@ ROUNDING = 1e-6
 
 
 @discreet()
-def check_patient(fixed: Stack, moving: Stack, mode: str, conflict: str = "refuse") -> tuple[str, ...]:
+def check_patient(fixed: AnyStack, moving: AnyStack, mode: str, conflict: str = "refuse") -> tuple[str, ...]:
     """Refuse two stacks unless every image says that it is of the same patient.
 
     Args:
@@ -109,7 +109,7 @@ def _meaning(header: Dataset, keyword: str) -> str | None:
     return identifier(value, trivial=True)
 
 
-def _conflicts(fixed: Stack, moving: Stack, identified: bool) -> Iterator[str]:
+def _conflicts(fixed: AnyStack, moving: AnyStack, identified: bool) -> Iterator[str]:
     """Sentences about what differs more than one body does."""
     pair = (fixed, moving)
     headers = [header for stack in pair for header in stack.instances()]
@@ -143,7 +143,7 @@ def _range(headers: Sequence[Dataset], keyword: str) -> tuple[float, float]:
     return (min(values), max(values)) if values else (0.0, 0.0)
 
 
-def _ages_agree(fixed: Stack, moving: Stack) -> bool:
+def _ages_agree(fixed: AnyStack, moving: AnyStack) -> bool:
     ages = [_years(text(stack.header, "PatientAge")) for stack in (fixed, moving)]
     days = [_day(text(stack.header, "StudyDate")) for stack in (fixed, moving)]
     if ages[0] is None or ages[1] is None or days[0] is None or days[1] is None:

@@ -24,7 +24,7 @@ from panreg.failures import Code, Failure
 from panreg.ingest.stack import Stack
 from panreg.registration.result import Array, Transform
 
-__all__ = ["BundleModel", "Result", "by_settings"]
+__all__ = ["BundleModel", "Result", "by_settings", "volume"]
 
 INFERENCE = Path("configs") / "inference.json"
 WEIGHTS = Path("models") / "model.pt"
@@ -86,16 +86,12 @@ class BundleModel:
         """Kind of device that the workflow will choose."""
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def register(
-        self, fixed: Stack, fixed_values: Array, moving: Stack, moving_values: Array, options: Mapping[str, Any]
-    ) -> Result:
-        """Register two stacks.
+    def register(self, fixed: MetaTensor, moving: MetaTensor, options: Mapping[str, Any]) -> Result:
+        """Register two images.
 
         Args:
-            fixed: stack that stays.
-            fixed_values: its values, ``[k, j, i]``.
-            moving: stack to align.
-            moving_values: its values, ``[k, j, i]``.
+            fixed: image that stays, as ``volume`` hands it over.
+            moving: image to align, likewise.
             options: keys of ``configs/inference.json`` and their values.
 
         Raises:
@@ -103,7 +99,7 @@ class BundleModel:
         """
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
-        pair = {"name": "pair", "moving": volume(moving, moving_values), "fixed": volume(fixed, fixed_values)}
+        pair = {"name": "pair", "moving": moving, "fixed": fixed}
         logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
         workflow = ConfigWorkflow(
             str(self.root / INFERENCE),
@@ -125,11 +121,19 @@ class BundleModel:
         return Result(item["transform"], item["quality"], item["overview"])
 
 
-def volume(stack: Stack, values: Array) -> MetaTensor:
-    """Hand a stack over as the bundle reads images: (1, columns, rows, slices) with its RAS affine."""
-    assert stack.affine is not None
+def volume(stack: Stack, values: Array, padding: float) -> MetaTensor:
+    """Hand a stack over as the bundle reads images.
+
+    Args:
+        stack: places the values.
+        values: ``[k, j, i]``.
+        padding: value where nothing was imaged; the bundle draws it beyond the image, too.
+
+    Returns:
+        (1, columns, rows, slices) with its RAS affine, the padding in its ``meta``.
+    """
     image = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 1, 0)))[None]
-    return MetaTensor(image, affine=torch.from_numpy(RAS_FROM_LPS @ stack.affine))
+    return MetaTensor(image, affine=torch.from_numpy(RAS_FROM_LPS @ stack.affine), meta={"padding_value": padding})
 
 
 def by_settings(sentence: str) -> str:

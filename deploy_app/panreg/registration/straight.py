@@ -19,7 +19,6 @@ STRAIGHT_MM = 0.01
 
 def drift_mm(stack: Stack) -> float:
     """Measure how far within its plane the last slice lies from where it would in a straight stack, mm."""
-    assert stack.affine is not None
     step, between = stack.affine[:3, 2], stack.spacing_mm[2]
     return float(np.sqrt(np.maximum(step @ step - between**2, 0))) * (stack.shape[0] - 1)
 
@@ -54,7 +53,6 @@ def straighten(stack: Stack) -> Stack:
 
     Every frame stays the one of its plane, with another position, other rows and columns.
     """
-    assert stack.affine is not None
     axes, upper = np.linalg.qr(stack.affine[:3, :3])
     axes = axes * np.sign(np.diag(upper))  # each axis the way it ran before
     spacing = np.array(stack.spacing_mm)
@@ -64,7 +62,7 @@ def straighten(stack: Stack) -> Stack:
     affine[:3, :3], affine[:3, 3] = axes * spacing, axes @ along.min(0)
     columns, rows, _ = np.ceil(np.ptp(along, axis=0) / spacing - 1e-6).astype(int) + 1
     frames = (_placed(frame, affine, k, (int(rows), int(columns))) for k, frame in enumerate(stack.frames))
-    return Stack(tuple(frames), affine, None, stack.warnings)
+    return Stack(tuple(frames), affine, stack.warnings)
 
 
 def _placed(frame: Frame, affine: Matrix, k: int, size: tuple[int, int]) -> Frame:
@@ -81,8 +79,6 @@ def _placed(frame: Frame, affine: Matrix, k: int, size: tuple[int, int]) -> Fram
 
 def onto(grid: Stack, stack: Stack, values: npt.NDArray[np.float32], outside: float) -> npt.NDArray[np.float32]:
     """Interpolate a stack's values ``[k, j, i]`` linearly on the straight grid of its planes."""
-    assert grid.affine is not None
-    assert stack.affine is not None
     result = np.empty(grid.shape, np.float32)
     matrix = (np.linalg.inv(stack.affine) @ grid.affine)[:3]
     j, i = np.mgrid[: grid.shape[1], : grid.shape[2]]

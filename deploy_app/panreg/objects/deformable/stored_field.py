@@ -71,21 +71,21 @@ def store_field(registration: Registration, settings: Settings) -> tuple[VectorG
     low, high = _bounding_box(registration.fixed)
     near_low, near_high = _box_of_body(registration)
     candidates = (("image", low, high, False), ("image", low, high, True), ("body", near_low, near_high, True))
-    best: tuple[float, VectorGrid, StoredField] | None = None
+    gate = settings.quality
+    tried: list[tuple[VectorGrid, StoredField]] = []
     for covers, first, last, is_fitted in candidates:
         grid = _grid(registration, settings, first, last, is_fitted)
         stored = _measure(grid, registration, covers)
-        if best is None or stored.body_p99_error_mm < best[0]:
-            best = (stored.body_p99_error_mm, grid, stored)
-        gate = settings.quality
+        tried.append((grid, stored))
         is_even = stored.body_max_error_mm <= gate.max_grid_error_mm or is_fitted
         if stored.body_p99_error_mm <= gate.max_grid_error_p99_mm and is_even:
             break
-    assert best is not None
-    if not best[0] <= settings.quality.max_grid_error_mm:  # not so where it is NaN
-        message = f"A grid of {best[2].spacing_mm:.1f} mm stores the field {best[0]:.2f} mm wrong in a part of the body"
+    grid, stored = min(tried, key=lambda found: found[1].body_p99_error_mm)
+    error = stored.body_p99_error_mm
+    if not error <= gate.max_grid_error_mm:  # not so where it is NaN
+        message = f"A grid of {stored.spacing_mm:.1f} mm stores the field {error:.2f} mm wrong in a part of the body"
         raise Failure(Code.E_OUTPUT, f"{message}; allow a larger object (deformable: max_megabytes).")
-    return best[1], best[2]
+    return grid, stored
 
 
 def _grid(registration: Registration, settings: Settings, low: Matrix, high: Matrix, is_fitted: bool) -> VectorGrid:
@@ -133,7 +133,6 @@ def _on_points_of(transform: Transform, low: Matrix, spacing: float) -> Matrix:
 
 def _bounding_box(stack: Stack, mask: npt.NDArray[np.bool_] | None = None) -> tuple[Matrix, Matrix]:
     """Find the lowest and highest coordinates of a stack's voxel centres, or of those in a mask's box, mm."""
-    assert stack.affine is not None
     first, last = np.zeros(3), np.array(stack.shape[::-1]) - 1.0
     if mask is not None:
         places = [np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis}))) for axis in (2, 1, 0)]
@@ -189,7 +188,6 @@ def _resampling_errors(grid: VectorGrid, fixed: Stack, transform: Transform) -> 
 
     Beyond the grid nothing is displaced.
     """
-    assert fixed.affine is not None
     errors = np.empty(fixed.shape, dtype=np.float32)
     for planes, points in slabs(fixed.shape, fixed.affine):
         full = transform.displacement_at(torch.from_numpy(points)).cpu().numpy()

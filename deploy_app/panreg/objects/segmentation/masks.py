@@ -157,7 +157,6 @@ Placement = tuple[Matrix, npt.NDArray[np.int64], int]
 def _on_stack(stack: Stack, size: tuple[int, int], in_plane: Matrix, positions: Matrix) -> Placement | None:
     """Match frames to the slices of a stack: affine, slice of each frame, slices; None where they do not lie there."""
     affine, (slices, rows, columns) = stack.affine, stack.shape
-    assert affine is not None
     drift = np.abs(in_plane - affine[:3, :2]).max() * max(rows, columns)
     origins = affine[:3, 3] + np.arange(slices)[:, None] * affine[:3, 2]
     distances = np.linalg.norm(positions[:, None] - origins, axis=-1)

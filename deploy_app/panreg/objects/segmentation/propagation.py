@@ -167,7 +167,6 @@ def _sample(
 
 def _slice_points(stack: Stack, k: int) -> npt.NDArray[np.float64]:
     """Positions of the voxel centres of slice k, LPS mm: (rows, columns, 3)."""
-    assert stack.affine is not None
     j, i = np.indices(stack.shape[1:])
     index = np.stack([i, j, np.full_like(i, k)], -1)
     return np.asarray(index @ stack.affine[:3, :3].T + stack.affine[:3, 3])

@@ -64,7 +64,6 @@ def read_structure_set(structures: Dataset, moving: Stack, most_voxels: int) -> 
             raise Unusable("it has too many voxels for this machine's limits")
     if not blocks:
         raise Unusable("it has no closed planar contour on the slices of the moving series")
-    assert moving.affine is not None
     return SegmentSource(structures, descriptions, Masks(moving.affine, blocks, 1), tuple(warnings))
 
 
@@ -84,7 +83,6 @@ def _check(structures: Dataset, moving: Stack) -> None:
 
 def _slices(roi: Dataset, moving: Stack) -> tuple[Slices, list[str]]:
     """Sort an ROI's contours by the slice that they lie on; what is wrong with those left out."""
-    assert moving.affine is not None
     inverse, between = np.linalg.inv(moving.affine), moving.spacing_mm[2]
     tolerance = max(OFF_PLANE_MM, between / 10) / between
     found: dict[int, list[Contour]] = defaultdict(list)
