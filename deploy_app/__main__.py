@@ -22,9 +22,7 @@ from panreg.operators.job import Job
 from panreg.output.manifest import Manifest
 from panreg.output.publication import RESULTS, Publication, output_failures
 from panreg.output.recovery import completed_earlier
-from panreg.settings import Settings, load_settings
-
-SETTINGS = Path(__file__).with_name("app.yaml")
+from panreg.settings import Settings, load_settings, settings_file
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -67,7 +65,7 @@ def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int
 
 
 def _settings(environ: Mapping[str, str]) -> Settings:
-    return load_settings(Path(environ.get("HOLOSCAN_CONFIG_PATH", SETTINGS)), environ)
+    return load_settings(settings_file(environ), environ)
 
 
 def _absent(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Path, Failure] | None:

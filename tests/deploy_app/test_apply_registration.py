@@ -1,11 +1,14 @@
+import hashlib
+import os
 import shutil
 
-import apply_registration as command
 import numpy as np
 import pydicom
 import pytest
+from panreg.apply import command
 from panreg.failures import Code
 from panreg.objects.deformable.writer import write_deformable_registration
+from panreg.objects.provenance import VERSION
 from panreg.objects.registered_series import write_registered_series
 from panreg.settings import DeformableSettings, Settings
 from synthetic import (
@@ -20,11 +23,21 @@ from synthetic import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _settings_of_this_machine(monkeypatch):
+    """None: what PANREG_ variables there are must not choose for the tests."""
+    for name in [name for name in os.environ if name.startswith(("PANREG_", "HOLOSCAN_"))]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run's input and output: ``fixed/``, ``moving/``, ``registered/``, ``deformable.dcm``."""
-    folder = tmp_path_factory.mktemp("run")
-    registration = phantom_registration(folder)
+    return written(tmp_path_factory.mktemp("run"))
+
+
+def written(folder, **options):
+    registration = phantom_registration(folder, **options)
     provenance = provenance_of(registration.fixed, registration.moving)
     write_registered_series(registration, provenance, Settings(), folder / "registered", provenance.uid("dsro"))
     settings = Settings(deformable=DeformableSettings(spacing_mm=3.0))
@@ -105,6 +118,7 @@ def test_another_patients_series_is_refused(run, tmp_path, capsys):
         dataset.PatientID = "PAT-2"
         dataset.save_as(path)
     refuse(folder, tmp_path, capsys, Code.E_PATIENT, fixed="fixed")
+    refuse(folder, tmp_path, capsys, Code.E_PATIENT)
 
 
 def test_a_series_that_the_object_does_not_name_is_refused(run, tmp_path, capsys):
@@ -154,5 +168,60 @@ def test_a_failure_in_the_middle_leaves_nothing(run, tmp_path, capsys, monkeypat
     assert command.main(arguments(run, tmp_path / "out", "fixed")) == Code.E_OUTPUT.exit_code
     assert list((tmp_path / "out").iterdir()) == []
     error = capsys.readouterr().err
-    assert "No space left" in error
+    assert "no space left" in error
     assert "secret" not in error
+
+
+def test_the_result_names_no_weights_and_its_uids_come_from_the_object_s_bytes(run, tmp_path):
+    """No network takes part: what the object was made with, the object says."""
+    object_path = run / "deformable.dcm"
+    other = pydicom.dcmread(object_path)
+    other.ContentDescription = "edited"
+    other.save_as(tmp_path / "edited.dcm")
+    found = {}
+    for name, path in (("one", object_path), ("again", object_path), ("edited", tmp_path / "edited.dcm")):
+        assert command.main(arguments(run, tmp_path / name, "fixed", registration=path)) == 0
+        found[name] = images_in(tmp_path / name / "registered")
+    first = found["one"][0]
+    assert first.SoftwareVersions == first.ContributingEquipmentSequence[0].SoftwareVersions == VERSION
+    digest = hashlib.sha256(object_path.read_bytes()).hexdigest()
+    assert not [path for path in (tmp_path / "one").rglob("*.dcm") if digest.encode() in path.read_bytes()]
+    uids = {name: [image.SOPInstanceUID for image in images] for name, images in found.items()}
+    assert uids["one"] == uids["again"]
+    assert not set(uids["one"]) & set(uids["edited"])
+    devices = {images[0].ContributingEquipmentSequence[0].DeviceUID for images in found.values()}
+    assert len(devices) == 1  # one application, whatever it applies
+
+
+def test_an_object_of_masked_images_is_applied_under_the_setting_that_made_it(tmp_path, capsys, monkeypatch):
+    def mask(ds, k):
+        ds.PatientID, ds.PatientName, ds.PatientBirthDate = "", "ANON", ""
+
+    masked = written(tmp_path / "masked", edit=mask)
+    refuse(masked, tmp_path, capsys, Code.E_PATIENT, fixed="fixed")
+    monkeypatch.setenv("PANREG_PATIENT_CHECK", "allow_unidentified")
+    for fixed in ("fixed", None):
+        assert command.main(arguments(masked, tmp_path / str(fixed), fixed)) == 0
+        assert "can't be checked" in capsys.readouterr().err
+        assert len(images_in(tmp_path / str(fixed) / "registered")) > 20
+
+
+def test_the_settings_are_those_of_the_application(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PANREG_SERIES_NUMBERS_REGISTERED", "950")
+    monkeypatch.setenv("PANREG_LABEL", "of the test")
+    assert command.main(arguments(run, tmp_path, "fixed")) == 0
+    image = images_in(tmp_path / "registered")[0]
+    assert (image.SeriesNumber, image.ImageComments) == (950, "of the test")
+    capsys.readouterr()
+    monkeypatch.setenv("PANREG_LABLE", "misspelt")
+    refuse(run, tmp_path, capsys, Code.E_INTERNAL, fixed="fixed")
+
+
+def test_what_the_source_declares_as_no_image_becomes_the_output_s_padding(run, tmp_path, monkeypatch):
+    def declare(ds, k):
+        ds.add_new("PixelPaddingValue", "SS", -2000)
+
+    write_series(tmp_path / "empty", np.full(MOVING_SHAPE, -2000), MOVING_AFFINE, name="moving", edit=declare)
+    monkeypatch.setenv("PANREG_PADDING_MR", "-5")
+    assert command.main(arguments(run, tmp_path / "out", "fixed", moving=tmp_path / "empty")) == 0
+    assert np.unique(pixels(images_in(tmp_path / "out" / "registered"))).tolist() == [-5]

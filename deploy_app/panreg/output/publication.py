@@ -87,11 +87,12 @@ class Publication:
         output: the run's output folder; made if it isn't there.
         work: folder to stage in, used if a rename leads from there to the output (one file system); else a hidden
             folder of the output is.
+        results: name of the folder that appears in the output.
     """
 
-    def __init__(self, output: Path, work: Path | None = None) -> None:
+    def __init__(self, output: Path, work: Path | None = None, results: str = RESULTS) -> None:
         name = hashlib.sha256(os.path.abspath(output).encode()).hexdigest()[:16]
-        self.results = output / RESULTS
+        self.results = output / results
         self._places = (
             [output / ".panreg.part"] if work is None else [work / f"panreg-{name}.part", output / ".panreg.part"]
         )
@@ -109,7 +110,7 @@ class Publication:
             self._lock = lock(self.results.parent)
             try:
                 if os.path.lexists(self.results):
-                    message = "The output folder holds results already (dicom/): give an empty one."
+                    message = f"The output folder holds results already ({self.results.name}/): give an empty one."
                     raise Failure(Code.E_OUTPUT, message)
                 self.staging = self._stage()
             except BaseException:
@@ -210,7 +211,7 @@ class Publication:
         if faults:
             listed = ", ".join(faults[:LISTED]) + (" …" if len(faults) > LISTED else "")
             raise Failure(Code.E_OUTPUT, f"{name} failed its check: {listed}.")
-        return PublishedObject(f"{RESULTS}/{name}", *uids, hashlib.sha256(content).hexdigest())
+        return PublishedObject(f"{self.results.name}/{name}", *uids, hashlib.sha256(content).hexdigest())
 
 
 def lock(folder: Path) -> int:

@@ -10,7 +10,7 @@ from datetime import date, datetime
 
 from panreg.dicom.attributes import discreet, numbers, text
 from panreg.failures import Code, Failure
-from panreg.ingest.stack import AnyStack
+from panreg.ingest.stack import FrameGroup
 from pydicom import Dataset
 
 __all__ = ["check_patient", "identifier"]
@@ -32,7 +32,13 @@ ROUNDING = 1e-6
 
 
 @discreet()
-def check_patient(fixed: AnyStack, moving: AnyStack, mode: str, conflict: str = "refuse") -> tuple[str, ...]:
+def check_patient(
+    fixed: FrameGroup,
+    moving: FrameGroup,
+    mode: str,
+    conflict: str = "refuse",
+    names: tuple[str, str] = ("fixed", "moving"),
+) -> tuple[str, ...]:
     """Refuse two stacks unless every image says that it is of the same patient.
 
     Args:
@@ -42,6 +48,7 @@ def check_patient(fixed: AnyStack, moving: AnyStack, mode: str, conflict: str = 
             agree even so.
         conflict: of weight, size, age or name where there is no Patient ID to go by: refuse, or warn. Where there
             is one it is a warning: bodies change, and names are misspelt.
+        names: what the sentences call the two.
 
     Returns:
         Warnings: what could not be checked, and what differs.
@@ -49,19 +56,20 @@ def check_patient(fixed: AnyStack, moving: AnyStack, mode: str, conflict: str = 
     Raises:
         Failure: E_PATIENT; names the attribute, never its value.
     """
-    headers = [*fixed.instances(), *moving.instances()]
+    headers, both = [*fixed.instances(), *moving.instances()], " and ".join(names)
     for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"):
         if len({_meaning(header, keyword) for header in headers} - {None}) > 1:
-            raise Failure(Code.E_PATIENT, f"Fixed and moving differ in {keyword}: they may be of two patients.")
+            raise Failure(Code.E_PATIENT, f"{both.capitalize()} differ in {keyword}: they may be of two patients.")
     one_study = fixed.study_uid == moving.study_uid
     without = [
         role
-        for role, stack in (("fixed", fixed), ("moving", moving))
+        for role, stack in zip(names, (fixed, moving))
         if not all(identifier(text(header, "PatientID"), trivial=one_study) for header in stack.instances())
     ]
-    doubts = tuple(_conflicts(fixed, moving, identified=not without))
+    doubts = tuple(f"{both.capitalize()} {doubt}" for doubt in _conflicts(fixed, moving, identified=not without))
+    notices = tuple(f"{both.capitalize()} {notice}" for notice in _notices(headers))
     if not without:
-        return (*doubts, *_notices(headers))
+        return (*doubts, *notices)
     message = f"No PatientID that identifies somebody ({' and '.join(without)}): absent, or a placeholder"
     if mode != "allow_unidentified":
         hint = "PANREG_PATIENT_CHECK=allow_unidentified admits de-identified images"
@@ -69,7 +77,7 @@ def check_patient(fixed: AnyStack, moving: AnyStack, mode: str, conflict: str = 
     if doubts and conflict == "refuse":
         hint = "PANREG_PATIENT_CONFLICT=warn registers them even so"
         raise Failure(Code.E_PATIENT, f"{message}; and {doubts[0][0].lower()}{doubts[0][1:-1]}: {hint}.")
-    return (f"{message}: whether fixed and moving are of one patient can't be checked.", *doubts, *_notices(headers))
+    return (f"{message}: whether {both} are of one patient can't be checked.", *doubts, *notices)
 
 
 def identifier(value: str | None, trivial: bool = False) -> str | None:
@@ -109,32 +117,32 @@ def _meaning(header: Dataset, keyword: str) -> str | None:
     return identifier(value, trivial=True)
 
 
-def _conflicts(fixed: AnyStack, moving: AnyStack, identified: bool) -> Iterator[str]:
-    """Sentences about what differs more than one body does."""
+def _conflicts(fixed: FrameGroup, moving: FrameGroup, identified: bool) -> Iterator[str]:
+    """Yield what differs more than one body does, as the end of a sentence."""
     pair = (fixed, moving)
     headers = [header for stack in pair for header in stack.instances()]
     low, high = _range(headers, "PatientWeight")
     apart, share = high - low, (high - low) / high if high else 0.0
     if identified:
         if apart > WEIGHT_KG and share > WEIGHT_SHARE:
-            yield f"Fixed and moving differ in PatientWeight by over {WEIGHT_KG:g} kg and {WEIGHT_SHARE:.0%}."
+            yield f"differ in PatientWeight by over {WEIGHT_KG:g} kg and {WEIGHT_SHARE:.0%}."
     elif apart >= WEIGHT_KG - ROUNDING or share >= WEIGHT_SHARE - ROUNDING:
-        yield f"Fixed and moving differ in PatientWeight by {WEIGHT_KG:g} kg, or {WEIGHT_SHARE:.0%}, or more."
+        yield f"differ in PatientWeight by {WEIGHT_KG:g} kg, or {WEIGHT_SHARE:.0%}, or more."
     low, high = _range(headers, "PatientSize")
     if low >= ADULT_M and high - low > SIZE_M + ROUNDING:
-        yield f"Fixed and moving differ in PatientSize by over {SIZE_M * 100:g} cm, and both are of an adult's."
+        yield f"differ in PatientSize by over {SIZE_M * 100:g} cm, and both are of an adult's."
     if not _ages_agree(fixed, moving):
-        yield "Fixed and moving differ in PatientAge by over 2 years more or less than their dates do."
+        yield "differ in PatientAge by over 2 years more or less than their dates do."
     names = {identifier(text(header, "PatientName")) for header in headers} - {None}
     if not identified and len({re.sub(r"[\W_]+", "", str(name)).casefold() for name in names}) > 1:
-        yield "Fixed and moving differ in PatientName."
+        yield "differ in PatientName."
 
 
 def _notices(headers: Sequence[Dataset]) -> Iterator[str]:
-    """Sentences about what a person should look at, and refuses nothing."""
+    """Yield what a person should look at, and refuses nothing, likewise."""
     low, high = _range(headers, "PatientWeight")
     if WEIGHT_NOTICE_KG - ROUNDING <= high - low < WEIGHT_KG:
-        yield f"Fixed and moving differ in PatientWeight by {WEIGHT_NOTICE_KG:g} kg or more."
+        yield f"differ in PatientWeight by {WEIGHT_NOTICE_KG:g} kg or more."
 
 
 def _range(headers: Sequence[Dataset], keyword: str) -> tuple[float, float]:
@@ -143,7 +151,7 @@ def _range(headers: Sequence[Dataset], keyword: str) -> tuple[float, float]:
     return (min(values), max(values)) if values else (0.0, 0.0)
 
 
-def _ages_agree(fixed: AnyStack, moving: AnyStack) -> bool:
+def _ages_agree(fixed: FrameGroup, moving: FrameGroup) -> bool:
     ages = [_years(text(stack.header, "PatientAge")) for stack in (fixed, moving)]
     days = [_day(text(stack.header, "StudyDate")) for stack in (fixed, moving)]
     if ages[0] is None or ages[1] is None or days[0] is None or days[1] is None:

@@ -1,6 +1,6 @@
 """The application's settings: ``app.yaml`` (section ``panreg``), overridden by the environment (``PANREG_…``)."""
 
-from panreg.settings.loading import CHOICES, load_settings, variables
+from panreg.settings.loading import CHOICES, load_settings, settings_file, variables
 from panreg.settings.model import DeformableSettings, PairSettings, QualityGate, Settings, digest
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "Settings",
     "digest",
     "load_settings",
+    "settings_file",
     "variables",
 ]

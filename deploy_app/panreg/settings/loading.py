@@ -11,7 +11,9 @@ from panreg.failures import Code, Failure
 from panreg.settings.model import Settings
 from panreg.settings.rules import fault
 
-__all__ = ["CHOICES", "load_settings", "variables"]
+__all__ = ["CHOICES", "load_settings", "settings_file", "variables"]
+
+APP_YAML = Path(__file__).parents[2] / "app.yaml"
 
 
 CHOICES = {
@@ -66,6 +68,11 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if len(set(numbers)) < len(numbers):
         raise _refusal("series_numbers", "takes a different number for every series")
     return settings
+
+
+def settings_file(environ: Mapping[str, str]) -> Path:
+    """Find ``app.yaml``: where HOLOSCAN_CONFIG_PATH says, or beside the application."""
+    return Path(environ.get("HOLOSCAN_CONFIG_PATH", APP_YAML))
 
 
 def variables() -> dict[str, tuple[str, ...]]:
