@@ -15,7 +15,7 @@ from pathlib import Path
 from panreg.runtime import scratch  # noqa: F401  isort: skip - before any library that caches
 from panreg.runtime import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
 from monai.deploy.core import AppContext, Application
-from panreg.dicom.attributes import discreet
+from panreg.dicom.attributes import pydicom_silenced
 from panreg.failures import Code, Failure
 from panreg.operators.app import register
 from panreg.operators.job import Job
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
             context = Application.init_app_context(quiet)
     except Failure as failure:
         return _refuse(failure, None)
-    with discreet():
+    with pydicom_silenced():
         return run(context, environ, datetime.now())
 
 
@@ -103,7 +103,7 @@ def _refuse_in(output: Path, failure: Failure) -> int:
 
 
 def _refuse(error: Exception, manifest: Manifest | None) -> int:
-    """Tell the manifest and the log why there is no result."""
+    """Write to the manifest and the log why there is no result."""
     code, message = (error.code, error.message) if isinstance(error, Failure) else (Code.E_INTERNAL, "")
     if not message:
         message = f"Something unforeseen went wrong ({type(error).__name__})."

@@ -176,7 +176,7 @@ def test_a_compressed_enhanced_image_is_decoded_frame_by_frame(tmp_path):
     np.testing.assert_array_equal(read(tmp_path).values, STORED * (1 + n / 4) - n)
 
 
-# the decode ladder
+# the decoders, in turn
 SYNTAXES = {
     "RLE": RLELossless,
     "JPEG-LS": JPEGLSLossless,

@@ -9,7 +9,7 @@ from panreg.dicom.frame import Frame
 from panreg.ingest.stack import Stack
 from panreg.objects.acquisition import copy_acquisition
 from panreg.objects.modules import UNPAIRED, describe_body_part
-from panreg.registration.contrast import departures
+from panreg.registration.intended_input import departures
 from pydicom import Dataset
 
 INTENDED = {"modality": "MR", "contrast": "T1", "body_parts": ["HEAD", "BRAIN"]}

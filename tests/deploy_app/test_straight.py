@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from highdicom.seg import segread
 from panreg.objects.registered_series import write_registered_series
 from panreg.objects.segmentation.propagation import propagate_segmentations
-from panreg.registration.straight import grid_of_result, onto
+from panreg.registration.straight import grid_of_result, resample_onto
 from panreg.settings import Settings
 from segments import ellipsoid, masks_on, write_segmentation
 from synthetic import (
@@ -117,7 +117,7 @@ def test_straightening_leaves_the_fixed_series_as_it_was(stacks):
 def test_the_fixed_image_on_the_straight_grid_is_the_same_picture(stacks):
     fixed, _, values, _ = stacks
     grid, _ = grid_of_result(fixed, "auto")
-    found = onto(grid, fixed, values.astype(np.float32), -7)
+    found = resample_onto(grid, fixed, values.astype(np.float32), -7)
     expected = scene(grid.points() + displacement(grid.points()))
     inside = found > 0
     assert inside.mean() > 0.6

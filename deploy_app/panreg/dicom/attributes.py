@@ -9,11 +9,11 @@ import numpy as np
 from panreg.dicom.frame import Frame
 from pydicom import Dataset, config
 
-__all__ = ["discreet", "integer", "macro", "numbers", "series_name", "text"]
+__all__ = ["integer", "macro", "numbers", "pydicom_silenced", "series_name", "text"]
 
 
 @contextmanager
-def discreet() -> Iterator[None]:
+def pydicom_silenced() -> Iterator[None]:
     """Keep values out of warnings and logs: pydicom quotes whatever is malformed there, a patient's name too."""
     logger, settings = logging.getLogger("pydicom"), config.settings
     was_disabled, mode = logger.disabled, settings.reading_validation_mode

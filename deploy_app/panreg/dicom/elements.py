@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 
-from panreg.dicom.attributes import discreet
+from panreg.dicom.attributes import pydicom_silenced
 from pydicom import DataElement, Dataset, config
 from pydicom.valuerep import format_number_as_ds
 
@@ -42,7 +42,7 @@ def decimal(value: float) -> str:
     return str(format_number_as_ds(float(value)))
 
 
-@discreet()
+@pydicom_silenced()
 def copy_elements(target: Dataset, source: Dataset, keywords: Iterable[str], empty: bool = False) -> None:
     """Copy decoded elements that the source has, as copies: a change of the target leaves the source alone.
 
@@ -70,7 +70,7 @@ def _conforming(source: Dataset, keyword: str) -> DataElement | None:
     return None if list(invalid([element])) else element
 
 
-@discreet()
+@pydicom_silenced()
 def breaks_the_standard(source: Dataset, keyword: str) -> bool:
     """Tell whether an attribute is there with a value that no result may repeat."""
     try:

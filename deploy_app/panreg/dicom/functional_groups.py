@@ -5,7 +5,7 @@ What enhanced objects call by another name is read here, too, as classic images 
 
 from collections.abc import Iterator
 
-from panreg.dicom.attributes import discreet, macro, text
+from panreg.dicom.attributes import macro, pydicom_silenced, text
 from panreg.dicom.frame import Frame
 from pydicom import Dataset
 
@@ -30,7 +30,7 @@ BODY_PARTS = {  # anatomic regions that Body Part Examined has a term for (PS3.1
 PULSES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}  # Echo Pulse Sequence -> Scanning Sequence
 
 
-@discreet()
+@pydicom_silenced()
 def holder_of(frame: Frame, keyword: str) -> Dataset:
     """Find the data set that holds a frame's attribute: a functional group, per frame before shared, or the header.
 
@@ -55,7 +55,7 @@ def _items(frame: Frame, number: int) -> Iterator[Dataset]:
                 yield from element.value[:1]
 
 
-@discreet()
+@pydicom_silenced()
 def body_part_of(frame: Frame) -> str:
     """Read Body Part Examined; of an enhanced image from the code of its anatomic region. Empty where it is unknown."""
     part = text(holder_of(frame, "BodyPartExamined"), "BodyPartExamined")
@@ -65,7 +65,7 @@ def body_part_of(frame: Frame) -> str:
     return next((BODY_PARTS.get(text(region, "CodeValue") or "", "") for region in regions), "")
 
 
-@discreet()
+@pydicom_silenced()
 def laterality_of(frame: Frame) -> str:
     """Read the side of a paired body part, L or R; empty where there is none."""
     for keyword in ("Laterality", "ImageLaterality", "FrameLaterality"):
@@ -75,13 +75,13 @@ def laterality_of(frame: Frame) -> str:
     return ""
 
 
-@discreet()
+@pydicom_silenced()
 def echo_time_of(frame: Frame) -> float | None:
     """Read Echo Time, or Effective Echo Time, ms."""
     return _first(frame, "EchoTime", "EffectiveEchoTime")
 
 
-@discreet()
+@pydicom_silenced()
 def inversion_time_of(frame: Frame) -> float | None:
     """Read Inversion Time, or the first of Inversion Times, ms."""
     return _first(frame, "InversionTime", "InversionTimes")
@@ -97,7 +97,7 @@ def _first(frame: Frame, *keywords: str) -> float | None:
     return None
 
 
-@discreet()
+@pydicom_silenced()
 def sequence_of(frame: Frame) -> list[str]:
     """Read Scanning Sequence; of an enhanced image from its echoes and its inversion pulse. Empty if it is unknown."""
     classic = text(holder_of(frame, "ScanningSequence"), "ScanningSequence")
@@ -108,7 +108,7 @@ def sequence_of(frame: Frame) -> list[str]:
     return [*kinds, "IR"] if inverted else list(kinds)
 
 
-@discreet()
+@pydicom_silenced()
 def agent_given(frame: Frame) -> bool:
     """Tell whether a contrast agent is named, and not said to have been left out of the frame."""
     header = frame.header

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from panreg.dicom.attributes import discreet, integer, macro, numbers, series_name
+from panreg.dicom.attributes import integer, macro, numbers, pydicom_silenced, series_name
 from panreg.dicom.frame import Frame
 from panreg.failures import Code, Failure
 from panreg.ingest.itk_decode import ITK_SYNTAXES, STORAGE, ItkDecoder, Stored
@@ -38,7 +38,7 @@ class Volume:
     padding: npt.NDArray[np.bool_] | None = None
 
 
-@discreet()
+@pydicom_silenced()
 def read_stack(stack: Stack) -> Volume:
     """Decode a stack's pixels and rescale each slice by its own slope and intercept.
 
@@ -123,7 +123,7 @@ def _transfer_syntax(instance: Any) -> UID:
 
 
 def _decode_with(instance: Dataset, syntax: UID, itk_decoder: ItkDecoder) -> Stored:
-    """Take the first rung that knows the syntax; no exception decides, since damaged streams raise the same ones."""
+    """Take the first decoder that knows the syntax; no exception decides, since damaged streams raise the same ones."""
     decoder = get_decoder(syntax)
     if decoder.is_available:
         return np.asarray(decoder.as_array(instance, raw=True)[0])

@@ -1,4 +1,4 @@
-"""The second rung of the decode ladder: ITK, in a process of its own, since damaged streams can crash it."""
+"""Decode with ITK what pydicom can't, in a process of its own, since damaged streams can crash it."""
 
 import os
 import struct

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from panreg.dicom.attributes import discreet, integer, text
+from panreg.dicom.attributes import integer, pydicom_silenced, text
 from panreg.dicom.frame import Frame
 from panreg.failures import Code, Failure
 from panreg.limits import Limits
@@ -47,7 +47,7 @@ class Scan:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-@discreet()
+@pydicom_silenced()
 def scan(folder: Path, limits: Limits) -> Scan:
     """Find the images of a folder and its sub-folders; links are never followed, and no pixels are read.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from panreg.dicom.attributes import discreet, integer, macro, numbers, series_name, text
+from panreg.dicom.attributes import integer, macro, numbers, pydicom_silenced, series_name, text
 from panreg.dicom.frame import Frame
 from panreg.failures import Code, Failure
 from panreg.ingest.scan import MULTI_FRAME_CLASSES, UNREADABLE, Scan
@@ -26,7 +26,7 @@ OFF_LINE_MM, OFF_LINE_SHARE = 0.1, 0.3  # of the step between slices, where thes
 NEVER_CANDIDATES = {"LOCALIZER", "MOSAIC", "REGISTERED"}  # the last are our own outputs
 
 
-@discreet()
+@pydicom_silenced()
 def find_stacks(scan: Scan) -> tuple[AnyStack, ...]:
     """Split the images of a scan into stacks, in an order that no file's name or place changes."""
     series: dict[str, list[Frame]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""How highdicom is used: what it may see of our inputs, and what makes its objects ours and repeatable."""
+"""Objects made by highdicom: what it is given of the inputs, and what is set afterwards so that they are repeatable."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -99,7 +99,7 @@ def source_images(instances: Iterable[Dataset]) -> Sequence:
 
 
 def finish(target: Dataset, description: str, fixed: Stack, provenance: Provenance, contribution: str) -> None:
-    """Make an object of highdicom ours: patient, study, equipment and times, with nothing random or of the wall clock.
+    """Set patient, study, equipment and times of an object of highdicom, with nothing random or of the wall clock.
 
     Args:
         target: the object.

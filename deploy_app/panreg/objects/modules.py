@@ -117,7 +117,7 @@ def timezone_of(header: Dataset) -> timezone | None:
 
 
 def local_time(target: Dataset, clock: datetime) -> datetime:
-    """Tell the time as the target's dates and times are meant: in its Timezone Offset From UTC if it has one."""
+    """Convert the time to the target's Timezone Offset From UTC, if it has one."""
     zone = timezone_of(target)
     return clock.astimezone(zone) if zone else clock
 

@@ -1,4 +1,4 @@
-"""What one run was given; every operator may ask for it, and none changes it."""
+"""What one run is given: the same for all operators."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ __all__ = ["Job"]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """The folders, the settings, the time, and where the run tells what it does.
+    """Folders, settings and time of a run, its manifest and its way to the output.
 
     Args:
         input: folder to read.

@@ -5,8 +5,8 @@ from panreg.operators.hand_overs import Paired, Registered
 from panreg.operators.step_operator import StepOperator
 from panreg.output.manifest import describe_geometry
 from panreg.registration.bundle_model import BundleModel, volume
-from panreg.registration.contrast import departures
 from panreg.registration.foreground import foreground
+from panreg.registration.intended_input import departures
 from panreg.registration.preparation import Prepared, prealignment, prepare
 from panreg.registration.result import Registration
 from panreg.settings import digest
@@ -20,7 +20,7 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
     """Let the bundle register the pair, on the GPU where there is one."""
 
     def step(self, taken: Paired) -> Registered:
-        """Register, and say with what."""
+        """Register, and record the weights, the configuration and what to flag."""
         settings, manifest = self.job.settings, self.job.manifest
         model, fixed, moving = BundleModel(self.job.models), taken.pair.fixed, taken.pair.moving
         affine = prealignment(settings.affine, fixed, moving)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from panreg.dicom.attributes import discreet, integer
+from panreg.dicom.attributes import integer, pydicom_silenced
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack
 from panreg.output.publication import PublishedObject, output_failures, sync
@@ -98,8 +98,8 @@ class Manifest:
         """Say why there is no output; the code to exit with.
 
         Args:
-            error: a ``Failure`` speaks for itself; of anything else the kind is told, not the text, which may hold
-                anything.
+            error: a ``Failure``'s code and sentence are written; of anything else its kind alone, since its text may
+                hold anything.
         """
         if isinstance(error, Failure):
             code, message = error.code, error.message
@@ -188,7 +188,7 @@ def _roles(pair: Pair) -> tuple[tuple[str, Stack], tuple[str, Stack]]:
     return ("fixed", pair.fixed), ("moving", pair.moving)
 
 
-@discreet()
+@pydicom_silenced()
 def _stack(stack: AnyStack, dates: bool) -> dict[str, Any]:
     day = day_of(stack) if dates else None
     described = {"series_number": integer(stack.header, "SeriesNumber"), "modality": modality_of(stack)}

@@ -25,7 +25,7 @@ from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 
-from panreg.dicom.attributes import discreet
+from panreg.dicom.attributes import pydicom_silenced
 from panreg.dicom.elements import invalid, strict
 from panreg.failures import Code, Failure
 from pydicom import Dataset, dcmread
@@ -129,7 +129,7 @@ class Publication:
             os.close(self._lock)
 
     def require_space(self, size: int) -> None:
-        """Refuse to begin what the file system has no room for.
+        """Refuse to begin what the file system has no space for.
 
         Raises:
             Failure: E_OUTPUT.
@@ -245,7 +245,7 @@ def check_bytes(dataset: Dataset, content: bytes) -> None:
     Raises:
         ValueError: if not.
     """
-    with discreet():
+    with pydicom_silenced():
         if any(invalid(dataset)):
             raise ValueError("a value breaks the rules of its VR")
     written = BytesIO()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 
-from panreg.dicom.attributes import discreet, integer, text
+from panreg.dicom.attributes import integer, pydicom_silenced, text
 from panreg.failures import Code, Failure
 from panreg.ingest import stacks as stacks_of_scan
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
@@ -48,7 +48,7 @@ class Pair:
     warnings: tuple[str, ...] = ()
 
 
-@discreet()
+@pydicom_silenced()
 def choose_pair(stacks: Sequence[AnyStack], settings: PairSettings, input_root: Path) -> Pair:
     """Choose the pair, and check that it is one that may be registered.
 

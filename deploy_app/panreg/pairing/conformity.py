@@ -1,4 +1,4 @@
-"""What of the pair's headers breaks the standard and would stop the results: told before any work.
+"""Check the pair's headers for what breaks the standard and would stop the results, before any work is done.
 
 Results repeat UIDs of both images, as references, and the fixed image's patient and study. A UID can't be left empty
 and can't be corrected (the reference would point to nothing): the pair is refused, or the settings say to keep it. What
@@ -7,7 +7,7 @@ may be empty (Type 2), as dates of ``***``, is written empty, with a warning.
 
 import re
 
-from panreg.dicom.attributes import discreet, integer, text
+from panreg.dicom.attributes import integer, pydicom_silenced, text
 from panreg.dicom.elements import ACQUISITION_TYPE_2, PATIENT_STUDY_TYPE_2, breaks_the_standard, is_uid
 from panreg.dicom.functional_groups import holder_of
 from panreg.failures import Code, Failure
@@ -19,7 +19,7 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInst
 VALID_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 
 
-@discreet()
+@pydicom_silenced()
 def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[str, ...]:
     """Refuse UIDs that break the standard, or warn of them; warn of values that are left empty.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
-from panreg.dicom.attributes import discreet, numbers, text
+from panreg.dicom.attributes import numbers, pydicom_silenced, text
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import FrameGroup
 from pydicom import Dataset
@@ -31,7 +31,7 @@ AGE_YEARS = 2.0
 ROUNDING = 1e-6
 
 
-@discreet()
+@pydicom_silenced()
 def check_patient(
     fixed: FrameGroup,
     moving: FrameGroup,

@@ -1,1 +1,1 @@
-"""The registration by the bundle, and what is told of it."""
+"""The registration by the bundle: its input, its result, the quality gate."""

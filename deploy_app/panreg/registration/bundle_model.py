@@ -1,4 +1,4 @@
-"""The meeting with the bundle: its inference workflow, run on two stacks in memory.
+"""The bundle's inference workflow, run on two stacks in memory.
 
 Preprocessing, alignment, the network and all field arithmetic are the bundle's; the application knows only
 ``configs/inference.json`` and what its evaluator returns.

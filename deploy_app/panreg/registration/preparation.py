@@ -1,4 +1,4 @@
-"""What is settled before the bundle registers: how to align first, the grid of the results, what counts as no image."""
+"""What is decided before the bundle registers: the pre-alignment, the grid of the results, the padding."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from panreg.ingest.decode import Volume
 from panreg.ingest.stack import Stack
 from panreg.registration.result import Array
-from panreg.registration.straight import grid_of_result, onto
+from panreg.registration.straight import grid_of_result, resample_onto
 from panreg.settings import Settings
 
 __all__ = ["Prepared", "prealignment", "prepare", "without_padding"]
@@ -41,7 +41,7 @@ def prepare(fixed: Stack, fixed_volume: Volume, moving: Stack, moving_volume: Vo
     grid, notes = grid_of_result(fixed, settings.grid)
     is_straightened = grid is not fixed
     if is_straightened:
-        fixed_values = onto(grid, fixed, fixed_values, outside)
+        fixed_values = resample_onto(grid, fixed, fixed_values, outside)
     return Prepared(grid, fixed_values, moving, moving_values, notes, is_straightened)
 
 

@@ -1,4 +1,4 @@
-"""What a registration hands to the writers, and what they may ask of the bundle's transform."""
+"""The result of a registration, and the part of the bundle's transform that the writers use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ from panreg.ingest.stack import Matrix, Stack
 from pydicom import Dataset
 from scipy.ndimage import map_coordinates
 
-__all__ = ["drift_mm", "grid_of_result", "onto"]
+__all__ = ["drift_mm", "grid_of_result", "resample_onto"]
 
 SHEARED_DEGREES = 0.1
 """Tilt from which a stack counts as sheared: below, the last slice of a head is less than half a millimetre off."""
@@ -77,7 +77,9 @@ def _placed(frame: Frame, affine: Matrix, k: int, size: tuple[int, int]) -> Fram
     return Frame(frame.path, header, frame.number)
 
 
-def onto(grid: Stack, stack: Stack, values: npt.NDArray[np.float32], outside: float) -> npt.NDArray[np.float32]:
+def resample_onto(
+    grid: Stack, stack: Stack, values: npt.NDArray[np.float32], outside: float
+) -> npt.NDArray[np.float32]:
     """Interpolate a stack's values ``[k, j, i]`` linearly on the straight grid of its planes."""
     result = np.empty(grid.shape, np.float32)
     matrix = (np.linalg.inv(stack.affine) @ grid.affine)[:3]

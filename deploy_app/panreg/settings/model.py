@@ -84,7 +84,7 @@ def digest(settings: Settings, device: str, overrides: Mapping[str, object] | No
     Args:
         settings: file and environment together.
         device: kind of device, "cpu" or "cuda".
-        overrides: what else the registration was told.
+        overrides: other options of the registration.
     """
     effective = {"settings": asdict(settings), "device": device, "overrides": dict(overrides or {})}
     return hashlib.sha256(json.dumps(effective, sort_keys=True, default=str).encode()).hexdigest()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from panreg.dicom.attributes import discreet
+from panreg.dicom.attributes import pydicom_silenced
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import Stack
 from panreg.objects.deformable.vector_grid import Matrix, VectorGrid
@@ -101,7 +101,7 @@ class DeformableRegistration:
         return self.deforming.displacement_at(points_mm)
 
 
-@discreet()
+@pydicom_silenced()
 def read_deformable_registration(path: Path) -> DeformableRegistration:
     """Read an object.
 

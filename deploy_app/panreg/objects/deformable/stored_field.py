@@ -17,7 +17,7 @@ __all__ = ["StoredField", "store_field"]
 
 BYTES_PER_VECTOR = 12
 LARGEST_VALUE = 2**32 - 2
-"""Bytes of the longest value that an explicit length can tell."""
+"""Bytes of the longest value that an explicit length can express."""
 FINEST = 2.5
 """How many times finer than the field a grid may be: beyond, nothing is gained."""
 AIR_MM = 10.0
@@ -112,8 +112,8 @@ def _lattice(
     field where that has this spacing along the patient's axes: then nothing is lost.
     """
     limit = min(max_megabytes * 1e6, LARGEST_VALUE)
-    room = 1 if transform is None else 2  # a grid may begin up to a voxel before the box
-    while (np.ceil((high - low) / spacing - 1e-6) + room).prod() * BYTES_PER_VECTOR > limit:
+    extra = 1 if transform is None else 2  # a grid may begin up to a voxel before the box
+    while (np.ceil((high - low) / spacing - 1e-6) + extra).prod() * BYTES_PER_VECTOR > limit:
         spacing = round(spacing + 0.005, 3)
     first = low if transform is None else _on_points_of(transform, low, spacing)
     size = np.ceil((high - first) / spacing - 1e-6).astype(int) + 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from highdicom.seg import SegmentDescription
-from panreg.dicom.attributes import discreet
+from panreg.dicom.attributes import pydicom_silenced
 from panreg.failures import Failure
 from panreg.ingest.scan import LABEL_MAP_CLASS, SEGMENTATION_CLASS
 from panreg.ingest.stack import Stack
@@ -48,8 +48,8 @@ def propagate_segmentations(
     """Pull what was drawn on the moving series to the fixed series' grid: x_m = x + D(x).
 
     Masks, and contours filled, are interpolated linearly and cut at 0.5; fractional segments stay fractional. Codes,
-    labels and tracking identifiers are kept, the algorithm is ours. Whatever can't be propagated is told, and stops
-    nothing.
+    labels and tracking identifiers are kept, the algorithm is ours. Whatever can't be propagated becomes a
+    warning, and ends no run.
 
     Args:
         registration: finished.
@@ -77,7 +77,7 @@ def propagate_segmentations(
     return Propagation(tuple(paths), tuple(warnings))
 
 
-@discreet()
+@pydicom_silenced()
 def _read(path: Path, moving: Stack, settings: Settings) -> SegmentSource:
     """Read a segmentation or a structure set, and place its masks.
 

@@ -27,8 +27,8 @@ Slices = Mapping[int, list[Contour]]
 def read_structure_set(structures: Dataset, moving: Stack, most_voxels: int) -> SegmentSource:
     """Fill the ROIs of a structure set on the moving stack's grid, one segment each, numbered in their order.
 
-    What can't be filled is told: points and open contours, contours on no slice of the stack, and ROIs in another
-    frame of reference.
+    What can't be filled becomes a warning: points and open contours, contours on no slice of the stack, and ROIs in
+    another frame of reference.
 
     Args:
         structures: RT Structure Set.

@@ -14,8 +14,8 @@ __all__ = ["departures"]
 def departures(stack: Stack, role: str, intended: Mapping[str, Any]) -> tuple[str, ...]:
     """List how a stack departs from the images that the weights are meant for.
 
-    T1 weighting is told from the sequence's times: a short echo, and either a gradient echo, an inversion pulse or a
-    short repetition.
+    T1 weighting is recognised by the sequence's times: a short echo, and either a gradient echo, an inversion pulse or
+    a short repetition.
 
     Args:
         stack: fixed or moving.
