@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from panreg.apply.series import apply_registration, find_pair
+from panreg.apply.series import apply_registration, match_series
 from panreg.failures import Failure
 from panreg.objects.required_attributes import missing
 from panreg.output.publication import Publication, output_failures
@@ -51,7 +51,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     """Apply, and let the result appear all at once; how many images it has."""
     clock = datetime.now()
-    matched = find_pair(options.registration, options.moving, options.fixed, settings)
+    matched = match_series(options.registration, options.moving, options.fixed, settings)
     for warning in matched.warnings:
         print(warning, file=sys.stderr)  # noqa: T201
     with Publication(options.output, results=RESULTS) as publication:

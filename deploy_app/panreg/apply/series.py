@@ -25,7 +25,7 @@ from panreg.registration.result import Registration
 from panreg.registration.straight import grid_of_result
 from panreg.settings import PairSettings, Settings, digest
 
-__all__ = ["MatchedObject", "apply_registration", "find_pair"]
+__all__ = ["MatchedObject", "apply_registration", "match_series"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +50,14 @@ class MatchedObject:
 
 
 @dataclass(frozen=True, eq=False)
-class _ObjectItself(FrameGroup):
+class _RegistrationObject(FrameGroup):
     """The object among stacks, where patients are compared."""
 
     frames: tuple[Frame, ...]
     warnings: tuple[str, ...] = ()
 
 
-def find_pair(path: Path, moving_folder: Path, fixed_folder: Path | None, settings: Settings) -> MatchedObject:
+def match_series(path: Path, moving_folder: Path, fixed_folder: Path | None, settings: Settings) -> MatchedObject:
     """Read an object, and find the series that it is applied to; no pixel is read.
 
     Args:
@@ -79,7 +79,7 @@ def find_pair(path: Path, moving_folder: Path, fixed_folder: Path | None, settin
         fixed = stack_of_grid(registration, deformation, path)
     else:
         fixed, notes = grid_of_result(_fixed_stack(registration, fixed_folder, settings), settings.grid)
-    warnings = _check(_ObjectItself((Frame(path, registration.header),)), fixed, moving, settings.pair)
+    warnings = _check(_RegistrationObject((Frame(path, registration.header),)), fixed, moving, settings.pair)
     if fixed.frame_of_reference_uid != registration.frame_of_reference_uid:
         raise Failure(Code.E_NO_MATCH, "The fixed series lies in another space than the registration object.")
     return MatchedObject(registration, sha256, deformation, moving, fixed, (*notes, *warnings))
