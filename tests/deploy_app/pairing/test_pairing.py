@@ -2,51 +2,22 @@ import logging
 import random
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import canaries
 import numpy as np
 import pytest
-from panreg.dicom.frame import Frame
+from header_stacks import ROOT, stack
 from panreg.failures import Code, Failure
 from panreg.ingest.scan import scan
-from panreg.ingest.stack import RefusedStack, Stack
 from panreg.ingest.stacks import find_stacks
 from panreg.limits import Limits
 from panreg.pairing.choice import choose_pair, describe
 from panreg.settings import PairSettings
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from synthetic import FIXED_AFFINE, slice_header, uid, write_series
+from synthetic import FIXED_AFFINE, uid, write_series
 
-ROOT = Path("input")
 SETTINGS = PairSettings(min_slices=4)
-
-
-def stack(
-    name,
-    study="one",
-    date="20240110",
-    number=3,
-    slices=4,
-    folder="",
-    modality="MR",
-    patient="PAT-1",
-    series=None,
-    refusal=None,
-    **attributes,
-):
-    """A stack of headers that lie in no file."""
-    frames = []
-    for k in range(slices):
-        header = slice_header(
-            name, modality, FIXED_AFFINE, k, (slices, 8, 9), patient, date, number, "T1", study, "frame"
-        )
-        header.SeriesInstanceUID = uid("series", series or name)
-        for keyword, value in attributes.items():
-            setattr(header, keyword, value)
-        frames.append(Frame(ROOT / folder / f"{name}_{k}.dcm", header))
-    return RefusedStack(tuple(frames), refusal) if refusal else Stack(tuple(frames), FIXED_AFFINE)
 
 
 def choose(*stacks, root=ROOT, **settings):

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from application import ROOT
 from panreg.failures import Code, Failure
 from panreg.settings import Settings, digest, load_settings, variables
 
-APP_YAML = Path(__file__).parents[2] / "deploy_app" / "app.yaml"
+APP_YAML = ROOT / "deploy_app" / "app.yaml"
 
 
 def load(folder, text="", **environ):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from application import ROOT
 from panreg.registration.bundle_model import BundleModel, volume
 from panreg.settings import Settings
 from synthetic import affine_of, points_of, scene, stack_of, write_series

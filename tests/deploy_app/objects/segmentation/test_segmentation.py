@@ -1,26 +1,20 @@
-from copy import deepcopy
-
 import numpy as np
 import pydicom
 import pytest
-from highdicom.seg import segread
 from panreg.limits import Limits
 from panreg.objects.required_attributes import missing
-from panreg.objects.segmentation.propagation import propagate_segmentations
 from panreg.settings import Settings
-from pydicom.dataset import Dataset
+from propagated import agreement, as_multi_frame, propagate, read_on_fixed, truth
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
-from segments import CENTRES, ellipsoid, masks_on, write_segmentation
+from segments import CENTRES, masks_on, write_segmentation
 from synthetic import (
     FIXED_AFFINE,
-    FIXED_SHAPE,
     MOVING_AFFINE,
     MOVING_SHAPE,
     KnownTransform,
     affine_of,
     displacement,
-    points_of,
     provenance_of,
     registration_of,
     rotation,
@@ -34,39 +28,6 @@ from synthetic import (
 def pair(tmp_path_factory):
     fixed, moving = write_phantom_pair(tmp_path_factory.mktemp("pair"))
     return stack_of(fixed, FIXED_AFFINE), stack_of(moving, MOVING_AFFINE)
-
-
-def truth(number):
-    points = points_of(FIXED_SHAPE, FIXED_AFFINE)
-    return ellipsoid(points + displacement(points), number)
-
-
-def propagate(pair, source, folder, transform=None, settings=None):
-    fixed, moving = pair
-    registration = registration_of(fixed, moving, np.zeros(MOVING_SHAPE), transform)
-    folder.mkdir(exist_ok=True)
-    return propagate_segmentations(registration, [source], provenance_of(fixed, moving), settings or Settings(), folder)
-
-
-def read_on_fixed(path, number):
-    """One segment on the fixed grid [k, j, i], found by position: the order of the file's frames does not matter."""
-    volume = segread(path).get_volume(segment_numbers=[number], combine_segments=True, relabel=True)
-    inverse = np.linalg.inv(volume.affine)
-    index = points_of(FIXED_SHAPE, FIXED_AFFINE) @ inverse[:3, :3].T + inverse[:3, 3]
-    nearest = np.rint(index).astype(int)
-    assert np.abs(index - nearest).max() < 0.01
-    inside = ((nearest >= 0) & (nearest < volume.spatial_shape)).all(-1)
-    result = np.zeros(FIXED_SHAPE, bool)
-    result[inside] = volume.array[tuple(nearest[inside].T)] > 0
-    return result
-
-
-def agreement(mask, expected):
-    """Dice, and the largest distance of the centroids along an axis, voxels."""
-    if not mask.any():
-        return 0.0, np.inf
-    apart = np.abs(np.argwhere(mask).mean(0) - np.argwhere(expected).mean(0)).max()
-    return 2 * (mask & expected).sum() / (mask.sum() + expected.sum()), apart
 
 
 def is_right(path):
@@ -189,26 +150,6 @@ def test_each_frame_lies_on_the_plane_of_the_fixed_image_that_it_refers_to(pair,
     for group in pydicom.dcmread(result.paths[0]).PerFrameFunctionalGroupsSequence:
         source = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         assert group.PlanePositionSequence[0].ImagePositionPatient == positions[source]
-
-
-def as_multi_frame(fixed):
-    """The fixed stack as one legacy converted instance whose frames run against the stack's order."""
-    header = deepcopy(fixed.header)
-    del header.ImagePositionPatient, header.ImageOrientationPatient, header.PixelSpacing
-    header.SOPClassUID, header.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.4.4", len(fixed.frames)
-    shared, orientation, measures = Dataset(), Dataset(), Dataset()
-    orientation.ImageOrientationPatient = fixed.header.ImageOrientationPatient
-    measures.PixelSpacing, measures.SliceThickness = fixed.header.PixelSpacing, fixed.header.SliceThickness
-    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = Sequence([orientation]), Sequence([measures])
-    header.SharedFunctionalGroupsSequence, groups = Sequence([shared]), []
-    for frame in reversed(fixed.frames):
-        group, position = Dataset(), Dataset()
-        position.ImagePositionPatient = frame.header.ImagePositionPatient
-        group.PlanePositionSequence = Sequence([position])
-        groups.append(group)
-    header.PerFrameFunctionalGroupsSequence = Sequence(groups)
-    frames = [type(frame)(frame.path, header, len(groups) - k) for k, frame in enumerate(fixed.frames)]
-    return type(fixed)(tuple(frames), fixed.affine)
 
 
 def test_a_multi_frame_fixed_image_gets_its_mask_frame_by_frame(pair, tmp_path):

@@ -10,6 +10,7 @@ from panreg.objects.montage import write_montage
 from panreg.objects.quality_report import MEASUREMENTS, write_quality_report
 from panreg.objects.segmentation.propagation import propagate_segmentations
 from panreg.settings import Settings
+from segments import masks_on, write_segmentation
 from synthetic import (
     FIXED_AFFINE,
     MOVING_AFFINE,
@@ -19,14 +20,12 @@ from synthetic import (
     stack_of,
     write_phantom_pair,
 )
-from test_segmentation import masks_on, write_segmentation
+from validators import KNOWN_OF_STUDY, messages
 
 pytestmark = pytest.mark.debian
 
 # What the validators of 2022 do not know, or what the standard leaves to the writer.
 KNOWN = re.compile("DeviceUID|99PANREG|Laterality.* only permitted to be empty")
-# They hold the accession number for an attribute of the series in images, of the study in documents.
-KNOWN_OF_STUDY = re.compile("Different information entities for attribute - Element=<AccessionNumber>")
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +48,6 @@ def written(tmp_path_factory):
         source = write_segmentation(folder / f"{kind}.dcm", moving, values, kind=kind)
         (objects[kind],) = propagate_segmentations(registration, [source], *run, folder / kind).paths
     return paths[0], objects
-
-
-def messages(*command):
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    return [line for line in (done.stdout + done.stderr).splitlines() if re.match("Error|Warning|Abort", line)]
 
 
 @pytest.mark.parametrize("name", ["report", "montage", "BINARY", "FRACTIONAL"])

@@ -5,7 +5,8 @@ import json
 import nibabel
 import numpy as np
 import pytest
-from conftest import HEADS, ROOT
+from application import ROOT
+from conftest import HEADS
 from known_field import write
 from panreg.registration.bundle_model import BundleModel, volume
 from panreg.registration.foreground import foreground

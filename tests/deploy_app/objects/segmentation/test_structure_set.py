@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pydicom
 import pytest
-from highdicom.seg import Segmentation
 from panreg.ingest.scan import Scan
 from panreg.limits import Limits
 from panreg.objects.required_attributes import missing
@@ -15,7 +14,8 @@ from panreg.objects.segmentation.structure_set import read_structure_set
 from panreg.operators.hand_overs import Registered
 from panreg.operators.writers_operator import write_objects
 from panreg.settings import Settings
-from segments import CENTRES, description, masks_on, write_segmentation
+from propagated import MASKS, agreement, label_map, propagate, read_on_fixed, truth
+from segments import CENTRES, masks_on, write_segmentation
 from structures import contour, contours_of, placed, write_structure_set
 from synthetic import (
     FIXED_AFFINE,
@@ -31,7 +31,6 @@ from synthetic import (
     write_phantom_pair,
     write_series,
 )
-from test_segmentation import agreement, propagate, read_on_fixed, truth
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +39,12 @@ def pair(tmp_path_factory):
     return stack_of(fixed, FIXED_AFFINE), stack_of(moving, MOVING_AFFINE)
 
 
-MASKS = masks_on(MOVING_SHAPE, MOVING_AFFINE)
-MASKS[..., 1] &= ~MASKS[..., 0]  # a label map has one label a voxel
-
-
 @pytest.fixture(scope="module")
 def by_masks(pair, tmp_path_factory):
     """The same drawing as a segmentation of masks, propagated: a mask each on the fixed grid."""
     folder = tmp_path_factory.mktemp("masks")
     (path,) = propagate(pair, write_segmentation(folder / "seg.dcm", pair[1], MASKS), folder / "out").paths
     return {n: read_on_fixed(path, n) for n in CENTRES}
-
-
-def label_map(path, moving, labels, numbers=(1, 2), edit=None):
-    headers = [pydicom.dcmread(frame.path) for frame in moving.frames]
-    ds = Segmentation(
-        *(headers, labels, "LABELMAP", [description(n, f"Lesion {n}") for n in numbers]),
-        *(uid("labels series"), 9, uid("labels"), 1, "Maker", "Model", "1.0", "1"),
-        series_description="Labels",
-    )
-    if edit is not None:
-        edit(ds)
-    ds.save_as(path)
-    return path
 
 
 def dice(path, by_masks):

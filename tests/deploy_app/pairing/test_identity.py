@@ -1,9 +1,9 @@
 """One patient or two: identifiers that identify nobody, and bodies that can't be one."""
 
 import pytest
+from header_stacks import stack
 from panreg.failures import Code, Failure
 from panreg.pairing.identity import check_patient, identifier
-from test_pairing import stack
 
 PLACEHOLDERS = [
     "***",

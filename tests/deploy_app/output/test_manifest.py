@@ -2,11 +2,11 @@ import hashlib
 import json
 import os
 import re
-from pathlib import Path
 
 import canaries
 import numpy as np
 import pytest
+from application import ROOT
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import RefusedStack
 from panreg.output.manifest import (
@@ -22,7 +22,7 @@ from panreg.output.publication import PublishedObject
 from panreg.pairing.choice import Pair
 from synthetic import FIXED_AFFINE, MOVING_AFFINE, stack_of, write_series
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "deploy_app" / "run_manifest.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "deploy_app" / "run_manifest.schema.json").read_text())
 KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
 
 

@@ -13,6 +13,7 @@ from panreg.objects.registered_series import write_registered_series
 from panreg.objects.segmentation.propagation import propagate_segmentations
 from panreg.registration.straight import grid_of_result, resample_onto
 from panreg.settings import Settings
+from propagated import as_multi_frame
 from segments import ellipsoid, masks_on, write_segmentation
 from synthetic import (
     FIXED_AFFINE,
@@ -26,7 +27,6 @@ from synthetic import (
     stack_of,
     write_series,
 )
-from test_segmentation import as_multi_frame
 
 SHAPE = (24, 40, 48)
 TILTED = FIXED_AFFINE.copy()

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pydicom
 import pytest
+from header_stacks import stack
 from panreg.dicom.elements import invalid
 from panreg.failures import Code, Failure
 from panreg.objects.deformable.writer import write_deformable_registration
@@ -24,7 +25,6 @@ from synthetic import (
     stack_of,
     write_phantom_pair,
 )
-from test_pairing import stack
 
 ZEROS = "1.2.826.0.1.3680043.10.0474.007"  # components with leading zeros
 

@@ -16,6 +16,7 @@ from panreg.objects.montage import write_montage
 from panreg.objects.quality_report import MEASUREMENTS, write_quality_report
 from panreg.objects.registered_series import write_registered_series
 from panreg.objects.segmentation.propagation import propagate_segmentations
+from propagated import MASKS, label_map
 from segments import masks_on, write_segmentation
 from structures import contours_of, write_structure_set
 from synthetic import (
@@ -29,8 +30,7 @@ from synthetic import (
     write_phantom_pair,
     write_series,
 )
-from test_reports_validators import KNOWN_OF_STUDY, messages
-from test_structure_set import MASKS, label_map
+from validators import KNOWN_OF_STUDY, messages
 
 pytestmark = pytest.mark.debian
 

@@ -1,13 +1,13 @@
 """The bundle's sentences, as the application says them."""
 
 import re
-from pathlib import Path
 
 import pytest
+from application import ROOT
 from panreg.registration.bundle_model import by_settings
 from panreg.settings import variables
 
-SOURCES = Path(__file__).parents[2] / "bundle"
+SOURCES = ROOT / "bundle"
 
 
 @pytest.mark.parametrize(
