@@ -103,12 +103,12 @@ test-map: map
 
 # the model folder that the application is given: build/map/models
 models: $(DEPLOY)/.installed
-	@$(DEPLOY)/bin/python deploy_app/map/staging.py
+	@$(DEPLOY)/bin/python -m container.staging
 
 # the container image (docs/deploy.md)
 map: $(DEPLOY)/.tested
 	$(call debian,$(MAP_PACKAGES))
-	$(DEPLOY)/bin/python deploy_app/map/build.py --source "$(SOURCE)" $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+	$(DEPLOY)/bin/python -m container.image --source "$(SOURCE)" $(if $(ARCHIVE),--archive "$(ARCHIVE)")
 
 # what is published, in build/release; then the zip by its own README. HOST=https://… is where the weights will lie
 release: $(VENV)/.tested
@@ -120,6 +120,7 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	cd deploy_app && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	$(BIN)/lint-imports
+	cd deploy_app && ../$(BIN)/lint-imports --config ../importlinter_application.toml
 
 # seconds and memory of the network, a training step and the whole command
 benchmark: $(VENV)/.installed

@@ -12,19 +12,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-import scratch  # noqa: F401  isort: skip - before any library that caches
-import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
-from app import RegistrationApp
-from attributes import discreet
-from failures import Code, Failure
-from job import Job
-from manifest import Manifest
+from panreg.runtime import scratch  # noqa: F401  isort: skip - before any library that caches
+from panreg.runtime import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
 from monai.deploy.core import AppContext, Application
-from publication import RESULTS, Publication, output_failures
-from recovery import completed_earlier
-from settings import Settings, load_settings
-
-SETTINGS = Path(__file__).with_name("app.yaml")
+from panreg.dicom.attributes import pydicom_silenced
+from panreg.failures import Code, Failure
+from panreg.operators.app import register
+from panreg.operators.job import Job
+from panreg.output.manifest import Manifest
+from panreg.output.publication import RESULTS, Publication, output_failures
+from panreg.output.recovery import completed_earlier
+from panreg.settings import Settings, load_settings, settings_file
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
             context = Application.init_app_context(quiet)
     except Failure as failure:
         return _refuse(failure, None)
-    with discreet():
+    with pydicom_silenced():
         return run(context, environ, datetime.now())
 
 
@@ -60,16 +58,14 @@ def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int
         with Publication(output, Path(context.workdir) if context.workdir else None) as publication:
             manifest = Manifest(output)
             job = Job(source, models, _settings(environ), publication, manifest, clock)
-            RegistrationApp(job).run()
-            if job.failure is not None:
-                raise job.failure
+            register(job)
     except Exception as error:
         return _refuse(error, manifest)
     return 0
 
 
 def _settings(environ: Mapping[str, str]) -> Settings:
-    return load_settings(Path(environ.get("HOLOSCAN_CONFIG_PATH", SETTINGS)), environ)
+    return load_settings(settings_file(environ), environ)
 
 
 def _absent(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Path, Failure] | None:
@@ -107,7 +103,7 @@ def _refuse_in(output: Path, failure: Failure) -> int:
 
 
 def _refuse(error: Exception, manifest: Manifest | None) -> int:
-    """Tell the manifest and the log why there is no result."""
+    """Write to the manifest and the log why there is no result."""
     code, message = (error.code, error.message) if isinstance(error, Failure) else (Code.E_INTERNAL, "")
     if not message:
         message = f"Something unforeseen went wrong ({type(error).__name__})."

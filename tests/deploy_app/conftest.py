@@ -1,4 +1,4 @@
-"""The application runs as a folder, not as a package: its modules import each other flat, and so do its tests."""
+"""The application runs as a folder: it comes first on the path, as in the container, and holds the package panreg."""
 
 import os
 import sys
@@ -28,8 +28,8 @@ def siemens_study_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def siemens_study(siemens_study_folder):
     """The scan of the real study."""
-    from scan import scan
-    from settings import Limits
+    from panreg.ingest.scan import scan
+    from panreg.limits import Limits
 
     return scan(siemens_study_folder, Limits())
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from deformable_registration import write_deformable_registration
+from panreg.objects.deformable.writer import write_deformable_registration
+from panreg.settings import DeformableSettings, Settings
 from scipy.ndimage import map_coordinates
-from settings import DeformableSettings, Settings
 from synthetic import MOVING_SHAPE, displacement, provenance_of, scene
 
 MARGIN = (slice(2, -2), slice(3, -3), slice(3, -3))

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pydicom
 import torch
-from provenance import Provenance
+from panreg.dicom.frame import Frame
+from panreg.ingest.stack import Stack
+from panreg.objects.provenance import Provenance
+from panreg.registration.result import Registration
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
-from registration import Registration
-from stack import Frame, Stack
 
 SOP_CLASSES = {"MR": "1.2.840.10008.5.1.4.1.1.4", "CT": "1.2.840.10008.5.1.4.1.1.2"}
 CLOCK = datetime(2024, 5, 17, 10, 30, 0)

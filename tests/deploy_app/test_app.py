@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from application import DEFORMABLE, MR, ROOT, SC, SEG, SR, manifest_of, objects_of, run, tree
 from canaries import found, found_below
-from provenance import VERSION
+from panreg.objects.provenance import VERSION
 
 
 @pytest.fixture(scope="module")

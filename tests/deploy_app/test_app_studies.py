@@ -5,7 +5,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from application import MR, manifest_of, objects_of, refused, run
-from deformable_reader import read_deformable_registration
+from panreg.objects.deformable.reader import read_deformable_registration
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 from synthetic import affine_of, points_of, write_series

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from failures import Code
+from panreg.failures import Code
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "deploy.md").read_text()

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 from application import manifest_of, run
 from gate_pairs import SEEDS, Pair, knee, moved, nonsense_pairs, plausible_pairs, synthetic_head, write_pair
-from quality import MEASURES
+from panreg.registration.quality import MEASURES
 
 SMALL = (80, 96, 80)
 

@@ -1,6 +1,8 @@
 """The application's pins against those of the bundle that it carries."""
 
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,13 @@ def test_application_pins_what_the_bundle_needs_to_register():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
     assert needed - requirements(APPLICATION).keys() == {"fire", "tensorboard"}  # command line and training
+
+
+@pytest.mark.parametrize("folder", [ROOT / "deploy_app", ROOT], ids=["application", "repository"])
+def test_nothing_at_the_top_of_the_path_hides_the_standard_library_or_an_installed_package(folder):
+    modules = [path.stem for path in folder.iterdir() if path.suffix == ".py" and path.stem != "__main__"]
+    packages = [path.parent.name for path in folder.glob("*/__init__.py")]
+    others = {name for name, owners in packages_distributions().items() if set(owners) != {"pan-registration"}}
+    hidden = sys.stdlib_module_names | others
+    assert packages
+    assert not hidden.intersection(modules + packages)

@@ -7,12 +7,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-import context
 import pytest
-import wheels
 import yaml
-from adaptations import DEBIAN, ENTRY_POINT, EVERYWHERE, Edit, apply, labels
-from staging import NAME, ROOT, stage_application, stage_model, version
+from container import context, wheels
+from container.adaptations import DEBIAN, ENTRY_POINT, EVERYWHERE, Edit, apply, labels
+from container.staging import NAME, ROOT, stage_application, stage_model, version
 
 TEMPLATES = Path(context.BuilderBase.__init__.__code__.co_filename).parent / "templates"
 CONFIGURATION = {"application": {"title": "PAN", "version": version()}, "resources": {"cpu": 1, "memory": "1Gi"}}
@@ -104,11 +103,15 @@ def test_edit_that_matches_too_often_is_refused():
         apply("a\na\n", [Edit("once", "a", "b")])
 
 
-def test_image_holds_the_application_without_the_folder_that_builds_it(tmp_path):
-    stage_application(ROOT / "deploy_app", tmp_path / "app")
+def test_image_holds_the_application_s_modules_and_packages_without_what_tools_left_there(tmp_path):
+    source = ROOT / "deploy_app"
+    stage_application(source, tmp_path / "app")
     files = tree(tmp_path / "app")
-    assert "failures.py" in files
-    assert not [name for name in files if name.startswith("map/") or "__pycache__" in name]
+    assert {path.relative_to(source).as_posix() for path in source.rglob("*.py")} == {
+        name for name in files if name.endswith(".py")
+    }
+    assert {"__main__.py", "app.yaml", "panreg/operators/app.py"} <= files.keys()
+    assert not [name for name in files if "__pycache__" in name or "_cache/" in name]
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "app").rglob("*") if path.is_file()} == {0o644}
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from build import IMAGE
-from engines import Buildah
+from container.engines import Buildah
+from container.image import IMAGE
+from container.staging import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from staging import ROOT
 from synthetic import write_phantom_pair
 
 pytestmark = pytest.mark.debian

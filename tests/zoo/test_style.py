@@ -20,7 +20,7 @@ LINTERS = {
 
 @pytest.mark.parametrize("linter", LINTERS)
 def test_the_zoos_linters_find_nothing(bundle_root, tmp_path, linter):
-    folders = [str(bundle_root / name) for name in ("bundle", "deploy_app", "tests", "release.py")]
+    folders = [str(bundle_root / name) for name in ("bundle", "container", "deploy_app", "tests", "release.py")]
     line = [sys.executable, "-m", linter, *LINTERS[linter], *folders]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)  # there, no settings of ours are found
     assert done.returncode == 0, done.stdout + done.stderr

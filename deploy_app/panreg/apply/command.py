@@ -1,0 +1,60 @@
+"""The command line of ``apply_registration.py``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from panreg.apply.series import apply_registration, match_series
+from panreg.failures import Failure
+from panreg.objects.required_attributes import missing
+from panreg.output.publication import Publication, output_failures
+from panreg.settings import CHOICES, Settings, load_settings, settings_file
+
+__all__ = ["main"]
+
+RESULTS = "registered"
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the command; its exit code."""
+    options = _options(arguments)
+    try:
+        settings = load_settings(settings_file(environ), environ)
+        if options.grid is not None:
+            settings = replace(settings, grid=options.grid)
+        count = _run(options, settings)
+    except Failure as failure:
+        print(f"error: {failure.message} ({failure.code.value})", file=sys.stderr)  # noqa: T201
+        return failure.code.exit_code
+    print(f"{count} images in {options.output / RESULTS}")  # noqa: T201
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "apply_registration.py",
+        description="Apply a Deformable Spatial Registration object, ours or another's, to the series that it moves.",
+        epilog="The settings are the application's: app.yaml, and environment variables PANREG_…",
+    )
+    parser.add_argument("--registration", type=Path, required=True, help="Deformable Spatial Registration object")
+    parser.add_argument("--moving", type=Path, required=True, help="folder of the series that moves")
+    parser.add_argument("--output", type=Path, required=True, help=f"folder that gets {RESULTS}/")
+    parser.add_argument("--fixed", type=Path, help="folder of a series whose voxels the result takes")
+    parser.add_argument("--grid", choices=CHOICES["grid"], help="whether a sheared one is straightened")
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    """Apply, and let the result appear all at once; how many images it has."""
+    clock = datetime.now()
+    matched = match_series(options.registration, options.moving, options.fixed, settings)
+    for warning in matched.warnings:
+        print(warning, file=sys.stderr)  # noqa: T201
+    with Publication(options.output, results=RESULTS) as publication:
+        with output_failures():
+            apply_registration(matched, settings, clock, publication.staging)
+        return len(publication.publish([missing]))

@@ -1,0 +1,1 @@
+"""The Deformable Spatial Registration object: its grid, its writer, its reader."""

@@ -1,0 +1,127 @@
+"""Objects made by highdicom: what it is given of the inputs, and what is set afterwards so that they are repeatable."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from panreg.dicom.attributes import macro
+from panreg.dicom.elements import copy_elements
+from panreg.ingest.stack import Stack
+from panreg.objects.modules import code, copy_patient_and_study, describe_equipment, local_time, reference
+from panreg.objects.provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
+from panreg.settings import Settings
+from pydicom import Dataset
+from pydicom.sequence import Sequence
+
+__all__ = ["finish", "identification", "source_images", "sources"]
+
+UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+SHARED = (*UIDS, "PositionReferenceIndicator", "SpecificCharacterSet", "Modality", "Rows", "Columns")
+PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
+TIMES = (
+    *(("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"), ("SeriesDate", "SeriesTime")),
+    ("DateOfSecondaryCapture", "TimeOfSecondaryCapture"),
+)
+MEASURES = ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+
+
+def sources(stack: Stack) -> list[Dataset]:
+    """Build what highdicom needs of a stack: UIDs and geometry, in slice order (frame order if multi-frame).
+
+    highdicom logs a patient's name that has no caret, fails where a Type 2 attribute is absent, copies whatever else
+    stands in the patient's modules, and refuses slices whose orientations differ in the last digit. None of that can
+    happen here; ``finish`` writes patient and study.
+    """
+    if stack.frames[0].number is not None:
+        return [_multi_frame_source(stack)]
+    orientation = stack.header.ImageOrientationPatient
+    return [_single_frame_source(header, orientation) for header in stack.instances()]
+
+
+def _source(header: Dataset) -> Dataset:
+    source = Dataset()
+    copy_elements(source, header, SHARED)
+    copy_elements(source, Dataset(), (*PATIENT, *STUDY), empty=True)
+    return source
+
+
+def _single_frame_source(header: Dataset, orientation: Any) -> Dataset:
+    source = _source(header)
+    copy_elements(source, header, ("ImagePositionPatient", *MEASURES))
+    source.ImageOrientationPatient = orientation
+    return source
+
+
+def _multi_frame_source(stack: Stack) -> Dataset:
+    source = _source(stack.header)
+    source.NumberOfFrames = len(stack.frames)
+    shared = Dataset()
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        setattr(shared, name, Sequence([deepcopy(macro(stack.frames[0], name))]))
+    source.SharedFunctionalGroupsSequence = Sequence([shared])
+    source.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in stack.frames])
+    for frame in stack.frames:
+        item = source.PerFrameFunctionalGroupsSequence[(frame.number or 1) - 1]
+        item.PlanePositionSequence = Sequence([deepcopy(macro(frame, "PlanePositionSequence"))])
+    return source
+
+
+def identification(role: str, settings: Settings, provenance: Provenance, number: int = 1) -> Mapping[str, Any]:
+    """Build the arguments that all constructors of highdicom share: UIDs, numbers, the maker.
+
+    Args:
+        role: "report", "montage" or "segmentation"; also the key of its series number.
+        settings: with the series numbers.
+        provenance: gives the UIDs.
+        number: of the instance in its series, from 1.
+    """
+    return {
+        "series_instance_uid": provenance.uid(f"{role}:series"),
+        "series_number": settings.series_numbers[role],
+        "sop_instance_uid": provenance.uid(f"{role}:{number:04d}"),
+        "instance_number": number,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL_NAME,
+        "software_versions": provenance.software_versions,
+        "device_serial_number": provenance.version,
+    }
+
+
+def source_images(instances: Iterable[Dataset]) -> Sequence:
+    """Build the Source Image Sequence: references with their purpose, which highdicom leaves out."""
+    items = [reference(instance) for instance in instances]
+    for item in items:
+        item.PurposeOfReferenceCodeSequence = Sequence(
+            [code("121322", "DCM", "Source image for image processing operation")]
+        )
+    return Sequence(items)
+
+
+def finish(target: Dataset, description: str, fixed: Stack, provenance: Provenance, contribution: str) -> None:
+    """Set patient, study, equipment and times of an object of highdicom, with nothing random or of the wall clock.
+
+    Args:
+        target: the object.
+        description: of its series; what exceeds 64 characters is cut.
+        fixed: whose patient and study it joins.
+        provenance: of the run.
+        contribution: what our equipment did.
+    """
+    target.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    target.file_meta.ImplementationVersionName = "PANREG"
+    copy_patient_and_study(target, fixed.header)
+    target.SeriesDescription = description[:64].rstrip()
+    now = local_time(target, provenance.clock)
+    for date, time in TIMES:
+        if date in target or date == "SeriesDate":
+            setattr(target, date, now.strftime("%Y%m%d"))
+            setattr(target, time, now.strftime("%H%M%S"))
+    describe_equipment(target, provenance, contribution)
+    for item in _dimension_items(target):
+        item.DimensionOrganizationUID = provenance.uid("dimensions")
+
+
+def _dimension_items(target: Dataset) -> Iterator[Dataset]:
+    yield from target.get("DimensionOrganizationSequence", [])
+    yield from target.get("DimensionIndexSequence", [])

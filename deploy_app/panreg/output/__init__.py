@@ -1,0 +1,1 @@
+"""The output folder: objects published all at once, and the manifest."""

@@ -1,0 +1,88 @@
+"""Results that a run published before it was killed: recognised as complete by the next run of the same.
+
+A run announces its objects with their hashes, publishes them by one rename, and then declares them valid. Killed
+between the last two, it leaves a manifest that says ``running`` beside complete results.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from panreg.failures import Failure
+from panreg.ingest.scan import scan
+from panreg.ingest.stacks import find_stacks
+from panreg.objects.provenance import VERSION
+from panreg.output.manifest import NAME, declare_ok, describe_inputs
+from panreg.output.publication import RESULTS, lock
+from panreg.pairing.choice import choose_pair
+from panreg.registration.bundle_model import BundleModel
+from panreg.registration.preparation import prealignment
+from panreg.settings import Settings, digest
+
+__all__ = ["completed_earlier"]
+
+
+def completed_earlier(output: Path, source: Path, models: Path, settings: Settings) -> bool:
+    """Declare the results of a killed run valid if they are whole, and are what this run would make.
+
+    Args:
+        output: the output folder.
+        source: the input folder.
+        models: the models folder.
+        settings: of this run.
+
+    Returns:
+        Whether the output is complete now; else nothing was changed.
+
+    Raises:
+        Failure: E_OUTPUT: another run is at work there.
+    """
+    if not (output / RESULTS).is_dir() or _announced(output) is None:
+        return False
+    descriptor = lock(output)
+    try:
+        content = _announced(output)
+        if content is None or not _is_whole(output, content) or not _is_same(content, source, models, settings):
+            return False
+        declare_ok(output, content)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _announced(output: Path) -> dict[str, Any] | None:
+    """Read the manifest of a run that had announced its objects and never said how it ended."""
+    try:
+        content = json.loads((output / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    unfinished = isinstance(content, dict) and content.get("status") == "running" and content.get("outputs")
+    return content if unfinished else None
+
+
+def _is_whole(output: Path, content: dict[str, Any]) -> bool:
+    """Compare the files with what was announced: each there, with its hash, and no other."""
+    found = {
+        path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (output / RESULTS).rglob("*")
+        if path.is_file()
+    }
+    return found == {entry["path"]: entry["sha256"] for entry in content["outputs"]}
+
+
+def _is_same(content: dict[str, Any], source: Path, models: Path, settings: Settings) -> bool:
+    """Tell whether this run would register the same files by the same weights, settings and version."""
+    try:
+        model = BundleModel(models)
+        pair = choose_pair(find_stacks(scan(source, settings.limits)), settings.pair, source)
+    except Failure:
+        return False
+    overrides = {"affine": prealignment(settings.affine, pair.fixed, pair.moving)}
+    mine = {
+        "inputs": describe_inputs(pair, settings.plain_uids),
+        "weights_sha256": model.weights_sha256,
+        "config_sha256": digest(settings, model.device, overrides),
+    }
+    return content["versions"].get("application") == VERSION and mine == {name: content[name] for name in mine}

@@ -1,0 +1,239 @@
+"""Which stack is fixed and which moves: decided by rules or not at all, whatever the files' names and order.
+
+The first rule that applies decides: Series Instance UIDs, the folders ``fixed/`` and ``moving/``, rules over attributes
+and, for exactly two stacks of different studies, the day. Everything else is ambiguous. Then, always, both must be of
+the same patient.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+
+from panreg.dicom.attributes import integer, pydicom_silenced, text
+from panreg.failures import Code, Failure
+from panreg.ingest import stacks as stacks_of_scan
+from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
+from panreg.pairing.conformity import check_conformity
+from panreg.pairing.identity import check_patient
+from panreg.pairing.series_rules import matches
+from panreg.settings import PairSettings
+
+__all__ = ["Pair", "choose_pair", "day_of", "describe", "modality_of"]
+
+ROLES = ("fixed", "moving")
+LISTED = 20  # stacks that a message names
+DATES = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")
+HOW_TO_CHOOSE = (
+    "name them by PANREG_FIXED_SERIES_UID and PANREG_MOVING_SERIES_UID, by folders fixed/ and moving/, or by rules in "
+    "app.yaml"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two stacks of one patient.
+
+    Args:
+        fixed: whose grid the result lies on.
+        moving: which is aligned.
+        rule: what decided: series_uid, folders, series_rules or dates.
+        warnings: what a person should look at, without patient data; the stacks' own stay with them.
+    """
+
+    fixed: Stack
+    moving: Stack
+    rule: str
+    warnings: tuple[str, ...] = ()
+
+
+@pydicom_silenced()
+def choose_pair(stacks: Sequence[AnyStack], settings: PairSettings, input_root: Path) -> Pair:
+    """Choose the pair, and check that it is one that may be registered.
+
+    Args:
+        stacks: all that were found. Those that can't be chosen (localizers, our own results, too few slices) are left
+            out; a damaged one can, and is then refused.
+        settings: the rules.
+        input_root: folder that the folders ``fixed/`` and ``moving/`` lie in.
+
+    Raises:
+        Failure: E_NO_INPUT, E_AMBIGUOUS, E_NO_MATCH, E_SAME, E_PATIENT, or the refusal of a chosen stack.
+    """
+    images = stacks_of_scan.candidates(stacks)
+    candidates = [stack for stack in images if len(stack.frames) >= settings.min_slices]
+    thin = [stack for stack in images if len(stack.frames) < settings.min_slices]
+    _check_thickness(candidates, thin, settings, input_root)
+    if len(candidates) < 2:
+        raise Failure(
+            Code.E_NO_INPUT,
+            f"The input holds {len(candidates)} image stacks of at least {settings.min_slices} slices"
+            f"{_too_thin(thin, settings)}, and a pair is needed: send fixed and moving as one job (a gateway that "
+            "groups by study sends two).",
+        )
+    by_name = {"series_uid": _by_series_uid, "folders": _by_folder, "series_rules": _by_rules, "dates": _by_date}
+    for name, rule in by_name.items():
+        chosen = rule(candidates, settings, input_root)
+        if chosen is not None:
+            return _checked(*chosen, name, settings)
+    raise _ambiguous(candidates, "fixed or moving")
+
+
+def describe(stack: AnyStack) -> str:
+    """Tell a person which stack is meant, by nothing that identifies a patient."""
+    number, (slices, _, _) = integer(stack.header, "SeriesNumber"), stack.shape
+    return f"series {'without number' if number is None else number}, {modality_of(stack)}, {slices} slices"
+
+
+def modality_of(stack: AnyStack) -> str:
+    """Name the modality, if it is one of ours: the attribute itself may hold any text."""
+    modality = text(stack.header, "Modality")
+    return modality if modality in ("CT", "MR") else "other"
+
+
+def _check_thickness(
+    candidates: list[AnyStack], thin: list[AnyStack], settings: PairSettings, input_root: Path
+) -> None:
+    """Refuse a choice that names nothing but stacks with too few slices, by what is wrong with them.
+
+    Raises:
+        Failure: E_TOO_FEW.
+    """
+    for role in ROLES:
+        named = _named(thin, role, settings, input_root)
+        if named and not _named(candidates, role, settings, input_root):
+            raise Failure(Code.E_TOO_FEW, f"The {role} image is out of the choice{_too_thin(named, settings)}.")
+
+
+def _named(stacks: list[AnyStack], role: str, settings: PairSettings, input_root: Path) -> list[AnyStack]:
+    """Find the stacks that the first rule that says anything about a role names."""
+    uid, path = getattr(settings, f"{role}_series_uid"), getattr(settings, f"{role}_path")
+    if uid is not None:
+        return [stack for stack in stacks if stack.series_uid == uid.strip()]
+    folder = Path(os.path.abspath(input_root / (path or role)))
+    inside = [stack for stack in stacks if _lies_in(stack, folder)]
+    if inside or path is not None or role not in settings.series:
+        return inside
+    return [stack for stack in stacks if matches(stack.header, settings.series[role])]
+
+
+def _too_thin(thin: list[AnyStack], settings: PairSettings) -> str:
+    """Name the stacks that have too few slices, and the setting that says so; nothing where there are none."""
+    if not thin:
+        return ""
+    return f" (below {settings.min_slices} slices, PANREG_MIN_SLICES: {_listed(thin)})"
+
+
+# ---------------------------------------------------------------------------------------------------------------- rules
+_Chosen = tuple[AnyStack, AnyStack] | None
+
+
+def _by_series_uid(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
+    uids = {"fixed": settings.fixed_series_uid, "moving": settings.moving_series_uid}
+    named = {role: _of_series(candidates, uid, role, settings) for role, uid in uids.items() if uid is not None}
+    return _completed(candidates, named)
+
+
+def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSettings) -> AnyStack:
+    """Find the stack of a series; where it has several, a rule for the role may tell which."""
+    found = [stack for stack in candidates if stack.series_uid == uid.strip()]
+    if len(found) > 1 and role in settings.series:
+        found = [stack for stack in found if matches(stack.header, settings.series[role])]
+    return _only(found, role, "has the Series Instance UID that was asked for")
+
+
+def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
+    """One folder suffices for the rule to apply: who named one image has chosen, and nothing may choose otherwise."""
+    paths = {"fixed": settings.fixed_path, "moving": settings.moving_path}
+    inside = {}
+    for role, path in paths.items():
+        folder = Path(os.path.abspath(input_root / (path or role)))
+        inside[role] = [stack for stack in candidates if _lies_in(stack, folder)]
+    if not any(paths.values()) and not any(inside.values()):
+        return None
+    fixed, moving = (_only(inside[role], role, f"lies in the folder for the {role} image") for role in ROLES)
+    return fixed, moving
+
+
+def _lies_in(stack: AnyStack, folder: Path) -> bool:
+    return all(Path(os.path.abspath(frame.path)).is_relative_to(folder) for frame in stack.frames)
+
+
+def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
+    remaining, named = list(candidates), {}
+    for role in ROLES:
+        if role in settings.series:
+            found = [stack for stack in remaining if matches(stack.header, settings.series[role])]
+            named[role] = _only(found, role, f"meets the rule for the {role} image")
+            remaining.remove(named[role])
+    return _completed(candidates, named)
+
+
+def _by_date(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
+    if len(candidates) != 2 or candidates[0].study_uid == candidates[1].study_uid:
+        return None
+    days = [day_of(stack) for stack in candidates]
+    if days[0] is None or days[1] is None or days[0] == days[1]:
+        return None
+    earlier, later = candidates if days[0] < days[1] else reversed(candidates)
+    return (earlier, later) if settings.order == "prior_is_fixed" else (later, earlier)
+
+
+def day_of(stack: AnyStack) -> date | None:
+    """Read the day of a stack from the first date that it has; None where that is no full calendar day."""
+    stamp = next(filter(None, (text(stack.header, keyword) for keyword in DATES)), "")
+    try:
+        return datetime.strptime(stamp[:8], "%Y%m%d").date() if stamp[:8].isdecimal() else None
+    except ValueError:
+        return None
+
+
+def _completed(candidates: list[AnyStack], named: Mapping[str, AnyStack]) -> _Chosen:
+    """Fixed and moving, where one may be named and the other then is the only one left."""
+    if len(named) == 1:
+        ((role, stack),) = named.items()
+        other_role = "moving" if role == "fixed" else "fixed"
+        other = _only([left for left in candidates if left is not stack], other_role, "is left")
+        return (stack, other) if role == "fixed" else (other, stack)
+    return (named["fixed"], named["moving"]) if named else None
+
+
+def _only(found: list[AnyStack], role: str, meaning: str) -> AnyStack:
+    if not found:
+        raise Failure(Code.E_NO_MATCH, f"No image stack {meaning} ({role}): check the choice against the input.")
+    if len(found) > 1:
+        raise _ambiguous(found, role)
+    return found[0]
+
+
+def _ambiguous(found: list[AnyStack], role: str) -> Failure:
+    return Failure(Code.E_AMBIGUOUS, f"{len(found)} image stacks may be {role} ({_listed(found)}): {HOW_TO_CHOOSE}.")
+
+
+def _listed(stacks: list[AnyStack]) -> str:
+    names = sorted(map(describe, stacks))
+    return "; ".join(names[:LISTED]) + ("; …" if len(names) > LISTED else "")
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+def _checked(fixed: AnyStack, moving: AnyStack, rule: str, settings: PairSettings) -> Pair:
+    """Refuse a pair that must not be registered; else make it, with what to look at."""
+    if fixed is moving:
+        raise Failure(Code.E_SAME, f"Fixed and moving are the same image stack ({describe(fixed)}): choose two.")
+    for stack in (fixed, moving):
+        if isinstance(stack, RefusedStack) and stack.refusal.code is Code.E_TWO_PATIENTS:
+            raise stack.refusal
+    warnings = check_patient(fixed, moving, settings.patient_check, settings.patient_conflict)
+    pair = Pair(accepted(fixed), accepted(moving), rule)
+    if modality_of(fixed) != modality_of(moving) and not settings.allow_cross_modality:
+        raise Failure(
+            Code.E_NO_MATCH,
+            f"The modalities differ (fixed: {describe(fixed)}; moving: {describe(moving)}): choose others, or set "
+            "PANREG_ALLOW_CROSS_MODALITY=true.",
+        )
+    warnings += check_conformity(pair.fixed, pair.moving, settings.invalid_uids)
+    sides = {text(stack.header, "Laterality") or text(stack.header, "ImageLaterality") for stack in (fixed, moving)}
+    if len(sides - {None}) > 1:
+        warnings += ("The Laterality of fixed and moving differs.",)
+    return replace(pair, warnings=warnings)

@@ -1,0 +1,1 @@
+"""The registration by the bundle: its input, its result, the quality gate."""

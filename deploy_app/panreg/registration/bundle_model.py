@@ -1,0 +1,153 @@
+"""The bundle's inference workflow, run on two stacks in memory.
+
+Preprocessing, alignment, the network and all field arithmetic are the bundle's; the application knows only
+``configs/inference.json`` and what its evaluator returns.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
+from panreg.failures import Code, Failure
+from panreg.ingest.stack import Stack
+from panreg.registration.result import Array, Transform
+
+__all__ = ["BundleModel", "Result", "by_settings", "volume"]
+
+INFERENCE = Path("configs") / "inference.json"
+WEIGHTS = Path("models") / "model.pt"
+RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the bundle's evaluator returns of one pair.
+
+    Args:
+        transform: fixed to moving.
+        quality: the numbers of its report.
+        overview: its picture, (height, width, 3), bytes.
+    """
+
+    transform: Transform
+    quality: Mapping[str, float]
+    overview: npt.NDArray[np.uint8]
+
+
+class BundleModel:
+    """The bundle in the models folder.
+
+    Args:
+        models: the folder given to the application: the bundle itself, or a folder that holds it.
+
+    Raises:
+        Failure: E_WEIGHTS: no bundle, or weights that are not those its description was written for.
+    """
+
+    def __init__(self, models: Path) -> None:
+        places = [models, *sorted(path for path in models.glob("*") if path.is_dir())]
+        found = [place for place in places if (place / INFERENCE).is_file() and (place / WEIGHTS).is_file()]
+        if not found:
+            raise Failure(Code.E_WEIGHTS, f"The models folder holds no bundle ({INFERENCE}, {WEIGHTS}): mount it.")
+        self.root = found[0].resolve()
+        expected = self.description.get("sha256")
+        if expected != self.weights_sha256:
+            message = f"{WEIGHTS} is not the file that its description (model.json, sha256) names: install it anew."
+            raise Failure(Code.E_WEIGHTS, message)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights."""
+        return hashlib.sha256((self.root / WEIGHTS).read_bytes()).hexdigest()
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What ``model.json`` says of the weights."""
+        try:
+            content = json.loads((self.root / WEIGHTS).with_suffix(".json").read_text())
+        except (OSError, ValueError) as error:
+            raise Failure(Code.E_WEIGHTS, "The weights have no readable description (model.json).") from error
+        return dict(content)
+
+    @property
+    def device(self) -> str:
+        """Kind of device that the workflow will choose."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def register(self, fixed: MetaTensor, moving: MetaTensor, options: Mapping[str, Any]) -> Result:
+        """Register two images.
+
+        Args:
+            fixed: image that stays, as ``volume`` hands it over.
+            moving: image to align, likewise.
+            options: keys of ``configs/inference.json`` and their values.
+
+        Raises:
+            Failure: E_NO_MATCH: the bundle says what is wrong with the two.
+        """
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        pair = {"name": "pair", "moving": moving, "fixed": fixed}
+        logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
+        workflow = ConfigWorkflow(
+            str(self.root / INFERENCE),
+            meta_file=str(self.root / "configs" / "metadata.json"),
+            logging_file=False,
+            workflow_type="inference",
+            bundle_root=str(self.root),
+            save=False,
+            tabulate=False,
+            **{"dataset#data": [pair]},
+            **options,
+        )
+        workflow.initialize()
+        try:
+            workflow.run()
+        except Exception as error:
+            raise _refusal(error) or error from error
+        (item,) = workflow.parser.get_parsed_content("evaluator").state.output
+        return Result(item["transform"], item["quality"], item["overview"])
+
+
+def volume(stack: Stack, values: Array, padding: float) -> MetaTensor:
+    """Hand a stack over as the bundle reads images.
+
+    Args:
+        stack: places the values.
+        values: ``[k, j, i]``.
+        padding: value where nothing was imaged; the bundle draws it beyond the image, too.
+
+    Returns:
+        (1, columns, rows, slices) with its RAS affine, the padding in its ``meta``.
+    """
+    image = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 1, 0)))[None]
+    return MetaTensor(image, affine=torch.from_numpy(RAS_FROM_LPS @ stack.affine), meta={"padding_value": padding})
+
+
+def by_settings(sentence: str) -> str:
+    """Name the application's settings where the bundle's sentence names options of its command line."""
+    sentence = re.sub(r",? (or|and) --(?!affine)\w+", "", sentence)
+    sentence = re.sub(r"--affine ((?:\w+, )*\w+ or \w+|\w+)", r"PANREG_AFFINE=\1", sentence)
+    return sentence.replace("PANREG_AFFINE=or ", "PANREG_AFFINE ")
+
+
+def _refusal(error: BaseException) -> Failure | None:
+    """Find the bundle's sentence about the images: a ValueError, which MONAI wraps in others."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ValueError):
+            return Failure(Code.E_NO_MATCH, f"The two series can't be registered: {by_settings(str(cause))}")
+        cause = cause.__cause__ or cause.__context__
+    return None

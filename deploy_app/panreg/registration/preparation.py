@@ -1,0 +1,59 @@
+"""What is decided before the bundle registers: the pre-alignment, the grid of the results, the padding."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from panreg.ingest.decode import Volume
+from panreg.ingest.stack import Stack
+from panreg.registration.result import Array
+from panreg.registration.straight import grid_of_result, resample_onto
+from panreg.settings import Settings
+
+__all__ = ["Prepared", "prealignment", "prepare", "without_padding"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A pair as the bundle registers it.
+
+    Args:
+        fixed: the fixed stack, or its straight version: the grid of the results.
+        fixed_values: modality values on it, ``[k, j, i]``.
+        moving: the moving stack.
+        moving_values: modality values of it.
+        notes: what a person must know of the grid.
+        is_straightened: ``fixed`` is a straight grid.
+    """
+
+    fixed: Stack
+    fixed_values: Array
+    moving: Stack
+    moving_values: Array
+    notes: tuple[str, ...]
+    is_straightened: bool
+
+
+def prepare(fixed: Stack, fixed_volume: Volume, moving: Stack, moving_volume: Volume, settings: Settings) -> Prepared:
+    """Choose the grid of the results, and write the output's padding where the sources have theirs."""
+    outside = settings.padding[fixed.modality]
+    fixed_values = without_padding(fixed_volume, outside)
+    moving_values = without_padding(moving_volume, settings.padding[moving.modality])
+    grid, notes = grid_of_result(fixed, settings.grid)
+    is_straightened = grid is not fixed
+    if is_straightened:
+        fixed_values = resample_onto(grid, fixed, fixed_values, outside)
+    return Prepared(grid, fixed_values, moving, moving_values, notes, is_straightened)
+
+
+def prealignment(setting: str, fixed: Stack, moving: Stack) -> str:
+    """Decide how to align before the network: one frame of reference means that the headers agree already."""
+    if setting != "auto":
+        return setting
+    return "none" if fixed.frame_of_reference_uid == moving.frame_of_reference_uid else "affine"
+
+
+def without_padding(volume: Volume, value: float) -> Array:
+    """Give the source's padding the value that the output has where nothing was imaged."""
+    if volume.padding is None:
+        return volume.values
+    return np.where(volume.padding, np.float32(value), volume.values)

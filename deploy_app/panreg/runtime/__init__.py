@@ -1,0 +1,1 @@
+"""What the process needs before any library is imported."""

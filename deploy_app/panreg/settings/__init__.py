@@ -1,0 +1,16 @@
+"""The application's settings: ``app.yaml`` (section ``panreg``), overridden by the environment (``PANREG_…``)."""
+
+from panreg.settings.loading import CHOICES, load_settings, settings_file, variables
+from panreg.settings.model import DeformableSettings, PairSettings, QualityGate, Settings, digest
+
+__all__ = [
+    "CHOICES",
+    "DeformableSettings",
+    "PairSettings",
+    "QualityGate",
+    "Settings",
+    "digest",
+    "load_settings",
+    "settings_file",
+    "variables",
+]

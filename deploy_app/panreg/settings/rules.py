@@ -1,0 +1,48 @@
+"""Rules for series as they are written in ``app.yaml``: checked when the settings are read, not when they are used."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+__all__ = ["fault"]
+
+# what no rule can be about: sequences and bulk data
+NOT_TEXT = {"SQ", "OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN"}
+
+
+def fault(rule: Any) -> str | None:
+    """Say what is wrong with a rule as it was written, or None."""
+    if not isinstance(rule, Mapping) or not rule:
+        return "takes attribute keywords, each with a condition"
+    for keyword, condition in rule.items():
+        tag = tag_for_keyword(keyword) if isinstance(keyword, str) else None
+        if tag is None or dictionary_VR(tag) in NOT_TEXT:
+            return "names something that is no attribute of a series"
+        if not _is_condition(condition):
+            return f"takes a regular expression, a list of texts, {{min, max}} or a number for {keyword}"
+    return None
+
+
+def _is_condition(condition: Any) -> bool:
+    if isinstance(condition, str):
+        return bool(condition) and _compiles(condition)
+    if isinstance(condition, list):
+        return bool(condition) and all(isinstance(word, str) and word.lstrip("!") for word in condition)
+    if isinstance(condition, Mapping):
+        return bool(condition) and set(condition) <= {"min", "max"} and all(map(_is_number, condition.values()))
+    return _is_number(condition)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True

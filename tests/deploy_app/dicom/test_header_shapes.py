@@ -1,0 +1,108 @@
+"""Real header shapes: what our objects say of body part and side, and what is read of enhanced images."""
+
+import numpy as np
+import pydicom
+import pytest
+from hazards import SHAPE, enhanced
+from headers import as_enhanced_mprage
+from panreg.dicom.frame import Frame
+from panreg.ingest.stack import Stack
+from panreg.objects.acquisition import copy_acquisition
+from panreg.objects.modules import UNPAIRED, describe_body_part
+from panreg.registration.intended_input import departures
+from pydicom import Dataset
+
+INTENDED = {"modality": "MR", "contrast": "T1", "body_parts": ["HEAD", "BRAIN"]}
+
+
+def frame_of(**values):
+    header = Dataset()
+    for keyword, value in values.items():
+        setattr(header, keyword, value)
+    return Frame(None, header)
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "side"),
+    [
+        ({}, None, ""),
+        ({"Laterality": ""}, None, ""),
+        ({"Laterality": "L"}, None, "L"),
+        ({"BodyPartExamined": "HEAD"}, "HEAD", None),
+        ({"BodyPartExamined": "HEAD", "Laterality": ""}, "HEAD", None),
+        ({"BodyPartExamined": "head", "Laterality": "R"}, "HEAD", None),
+        ({"BodyPartExamined": "KNEE"}, "KNEE", ""),
+        ({"BodyPartExamined": "KNEE", "Laterality": ""}, "KNEE", ""),
+        ({"BodyPartExamined": "KNEE", "Laterality": "R"}, "KNEE", "R"),
+        ({"BodyPartExamined": "KNEE", "ImageLaterality": "L"}, "KNEE", "L"),
+        ({"BodyPartExamined": "", "Laterality": "U"}, None, ""),
+        ({"BodyPartExamined": "HIRN"}, "HIRN", ""),
+    ],
+)
+def test_a_side_is_written_where_a_part_may_be_paired_and_nowhere_else(values, part, side):
+    target = Dataset()
+    describe_body_part(target, frame_of(**values))
+    assert target.get("BodyPartExamined") == part
+    assert ("Laterality" in target) == (side is not None)
+    assert (target.get("Laterality") or "") == (side or "")
+    assert {"HEAD", "BRAIN", "ABDOMEN"} <= UNPAIRED
+    assert not {"KNEE", "BREAST", "KIDNEY", "EXTREMITY"} & UNPAIRED
+
+
+def enhanced_stack(folder, edit):
+    path = enhanced(folder, edit=edit)
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    return Stack(tuple(Frame(path, header, n) for n in range(SHAPE[0], 0, -1)), np.eye(4))
+
+
+def test_an_enhanced_mprage_is_known_as_t1_weighted_image_of_a_head(tmp_path):
+    assert departures(enhanced_stack(tmp_path, as_enhanced_mprage), "fixed", INTENDED) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda shared, group: setattr(group.MREchoSequence[0], "EffectiveEchoTime", 90.0), "T1-weighted"),
+        (
+            lambda shared, group: setattr(
+                shared.FrameAnatomySequence[0].AnatomicRegionSequence[0], "CodeValue", "818981001"
+            ),
+            "another body part",
+        ),
+        (lambda shared, group: shared.pop("FrameAnatomySequence", None), "does not say which body part"),
+    ],
+)
+def test_an_enhanced_image_of_another_kind_is_flagged(tmp_path, change, sentence):
+    def edit(ds):
+        as_enhanced_mprage(ds)
+        for group in ds.PerFrameFunctionalGroupsSequence:
+            change(ds.SharedFunctionalGroupsSequence[0], group)
+
+    (found,) = departures(enhanced_stack(tmp_path, edit), "fixed", INTENDED)
+    assert sentence in found
+
+
+@pytest.mark.parametrize(("administered", "is_flagged"), [(None, True), ("YES", True), ("NO", False)])
+def test_a_contrast_agent_of_an_enhanced_image_counts_if_it_was_given(tmp_path, administered, is_flagged):
+    def edit(ds):
+        as_enhanced_mprage(ds)
+        agent = Dataset()
+        agent.ContrastBolusAgentNumber = 1
+        ds.ContrastBolusAgentSequence = [agent]
+        if administered:
+            usage = Dataset()
+            usage.ContrastBolusAgentNumber, usage.ContrastBolusAgentAdministered = 1, administered
+            ds.SharedFunctionalGroupsSequence[0].ContrastBolusUsageSequence = [usage]
+
+    found = departures(enhanced_stack(tmp_path, edit), "moving", INTENDED)
+    assert any("contrast agent" in sentence for sentence in found) == is_flagged
+
+
+def test_a_registered_image_has_the_sequence_of_the_enhanced_one_in_classic_words(tmp_path):
+    target = Dataset()
+    copy_acquisition(target, enhanced_stack(tmp_path, as_enhanced_mprage))
+    assert list(target.ScanningSequence) == ["GR", "IR"]
+    assert (float(target.EchoTime), float(target.RepetitionTime), float(target.InversionTime)) == (2.98, 2300, 900)
+    assert (float(target.FlipAngle), int(target.EchoTrainLength)) == (8, 1)
+    assert target.BodyPartExamined == "HEAD"
+    assert "Laterality" not in target

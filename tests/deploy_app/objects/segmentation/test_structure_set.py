@@ -1,0 +1,247 @@
+"""RT Structure Sets and label maps of the moving series: they arrive as the same masks would."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pydicom
+import pytest
+from panreg.ingest.scan import Scan
+from panreg.limits import Limits
+from panreg.objects.required_attributes import missing
+from panreg.objects.segmentation.masks import place_masks
+from panreg.objects.segmentation.structure_set import read_structure_set
+from panreg.operators.hand_overs import Registered
+from panreg.operators.writers_operator import write_objects
+from panreg.settings import Settings
+from propagated import MASKS, agreement, label_map, propagate, read_on_fixed, truth
+from segments import CENTRES, masks_on, write_segmentation
+from structures import contour, contours_of, placed, write_structure_set
+from synthetic import (
+    FIXED_AFFINE,
+    FIXED_SHAPE,
+    MOVING_AFFINE,
+    MOVING_SHAPE,
+    affine_of,
+    provenance_of,
+    registration_of,
+    rotation,
+    stack_of,
+    uid,
+    write_phantom_pair,
+    write_series,
+)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    fixed, moving = write_phantom_pair(tmp_path_factory.mktemp("pair"))
+    return stack_of(fixed, FIXED_AFFINE), stack_of(moving, MOVING_AFFINE)
+
+
+@pytest.fixture(scope="module")
+def by_masks(pair, tmp_path_factory):
+    """The same drawing as a segmentation of masks, propagated: a mask each on the fixed grid."""
+    folder = tmp_path_factory.mktemp("masks")
+    (path,) = propagate(pair, write_segmentation(folder / "seg.dcm", pair[1], MASKS), folder / "out").paths
+    return {n: read_on_fixed(path, n) for n in CENTRES}
+
+
+def dice(path, by_masks):
+    return [agreement(read_on_fixed(path, n), by_masks[n])[0] for n in CENTRES]
+
+
+def test_a_label_map_arrives_as_its_masks_would(pair, by_masks, tmp_path):
+    labels = MASKS[..., 0] + 2 * MASKS[..., 1]
+    source = label_map(tmp_path / "labels.dcm", pair[1], labels)
+    assert pydicom.dcmread(source).SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.7"
+    result = propagate(pair, source, tmp_path / "out")
+    assert result.warnings == ()
+    assert dice(result.paths[0], by_masks) == [1, 1]
+    ds = pydicom.dcmread(result.paths[0])
+    assert missing(ds) == []
+    assert (ds.SOPClassUID, ds.SegmentationType) == ("1.2.840.10008.5.1.4.1.1.66.4", "BINARY")
+    assert [item.SegmentLabel for item in ds.SegmentSequence] == ["Lesion 1", "Lesion 2"]
+
+
+def test_a_label_map_of_many_labels_in_16_bits_keeps_each(pair, tmp_path):
+    rng = np.random.default_rng(1)
+    blocks = rng.permutation(np.arange(1, 301))[: 7 * 11 * 3].reshape(7, 11, 3)
+    labels = np.kron(blocks, np.ones((4, 4, 15), int))[:, :, : MOVING_SHAPE[2]].astype(np.uint16)
+    numbers = sorted(set(labels.ravel().tolist()))
+    source = label_map(tmp_path / "labels.dcm", pair[1], labels, numbers)
+    found = place_masks(pydicom.dcmread(source), pair[1], 10**8)
+    for number in numbers:
+        block = found.stored[number]
+        volume = np.zeros(MOVING_SHAPE, bool)
+        volume[tuple(slice(a, a + n) for a, n in zip(block.first, block.values.shape))] = block.values
+        assert (volume == (labels == number)).all()
+    result = propagate(pair, source, tmp_path / "out")
+    assert len(pydicom.dcmread(result.paths[0]).SegmentSequence) > 100
+
+
+def test_labels_that_nobody_describes_are_told(pair, tmp_path):
+    def forget(ds):
+        del ds.SegmentSequence[1]
+
+    source = label_map(tmp_path / "labels.dcm", pair[1], MASKS[..., 0] + 2 * MASKS[..., 1], edit=forget)
+    result = propagate(pair, source, tmp_path / "out")
+    assert result.paths == ()
+    assert "labels that it does not describe" in result.warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR"])
+def test_a_structure_set_arrives_as_its_masks_would(pair, by_masks, tmp_path, kind):
+    rois = [contours_of(MASKS[..., n], MOVING_AFFINE, kind) for n in range(2)]
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], rois, {11: "Läsion", 12: "Rest"})
+    result = propagate(pair, source, tmp_path / "out")
+    assert result.warnings == ()
+    assert min(dice(result.paths[0], by_masks)) >= 0.99
+    assert all(agreement(read_on_fixed(result.paths[0], n), truth(n))[0] > 0.85 for n in [1])
+    ds = pydicom.dcmread(result.paths[0])
+    assert missing(ds) == []
+    assert [item.SegmentLabel for item in ds.SegmentSequence] == ["Läsion", "Rest"]
+    assert ds.SourceInstanceSequence[0].ReferencedSOPInstanceUID == uid("structures")
+    assert ds.SeriesDescription == "PROPAGATED: Plan"
+
+
+def test_overlapping_structures_both_arrive(pair, tmp_path):
+    masks = masks_on(MOVING_SHAPE, MOVING_AFFINE)
+    masks[..., 1] |= masks[..., 0]
+    source = write_structure_set(
+        tmp_path / "rt.dcm", pair[1], [contours_of(masks[..., n], MOVING_AFFINE) for n in (0, 1)]
+    )
+    path = propagate(pair, source, tmp_path / "out").paths[0]
+    first, second = (read_on_fixed(path, n) for n in (1, 2))
+    assert first.any()
+    assert (first <= second).all()
+
+
+def test_a_hole_stays_a_hole(pair, tmp_path):
+    mask = masks_on(MOVING_SHAPE, MOVING_AFFINE)[..., 0]
+    hollow = mask.copy()
+    hollow[:, 18:24, 20:25] = 0
+    assert 20 < (mask != hollow).sum()
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], [contours_of(hollow, MOVING_AFFINE)])
+    block = read_structure_set(pydicom.dcmread(source), pair[1], 10**8).masks.stored[1]
+    found = np.zeros(MOVING_SHAPE, np.uint8)
+    found[tuple(slice(a, a + n) for a, n in zip(block.first, block.values.shape))] = block.values
+    assert (found == hollow).all()
+
+
+def test_contours_on_a_sheared_oblique_stack_are_filled_exactly(tmp_path):
+    affine = affine_of(rotation("x", 25) @ rotation("z", -17), (1.3, 2.1, 3.3), (-40, -35, -30))
+    affine[:3, 2] += affine[:3, 1] * 0.4
+    stack = stack_of(write_series(tmp_path / "s", np.zeros((9, 30, 40)), affine, name="moving"), affine)
+    mask = np.random.default_rng(2).random((9, 30, 40)) > 0.7
+    source = write_structure_set(tmp_path / "rt.dcm", stack, [contours_of(mask, affine, "CLOSEDPLANAR_XOR")])
+    block = read_structure_set(pydicom.dcmread(source), stack, 10**8).masks.stored[1]
+    found = np.zeros(mask.shape, np.uint8)
+    found[tuple(slice(a, a + n) for a, n in zip(block.first, block.values.shape))] = block.values
+    assert (found == mask).all()
+
+
+SQUARE = np.array([[10.0, 10], [20, 10], [20, 20], [10, 20]])
+
+
+def on(k, kind="CLOSED_PLANAR"):
+    return contour(placed(SQUARE, k, MOVING_AFFINE), kind)
+
+
+@pytest.mark.parametrize(
+    ("lost", "sentence"),
+    [
+        (on(5, "POINT"), "1 contours of points or open lines are left out"),
+        (on(5, "OPEN_PLANAR"), "1 contours of points or open lines are left out"),
+        (on(5.5), "1 contours on no slice of the moving series are left out"),
+        (on(-3), "1 contours on no slice of the moving series are left out"),
+        (on(8), "1 slices between its contours have none and stay empty"),
+    ],
+)
+def test_contours_that_can_not_be_filled_are_told_and_the_others_arrive(pair, tmp_path, lost, sentence):
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11), on(12), lost]])
+    result = propagate(pair, source, tmp_path / "out")
+    assert result.warnings == (f"In segmentation 1: ROI 11: {sentence}.",)
+    assert len(result.paths) == 1
+
+
+def elsewhere(ds):
+    for roi in ds.StructureSetROISequence:
+        roi.ReferencedFrameOfReferenceUID = uid("elsewhere")
+
+
+def of_another(ds):
+    ds.PatientID = "CANARY-ID"
+
+
+def unrelated(ds):
+    frame = ds.ReferencedFrameOfReferenceSequence[0]
+    frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID = uid("unrelated")
+
+
+def open_only(ds):
+    for item in ds.ROIContourSequence[0].ContourSequence:
+        item.ContourGeometricType = "OPEN_NONPLANAR"
+
+
+def damaged(ds):
+    ds.ROIContourSequence[0].ContourSequence[0].ContourData = ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (elsewhere, "its frame of reference is not that of the moving series"),
+        (of_another, "its PatientID is not that of the moving series"),
+        (unrelated, "it does not refer to the moving series"),
+        (open_only, "it has no closed planar contour on the slices of the moving series"),
+        (damaged, "a contour's points are damaged"),
+    ],
+)
+def test_a_structure_set_that_can_not_be_propagated_is_told_and_not_written(pair, tmp_path, edit, reason):
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11)]], edit=edit)
+    result = propagate(pair, source, tmp_path / "out")
+    assert result.paths == ()
+    assert result.warnings == (f"Segmentation 1 was not propagated: {reason}.",)
+    assert "CANARY" not in result.warnings[0]
+
+
+def test_more_voxels_than_the_limit_are_refused(pair, tmp_path):
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], [contours_of(MASKS[..., 0], MOVING_AFFINE)])
+    result = propagate(pair, source, tmp_path / "out", settings=Settings(limits=Limits(voxels=10)))
+    assert "limits" in result.warnings[0]
+
+
+def test_two_runs_write_equal_bytes(pair, tmp_path):
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], [contours_of(MASKS[..., 0], MOVING_AFFINE)])
+    one, two = (propagate(pair, source, tmp_path / name).paths[0].read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert FIXED_SHAPE == read_on_fixed(tmp_path / "one/segmentation_0001.dcm", 1).shape
+
+
+def test_what_is_left_behind_stands_in_manifest_and_report(pair, tmp_path):
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11), on(12, "POINT")]])
+    (tmp_path / "out").mkdir()
+    notes = []
+    found = Scan(
+        tmp_path,
+        Limits(),
+        segmentations=(SimpleNamespace(path=source),),
+        skipped=Counter({"Surface Segmentation Storage": 2, "not_dicom": 5}),
+    )
+    taken = Registered(found, registration_of(*pair, np.zeros(MOVING_SHAPE)), provenance_of(*pair))
+    job = SimpleNamespace(
+        settings=Settings(),
+        publication=SimpleNamespace(staging=tmp_path / "out"),
+        manifest=SimpleNamespace(record=lambda **sections: None, warn=notes.extend),
+    )
+    written = write_objects(taken, job)
+    expected = [
+        "In segmentation 1: ROI 11: 1 contours of points or open lines are left out.",
+        "Surface Segmentation objects in the input were not propagated: 2.",
+    ]
+    assert [note for note in notes if not note.startswith("Quality")] == expected
+    assert [note for note in notes if note.startswith("Quality")] == [f"Quality: {limit}" for limit in written.broken]
+    report = pydicom.dcmread(tmp_path / "out" / "report.dcm")
+    texts = {element.value for element in report.iterall() if element.keyword == "TextValue"}
+    assert {f"Warning: {sentence}" for sentence in expected} <= texts

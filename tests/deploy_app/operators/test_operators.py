@@ -1,0 +1,74 @@
+"""The operator graph, with steps that are not the application's."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from panreg.runtime import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
+from holoscan.conditions import CountCondition
+from monai.deploy.core import Application
+from panreg.failures import Code, Failure
+from panreg.operators import app as app_module
+from panreg.operators.step_operator import StepOperator
+
+REFUSAL = Failure(Code.E_NO_MATCH, "Another series is needed.")
+
+
+class Counting(StepOperator[int | None, int]):
+    """Adds one; fails where it was told to."""
+
+    error = None
+
+    def step(self, taken):
+        if self.error is not None:
+            raise self.error
+        return (taken or 0) + 1
+
+
+class Three(Application):
+    """Three steps, the second of which may fail."""
+
+    def __init__(self, job, error=None):
+        self.job, self.error = job, error
+        super().__init__()
+
+    def compose(self):
+        one = Counting(self, CountCondition(self, 1), job=self.job, first=True, name="one")
+        two = Counting(self, job=self.job, name="two")
+        self.last = three = Counting(self, job=self.job, last=True, name="three")
+        two.error = self.error
+        self.add_flow(one, two, {("made", "taken")})
+        self.add_flow(two, three, {("made", "taken")})
+
+
+def outcome_and_times(error=None):
+    times = {}
+    manifest = SimpleNamespace(time=lambda name, seconds: times.update({name: seconds}))
+    app = Three(SimpleNamespace(manifest=manifest), error)
+    app.run()
+    return app.last.outcome, times
+
+
+def test_each_step_takes_what_the_one_before_made():
+    outcome, times = outcome_and_times()
+    assert outcome == 3
+    assert list(times) == ["one", "two", "three"]
+
+
+def test_a_failure_is_handed_on_and_the_steps_after_it_do_nothing():
+    outcome, times = outcome_and_times(REFUSAL)
+    assert outcome is REFUSAL
+    assert list(times) == ["one", "two"]
+
+
+def test_what_is_not_foreseen_is_told_by_its_kind_alone(caplog):
+    outcome, _ = outcome_and_times(KeyError("Doe^Jane"))
+    assert (outcome.code, outcome.message) == (Code.E_INTERNAL, "Something unforeseen went wrong (KeyError).")
+    assert "two failed: KeyError at test_operators.py:" in caplog.text
+    assert "Jane" not in caplog.text
+
+
+def test_a_graph_that_ends_before_its_last_operator_is_no_success(monkeypatch):
+    monkeypatch.setattr(app_module.RegistrationApp, "run", lambda app: None)
+    with pytest.raises(RuntimeError, match="ended before"):
+        app_module.register(SimpleNamespace())

@@ -1,0 +1,34 @@
+"""The bundle's sentences, as the application says them."""
+
+import re
+
+import pytest
+from application import ROOT
+from panreg.registration.bundle_model import by_settings
+from panreg.settings import variables
+
+SOURCES = ROOT / "bundle"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        ("let --affine center, rigid or affine bring", "let PANREG_AFFINE=center, rigid or affine bring"),
+        ("start from --affine center or --initial_transform.", "start from PANREG_AFFINE=center."),
+        ("The images share no space.", "The images share no space."),
+    ],
+)
+def test_options_of_the_command_line_become_settings(sentence, said):
+    assert by_settings(sentence) == said
+
+
+def test_no_sentence_of_the_registration_names_an_option_that_the_application_lacks():
+    found = []
+    files = [SOURCES / "affine.py", SOURCES / "inferers.py"]
+    for path in (*files, *SOURCES.glob("transforms/*.py"), *SOURCES.glob("spatial/*.py")):
+        text = re.sub(r'"\n\s*f?"', "", path.read_text())
+        found += re.findall(r'"([^"\n]*--[a-z][^"\n]*)"', text)
+    assert found
+    for sentence in map(by_settings, found):
+        assert "--" not in sentence
+        assert set(re.findall(r"PANREG_[A-Z_]+", sentence)) <= set(variables())

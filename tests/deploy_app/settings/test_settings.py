@@ -1,0 +1,169 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from application import ROOT
+from panreg.failures import Code, Failure
+from panreg.settings import Settings, digest, load_settings, variables
+
+APP_YAML = ROOT / "deploy_app" / "app.yaml"
+
+
+def load(folder, text="", **environ):
+    path = Path(folder) / "app.yaml"
+    path.write_text("application: {title: x}\npanreg:\n" + text)
+    return load_settings(path, environ)
+
+
+def refused(folder, text="", **environ):
+    with pytest.raises(Failure) as info:
+        load(folder, text, **environ)
+    assert info.value.code is Code.E_INTERNAL
+    return info.value.message
+
+
+def test_the_shipped_file_says_the_defaults_and_names_every_setting():
+    assert load_settings(APP_YAML, {}) == Settings()
+    text = APP_YAML.read_text()
+    for address in variables().values():
+        assert f"{address[-1]}:" in text
+
+
+def test_the_commented_examples_of_the_shipped_file_are_valid(tmp_path):
+    lines = APP_YAML.read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if "# fixed_series_uid" in line)
+    end = next(n for n, line in enumerate(lines) if "order: later_is_fixed" in line)
+    examples = "\n".join(line.replace("# ", "", 1) for line in lines[start:end])
+    pair = load(tmp_path, f"  pair:\n{examples}\n").pair
+    assert pair.fixed_series_uid == "1.2.3"
+    assert pair.moving_path == "moving"
+    assert pair.series["fixed"]["ImageType"] == ["ORIGINAL", "!NORM"]
+    assert pair.series["moving"] == {"SeriesNumber": 5}
+
+
+def test_the_shipped_file_has_what_the_packager_needs():
+    document = yaml.safe_load(APP_YAML.read_text())
+    assert document["application"]["title"]
+    assert isinstance(document["application"]["version"], str)
+    assert document["resources"]
+    assert document["application"]["input-formats"]
+    assert document["application"]["output-formats"]
+
+
+def test_without_a_file_or_a_section_the_defaults_hold(tmp_path):
+    assert load_settings(None, {"PATH": "/bin"}) == load(tmp_path) == Settings()
+
+
+def test_the_file_changes_only_what_it_names(tmp_path):
+    settings = load(tmp_path, "  quality: {on_failure: fail, max_displacement_mm: 40}\n  padding: {CT: -2000}\n")
+    assert settings.quality == replace(Settings().quality, on_failure="fail", max_displacement_mm=40.0)
+    assert settings.padding == {"CT": -2000, "MR": 0}
+    assert replace(settings, quality=Settings().quality, padding=Settings().padding) == Settings()
+
+
+def test_the_environment_overrides_the_file(tmp_path):
+    settings = load(
+        tmp_path,
+        "  pair: {min_slices: 20, order: prior_is_fixed}\n",
+        **{"PANREG_MIN_SLICES": "24", "PANREG_FIXED_SERIES_UID": "1.2", "PANREG_PATIENT_CHECK": "allow_unidentified"},
+        **{"PANREG_QUALITY_ON_FAILURE": "fail", "PANREG_DEFORMABLE_TWO_ITEMS": "true", "PANREG_PADDING_MR": "-5"},
+        **{"PANREG_SERIES_NUMBERS_DSRO": "11", "PANREG_LIMITS_FILES": "7", "PANREG_AFFINE": "rigid"},
+    )
+    assert settings.pair == replace(
+        Settings().pair,
+        min_slices=24,
+        order="prior_is_fixed",
+        fixed_series_uid="1.2",
+        patient_check="allow_unidentified",
+    )
+    assert settings.quality.on_failure == "fail"
+    assert settings.deformable.two_items is True
+    assert settings.padding == {"CT": -1024, "MR": -5}
+    assert settings.series_numbers["dsro"] == 11
+    assert settings.limits.files == 7
+    assert settings.affine == "rigid"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("  pairs: {}\n", "pairs"),
+        ("  pair: {fixed_uid: '1.2'}\n", "pair.fixed_uid"),
+        ("  pair: {fixed_series_uid: 1.2}\n", "pair.fixed_series_uid"),
+        ("  pair: [1]\n", "pair"),
+        ("  pair: {order: newest}\n", "pair.order"),
+        ("  pair: {min_slices: 2}\n", "pair.min_slices"),
+        ("  pair: {min_slices: 16.5}\n", "pair.min_slices"),
+        ("  pair: {min_slices: true}\n", "pair.min_slices"),
+        ("  pair: {allow_cross_modality: 1}\n", "pair.allow_cross_modality"),
+        ("  pair: {series: {both: {Modality: MR}}}\n", "pair.series"),
+        ("  pair: {series: {fixed: {}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {SeriesDescripton: T1}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {OtherPatientIDsSequence: T1}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {SeriesDescription: '['}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {EchoTime: {least: 2}}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {EchoTime: {min: a}}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {ImageType: ['!']}}}\n", "pair.series.fixed"),
+        ("  quality: {on_failure: ignore}\n", "quality.on_failure"),
+        ("  quality: {max_folding_percent: .nan}\n", "quality.max_folding_percent"),
+        ("  quality: {max_displacement_mm: .inf}\n", "quality.max_displacement_mm"),
+        ("  deformable: {spacing_mm: 0}\n", "deformable.spacing_mm"),
+        ("  padding: {PT: 0}\n", "padding.PT"),
+        ("  padding: {CT: -40000}\n", "padding.CT"),
+        ("  series_numbers: {dsro: 902}\n", "series_numbers"),
+        ("  label: ''\n", "label"),
+        (f"  label: {'x' * 65}\n", "label"),
+        ("  affine: bspline\n", "affine"),
+    ],
+)
+def test_what_is_unknown_or_out_of_range_is_refused_by_name(tmp_path, text, named):
+    assert f" {named} " in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["PANREG_FIXD_SERIES_UID", "PANREG_PAIR_ORDER", "PANREG_SERIES", "PANREG_"])
+def test_a_misspelt_variable_is_refused(tmp_path, name):
+    assert f" {name} " in refused(tmp_path, **{name: "1.2.3"})
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_variable_is_a_lost_choice_and_refused(tmp_path, value):
+    assert "pair.fixed_series_uid" in refused(tmp_path, PANREG_FIXED_SERIES_UID=value)
+
+
+def test_a_refusal_does_not_repeat_the_value(tmp_path):
+    assert "Doe" not in refused(tmp_path, "  affine: Doe^Jane\n")
+    assert "Doe" not in refused(tmp_path, PANREG_MIN_SLICES="Doe^Jane")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "\x00"])
+def test_a_file_that_is_no_settings_file_is_refused(tmp_path, text):
+    (tmp_path / "app.yaml").write_text(text)
+    with pytest.raises(Failure) as info:
+        load_settings(tmp_path / "app.yaml", {})
+    assert info.value.code is Code.E_INTERNAL
+    with pytest.raises(Failure):
+        load_settings(tmp_path / "none.yaml", {})
+
+
+def test_the_digest_sees_every_setting_the_device_and_the_overrides():
+    values = {str: "x", type(None): "x", bool: None, int: 77, float: 7.5}
+    digests = {digest(Settings(), "cpu"), digest(Settings(), "cuda"), digest(Settings(), "cpu", {"passes": 2})}
+    assert len(digests) == 3
+    for address in variables().values():
+        digests.add(digest(changed(Settings(), address, values), "cpu"))
+    assert len(digests) == 3 + len(variables())
+    assert all(len(d) == 64 for d in digests)
+
+
+def changed(section, address, values):
+    name, *rest = address
+    old = section[name] if isinstance(section, dict) else getattr(section, name)
+    new = changed(old, rest, values) if rest else (not old if isinstance(old, bool) else values[type(old)])
+    return section | {name: new} if isinstance(section, dict) else replace(section, **{name: new})
+
+
+def test_the_digest_does_not_depend_on_the_order_or_the_source_of_settings(tmp_path):
+    one = load(tmp_path, "  padding: {MR: 1, CT: 2}\n  dates: true\n")
+    other = load(tmp_path, "", PANREG_DATES="true", PANREG_PADDING_CT="2", PANREG_PADDING_MR="1")
+    assert digest(one, "cpu") == digest(other, "cpu") != digest(Settings(), "cpu")
