@@ -50,7 +50,7 @@ CONTENT = (
     "models/*.json",
     "models/*.pt",
 )
-OF_THE_APPLICATION = ("docs/deploy.md",)
+OF_THE_APPLICATION = ("docs/deploy.md", "docs/safety.md")
 CARD = """---
 license: other
 license_name: apache-2.0-code-cc-by-sa-weights

@@ -36,7 +36,8 @@ def stage_documents(target: Path, bill: Path) -> None:
     """Copy what an image must carry about itself: how to run it, its licence, its bill of materials."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for path in (ROOT / "LICENSE", ROOT / "docs" / "deploy.md", ROOT / "docs" / "data_license.txt", bill):
+    documents = [ROOT / "docs" / name for name in ("deploy.md", "safety.md", "data_license.txt")]
+    for path in (ROOT / "LICENSE", *documents, bill):
         shutil.copyfile(path, target / path.name)
     _readable(target)
 

@@ -1,5 +1,6 @@
 """Start the application as a platform does, and look at what it leaves."""
 
+import atexit
 import hashlib
 import json
 import multiprocessing
@@ -61,7 +62,10 @@ def _become(line, environment, streams):
     os.environ.clear()
     os.environ.update(environment)
     sys.argv, sys.path[:] = line, [path for path in sys.path if Path(path) != Path(__file__).parent]
-    runpy.run_path(line[0], run_name="__main__")
+    try:
+        runpy.run_path(line[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing leaves without them
 
 
 def manifest_of(output):

