@@ -53,7 +53,8 @@ MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
 }
 VOLUME_CHANGE = (
     "Volume change: growth or shrinkage of a structure must not be read from this field or its Jacobian determinant. "
-    "The field follows noise as well: two images of one person that differ by noise alone are moved by millimetres."
+    "It is held back where the images differ by noise alone, and changes of a millimetre or two with it: no "
+    "displacement does not mean no change."
 )
 QUALITY = CodedConcept("QUALITY", SCHEME, "Quality of the registration")
 OK = CodedConcept("QUALITY_OK", SCHEME, "All limits met")
