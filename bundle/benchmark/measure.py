@@ -36,7 +36,7 @@ class Common:
     Args:
         affine: pre-alignment: none, center, rigid or affine.
         masked: blank everything outside the labels, in both images, and cut them to what is left: nobody registers
-            brains amid air, and each method takes the less time.
+            brains surrounded by air, and each method takes the less time.
         spacing_mm: of the grid that all methods work on; None leaves it to each.
         threads: that each method may use.
         label_interpolation: of the moving labels that are scored: ``"nearest"`` or ``"label_gaussian"``.
