@@ -11,6 +11,26 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run on the CPU; read once, when they are imported
 
 
+HERE = Path(__file__).parent
+OF_THE_APPLICATION = {"deploy_app", "map", "pacs"}
+NO_WARNINGS = (
+    "error::UserWarning",
+    "error::RuntimeWarning",
+    "ignore:monai.networks.blocks.Warp:UserWarning",
+    "ignore:No hash value provided:UserWarning",
+    "ignore:Initializing zero-element tensors:UserWarning",
+    "ignore:TF32 acceleration on top of oneDNN:UserWarning",
+    "ignore:Detected pickle protocol:UserWarning",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Hold the bundle's tests to no warnings. The application's read DICOM that pydicom warns of, on purpose."""
+    for item in items:
+        if not (item.path.is_relative_to(HERE) and item.path.relative_to(HERE).parts[0] in OF_THE_APPLICATION):
+            item.add_marker(pytest.mark.filterwarnings(*NO_WARNINGS))
+
+
 @pytest.fixture(scope="session")
 def bundle_root():
     return Path(__file__).parents[1]
