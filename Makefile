@@ -19,7 +19,7 @@ ZOO := zoo docs recipes
 SOURCE ?=
 ARCHIVE ?=
 
-.PHONY: demo test test-zoo test-peers coverage test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test test-zoo test-peers test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready

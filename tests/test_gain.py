@@ -5,6 +5,7 @@ from bundle.gain import GainWeighting
 from bundle.inferers import RecursiveInferer
 from bundle.metrics import folding_percent
 from bundle.optimisation import smooth
+from monai.bundle import ConfigParser
 
 SHAPE = (36, 40, 44)
 
@@ -86,3 +87,13 @@ def test_the_inferer_weights_last_and_warps_by_what_is_kept(anatomy):
     assert kept[:, 1:].norm(dim=1).mean() < 0.02
     assert folding_percent(kept[:, 1:]) == 0
     assert torch.equal(kept[:, :1], warp(image[:, :1], kept[:, 1:]))
+
+
+@pytest.mark.parametrize("same_person", [True, False])
+def test_the_workflow_weights_where_it_is_told_that_both_images_are_of_one_person(bundle_root, same_person):
+    config = ConfigParser()
+    config.read_config(str(bundle_root / "configs" / "inference.json"))
+    config["same_person"] = same_person
+    inferer = config.get_parsed_content("inferer")
+    assert isinstance(inferer.gain_weighting, GainWeighting) == same_person
+    assert same_person or inferer.gain_weighting is None

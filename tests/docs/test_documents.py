@@ -1,11 +1,14 @@
 """Documents: their links lead somewhere, and what they repeat is said once."""
 
+import inspect
 import json
 import re
+import shlex
 
 import bundle
 import pytest
 import yaml
+from bundle.__main__ import load
 
 OF_DOCS = "README accuracy architecture benchmark conventions deploy paper paper_data register safety speed training"
 OF_DOCS += " training_variants"
@@ -53,3 +56,16 @@ def test_the_citation_is_of_this_version(bundle_root):
     assert citation["version"] == bundle.__version__
     assert citation["version"] == json.loads((bundle_root / "configs/metadata.json").read_text())["version"]
     assert citation["preferred-citation"]["title"] in (bundle_root / "docs/paper.md").read_text()
+
+
+def test_every_command_in_the_readmes_table_names_what_it_needs_and_nothing_unknown(bundle_root):
+    lines = re.findall(r"\| `python -m bundle ([^`]*)` \|", (bundle_root / "README.md").read_text())
+    assert len(lines) >= 3
+    for line in lines:
+        name, *words = shlex.split(line)
+        command = load(name)
+        function = command[words[0]] if isinstance(command, dict) else command
+        given = {word[2:] for word in words if word.startswith("--")}
+        parameters = inspect.signature(function).parameters
+        needed = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
+        assert needed <= given <= set(parameters), line

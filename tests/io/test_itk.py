@@ -1,11 +1,8 @@
-from concurrent.futures import ThreadPoolExecutor
-
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.headers import read_header
 from bundle.io.images import write_displacement
 from bundle.io.itk import (
     grid_from_itk,
@@ -438,22 +435,3 @@ def test_the_noise_of_a_float32_header_is_no_reason_to_refuse_an_image_but_a_she
     sheared[:3, 0] += 0.05 * sheared[:3, 1]
     with pytest.raises(ValueError, match="not at right angles"):
         image_to_itk(array, Grid(FIXED.shape, sheared))
-
-
-def test_headers_read_in_other_threads_leave_a_transform_whole(found, tmp_path):
-    """ITK's HDF5 is asked about every file that is opened, and is not made for threads; unguarded, this fails."""
-    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 9, 10), np.float32), np.eye(4)), tmp_path / "image.nii.gz")
-
-    small = SpatialTransform(np.eye(4), None, Grid((3, 4, 5), np.eye(4)), found.fixed_grid, found.moving_grid)
-
-    def work(number):
-        if number % 2:
-            return read_header(tmp_path / "image.nii.gz").grid.shape
-        write_transform(small, tmp_path / f"{number}.h5")
-        return number
-
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(work, range(200)))
-    assert results == [(8, 9, 10) if number % 2 else number for number in range(200)]
-    for number in range(0, 200, 2):
-        assert linear_from_itk(sitk.ReadTransform(str(tmp_path / f"{number}.h5"))) == pytest.approx(np.eye(4))

@@ -53,7 +53,7 @@ MEASUREMENTS: Mapping[str, tuple[str, str, CodedConcept]] = {
 }
 VOLUME_CHANGE = (
     "Volume change: growth or shrinkage of a structure must not be read from this field or its Jacobian determinant. "
-    "It is held back where the images differ by noise alone, and changes of a millimetre or two with it: no "
+    "It is held back where it explains little of what differs, and a small change may be held back with the noise: no "
     "displacement does not mean no change."
 )
 QUALITY = CodedConcept("QUALITY", SCHEME, "Quality of the registration")

@@ -1,5 +1,7 @@
 """Third step: the registration, by the bundle."""
 
+from typing import Any
+
 from panreg.objects.provenance import VERSION, Provenance
 from panreg.operators.hand_overs import Paired, Registered
 from panreg.operators.step_operator import StepOperator
@@ -7,7 +9,7 @@ from panreg.output.manifest import describe_geometry
 from panreg.registration.bundle_model import BundleModel, volume
 from panreg.registration.foreground import foreground
 from panreg.registration.intended_input import departures
-from panreg.registration.preparation import Prepared, prealignment, prepare
+from panreg.registration.preparation import Prepared, prepare, registration_options
 from panreg.registration.result import Registration
 from panreg.settings import digest
 
@@ -23,8 +25,8 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
         """Register, and record the weights, the configuration and what to flag."""
         settings, manifest = self.job.settings, self.job.manifest
         model, fixed, moving = BundleModel(self.job.models), taken.pair.fixed, taken.pair.moving
-        affine = prealignment(settings.affine, fixed, moving)
-        config = digest(settings, model.device, {"affine": affine})
+        options = registration_options(settings, fixed, moving)
+        config = digest(settings, model.device, options)
         provenance = Provenance(
             fixed.sop_instance_uids, moving.sop_instance_uids, model.weights_sha256, config, VERSION, self.job.clock
         )
@@ -33,13 +35,13 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
         flags = departures(fixed, "fixed", intended) + departures(moving, "moving", intended)
         prepared = prepare(fixed, taken.fixed, moving, taken.moving, settings)
         manifest.record(geometry=describe_geometry(taken.pair, prepared.fixed))
-        registration = self._register(model, prepared, affine, flags)
+        registration = self._register(model, prepared, options, flags)
         manifest.warn(registration.warnings)
         return Registered(taken.scan, registration, provenance)
 
-    def _register(self, model: BundleModel, pair: Prepared, affine: str, flags: tuple[str, ...]) -> Registration:
-        # the field no finer than its object holds it: all outputs agree. Pairing let images of one person through alone
-        options = {"affine": affine, "field_spacing_mm": self.job.settings.deformable.spacing_mm, "same_person": True}
+    def _register(
+        self, model: BundleModel, pair: Prepared, options: dict[str, Any], flags: tuple[str, ...]
+    ) -> Registration:
         padding = self.job.settings.padding
         result = model.register(
             volume(pair.fixed, pair.fixed_values, padding[pair.fixed.modality]),

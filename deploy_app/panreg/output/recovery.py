@@ -18,7 +18,7 @@ from panreg.output.manifest import NAME, declare_ok, describe_inputs
 from panreg.output.publication import RESULTS, lock
 from panreg.pairing.choice import choose_pair
 from panreg.registration.bundle_model import BundleModel
-from panreg.registration.preparation import prealignment
+from panreg.registration.preparation import registration_options
 from panreg.settings import Settings, digest
 
 __all__ = ["completed_earlier"]
@@ -79,10 +79,10 @@ def _is_same(content: dict[str, Any], source: Path, models: Path, settings: Sett
         pair = choose_pair(find_stacks(scan(source, settings.limits)), settings.pair, source)
     except Failure:
         return False
-    overrides = {"affine": prealignment(settings.affine, pair.fixed, pair.moving)}
+    options = registration_options(settings, pair.fixed, pair.moving)
     mine = {
         "inputs": describe_inputs(pair, settings.plain_uids),
         "weights_sha256": model.weights_sha256,
-        "config_sha256": digest(settings, model.device, overrides),
+        "config_sha256": digest(settings, model.device, options),
     }
     return content["versions"].get("application") == VERSION and mine == {name: content[name] for name in mine}

@@ -1,6 +1,7 @@
 """What is decided before the bundle registers: the pre-alignment, the grid of the results, the padding."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from panreg.ingest.decode import Volume
@@ -9,7 +10,7 @@ from panreg.registration.result import Array
 from panreg.registration.straight import grid_of_result, resample_onto
 from panreg.settings import Settings
 
-__all__ = ["Prepared", "prealignment", "prepare", "without_padding"]
+__all__ = ["Prepared", "prealignment", "prepare", "registration_options", "without_padding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,15 @@ def prealignment(setting: str, fixed: Stack, moving: Stack) -> str:
     if setting != "auto":
         return setting
     return "none" if fixed.frame_of_reference_uid == moving.frame_of_reference_uid else "affine"
+
+
+def registration_options(settings: Settings, fixed: Stack, moving: Stack) -> dict[str, Any]:
+    """Choose what the bundle registers a pair by, as keys of ``configs/inference.json``."""
+    return {
+        "affine": prealignment(settings.affine, fixed, moving),
+        "field_spacing_mm": settings.deformable.spacing_mm,  # no finer than its object holds it: all outputs agree
+        "same_person": True,  # pairing lets no others through
+    }
 
 
 def without_padding(volume: Volume, value: float) -> Array:
