@@ -13,7 +13,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.shapes import DDF
-from bundle.spatial import Grid, Matrix, SpatialTransform
+from bundle.spatial import Grid, Matrix, SpatialTransform, compose
 
 __all__ = [
     "ddf_from_itk",
@@ -116,19 +116,29 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
     """Write T as an ITK composite transform: the alignment, then the displacement field.
 
     ITK applies the transform added last first, so that a point of the fixed image goes through the field and then
-    through the alignment, as T does.
+    through the alignment, as T does. A field on a lattice off the right angle that the alignment straightens, as an
+    inverse's is, comes after the alignment instead: A (p + u(p)) = A p + v(A p).
 
     Args:
         transform: to write.
         path: ends in ``.h5``.
+
+    Raises:
+        ValueError: the field's lattice is off the right angle on both sides of the alignment.
     """
     composite = sitk.CompositeTransform(3)
-    composite.AddTransform(linear_to_itk(transform.alignment))
-    if transform.field_mm is not None:
-        field = transform.field_mm.movedim(0, -1).cpu().numpy()
-        composite.AddTransform(
-            sitk.DisplacementFieldTransform(image_to_itk(field, transform.field_grid, is_vector=True))
-        )
+    alignment, straight = linear_to_itk(transform.alignment), transform.field_grid.straightened(1e-3) is not None
+    if straight or transform.ddf is None:
+        composite.AddTransform(alignment)
+    if transform.ddf is not None:
+        grid = transform.field_grid
+        if not straight:
+            grid = Grid(grid.shape, transform.alignment @ grid.affine)
+        matrix = torch.from_numpy(grid.affine[:3, :3])
+        field = torch.einsum("ij,jhwl->hwli", matrix, transform.ddf.cpu().double()).numpy()
+        composite.AddTransform(sitk.DisplacementFieldTransform(image_to_itk(field, grid, is_vector=True)))
+    if not straight and transform.ddf is not None:
+        composite.AddTransform(alignment)
     with itk_files():
         sitk.WriteTransform(composite, os.fspath(path))
 
@@ -152,10 +162,9 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
 def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
     """Read a transform file of ITK, ANTs or Slicer, of any kinds of transform that SimpleITK can evaluate.
 
-    Linear parts and one displacement field among them are taken as they are: T(p) = A (q + u(q)) with q = B p is
-    A B (p + B⁻¹ u(B p)), a field on the grid that B⁻¹ moves. Anything else (several fields, B-splines, parts that
-    SimpleITK evaluates but cannot name) ITK samples at the voxels of ``fixed_grid``: there it is exact, and linear
-    between them.
+    Linear parts and one displacement field among them are taken as they are (``compose``). Anything else (several
+    fields, B-splines, parts that SimpleITK evaluates but cannot name) ITK samples at the voxels of ``fixed_grid``:
+    there it is exact, and linear between them.
 
     Args:
         path: ends in ``.h5``, ``.hdf5``, ``.tfm``, ``.txt`` or ``.mat``.
@@ -174,12 +183,14 @@ def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: 
     if len(bent) != 1 or not isinstance(bent[0], sitk.DisplacementFieldTransform):
         return _sampled(transform, fixed_grid, moving_grid)
     place = parts.index(bent[0])
-    after, before = _product(parts[:place]), _product(parts[place + 1 :])  # ITK applies the last part first
-    if not _is_invertible(before):
+    if not _is_invertible(_product(parts[place + 1 :])):
         return _sampled(transform, fixed_grid, moving_grid)
     ddf, grid = ddf_from_itk(bent[0].GetDisplacementField())
-    field_grid = Grid(grid.shape, np.linalg.inv(before) @ grid.affine)
-    return SpatialTransform(after @ before, ddf, field_grid, fixed_grid, moving_grid)
+    field = SpatialTransform(np.eye(4), ddf, grid, grid, grid)
+    linear = [SpatialTransform(linear_from_itk(part), None, grid, grid, grid) for part in parts if part.IsLinear()]
+    return compose(
+        [*linear[:place], field, *linear[place:]], fixed_grid, moving_grid
+    )  # ITK applies the last part first
 
 
 def _parts(transform: sitk.Transform) -> list[sitk.Transform]:

@@ -4,7 +4,9 @@ Everything here is LPS (the patient's left, posterior and superior are positive)
 MONAI are RAS, and ``lps_from_ras`` is the only place where one becomes the other.
 """
 
+from bundle.spatial.chain import Inverse, Mapping, compose
 from bundle.spatial.grid import Grid, Matrix, lps_from_ras, ras_from_lps
+from bundle.spatial.inverse import inverse_residual, invert, invert_points
 from bundle.spatial.resampling import antialias, sample
 from bundle.spatial.transform import LABEL_MODES, MODES, SpatialTransform
 
@@ -12,9 +14,15 @@ __all__ = [
     "LABEL_MODES",
     "MODES",
     "Grid",
+    "Inverse",
+    "Mapping",
     "Matrix",
     "SpatialTransform",
     "antialias",
+    "compose",
+    "inverse_residual",
+    "invert",
+    "invert_points",
     "lps_from_ras",
     "ras_from_lps",
     "sample",

@@ -1,0 +1,92 @@
+"""Several transforms in a row, and what they are at the voxels of one grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from bundle.spatial.grid import Grid, Matrix
+from bundle.spatial.inverse import invert_points
+from bundle.spatial.transform import SpatialTransform
+
+__all__ = ["Inverse", "Mapping", "compose"]
+
+
+class Mapping(Protocol):
+    """What takes points to points."""
+
+    def displacement_at(self, points_mm: torch.Tensor) -> torch.Tensor:
+        """Compute how far points (…, 3), mm, LPS, are moved: (…, 3), mm, float64."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Inverse:
+    """T⁻¹, solved anew for every point that is asked for (``invert_points``), so without a voxel's error.
+
+    Args:
+        transform: T.
+    """
+
+    transform: SpatialTransform
+
+    def displacement_at(self, points_mm: torch.Tensor) -> torch.Tensor:
+        """Compute T⁻¹(y) − y; points that the field does not reach go by the alignment alone."""
+        points = torch.as_tensor(points_mm, dtype=torch.float64)
+        found, _ = invert_points(self.transform, points.reshape(-1, 3).cpu().numpy())
+        return torch.from_numpy(found).view(points.shape) - points
+
+
+def compose(mappings: Sequence[Mapping], fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
+    """Compose transforms into one, in the order in which an image passes them on its way from moving to fixed.
+
+    T = T₁ ∘ T₂ ∘ … ∘ Tₙ: points of the fixed image go the other way, through the last one first. Linear transforms
+    and one displacement field among them stay what they are. Several fields, or an inverse of one, are sampled at the
+    voxels of ``fixed_grid``: there T is exact, and linear between them.
+
+    Args:
+        mappings: at least one; T₁, nearest to the moving image, first.
+        fixed_grid: of the image that the last one ends at.
+        moving_grid: of the image that the first one starts from.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not mappings:
+        raise ValueError("There is no transform to compose.")
+    plain = [_plain(mapping) for mapping in mappings]
+    known = [mapping for mapping in plain if isinstance(mapping, SpatialTransform)]
+    if len(known) == len(plain) and sum(mapping.ddf is not None for mapping in known) <= 1:
+        return _with_one_field(known, fixed_grid, moving_grid)
+    ddf = torch.empty(3, *fixed_grid.shape, dtype=torch.float64)
+    matrix = torch.from_numpy(fixed_grid.inverse[:3, :3])
+    for rows, points in fixed_grid.slabs():
+        moved = points
+        for mapping in reversed(plain):
+            moved = moved + mapping.displacement_at(moved)
+        ddf[:, rows] = torch.einsum("ij,...j->i...", matrix, moved - points)
+    return SpatialTransform(np.eye(4), ddf, fixed_grid, fixed_grid, moving_grid)
+
+
+def _plain(mapping: Mapping) -> Mapping:
+    """The inverse of a linear transform is linear."""
+    if isinstance(mapping, Inverse) and mapping.transform.ddf is None:
+        return replace(mapping.transform, alignment=np.linalg.inv(mapping.transform.alignment))
+    return mapping
+
+
+def _with_one_field(parts: Sequence[SpatialTransform], fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
+    """C A (B p + u(B p)) = C A B (p + B⁻¹ u(B p)): the field on the lattice that B⁻¹ moves."""
+    place = next((n for n, part in enumerate(parts) if part.ddf is not None), 0)
+    after, before = _product(parts[:place]), _product(parts[place + 1 :])
+    field = parts[place]
+    grid = Grid(field.field_grid.shape, np.linalg.inv(before) @ field.field_grid.affine)
+    return SpatialTransform(after @ field.alignment @ before, field.ddf, grid, fixed_grid, moving_grid)
+
+
+def _product(parts: Sequence[SpatialTransform]) -> Matrix:
+    matrix = np.eye(4)
+    for part in parts:
+        matrix = matrix @ part.alignment
+    return matrix
