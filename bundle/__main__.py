@@ -10,7 +10,10 @@ import fire
 from bundle.failures import bad_input
 from bundle.options import normalise, parsers, suggestion
 
-COMMANDS = ("register", "apply", "prepare", "phantom", "demo", "benchmark", "root")
+COMMANDS = (
+    *("register", "apply", "apply_points", "invert", "compose", "jacobian"),
+    *("prepare", "phantom", "demo", "benchmark", "root"),
+)
 
 Command = Callable[..., Any] | dict[str, Callable[..., Any]]
 

@@ -19,7 +19,7 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str], name: str)
 
     Understood: ``--parameter value``, ``--parameter=value``, ``-p value`` where one parameter alone starts with that
     letter, ``--flag`` and ``--noflag`` for a bool, dashes for underscores, and what a command cannot do without in its
-    order, without names.
+    order, without names. ``--from`` is the parameter ``from_``: Python has the word for itself.
 
     Args:
         function: the command; its annotations say what its parameters take.
@@ -46,7 +46,7 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str], name: str)
             value = "false"
         elif not equals and rest and not _is_option(rest[0]):
             value = rest.pop(0)
-        elif not equals and types[parameter] is bool:
+        elif not equals and types[parameter] in (bool, Sequence[bool]):
             value = "true"
         elif not equals:
             raise ValueError(f"--{parameter} takes a value (one that starts with a dash as --{parameter}=VALUE).")
@@ -123,6 +123,8 @@ def _find(key: str, types: dict[str, Any], name: str) -> tuple[str, bool]:
     word = key.lstrip("-").replace("-", "_")
     if word in types:
         return word, False
+    if f"{word}_" in types:  # a word of Python's own: from
+        return f"{word}_", False
     positive = re.sub("^no_?", "", word)
     if positive != word and types.get(positive) is bool:
         return positive, True

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from bundle.losses import local_ncc
-from bundle.spatial import Grid, Matrix, SpatialTransform, sample
+from bundle.spatial import Grid, Matrix, SpatialTransform, is_inside, sample
 
 __all__ = ["LIMITS", "foreground", "linear_part", "measure", "rigid_part", "verdict"]
 
@@ -208,7 +208,7 @@ def _seen(transform: SpatialTransform, grid: Grid) -> torch.Tensor:
     points = torch.from_numpy(rough.to_points(index))
     inverse = torch.from_numpy(transform.moving_grid.inverse)
     there = (points + transform.displacement_at(points)) @ inverse[:3, :3].T + inverse[:3, 3]
-    inside = ((there >= -0.5) & (there <= torch.tensor(transform.moving_grid.shape) - 0.5)).all(-1)
+    inside = is_inside(there, transform.moving_grid.shape)
     return F.interpolate(inside[None, None].float(), grid.shape, mode="nearest")[0, 0] > 0
 
 

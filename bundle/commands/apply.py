@@ -1,76 +1,70 @@
 """Apply a transform that was found before to another image or a label map."""
 
-import os
-import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
+from bundle.commands.reading import read_chain
 from bundle.intensity import fill_value
-from bundle.io.displacement import is_displacement, read_displacement
+from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
-from bundle.io.itk import read_transform
 from bundle.io.labels import for_file
-from bundle.spatial import LABEL_MODES, MODES, Grid, SpatialTransform
+from bundle.spatial import LABEL_MODES, MODES, SpatialTransform, compose
 from bundle.transforms import grid_of, read_grid, read_volume
 
 __all__ = ["apply"]
 
 
 def apply(
-    transform: str, moving: str, fixed: str, output: str, interpolation: str = "linear", fill: float | None = None
+    transform: str,
+    moving: str,
+    fixed: str,
+    output: str,
+    interpolation: str = "linear",
+    fill: float | None = None,
+    inverse: Sequence[bool] = (False,),
 ) -> str:
     """Resample an image of the moving side onto the fixed image's grid.
 
     Args:
         transform: transform.h5 or displacement.nii.gz of a registration, or another transform of ITK, ANTs or Slicer:
             .h5, .hdf5, .tfm, .txt or .mat, or a displacement field as an image (.nii.gz with intent 1007 or 1006,
-            .nrrd, .mha).
-        moving: image or label map to resample; it may have any grid in the moving image's space.
+            .nrrd, .mha). Several with commas between them, in the order in which the image passes them: nearest to
+            the moving image first. The image is interpolated once.
+        moving: image or label map to resample; it may have any grid in the moving image's space, and several volumes.
         fixed: image whose grid the result takes; what it shows does not matter, nor how many volumes it has.
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
-        interpolation: linear; for labels label_gaussian (smooth borders) or nearest (keeps what is a voxel thin).
+        interpolation: linear, or bspline (cubic); for labels label_gaussian (smooth borders) or nearest (keeps what is
+            a voxel thin).
         fill: value where nothing of the image is; by default the image's own minimum where that is below 0 (the air of
             a CT), else 0. Labels are 0 there.
+        inverse: go by the inverse of the transform, from its fixed side to its moving side: moving is then the image
+            of its fixed side. Of several transforms one value each, with commas between, or one for all.
 
     Returns:
         Path of the file written.
     """
     check_ending(str(output))
     if interpolation not in MODES:
-        raise ValueError(f"--interpolation is linear, label_gaussian or nearest, not '{interpolation}'.")
+        raise ValueError(f"--interpolation is one of {', '.join(MODES)}, not '{interpolation}'.")
     is_label = interpolation in LABEL_MODES
-    image = read_volume(str(moving), "moving image", is_label, must_vary=False)
+    image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
     grid, notes = read_grid(Path(str(fixed)), "fixed image")
     notes = [f"moving image ({moving}): {note}" for note in image.meta.get("notes", "").split("\n") if note] + notes
-    found = _read(str(transform), grid, grid_of(image))
-    if is_label:
-        result = for_file(found.resample(image.as_tensor(), mode=interpolation))
-    else:
-        values = image.as_tensor().float()
-        result = found.resample(values, fill=fill_value(values) if fill is None else float(fill))
-    _write(result, grid, Path(str(output)), str(fixed))
+    chain = read_chain(transform, inverse, grid, grid_of(image))
+    found = compose(chain, grid, grid_of(image))
+    result = _resampled(found, image.as_tensor(), interpolation, fill)
+    with in_place(str(output)) as partial:
+        write_image(for_file(result) if is_label else result, grid, partial, str(fixed), str(moving))
     for note in notes:
         print(f"note: {note}")
     print(f"written: {output}")
     return str(output)
 
 
-def _read(path: str, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
-    """Read a transform file, or a displacement field as an image."""
-    if not is_displacement(path):
-        return read_transform(path, fixed_grid, moving_grid)
-    return SpatialTransform(np.eye(4), *read_displacement(path), fixed_grid, moving_grid)
-
-
-def _write(volume: torch.Tensor, grid: Grid, path: Path, like: str) -> None:
-    """Write an image beside its place and move it there when it is whole; .mhd has its voxels in a file of its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".apply_", dir=path.parent))
-    try:
-        write_image(volume, grid, partial / path.name, like)
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == path.name):
-            os.replace(file, path.with_name(file.name))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _resampled(transform: SpatialTransform, image: torch.Tensor, mode: str, fill: float | None) -> torch.Tensor:
+    """Resample an image, (C, H, W, L), volume by volume: all of them at once would not fit into memory."""
+    if mode in LABEL_MODES:
+        return torch.cat([transform.resample(volume[None], mode=mode) for volume in image])
+    fill = fill_value(image.float()) if fill is None else float(fill)
+    return torch.cat([transform.resample(volume[None].float(), mode=mode, fill=fill) for volume in image])

@@ -1,13 +1,15 @@
-"""Which file was read: its content, told apart by a hash, and by size and time where those suffice."""
+"""Files as such: which one was read, told apart by its content; and writing one whole or not at all."""
 
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fingerprint", "is_unchanged"]
+__all__ = ["fingerprint", "in_place", "is_unchanged"]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -37,6 +39,20 @@ def is_unchanged(noted: Mapping[str, Any], path: str | os.PathLike[str]) -> bool
         return now == {key: noted.get(key) for key in now} or fingerprint(path)["sha256"] == noted.get("sha256")
     except OSError:
         return False
+
+
+@contextmanager
+def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to, beside a file's place; what was written is moved there when it is whole.
+
+    Of an image in two files (``.mhd``) the header comes last.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder:
+        yield Path(folder) / file.name
+        for written in sorted(Path(folder).iterdir(), key=lambda other: other.name == file.name):
+            os.replace(written, file.with_name(written.name))
 
 
 def _stat(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, read_header
+from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, read_header
 from bundle.io.itk import image_to_itk, itk_files
 from bundle.spatial import Grid, ras_from_lps
 from monai.data import MetaTensor
@@ -83,30 +83,55 @@ def check_ending(path: str | os.PathLike[str]) -> None:
 
 
 def write_image(
-    volume: torch.Tensor, grid: Grid, path: str | os.PathLike[str], like: str | os.PathLike[str] | None = None
+    volume: torch.Tensor,
+    grid: Grid,
+    path: str | os.PathLike[str],
+    like: str | os.PathLike[str] | None = None,
+    source: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write a scalar volume; the ending of the path names the format.
+    """Write a scalar volume, or several along a fourth axis; the ending of the path names the format.
 
     NIfTI goes through nibabel, which keeps the affine as it is, in float32; NRRD and MHA go through ITK.
 
     Args:
-        volume: (1, H, W, L).
+        volume: (1, H, W, L), or (T, H, W, L) for T volumes.
         grid: where its voxels are.
         path: ends in ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd``.
         like: path of the image on this grid, whose header a NIfTI file takes over where toolkits read that
             differently, so that each places both alike.
+        source: path of an image with as many volumes, whose step and unit of the fourth axis are taken over.
 
     Raises:
         ValueError: an ending that no writer knows.
     """
     check_ending(path)
-    array = volume[0].cpu().numpy()
+    volumes = volume.cpu().numpy()
     if Path(path).name.endswith(NIFTI):
+        array = volumes[0] if len(volumes) == 1 else np.moveaxis(volumes, 0, -1)
         image = nibabel.Nifti1Image(array, ras_from_lps(grid.affine), dtype=array.dtype)  # 64-bit labels: on purpose
-        _save(_placed(image, grid, like), path)
+        placed = _placed(image, grid, like)
+        if len(volumes) > 1:
+            step, unit = _fourth_axis(source)
+            placed.header.set_zooms((*placed.header.get_zooms()[:3], step))
+            placed.header.set_xyzt_units(placed.header.get_xyzt_units()[0], unit)
+        _save(placed, path)
     else:
+        images = [image_to_itk(array, grid) for array in volumes]
         with itk_files():
-            sitk.WriteImage(image_to_itk(array, grid), os.fspath(path), useCompression=True)
+            whole = images[0] if len(images) == 1 else sitk.JoinSeries(images, 0.0, _fourth_axis(source)[0])
+            sitk.WriteImage(whole, os.fspath(path), useCompression=True)
+
+
+def _fourth_axis(path: str | os.PathLike[str] | None) -> tuple[float, str | None]:
+    """Read the step along the fourth axis of an image, and its unit if one is stated: of time, mostly."""
+    if path is None:
+        return 1.0, None
+    if Path(path).name.lower().endswith(NIFTI):
+        header = nibabel.load(path).header
+        zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
+        return (float(zooms[3]) if len(zooms) > 3 else 1.0), (None if unit == "unknown" else unit)
+    spacing = itk_information(path).GetSpacing()
+    return (float(spacing[3]) if len(spacing) > 3 else 1.0), None
 
 
 def write_displacement(

@@ -7,7 +7,7 @@ MONAI are RAS, and ``lps_from_ras`` is the only place where one becomes the othe
 from bundle.spatial.chain import Inverse, Mapping, compose
 from bundle.spatial.grid import Grid, Matrix, lps_from_ras, ras_from_lps
 from bundle.spatial.inverse import inverse_residual, invert, invert_points
-from bundle.spatial.resampling import antialias, sample
+from bundle.spatial.resampling import antialias, is_inside, sample
 from bundle.spatial.transform import LABEL_MODES, MODES, SpatialTransform
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "inverse_residual",
     "invert",
     "invert_points",
+    "is_inside",
     "lps_from_ras",
     "ras_from_lps",
     "sample",

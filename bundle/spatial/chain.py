@@ -72,7 +72,7 @@ def compose(mappings: Sequence[Mapping], fixed_grid: Grid, moving_grid: Grid) ->
 def _plain(mapping: Mapping) -> Mapping:
     """The inverse of a linear transform is linear."""
     if isinstance(mapping, Inverse) and mapping.transform.ddf is None:
-        return replace(mapping.transform, alignment=np.linalg.inv(mapping.transform.alignment))
+        return replace(mapping.transform, alignment=mapping.transform.back)
     return mapping
 
 

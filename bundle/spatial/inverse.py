@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from bundle.shapes import DDF
 from bundle.spatial.grid import Grid, Matrix
+from bundle.spatial.resampling import is_inside
 from bundle.spatial.transform import SpatialTransform
 
 __all__ = ["inverse_residual", "invert", "invert_points"]
@@ -35,8 +36,9 @@ def invert(transform: SpatialTransform, tolerance_mm: float = TOLERANCE_MM) -> S
         T⁻¹; its fixed grid is the moving grid of T, and the other way round. Where T folds, one of the points that T
         takes there.
     """
-    back = np.linalg.inv(transform.alignment)
-    swapped = replace(transform, alignment=back, fixed_grid=transform.moving_grid, moving_grid=transform.fixed_grid)
+    swapped = replace(
+        transform, alignment=transform.back, fixed_grid=transform.moving_grid, moving_grid=transform.fixed_grid
+    )
     if transform.ddf is None:
         return replace(swapped, field_grid=_moved(transform.field_grid, transform.alignment))
     field = _Lattice.of(transform.ddf)
@@ -66,7 +68,7 @@ def invert_points(
         carried by the alignment alone.
     """
     points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
-    back = np.linalg.inv(transform.alignment)
+    back = transform.back
     aligned = points @ back[:3, :3].T + back[:3, 3]
     if transform.ddf is None:
         return aligned, np.ones(len(points), dtype=bool)
@@ -75,8 +77,7 @@ def invert_points(
     scale = float(np.linalg.norm(transform.alignment[:3, :3], 2) * transform.field_grid.spacing_mm.max())
     parts = [_solve(field, part, tolerance_mm / scale) for part in index.split(POINTS_AT_A_TIME)]
     solved, exact = (torch.cat(part) for part in zip(*parts)) if parts else (index, torch.ones(0, dtype=torch.bool))
-    sides = torch.tensor(field.shape)
-    reached = (exact & ((solved >= -0.5) & (solved < sides - 0.5)).all(-1)).numpy()
+    reached = (exact & is_inside(solved, field.shape)).numpy()
     found = transform.field_grid.to_points(solved.numpy())
     return np.where(reached[:, None], found, aligned), reached
 
@@ -96,13 +97,12 @@ def inverse_residual(
         ``beyond_percent``, how many it takes elsewhere.
     """
     lengths, beyond, count = [], 0, 0
-    sides = torch.tensor(transform.moving_grid.shape)
     back = torch.from_numpy(transform.moving_grid.inverse)
     for rows, points in transform.fixed_grid.slabs():
         here = points.reshape(-1, 3) if mask is None else points[mask[rows]]
         there = here + transform.displacement_at(here)
         index = there @ back[:3, :3].T + back[:3, 3]
-        inside = ((index >= -0.5) & (index < sides - 0.5)).all(-1)
+        inside = is_inside(index, transform.moving_grid.shape)
         count, beyond = count + len(here), beyond + int((~inside).sum())
         there, here = there[inside], here[inside]
         lengths.append((there + inverse.displacement_at(there) - here).norm(dim=-1))

@@ -1,14 +1,15 @@
 """Read an image at physical points, and smooth it before it is read at fewer."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from bundle.spatial.grid import Grid
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
-__all__ = ["antialias", "sample"]
+__all__ = ["SplineSampler", "antialias", "is_inside", "sample"]
 
 
 def antialias(image: torch.Tensor, grid: Grid, target: Grid, pointwise: bool = False) -> torch.Tensor:
@@ -54,9 +55,41 @@ def sample(
     read = _nearest if mode == "nearest" else _linear
     values = read(image, index.view(*points.shape[:-1], 3), sides)
     if fill is not None:
-        inside = ((index >= -0.5) & (index < sides - 0.5)).all(-1)
-        values = torch.where(inside.view(points.shape[:-1]), values, torch.tensor(fill, dtype=values.dtype))
+        inside = is_inside(index, grid.shape).view(points.shape[:-1])
+        values = torch.where(inside, values, torch.tensor(fill, dtype=values.dtype))
     return values
+
+
+def is_inside(index: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Tell which indices (…, 3) lie in a grid's voxels, half a voxel around the outermost centres included: (…)."""
+    sides = torch.tensor(shape, dtype=index.dtype, device=index.device)
+    return ((index >= -0.5) & (index < sides - 0.5)).all(-1)
+
+
+class SplineSampler:
+    """Interpolate an image by cubic B-splines that pass through its voxels, mirrored at the border as in ITK.
+
+    Args:
+        image: (C, H, W, L).
+        grid: where its voxels are.
+        fill: value beyond the border.
+
+    Source:
+        Unser, Splines: a perfect fit for signal and image processing, IEEE Signal Processing Magazine 16 (1999).
+    """
+
+    def __init__(self, image: torch.Tensor, grid: Grid, fill: float = 0.0) -> None:
+        channels = image.double().cpu().numpy()
+        self.coefficients = [spline_filter(channel, order=3, mode="mirror") for channel in channels]
+        self.grid, self.fill = grid, fill
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """Read at points (…, 3), mm, float64: (C, …), float64."""
+        index = torch.from_numpy(self.grid.to_index(points.cpu().numpy()))
+        places = index.movedim(-1, 0).numpy()
+        read = [map_coordinates(c, places, order=3, mode="mirror", prefilter=False) for c in self.coefficients]
+        values = torch.from_numpy(np.stack(read))
+        return torch.where(is_inside(index, self.grid.shape), values, torch.tensor(self.fill, dtype=values.dtype))
 
 
 def _nearest(image: torch.Tensor, index: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The one transform that a registration returns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,12 @@ from bundle.fields import jacobian_determinant
 from bundle.labels import LabelSampler, consecutive
 from bundle.shapes import DDF
 from bundle.spatial.grid import Grid, Matrix
-from bundle.spatial.resampling import antialias, sample
+from bundle.spatial.resampling import SplineSampler, antialias, sample
 
 __all__ = ["LABEL_MODES", "MODES", "SpatialTransform"]
 
 LABEL_MODES = ("nearest", "label_gaussian")
-MODES = ("linear", *LABEL_MODES)
+MODES = ("linear", "bspline", *LABEL_MODES)
 LARGEST_IN_FLOAT64 = 2**53  # whole numbers are exact up to here
 
 
@@ -49,6 +50,11 @@ class SpatialTransform:
     def without_alignment(self) -> "SpatialTransform":
         """The field alone, from fixed space to fixed space."""
         return replace(self, alignment=np.eye(4))
+
+    @cached_property
+    def back(self) -> Matrix:
+        """A⁻¹, 4×4: the alignment from moving to fixed."""
+        return np.linalg.inv(self.alignment).astype(np.float64)
 
     @cached_property
     def field_mm(self) -> torch.Tensor | None:
@@ -125,6 +131,19 @@ class SpatialTransform:
             field[:, rows] = self.displacement_at(points).movedim(-1, 0).float()
         return field
 
+    def jacobian_on(self, grid: Grid | None = None) -> torch.Tensor:
+        """Compute det ∂T/∂p, alignment and field together: (1, H, W, L), float64, on the fixed image's grid or another.
+
+        Central differences between neighbouring voxels, one-sided at the border; beyond its grid the field goes on
+        with its outermost values. ``without_alignment`` gives the field's own.
+        """
+        grid = grid or self.fixed_grid
+        ddf = torch.empty(3, *grid.shape, dtype=torch.float64)
+        matrix = torch.from_numpy(grid.inverse[:3, :3])
+        for rows, points in grid.slabs():
+            ddf[:, rows] = torch.einsum("ij,...j->i...", matrix, self.displacement_at(points, extend=True))
+        return jacobian_determinant(ddf[None])[0]
+
     def resample(
         self,
         image: torch.Tensor,
@@ -138,34 +157,38 @@ class SpatialTransform:
         Args:
             image: (C, H, W, L), the moving image or a label map of it.
             grid: of the result, the fixed image's own by default.
-            mode: ``"linear"``; for labels ``"label_gaussian"``, or ``"nearest"``.
+            mode: ``"linear"`` or ``"bspline"`` (cubic); for labels ``"label_gaussian"``, or ``"nearest"``.
             image_grid: where the image's voxels are, the moving image's grid by default.
             fill: value where nothing of the image is: further than half a voxel from its outermost voxels. Labels are
                 0 there.
 
         Returns:
-            (C, *grid.shape), in the image's dtype (float32 for linear interpolation of whole numbers).
+            (C, *grid.shape), in the image's dtype (float32 for an interpolation of whole numbers that gives others).
 
         Raises:
             ValueError: another interpolation.
         """
         if mode not in MODES:
-            raise ValueError(f"The interpolation is 'linear', 'nearest' or 'label_gaussian', not '{mode}'.")
+            raise ValueError(f"The interpolation is one of {', '.join(MODES)}, not '{mode}'.")
         grid, image_grid = grid or self.fixed_grid, image_grid or self.moving_grid
         if mode in LABEL_MODES and not image.is_floating_point() and image.max() > LARGEST_IN_FLOAT64:
             numbers, index = consecutive(image)
             return numbers[self.resample(index, grid, mode, image_grid)]
-        dtype = torch.float32 if mode == "linear" and not image.is_floating_point() else image.dtype
+        dtype = torch.float32 if mode not in LABEL_MODES and not image.is_floating_point() else image.dtype
         result = torch.empty(image.shape[0], *grid.shape, dtype=dtype)
         if mode != "nearest":
             image = image.double()
-        vote = LabelSampler(image) if mode == "label_gaussian" else None
+        read = _reader(image, image_grid, mode, fill)
         for rows, points in grid.slabs():
-            places = points + self.displacement_at(points)
-            if vote is None:
-                values = sample(image, image_grid, places, mode, fill)
-            else:
-                inverse = torch.from_numpy(image_grid.inverse)
-                values = vote(places @ inverse[:3, :3].T + inverse[:3, 3])
-            result[:, rows] = values.to(dtype)
+            result[:, rows] = read(points + self.displacement_at(points)).to(dtype)
         return result
+
+
+def _reader(image: torch.Tensor, grid: Grid, mode: str, fill: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What reads an image at points (…, 3), mm: (C, …)."""
+    if mode == "bspline":
+        return SplineSampler(image, grid, fill)
+    if mode != "label_gaussian":
+        return partial(sample, image, grid, mode=mode, fill=fill)
+    vote, inverse = LabelSampler(image), torch.from_numpy(grid.inverse)
+    return lambda places: vote(places @ inverse[:3, :3].T + inverse[:3, 3])

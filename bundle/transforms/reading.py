@@ -71,15 +71,16 @@ class ReadVolumed(MapTransform):
         return straight, [*notes, STRAIGHT.format("×".join(str(n) for n in straight.shape[1:]))]
 
 
-def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True) -> MetaTensor:
+def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True, volumes: bool = False) -> MetaTensor:
     """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``.
 
-    An image of one value alone is refused where it is to be aligned (``must_vary``).
+    An image of one value alone is refused where it is to be aligned (``must_vary``); several volumes, or components of
+    a voxel, are taken where they are to be resampled alone (``volumes``).
     """
     is_file = not isinstance(source, torch.Tensor)
     volume = read_file(Path(source), name, is_label) if is_file else source
     where = f"The {name.replace('_', ' ')} ({source})" if is_file else f"The {name}"
-    if volume.dim() != 4 or volume.shape[0] != 1 or min(volume.shape[1:]) < 2:
+    if volume.dim() != 4 or (volume.shape[0] != 1 and not volumes) or min(volume.shape[1:]) < 2:
         sides = "×".join(str(n) for n in volume.shape[1:])
         raise ValueError(
             f"{where} is no single 3-D volume but {volume.shape[0]} channel(s) of {sides} voxels: extract one first."

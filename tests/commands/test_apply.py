@@ -150,7 +150,7 @@ def test_a_failure_while_writing_leaves_what_was_there(folder, ending, monkeypat
     before = run(folder, output=f"out{ending}")
     names = sorted(p.name for p in folder.iterdir())
 
-    def half(volume, grid, path, like):
+    def half(volume, grid, path, *rest):
         path.write_bytes(b"half")
         raise OSError("The disk is full.")
 
@@ -162,5 +162,7 @@ def test_a_failure_while_writing_leaves_what_was_there(folder, ending, monkeypat
 
 
 def test_an_unknown_interpolation_is_refused(folder):
-    with pytest.raises(ValueError, match="--interpolation is linear, label_gaussian or nearest, not 'cubic'"):
+    with pytest.raises(
+        ValueError, match="--interpolation is one of linear, bspline, nearest, label_gaussian, not 'cubic'"
+    ):
         run(folder, interpolation="cubic")

@@ -1,0 +1,90 @@
+"""Carry points and surfaces from one image to the other."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from bundle.commands.reading import grid_if_given, read_any
+from bundle.io.files import in_place
+from bundle.io.points import PointFile, Points, Reached, read_points
+from bundle.metrics import tre_mm
+from bundle.spatial import SpatialTransform, invert_points, is_inside
+
+__all__ = ["apply_points"]
+
+
+def apply_points(
+    transform: str,
+    points: str,
+    output: str,
+    from_: str = "moving",
+    space: str | None = None,
+    reference: str | None = None,
+    moving: str | None = None,
+    fixed: str | None = None,
+) -> dict[str, Any]:
+    """Carry points or a surface from the moving image to the fixed one, or the other way round.
+
+    Points of the moving image go by the inverse of the transform, solved for each of them; points of the fixed image go
+    by the transform itself. Points that the field does not reach go by the alignment alone, and are flagged.
+
+    Args:
+        transform: transform.h5 or displacement.nii.gz of a registration, or another transform that apply takes.
+        points: landmarks (.csv with columns x, y, z; Slicer's .mrk.json or .fcsv) or a surface (.gii; .vtk, .vtp,
+            .stl, .ply, with the vtk package).
+        output: file to write, with the same ending.
+        from_: --from moving (the default) or --from fixed: the image that the points lie in.
+        space: lps or ras, for files that do not say how they count, as CSV.
+        reference: landmarks of the other image, in the same order: the distances to them, before and after, are
+            reported (target registration error).
+        moving: the moving image; needed for transforms that are stated in its voxels.
+        fixed: the fixed image; needed for transforms of several fields.
+
+    Returns:
+        ``points``, ``beyond_field`` (how many no field reached), and with a reference ``tre_before_mm`` and
+        ``tre_after_mm``: mean, median, max.
+    """
+    if from_ not in ("moving", "fixed"):
+        raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
+    read = read_points(str(points), space)
+    found = read_any(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"))
+    there, reached = carried(found, read.points_mm, from_)
+    result: dict[str, Any] = {"points": len(there), "beyond_field": int((~reached).sum())}
+    if reference is not None:
+        other = read_points(str(reference), space if str(reference).lower().endswith(".csv") else None)
+        result |= _errors(read, there, other)
+    with in_place(str(output)) as partial:
+        read.write_points(there, reached, partial)
+    for stage in ("before", "after"):
+        if reference is not None:
+            numbers = ", ".join(f"{name} {value:.2f}" for name, value in result[f"tre_{stage}_mm"].items())
+            print(f"target registration error {stage}: {numbers} mm")
+    if result["beyond_field"]:
+        print(f"note: {result['beyond_field']} of {len(there)} points lie beyond the field: the alignment carries them")
+    print(f"written: {output}")
+    return result
+
+
+def carried(transform: SpatialTransform, points_mm: Points, from_: str) -> tuple[Points, Reached]:
+    """Carry points, (n, 3), mm, LPS: where they come to, and which the field reached, (n,)."""
+    if from_ == "moving":
+        return invert_points(transform, points_mm)
+    there = points_mm + transform.displacement_at(points_mm).numpy()
+    if transform.ddf is None:
+        return there, np.ones(len(points_mm), dtype=bool)
+    index = torch.from_numpy(transform.field_grid.to_index(points_mm))
+    return there, is_inside(index, transform.field_grid.shape).numpy()
+
+
+def _errors(points: PointFile, there: Points, other: PointFile) -> dict[str, Any]:
+    if len(there) != len(other.points_mm):
+        raise ValueError(
+            f"The reference ({other.path}) holds {len(other.points_mm)} points, the points ({points.path}) hold "
+            f"{len(there)}: give the same landmarks in the same order."
+        )
+    stages = {"before": points.points_mm, "after": there}
+    errors = {stage: tre_mm(of, other.points_mm) for stage, of in stages.items()}
+    return {
+        f"tre_{stage}_mm": {"mean": float(e.mean()), "median": float(np.median(e)), "max": float(e.max())}
+        for stage, e in errors.items()
+    }

@@ -1,0 +1,43 @@
+"""Make one transform of several."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.commands.reading import read_chain
+from bundle.io.files import in_place
+from bundle.io.images import write_displacement
+from bundle.io.itk import write_transform
+from bundle.spatial import compose as composed
+from bundle.transforms import read_grid
+
+__all__ = ["compose"]
+
+
+def compose(transforms: str, moving: str, fixed: str, output: str, inverse: Sequence[bool] = (False,)) -> str:
+    """Make one transform of several, in the order in which an image passes them: nearest to the moving image first.
+
+    Two visits and an atlas, say: the transforms of visit 2 to visit 1 and of visit 1 to the atlas, in this order, give
+    that of visit 2 to the atlas. ANTs lists them the other way round.
+
+    Args:
+        transforms: files of transforms, of any kind that apply takes, with commas between them.
+        moving: the image that the first of them starts from.
+        fixed: the image that the last of them ends at; several fields are sampled at its voxels.
+        output: file to write: .h5 for a transform of ITK, .nii.gz for a displacement field on the fixed image's grid.
+        inverse: one value for all, or one for each with commas between: true for those to be turned around.
+
+    Returns:
+        Path of the file written.
+    """
+    if not str(output).endswith((".h5", ".nii.gz")):
+        raise ValueError(f"The output ({output}) must end in .h5 or .nii.gz.")
+    fixed_grid, _ = read_grid(Path(str(fixed)), "fixed image")
+    moving_grid, _ = read_grid(Path(str(moving)), "moving image")
+    whole = composed(read_chain(transforms, inverse, fixed_grid, moving_grid), fixed_grid, moving_grid)
+    with in_place(str(output)) as partial:
+        if partial.name.endswith(".h5"):
+            write_transform(whole, partial)
+        else:
+            write_displacement(whole.displacement_field(), fixed_grid, partial, str(fixed))
+    print(f"written: {output}")
+    return str(output)

@@ -1,0 +1,44 @@
+"""Map the local change of volume."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from bundle.commands.reading import grid_if_given, read_any
+from bundle.io.files import in_place
+from bundle.io.images import check_ending, write_image
+from bundle.transforms import read_grid
+
+__all__ = ["jacobian"]
+
+
+def jacobian(
+    transform: str, fixed: str, output: str, log: bool = False, whole: bool = False, moving: str | None = None
+) -> str:
+    """Write the Jacobian determinant of a transform at the voxels of the fixed image.
+
+    The determinant of ∂T/∂p by central differences between neighbouring voxels, one-sided at the border: above 1 where
+    the moving image is larger than the fixed one at this place, below 1 where it is smaller, 0 or less where T folds.
+
+    Args:
+        transform: transform.h5 of a registration, or another transform that apply takes.
+        fixed: the fixed image.
+        output: file to write (.nii.gz, .nii, .nrrd, .mha).
+        log: write the natural logarithm; NaN where the determinant is 0 or less.
+        whole: of the alignment and the field together, not of the field alone.
+        moving: the moving image; needed for transforms that are stated in its voxels.
+
+    Returns:
+        Path of the file written.
+    """
+    check_ending(str(output))
+    grid, _ = read_grid(Path(str(fixed)), "fixed image")
+    found = read_any(str(transform), grid, grid_if_given(moving, "moving image"))
+    determinant = (found if whole else found.without_alignment()).jacobian_on(grid)
+    folds = int((determinant <= 0).sum())
+    values = torch.where(determinant > 0, determinant.log(), torch.tensor(np.nan)) if log else determinant
+    with in_place(Path(str(output))) as partial:
+        write_image(values.float(), grid, partial, str(fixed))
+    print(f"determinant: {float(determinant.min()):.3f} to {float(determinant.max()):.3f}, {folds} voxels fold")
+    print(f"written: {output}")
+    return str(output)

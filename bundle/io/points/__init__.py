@@ -1,0 +1,53 @@
+"""Files of points: landmarks in CSV and Slicer's markups, and the vertices of surfaces.
+
+A file is kept as it is but for its positions. Within the program points are LPS, mm.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from bundle.io.points.landmarks import CsvPoints, FcsvPoints, MarkupsPoints
+from bundle.io.points.pointfile import PointFile, Points, Reached
+from bundle.io.points.surfaces import GiftiSurface, VtkSurface
+
+__all__ = ["PointFile", "Points", "Reached", "read_points"]
+
+SPACES = ("lps", "ras")
+
+READERS: dict[str, Callable[[Path, str | None], PointFile]] = {
+    ".mrk.json": MarkupsPoints,
+    ".fcsv": FcsvPoints,
+    ".csv": CsvPoints,
+    ".gii": GiftiSurface,
+    ".vtk": VtkSurface,
+    ".vtp": VtkSurface,
+    ".stl": VtkSurface,
+    ".ply": VtkSurface,
+}
+
+
+def read_points(path: str | os.PathLike[str], space: str | None = None) -> PointFile:
+    """Read points; the ending of the path names the format.
+
+    Args:
+        path: ends in ``.csv``, ``.mrk.json``, ``.fcsv``, ``.gii``, ``.vtk``, ``.vtp``, ``.stl`` or ``.ply``.
+        space: ``"lps"`` or ``"ras"``, which a CSV file leaves open; None for a file that says it itself.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another ending, a file of another form, a space that the file leaves open or contradicts.
+    """
+    if space is not None and space not in SPACES:
+        raise ValueError(f"The points' space is lps or ras, not '{space}'.")
+    file = Path(path)
+    ending = next((ending for ending in READERS if file.name.lower().endswith(ending)), None)
+    if ending is None:
+        raise ValueError(f"The points ({path}) must end in {', '.join(READERS)}.")
+    if not file.is_file():
+        raise FileNotFoundError(f"The points ({path}) do not exist.")
+    try:
+        return READERS[ending](file, space)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"The points ({path}) cannot be read: {error}.") from error

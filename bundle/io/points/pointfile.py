@@ -1,0 +1,72 @@
+"""What all files of points have in common."""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BEYOND", "FLAG", "PointFile", "Points", "Reached"]
+
+Points = npt.NDArray[np.float64]
+Reached = npt.NDArray[np.bool_]
+
+FLAG = "in_field"
+BEYOND = "beyond the field: carried by the alignment alone"
+
+
+class PointFile(ABC):
+    """Points in a file, and all else that it holds.
+
+    Args:
+        path: of the file.
+        said: the space that it says it is in, ``"lps"`` or ``"ras"``; None where it leaves that open.
+        space: the space that the user says it is in.
+
+    Raises:
+        ValueError: neither says it, or they differ.
+    """
+
+    def __init__(self, path: Path, said: str | None, space: str | None) -> None:
+        if said is None and space is None:
+            raise ValueError(f"The points ({path}) do not say how they count: give --space lps or --space ras.")
+        if said and space and said != space:
+            raise ValueError(f"The points ({path}) say that they are {said.upper()}, --space says {space.upper()}.")
+        self.path, self.space = path, said or space or ""
+        name = path.name.lower()
+        self.ending = ".mrk.json" if name.endswith(".mrk.json") else path.suffix.lower()
+
+    @property
+    @abstractmethod
+    def positions(self) -> Points:
+        """The numbers as they stand, (n, 3); NaN where a point has no position."""
+
+    @abstractmethod
+    def write(self, positions: Points, reached: Reached, path: Path) -> None:
+        """Write the same file with other numbers, (n, 3), flagging the points that no field reached."""
+
+    @property
+    def points_mm(self) -> Points:
+        """The points, (n, 3), mm, LPS."""
+        return _turned(self.positions, self.space)
+
+    def write_points(self, points_mm: Points, reached: Reached, path: str | os.PathLike[str]) -> None:
+        """Write the file with its points elsewhere.
+
+        Args:
+            points_mm: (n, 3), mm, LPS, in the order of the file.
+            reached: (n,), False for points to be flagged.
+            path: of a file with the same ending.
+
+        Raises:
+            ValueError: another ending.
+        """
+        if not Path(path).name.lower().endswith(self.ending):
+            raise ValueError(f"The output ({path}) must end in {self.ending}, as the points do.")
+        self.write(_turned(points_mm, self.space), reached, Path(path))
+
+
+def _turned(points: Points, space: str) -> Points:
+    """RAS ↔ LPS, or LPS as it is."""
+    return points * np.array([-1.0, -1.0, 1.0]) if space == "ras" else points

@@ -1,0 +1,146 @@
+"""Surfaces, whose vertices are points: GIFTI, and what VTK reads (``.vtk``, ``.vtp``, ``.stl``, ``.ply``)."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel
+import numpy as np
+from bundle.io.points.pointfile import FLAG, PointFile, Points, Reached
+
+__all__ = ["GiftiSurface", "VtkSurface"]
+
+POINTSET = "NIFTI_INTENT_POINTSET"
+MISSING = "The surface ({}) needs the vtk package: pip install 'pan-registration[surfaces]'."
+SPACE = "SPACE"  # Slicer's name of the field data that say it
+HEADER_BYTES = 1024
+
+
+class GiftiSurface(PointFile):
+    """A surface of the neuroimaging tools: RAS, by its own standard."""
+
+    def __init__(self, path: Path, space: str | None) -> None:
+        super().__init__(path, "ras", space)
+        try:
+            self.image = nibabel.load(path)
+            (self.vertices,) = self.image.get_arrays_from_intent(POINTSET)
+        except Exception as error:  # XML's and nibabel's own kinds
+            raise ValueError(f"The surface ({path}) cannot be read as GIFTI with one set of vertices.") from error
+        about = dict(self.vertices.meta)
+        if any(float(about.get(f"VolGeomC_{axis}", 0)) for axis in "RAS"):
+            raise ValueError(
+                f"The surface ({path}) counts from the middle of FreeSurfer's volume, not from the scanner's: convert "
+                "it by mris_convert --to-scanner."
+            )
+
+    @property
+    def positions(self) -> Points:
+        """The vertices."""
+        return np.asarray(self.vertices.data, dtype=np.float64)
+
+    def write(self, positions: Points, reached: Reached, path: Path) -> None:
+        """Write the surface; the format has no place for a flag."""
+        kept = self.vertices.data
+        self.vertices.data = positions.astype(np.float32)
+        nibabel.save(self.image, path)
+        self.vertices.data = kept
+
+
+class VtkSurface(PointFile):
+    """A surface that VTK reads; Slicer notes in it how it counts."""
+
+    def __init__(self, path: Path, space: str | None) -> None:
+        self.vtk = _vtk(path)
+        reader = self._module(path)[0]()
+        reader.SetFileName(str(path))
+        reader.Update()
+        self.surface = reader.GetOutput()
+        if not self.surface.GetNumberOfPoints():
+            raise ValueError(f"The surface ({path}) holds no vertices that VTK can read.")
+        super().__init__(path, self._said(path), space)
+
+    def _module(self, path: Path) -> tuple[Any, Any]:
+        """VTK's reader and writer of a format."""
+        v = self.vtk
+        return {
+            ".vtk": (v.vtkPolyDataReader, v.vtkPolyDataWriter),
+            ".vtp": (v.vtkXMLPolyDataReader, v.vtkXMLPolyDataWriter),
+            ".stl": (v.vtkSTLReader, v.vtkSTLWriter),
+            ".ply": (v.vtkPLYReader, v.vtkPLYWriter),
+        }[path.suffix.lower()]
+
+    def _said(self, path: Path) -> str | None:
+        """What Slicer notes, in the first lines or among the field data."""
+        noted = self.surface.GetFieldData().GetAbstractArray(SPACE)
+        if noted is not None and noted.GetNumberOfValues():
+            return str(noted.GetVariantValue(0).ToString()).lower()
+        found = re.search(rb"SPACE=(LPS|RAS)", path.read_bytes()[:HEADER_BYTES])
+        return found[1].decode().lower() if found else None
+
+    @property
+    def positions(self) -> Points:
+        """The vertices."""
+        return np.asarray(self.vtk.numpy_support.vtk_to_numpy(self.surface.GetPoints().GetData()), dtype=np.float64)
+
+    def write(self, positions: Points, reached: Reached, path: Path) -> None:
+        """Write the surface; an array of the vertices is 0 where no field reached, if the format has arrays.
+
+        Normals, where there are some, are computed anew.
+        """
+        to_vtk, surface, points = self.vtk.numpy_support.numpy_to_vtk, self.vtk.vtkPolyData(), self.vtk.vtkPoints()
+        surface.DeepCopy(self.surface)
+        points.SetData(to_vtk(np.ascontiguousarray(positions, dtype=np.float32), deep=True))
+        surface.SetPoints(points)
+        flag = to_vtk(reached.astype(np.uint8), deep=True)
+        flag.SetName(FLAG)
+        surface.GetPointData().AddArray(flag)
+        writer = self._module(path)[1]()
+        writer.SetInputData(self._with_normals(surface))
+        writer.SetFileName(str(path))
+        self._note(writer)
+        if not writer.Write():
+            raise OSError(f"The surface ({path}) could not be written by VTK.")
+
+    def _with_normals(self, surface: Any) -> Any:
+        if surface.GetPointData().GetNormals() is None:
+            return surface
+        normals = self.vtk.vtkPolyDataNormals()
+        normals.SetInputData(surface)
+        normals.SplittingOff()
+        normals.ConsistencyOff()
+        normals.Update()
+        return normals.GetOutput()
+
+    def _note(self, writer: Any) -> None:
+        """Note in the file how it counts, as Slicer does."""
+        note = f"SPACE={self.space.upper()}"
+        if hasattr(writer, "SetHeader"):
+            writer.SetHeader(note)
+        elif hasattr(writer, "AddComment"):
+            writer.AddComment(note)
+        else:
+            named = self.vtk.vtkStringArray()
+            named.SetName(SPACE)
+            named.InsertNextValue(self.space.upper())
+            writer.GetInput().GetFieldData().AddArray(named)
+
+
+def _vtk(path: Path) -> Any:
+    """The parts of VTK that this takes, which are not needed for anything else."""
+    try:
+        from vtkmodules import (
+            vtkCommonCore,
+            vtkCommonDataModel,
+            vtkFiltersCore,
+            vtkIOGeometry,
+            vtkIOLegacy,
+            vtkIOPLY,
+            vtkIOXML,
+        )
+        from vtkmodules.util import numpy_support
+    except ImportError as error:
+        raise ValueError(MISSING.format(path)) from error
+    modules = (vtkCommonCore, vtkCommonDataModel, vtkFiltersCore, vtkIOGeometry, vtkIOLegacy, vtkIOPLY, vtkIOXML)
+    names = {name: value for module in modules for name, value in vars(module).items() if name.startswith("vtk")}
+    return SimpleNamespace(numpy_support=numpy_support, **names)

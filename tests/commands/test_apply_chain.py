@@ -1,0 +1,169 @@
+"""Transforms in a row, turned around, on several volumes, and interpolated by splines; beside SimpleITK."""
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+from bundle.__main__ import main
+from bundle.commands.apply import apply
+from bundle.commands.compose import compose
+from bundle.commands.invert import invert
+from bundle.commands.jacobian import jacobian
+from bundle.fields import jacobian_determinant
+from bundle.io.images import write_image
+from bundle.io.itk import grid_from_itk, write_transform
+from bundle.spatial import SpatialTransform
+from scipy.ndimage import gaussian_filter
+
+from tests.spatial.oblique import indices_of, linear_map, oblique, smooth_ddf
+
+FIELD = oblique((19, 23, 17), (2.2, 1.7, 2.9), (4, 7, -12), (13.0, -20.0, 29.0))
+FIXED = oblique((11, 9, 13), (-1.6, 2.1, 1.3))
+MOVING = oblique((27, 24, 30), (1.3, -1.7, 1.2), (-6, 15, 8), (9.0, -19.0, 33.0))
+
+
+def picture(shape, seed):
+    return gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.5).astype(np.float32) * 100
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("chain")
+    for n in range(2):
+        transform = SpatialTransform(linear_map(n), smooth_ddf(FIELD.shape, n), FIELD, FIXED, MOVING)
+        write_transform(transform, path / f"t{n}.h5")
+    write_transform(SpatialTransform(linear_map(5), None, FIXED, FIXED, MOVING), path / "linear,5.h5")
+    write_image(torch.from_numpy(picture(MOVING.shape, 9))[None], MOVING, path / "moving.nii.gz")
+    write_image(torch.from_numpy(picture(FIXED.shape, 8))[None], FIXED, path / "fixed.nii.gz")
+    series = nibabel.load(path / "moving.nii.gz")
+    volumes = np.stack([picture(MOVING.shape, seed) for seed in range(3)], -1)
+    image = nibabel.Nifti1Image(volumes, series.affine)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 2.5))
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, path / "series.nii.gz")
+    return path
+
+
+def run(folder, transform, output="out.nii.gz", moving="moving.nii.gz", fixed="fixed.nii.gz", **options):
+    names = ",".join(str(folder / name) for name in transform)
+    apply(names, str(folder / moving), str(folder / fixed), str(folder / output), **options)
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / output)))
+
+
+def by_itk(folder, transforms, how=sitk.sitkLinear, moving="moving.nii.gz"):
+    composite = sitk.CompositeTransform([sitk.ReadTransform(str(folder / name)) for name in transforms])
+    image, reference = sitk.ReadImage(str(folder / moving)), sitk.ReadImage(str(folder / "fixed.nii.gz"))
+    return sitk.GetArrayFromImage(sitk.Resample(image, reference, composite, how, 0.0))
+
+
+def test_transforms_in_a_row_are_itk_s_composite_and_the_image_is_interpolated_once(folder):
+    chain = ["t0.h5", "t1.h5"]
+    np.testing.assert_allclose(run(folder, chain, fill=0.0), by_itk(folder, chain), atol=2e-3)
+
+
+def test_a_path_with_a_comma_is_one_transform_if_there_is_such_a_file(folder):
+    np.testing.assert_allclose(run(folder, ["linear,5.h5"], fill=0.0), by_itk(folder, ["linear,5.h5"]), atol=2e-3)
+
+
+def test_splines_are_itk_s_up_to_the_border_and_beyond_it(folder):
+    found = run(folder, ["t0.h5"], interpolation="bspline", fill=0.0)
+    np.testing.assert_allclose(found, by_itk(folder, ["t0.h5"], sitk.sitkBSpline), atol=5e-3)
+    assert (found == 0).any()
+
+
+def test_each_volume_of_a_series_goes_by_the_same_transform_and_the_time_between_them_stays(folder):
+    run(folder, ["t0.h5"], "series_out.nii.gz", "series.nii.gz", fill=0.0)
+    result = nibabel.load(folder / "series_out.nii.gz")
+    assert (result.shape, result.header.get_zooms()[3]) == ((*FIXED.shape, 3), 2.5)
+    assert result.header.get_xyzt_units() == ("mm", "sec")
+    for n in range(3):
+        write_image(torch.from_numpy(picture(MOVING.shape, n))[None], MOVING, folder / "one.nii.gz")
+        one = by_itk(folder, ["t0.h5"], moving="one.nii.gz").transpose(2, 1, 0)
+        np.testing.assert_allclose(result.get_fdata()[..., n], one, atol=2e-3)
+    run(folder, ["t0.h5"], "series_out.mha", "series.nii.gz", fill=0.0)
+    as_mha = sitk.ReadImage(str(folder / "series_out.mha"))
+    assert (as_mha.GetSize(), as_mha.GetSpacing()[3]) == ((*FIXED.shape, 3), 2.5)
+    assert grid_from_itk(as_mha[:, :, :, 0]).is_close(FIXED)
+
+
+def test_the_inverse_brings_an_image_of_the_fixed_side_to_where_the_inverted_transform_does(folder, capsys):
+    residual = invert(str(folder / "t0.h5"), str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz"))
+    assert 0 < residual["mean_mm"] < 0.2
+    assert "|p − T⁻¹(T(p))| of inverse.h5" in capsys.readouterr().out
+    options = {"moving": "fixed.nii.gz", "fixed": "moving.nii.gz", "fill": 0.0}
+    by_inverse = run(folder, ["t0.h5"], inverse=[True], **options)
+    by_field = run(folder, ["inverse_displacement.nii.gz"], **options)
+    by_lattice = run(folder, ["inverse.h5"], **options)
+    np.testing.assert_allclose(by_inverse, by_field, atol=0.05)
+    inner = (by_inverse != 0) & (by_lattice != 0)
+    assert inner.mean() > 0.05
+    assert np.abs(by_inverse - by_lattice)[inner].mean() < 1.5  # of a range of about 100
+    reference = sitk.ReadImage(str(folder / "moving.nii.gz"))
+    itk = sitk.Resample(
+        sitk.ReadImage(str(folder / "fixed.nii.gz")), reference, sitk.ReadTransform(str(folder / "inverse.h5"))
+    )
+    np.testing.assert_allclose(by_lattice, sitk.GetArrayFromImage(itk), atol=2e-3)
+
+
+def test_there_and_back_in_a_row_moves_nothing(folder):
+    there_and_back = run(folder, ["t0.h5", "t0.h5"], moving="fixed.nii.gz", inverse=[True, False], fill=0.0)
+    fixed = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "fixed.nii.gz")))
+    np.testing.assert_allclose(there_and_back, fixed, atol=0.2)
+
+
+@pytest.mark.parametrize("ending", [".h5", ".nii.gz"])
+def test_a_composed_transform_does_what_its_parts_do(folder, ending):
+    chain = ["t0.h5", "linear5.h5", "t1.h5"]
+    (folder / "linear5.h5").write_bytes((folder / "linear,5.h5").read_bytes())
+    names = ",".join(str(folder / name) for name in chain)
+    compose(names, str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz"), str(folder / f"whole{ending}"))
+    np.testing.assert_allclose(run(folder, [f"whole{ending}"], fill=0.0), by_itk(folder, chain), atol=2e-2)
+
+
+def test_flags_for_another_number_of_transforms_are_refused(folder):
+    with pytest.raises(ValueError, match="--inverse takes one value or 2, one for each transform, not 3"):
+        run(folder, ["t0.h5", "t1.h5"], inverse=[True, False, True])
+
+
+def test_composing_to_another_format_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.h5 or \.nii\.gz"):
+        compose("missing.h5", "m.nii.gz", "f.nii.gz", str(tmp_path / "whole.mat"))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_jacobian_of_a_linear_field_is_its_determinant_in_every_direction(tmp_path, whole):
+    slope = np.array([[0.12, 0.05, -0.03], [0.02, -0.1, 0.06], [-0.04, 0.03, 0.09]])
+    middle = (np.array(FIELD.shape) - 1) / 2
+    ddf = torch.from_numpy(np.moveaxis((indices_of(FIELD) - middle) @ slope.T, -1, 0)).float()
+    write_transform(SpatialTransform(linear_map(), ddf, FIELD, FIXED, MOVING), tmp_path / "t.h5")
+    write_image(torch.rand(1, *FIXED.shape), FIXED, tmp_path / "fixed.nii.gz")
+    paths = [str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")]
+    jacobian(*paths, whole=whole)
+    expected = np.linalg.det(np.eye(3) + slope) * (np.linalg.det(linear_map()[:3, :3]) if whole else 1)
+    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), expected, rtol=1e-4)
+    jacobian(*paths, whole=whole, log=True)
+    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), np.log(expected), atol=1e-4)
+
+
+def test_the_jacobian_on_the_field_s_own_grid_is_that_of_its_voxels_and_folds_have_no_logarithm(tmp_path, capsys):
+    ddf = smooth_ddf(FIELD.shape, 2, 7.0)
+    write_transform(SpatialTransform(linear_map(), ddf, FIELD, FIELD, MOVING), tmp_path / "t.h5")
+    write_image(torch.rand(1, *FIELD.shape), FIELD, tmp_path / "fixed.nii.gz")
+    paths = [str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")]
+    jacobian(*paths)
+    expected = jacobian_determinant(ddf[None].double())[0, 0].numpy()
+    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), expected, atol=1e-4)
+    jacobian(*paths, log=True)
+    found = nibabel.load(paths[2]).get_fdata()
+    assert (np.isnan(found) == (expected <= 0)).all()
+    assert f"{(expected <= 0).sum()} voxels fold" in capsys.readouterr().out
+
+
+def test_inverse_is_a_flag_of_the_command_line(folder, monkeypatch):
+    line = ["bundle", "apply", "--transform", str(folder / "t0.h5"), "--moving", str(folder / "fixed.nii.gz")]
+    line += ["--fixed", str(folder / "moving.nii.gz"), "--output", str(folder / "cli.nii.gz"), "--inverse"]
+    monkeypatch.setattr("sys.argv", line)
+    main()
+    expected = run(folder, ["t0.h5"], moving="fixed.nii.gz", fixed="moving.nii.gz", inverse=[True])
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "cli.nii.gz"))), expected)
