@@ -32,6 +32,8 @@ def align(
     moving_mask: Array | None = None,
     fixed_mask: Array | None = None,
     seed: int = 1,
+    moving_ignored: Array | None = None,
+    fixed_ignored: Array | None = None,
 ) -> Matrix:
     """Find the linear transform that takes points of the fixed image to the moving one.
 
@@ -49,6 +51,8 @@ def align(
         moving_mask: where the moving image counts, on its grid; None everywhere.
         fixed_mask: likewise.
         seed: of the metric's random samples.
+        moving_ignored: where the moving image does not count (a lesion, say), without being blanked; None nowhere.
+        fixed_ignored: likewise.
 
     Returns:
         4×4, mm, LPS, fixed to moving.
@@ -69,8 +73,8 @@ def align(
         moving = moving * (moving_mask > 0)
     images = [_working_copy(_to_itk(a, g)) for a, g in ((fixed, fixed_grid), (moving, moving_grid))]
     masks = [
-        _to_itk((m > 0).astype(np.uint8), g, "nearest") if m is not None else None
-        for m, g in ((fixed_mask, fixed_grid), (moving_mask, moving_grid))
+        _counting(mask, ignored, grid)
+        for mask, ignored, grid in ((fixed_mask, fixed_ignored, fixed_grid), (moving_mask, moving_ignored, moving_grid))
     ]
     try:
         with _single_thread():
@@ -87,6 +91,16 @@ def align(
             f"The {kind} pre-alignment failed ({reason}): align the images by hand first, or start from --affine "
             "center or --initial_transform."
         ) from error
+
+
+def _counting(mask: Array | None, ignored: Array | None, grid: Grid) -> sitk.Image | None:
+    """Make the mask of the metric: where an image counts; None for everywhere."""
+    if mask is None and ignored is None:
+        return None
+    counts = np.ones(grid.shape, dtype=bool) if mask is None else mask > 0
+    if ignored is not None:
+        counts = counts & ~(ignored > 0)
+    return _to_itk(counts.astype(np.uint8), grid, "nearest")
 
 
 def _to_itk(array: npt.NDArray[Any], grid: Grid, mode: str = "linear") -> sitk.Image:

@@ -2,19 +2,31 @@
 
 import re
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 
-__all__ = ["bad_input", "end_with_sentence"]
+__all__ = ["bad_input", "causes", "end_with_sentence"]
+
+
+def causes(error: BaseException | None, contexts: bool = True) -> Iterator[BaseException]:
+    """Yield an exception, its cause, the cause of that, and so on; each once, since a chain may close upon itself.
+
+    What was being handled when an exception was raised (``contexts``) counts as its cause where it has no other.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (error.__context__ if contexts else None)
 
 
 def bad_input(error: BaseException | None) -> str | None:
     """Find the sentence about the user's input in a chain of exceptions: MONAI wraps what a transform raises."""
-    while error is not None:
-        if "Original Traceback" in str(error):  # a worker process of a DataLoader hands over text alone
-            return _first_in(str(error))
-        if isinstance(error, ValueError | OSError):
-            return str(error)
-        error = error.__cause__ or error.__context__
+    for cause in causes(error):
+        if "Original Traceback" in str(cause):  # a worker process of a DataLoader hands over text alone
+            return _first_in(str(cause))
+        if isinstance(cause, ValueError | OSError):
+            return str(cause)
     return None
 
 

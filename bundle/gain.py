@@ -3,9 +3,9 @@
 import torch
 from bundle.fields import warp
 from bundle.losses import local_ncc
-from bundle.optimisation import smooth
 from bundle.options import check_numbers
 from bundle.shapes import DDF
+from bundle.smoothing import smooth
 
 __all__ = ["GainWeighting"]
 

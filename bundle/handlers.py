@@ -7,7 +7,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
 from bundle.pairs import FILES
 from bundle.plausibility import verdict
+from bundle.spatial import SpatialTransform
 from ignite.engine import Engine, Events
 from matplotlib.image import imsave
 from monai.engines.utils import IterationEvents
@@ -36,7 +37,10 @@ __all__ = ["PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoa
 
 Item = Mapping[str, Any]
 
-OPTIONAL_FILES = ("warped_label.nii.gz", "overview.png")
+OPTIONAL_FILES = (
+    *("warped_label.nii.gz", "jacobian.nii.gz", "inverse.h5", "inverse_displacement.nii.gz"),
+    "overview.png",
+)
 
 
 class WeightsCheckpointLoader(CheckpointLoader):
@@ -145,24 +149,11 @@ def write_registration(
 ) -> None:
     """Write one registration into a temporary folder and move the files to theirs when all are there."""
     start = time.perf_counter()
-    transform = item["transform"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".registration_", dir=folder.parent))
     try:
         with ThreadPoolExecutor() as pool:  # compression takes the most of it, and leaves the other threads alone
-            grid, field_mm, like = (
-                transform.fixed_grid,
-                transform.displacement_field(),
-                source_of(item["fixed"]) or None,
-            )
-            written = [
-                pool.submit(write_displacement, field_mm, grid, partial / "displacement.nii.gz", like),
-                pool.submit(write_image, item["warped"].float(), grid, partial / "warped.nii.gz", like),
-                pool.submit(write_transform, transform, partial / "transform.h5"),
-            ]
-            if "warped_label" in item:
-                label = for_file(item["warped_label"])
-                written.append(pool.submit(write_image, label, grid, partial / "warped_label.nii.gz", like))
+            written = [pool.submit(write, *what) for write, *what in _files(item, partial)]
             if "overview" in item:
                 imsave(partial / "overview.png", item["overview"])
             for file in written:
@@ -177,6 +168,23 @@ def write_registration(
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _files(item: Item, folder: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield for each file what writes it, and that function's arguments."""
+    transform: SpatialTransform = item["transform"]
+    grid, like = transform.fixed_grid, source_of(item["fixed"]) or None
+    yield write_displacement, transform.displacement_field(), grid, folder / "displacement.nii.gz", like
+    yield write_image, item["warped"].float(), grid, folder / "warped.nii.gz", like
+    yield write_transform, transform, folder / "transform.h5"
+    if "warped_label" in item:
+        yield write_image, for_file(item["warped_label"]), grid, folder / "warped_label.nii.gz", like
+    if "jacobian" in item:
+        yield write_image, item["jacobian"], grid, folder / "jacobian.nii.gz", like
+    if "inverse" in item:
+        place = transform.moving_grid, folder / "inverse_displacement.nii.gz", source_of(item["moving"]) or None
+        yield write_displacement, item["inverse_mm"], *place
+        yield write_transform, item["inverse"], folder / "inverse.h5"
 
 
 def _summary(item: Item, seconds: dict[str, float], weights: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from bundle.fields import compose, warp
 from bundle.gain import GainWeighting
-from bundle.optimisation import PairwiseOptimiser, remove_folds, smooth
+from bundle.optimisation import PairwiseOptimiser, remove_folds
 from bundle.options import check_flags, check_numbers
+from bundle.shapes import DDF
+from bundle.smoothing import smooth
+from bundle.symmetry import halfway
 from monai.inferers import SimpleInferer
 
 __all__ = ["RecursiveInferer", "recommended"]
@@ -41,6 +44,7 @@ class RecursiveInferer(SimpleInferer):
         gamma: exponent of the intensities that the network sees; below 1 it lifts the darker tissues.
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.
         gain_weighting: keeps the field where it makes the images more alike; None keeps it everywhere.
+        symmetric: register both ways and meet halfway, so that with the images swapped the field is the inverse.
 
     Raises:
         ValueError: less than one pass, an exponent that is not positive, or a negative strength.
@@ -54,9 +58,10 @@ class RecursiveInferer(SimpleInferer):
         gamma: float = 1.0,
         sharpening: float = 0.0,
         gain_weighting: GainWeighting | None = None,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
-        check_flags(remove_folds=remove_folds)
+        check_flags(remove_folds=remove_folds, symmetric=symmetric)
         check_numbers(gamma=gamma, sharpening=sharpening)
         if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
             raise ValueError(f"The network runs a whole number of times, at least once, not {passes} times.")
@@ -64,12 +69,20 @@ class RecursiveInferer(SimpleInferer):
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
+        self.symmetric = symmetric
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Map ``image`` (B, 2, H, W, L) to ``pred`` (B, 4, H, W, L)."""
         inputs = inputs.as_subclass(torch.Tensor)
+        ddf = self._one_way(inputs, network)
+        if self.symmetric:
+            ddf = halfway(ddf, self._one_way(inputs.flip(1), network))
+        return torch.cat([warp(inputs[:, :1], ddf), ddf], 1)
+
+    def _one_way(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
+        """Find the field, (B, 3, H, W, L), that pulls the first of two images, (B, 2, H, W, L), to the second."""
         seen = self.sharpen(inputs)
         moving, fixed = seen[:, :1], seen[:, 1:]
         pred = network(seen)
@@ -78,7 +91,7 @@ class RecursiveInferer(SimpleInferer):
             residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
             ddf = compose(found, residual)
             pred = torch.cat([warp(moving, ddf), ddf], 1)
-        ddf = pred[:, 1:]
+        ddf = pred[:, 1:].clone() if self.symmetric else pred[:, 1:]
         if self.remove_folds:
             ddf = remove_folds(ddf)
         if self.optimiser is not None:
@@ -87,7 +100,7 @@ class RecursiveInferer(SimpleInferer):
             ddf = self.gain_weighting(inputs, ddf)
             if self.remove_folds:
                 ddf = remove_folds(ddf)
-        return torch.cat([warp(inputs[:, :1], ddf), ddf], 1)
+        return ddf
 
     def sharpen(self, image: torch.Tensor) -> torch.Tensor:
         """Bring out weak edges of an image in [0, 1], (B, C, H, W, L): the exponent first, then the unsharp mask."""

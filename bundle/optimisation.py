@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import ncc_loss, smoothness_loss
 from bundle.shapes import DDF, Volume
-from monai.networks.layers import gaussian_1d
+from bundle.smoothing import smooth
 from tqdm import tqdm
 
-__all__ = ["PairwiseOptimiser", "remove_folds", "smooth"]
+__all__ = ["PairwiseOptimiser", "remove_folds"]
 
 _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that scales it
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
@@ -128,16 +128,3 @@ def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
         near = smooth(near, sigma)  # no edge between what is smoothed and what is not
         ddf = ddf + near * (smooth(ddf, sigma) - ddf)
     return ddf
-
-
-def smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Filter (B, C, H, W, L) by a Gaussian of width ``sigma`` voxels, edges replicated."""
-    weights = gaussian_1d(torch.tensor(float(sigma)), truncated=3.0).tolist()
-    radius = len(weights) // 2
-    for dim in (2, 3, 4):  # sums of slices: a convolution of one channel takes three times as long on a CPU
-        margin = [radius * (axis == dim) for axis in (4, 4, 3, 3, 2, 2)]
-        padded, n = F.pad(x, margin, mode="replicate"), x.shape[dim]
-        x = weights[radius] * padded.narrow(dim, radius, n)
-        for i in range(radius):
-            x.add_(padded.narrow(dim, i, n) + padded.narrow(dim, 2 * radius - i, n), alpha=weights[i])
-    return x

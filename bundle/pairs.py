@@ -13,7 +13,8 @@ from bundle.options import nearest
 __all__ = ["FILES", "PAIR_KEYS", "draw_pairs", "read_pairs", "refuse_misspelt"]
 
 Item = dict[str, Any]
-PAIR_KEYS = ("moving", "fixed", "moving_label", "fixed_label", "moving_mask", "fixed_mask")
+EXTRAS = ("label", "mask", "cost_mask")
+PAIR_KEYS = ("moving", "fixed", *(f"{role}_{extra}" for extra in EXTRAS for role in ("moving", "fixed")))
 FILES = (*PAIR_KEYS, "initial_transform")
 COLUMNS = (*FILES, "name")
 TELLING = ("label", "seg", "mask", "transform")  # a column of files that a user would expect to matter

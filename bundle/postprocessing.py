@@ -1,7 +1,7 @@
 """From the network's prediction to the transform, the warped images, the numbers and the picture that users get.
 
-Four transforms, chained in ``configs/inference.json``; each reads what the one before added:
-``BuildTransformd``, ``ResampleMovingd``, ``MeasureRegistrationd``, ``DrawOverviewd``.
+A chain of transforms in ``configs/inference.json``; each reads what the ones before added: ``BuildTransformd``,
+``ResampleMovingd``, ``MeasureRegistrationd``, on request ``InvertTransformd`` and ``MapJacobiand``, ``DrawOverviewd``.
 """
 
 import time
@@ -9,25 +9,37 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
+from bundle.fields import warp
+from bundle.inpainting import dilate, fill_in
 from bundle.intensity import fill_value
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.options import check_flags, check_numbers
-from bundle.plausibility import measure
+from bundle.plausibility import foreground, measure
 from bundle.report import overview
 from bundle.similarity import similarity
-from bundle.spatial import LABEL_MODES, SpatialTransform
+from bundle.spatial import LABEL_MODES, Inverse, SpatialTransform, compose, inverse_residual, invert
 from bundle.transforms import grid_of
 from monai.transforms import Transform
 
-__all__ = ["BuildTransformd", "DrawOverviewd", "MeasureRegistrationd", "ResampleMovingd"]
+__all__ = [
+    "BuildTransformd",
+    "DrawOverviewd",
+    "InvertTransformd",
+    "MapJacobiand",
+    "MeasureRegistrationd",
+    "ResampleMovingd",
+]
 
 Item = dict[Hashable, Any]
+
+UNSURE = 4  # voxels around what does not count in which the field is continued, too
 
 
 class BuildTransformd(Transform):
     """Build the ``SpatialTransform`` from the alignment and the network's field.
 
-    Reads what ``MatchPaird`` left and the network's ``pred``, (4, H, W, L). Adds ``transform``; its ``ddf``,
+    Reads what ``MatchPaird`` left and the network's ``pred``, (4, H, W, L). Where an image does not count (cost masks)
+    the field is continued from around. Adds ``transform``; its ``ddf``,
     (3, H, W, L), voxels; and ``quality``: ``similarity_before``, ``similarity_aligned`` and ``similarity_after``.
 
     Args:
@@ -36,12 +48,16 @@ class BuildTransformd(Transform):
             aligned image and no displacement then.
         field_spacing_mm: voxel size at which the field is kept, over the whole fixed image; None keeps it at the fixed
             image's, or the network's where that is coarser.
+        symmetric: keep the field on the lattice halfway between the images, where ``MatchPaird`` laid it; on another
+            its inverse would be less exact.
     """
 
-    def __init__(self, never_worse: bool = False, field_spacing_mm: float | None = None) -> None:
-        check_flags(never_worse=never_worse)
+    def __init__(
+        self, never_worse: bool = False, field_spacing_mm: float | None = None, symmetric: bool = False
+    ) -> None:
+        check_flags(never_worse=never_worse, symmetric=symmetric)
         check_numbers(field_spacing_mm=field_spacing_mm)
-        self.never_worse, self.field_spacing_mm = never_worse, field_spacing_mm
+        self.never_worse, self.field_spacing_mm, self.symmetric = never_worse, field_spacing_mm, symmetric
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Build it."""
@@ -55,16 +71,19 @@ class BuildTransformd(Transform):
             grid_of(item["fixed"]),
             grid_of(item["moving"]),
         )
-        item["transform"] = found.resample_field(self.field_spacing_mm)
+        item["transform"] = found.extended() if self.symmetric else found.resample_field(self.field_spacing_mm)
         item["ddf"] = item["transform"].ddf
         return _timed(item, "resample", start)
 
     def _kept(self, item: Item) -> tuple[torch.Tensor, dict[str, float]]:
         """The prediction to go on with, (4, H, W, L), and how alike the images are: before, aligned, after."""
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
-        moving, fixed = image[:1], image[1:]
+        moving, fixed, ignored = image[:1], image[1:], item.get("ignored")
         alike = {name: float(value) for name, value in item["alike"].items()}
-        alike["similarity_after"] = similarity(pred[:1], fixed)
+        if ignored is not None:
+            ddf = fill_in(pred[None, 1:], dilate(ignored[None], UNSURE))
+            pred = torch.cat([warp(moving[None], ddf), ddf], 1)[0]
+        alike["similarity_after"] = similarity(pred[:1], fixed, ignored)
         if not self.never_worse:
             return pred, alike
         dropped = alike["similarity_after"] < alike["similarity_aligned"]
@@ -134,6 +153,35 @@ class MeasureRegistrationd(Transform):
         labels["after"] = item["warped_label"]
         overlap = {f"dice_{stage}": mean_dice(warped, fixed_label) for stage, warped in labels.items()}
         return overlap | (_distances(item["warped_label"], fixed_label, transform) if self.surfaces else {})
+
+
+class InvertTransformd(Transform):
+    """Invert the transform: adds ``inverse``, and ``inverse_mm``, T⁻¹(y) − y at the moving image's voxels, LPS.
+
+    Adds to ``quality`` what |p − T⁻¹(T(p))| is where the fixed image shows something (``inverse_residual``).
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Invert."""
+        item, start = dict(data), time.perf_counter()
+        transform: SpatialTransform = item["transform"]
+        item["inverse"] = invert(transform)
+        at_voxels = compose([Inverse(transform)], transform.moving_grid, transform.fixed_grid)
+        item["inverse_mm"] = at_voxels.displacement_field()
+        shown = foreground(item["fixed"].as_tensor()[0].cpu())
+        residual = inverse_residual(transform, item["inverse"], shown)
+        item["quality"] = item["quality"] | {f"inverse_residual_{name}": value for name, value in residual.items()}
+        return _timed(item, "resample", start)
+
+
+class MapJacobiand(Transform):
+    """Compute the field's Jacobian determinant at the fixed image's voxels: adds ``jacobian``, (1, H, W, L)."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Compute."""
+        item, start = dict(data), time.perf_counter()
+        item["jacobian"] = item["transform"].without_alignment().jacobian_on().float()
+        return _timed(item, "resample", start)
 
 
 class DrawOverviewd(Transform):

@@ -4,7 +4,7 @@ from bundle.fields import warp
 from bundle.gain import GainWeighting
 from bundle.inferers import RecursiveInferer
 from bundle.metrics import folding_percent
-from bundle.optimisation import smooth
+from bundle.smoothing import smooth
 from monai.bundle import ConfigParser
 
 SHAPE = (36, 40, 44)

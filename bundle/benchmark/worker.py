@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from bundle.benchmark.measure import Common, Pictures, Row, measure
 from bundle.benchmark.methods import Method, Register
+from bundle.failures import causes
 from bundle.memory import prepare_allocator
 
 __all__ = ["sentence", "worker"]
@@ -71,6 +72,5 @@ def _serve(connection: Connection, method: Method, common: Common) -> None:
 
 def sentence(error: BaseException) -> str:
     """Say what went wrong, from the innermost cause: MONAI wraps what a transform raises."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"
+    *_, innermost = causes(error, contexts=False)
+    return f"{type(innermost).__name__}: {innermost}"

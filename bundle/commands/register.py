@@ -29,6 +29,8 @@ def register(
     fixed_label: str | None = None,
     moving_mask: str | None = None,
     fixed_mask: str | None = None,
+    moving_cost_mask: str | None = None,
+    fixed_cost_mask: str | None = None,
     initial_transform: str | None = None,
     affine: str = "affine",
     weights: str | None = None,
@@ -37,6 +39,9 @@ def register(
     optimise: int = 0,
     never_worse: bool = True,
     same_person: bool = False,
+    symmetric: bool = False,
+    inverse: bool = False,
+    jacobian: bool = False,
     fill: float | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -53,6 +58,9 @@ def register(
         fixed_label: label map of the fixed image; with moving_label the Dice overlap is reported.
         moving_mask: mask of the moving image; the rest is blanked (a brain mask, say).
         fixed_mask: mask of the fixed image.
+        moving_cost_mask: what does not count in the moving image (a lesion, a resection): the alignment, the network
+            and the similarities leave it out, and the field runs smoothly through it.
+        fixed_cost_mask: what does not count in the fixed image.
         initial_transform: linear ITK transform, fixed to moving, instead of the pre-alignment.
         affine: pre-alignment: none (trust the headers), center, rigid or affine.
         weights: weights of the network; models/model.pt by default.
@@ -62,6 +70,10 @@ def register(
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
         same_person: both images are of one person: keep the network's field only where it explains what differs between
             the images, so that noise moves nothing.
+        symmetric: register both ways and meet halfway, in twice the time: with the images swapped the result is the
+            inverse.
+        inverse: also write the inverse, inverse.h5 and inverse_displacement.nii.gz.
+        jacobian: also write jacobian.nii.gz, the determinant of the field (the command jacobian says more).
         fill: value of the result where nothing of the moving image is; by default the image's own minimum where that
             is below 0 (the air of a CT), else 0.
         device: auto, cpu or cuda.
@@ -71,7 +83,9 @@ def register(
     """
     check_affine(affine)
     check_device(device)
-    check_flags(never_worse=never_worse, same_person=same_person)
+    flags = {"never_worse": never_worse, "same_person": same_person, "symmetric": symmetric}
+    flags |= {"inverse": inverse, "jacobian": jacobian}
+    check_flags(**flags)
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
     if passes is not None and (not isinstance(passes, int) or passes < 1):
@@ -84,6 +98,7 @@ def register(
         read_linear(str(initial_transform))
     item = {"moving": moving, "fixed": fixed, "moving_label": moving_label, "fixed_label": fixed_label}
     item |= {"moving_mask": moving_mask, "fixed_mask": fixed_mask, "initial_transform": initial_transform}
+    item |= {"moving_cost_mask": moving_cost_mask, "fixed_cost_mask": fixed_cost_mask}
     # absolute, since the workflow takes a string that starts with $, @ or % for an expression
     paths = {k: str(Path(str(v)).absolute()) for k, v in item.items() if v is not None}
     overrides: dict[str, Any] = {
@@ -91,8 +106,7 @@ def register(
         "dataset#data": [{"name": "pair"} | paths],
         "affine": affine,
         "optimise": optimise,
-        "never_worse": never_worse,
-        "same_person": same_person,
+        **flags,
         "fill": fill,
         "ckpt": str(Path(str(weights)).absolute() if weights else WEIGHTS),
         "device": DEVICES[device],

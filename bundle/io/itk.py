@@ -116,31 +116,37 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
     """Write T as an ITK composite transform: the alignment, then the displacement field.
 
     ITK applies the transform added last first, so that a point of the fixed image goes through the field and then
-    through the alignment, as T does. A field on a lattice off the right angle that the alignment straightens, as an
-    inverse's is, comes after the alignment instead: A (p + u(p)) = A p + v(A p).
+    through the alignment, as T does. A field on a lattice off the right angle, as an inverse's may be, is written on
+    the straight one that a matrix B takes it to, between two matrices: A (p + u(p)) = A B⁻¹ (B p + B u(B⁻¹ B p)).
 
     Args:
         transform: to write.
         path: ends in ``.h5``.
-
-    Raises:
-        ValueError: the field's lattice is off the right angle on both sides of the alignment.
     """
     composite = sitk.CompositeTransform(3)
-    alignment, straight = linear_to_itk(transform.alignment), transform.field_grid.straightened(1e-3) is not None
-    if straight or transform.ddf is None:
-        composite.AddTransform(alignment)
-    if transform.ddf is not None:
-        grid = transform.field_grid
-        if not straight:
-            grid = Grid(grid.shape, transform.alignment @ grid.affine)
+    if transform.ddf is None:
+        composite.AddTransform(linear_to_itk(transform.alignment))
+    else:
+        straight = _straightening(transform.field_grid)
+        grid = Grid(transform.field_grid.shape, straight @ transform.field_grid.affine)
         matrix = torch.from_numpy(grid.affine[:3, :3])
         field = torch.einsum("ij,jhwl->hwli", matrix, transform.ddf.cpu().double()).numpy()
+        composite.AddTransform(linear_to_itk(transform.alignment @ np.linalg.inv(straight)))
         composite.AddTransform(sitk.DisplacementFieldTransform(image_to_itk(field, grid, is_vector=True)))
-    if not straight and transform.ddf is not None:
-        composite.AddTransform(alignment)
+        if not np.array_equal(straight, np.eye(4)):
+            composite.AddTransform(linear_to_itk(straight))
     with itk_files():
         sitk.WriteTransform(composite, os.fspath(path))
+
+
+def _straightening(grid: Grid) -> Matrix:
+    """Find a matrix that takes a lattice to one at right angles, about its centre; the identity where it is."""
+    matrix = np.eye(4)
+    if grid.straightened(1e-3) is None:
+        u, _, v = np.linalg.svd(grid.direction)
+        matrix[:3, :3] = u @ v @ np.linalg.inv(grid.direction)
+        matrix[:3, 3] = grid.centre_mm - matrix[:3, :3] @ grid.centre_mm
+    return matrix
 
 
 def read_linear(path: str | os.PathLike[str]) -> Matrix:

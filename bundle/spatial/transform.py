@@ -90,6 +90,18 @@ class SpatialTransform:
         ddf = self.ddf if spacing_mm is None else antialias(self.ddf, self.field_grid, grid, pointwise=True)
         return replace(self, ddf=self._ddf_on(grid, ddf), field_grid=grid)
 
+    def extended(self) -> "SpatialTransform":
+        """The same transform with its field on a larger part of its own lattice, which covers the fixed image.
+
+        Its outermost values go on; its own voxels are kept.
+        """
+        if self.ddf is None:
+            return self
+        low, high = self.field_grid.bounds(self.fixed_grid)
+        last = np.array(self.field_grid.shape) - 1
+        grid = self.field_grid.crop(np.minimum(np.floor(low + 1e-3), 0), np.maximum(np.ceil(high - 1e-3), last))
+        return replace(self, ddf=self._ddf_on(grid, self.ddf), field_grid=grid)
+
     def _ddf_on(self, grid: Grid, ddf: DDF) -> DDF:
         """Bring the field onto another grid, in voxels of that; copied where the voxels are the same."""
         voxels = grid.inverse[:3, :3] @ self.field_grid.affine[:3, :3]

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
+from bundle.inpainting import dilate, fill_in
 from bundle.intensity import clip_outliers
 from bundle.io.itk import read_linear
 from bundle.options import check_flags, check_numbers
 from bundle.similarity import similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
+from bundle.symmetry import geometric_mean, root
 from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles, Transform, generate_spatial_bounding_box
@@ -23,6 +25,10 @@ Item = dict[Hashable, Any]
 MARGIN_MM = 8.0
 """Of the network's grid around what the images show."""
 
+RIM = 2  # voxels around what does not count that are replaced, too: interpolation has mixed them with it
+AROUND = 4  # voxels around these that tell how the intensities of the two images go together
+MULTIPLE = 16  # of the sides of the network's grid
+
 
 class MatchPaird(Transform):
     """Bring any two images onto the grid that the network works on.
@@ -32,14 +38,19 @@ class MatchPaird(Transform):
     the intensities between percentiles 0.5 and 99.5 to [0, 1]. Outlying voxels are clipped first.
 
     Reads ``moving`` and ``fixed``, (1, H, W, L) with RAS affines; optionally ``moving_mask`` and ``fixed_mask`` (blank
-    the rest of their image) and ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
+    the rest of their image), ``moving_cost_mask`` and ``fixed_cost_mask`` (what is in them does not count: the
+    alignment and the similarities leave it out, and the network sees the other image there) and
+    ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
     Adds ``image`` (2, H, W, L: moving, fixed) with the RAS affine of its grid, ``label`` (the fixed channel),
     ``alignment`` (4×4, mm, LPS, fixed to moving), ``alike`` (``similarity_before`` by the headers,
-    ``similarity_aligned``, and with ``never_worse`` whether the ``alignment_dropped``) and ``seconds``.
+    ``similarity_aligned``, and with ``never_worse`` whether the ``alignment_dropped``) and ``seconds``; with cost masks
+    ``ignored``, (1, H, W, L), bool, where one of the images does not count.
 
     Args:
         affine: pre-alignment: none (headers alone), center, rigid or affine.
         spacing_mm: isotropic spacing of the network's grid; None keeps the fixed image's.
+        symmetric: align both ways and take the mean, and lay the grid halfway between the images, so that with the
+            images swapped all is the inverse.
         never_worse: go by the headers where the alignment found leaves the images less alike than they did. An
             ``initial_transform`` is kept, with a note.
 
@@ -47,12 +58,19 @@ class MatchPaird(Transform):
         ValueError: labels or masks on another grid than their image, or images that share no physical space.
     """
 
-    def __init__(self, affine: str = "affine", spacing_mm: float | None = None, never_worse: bool = False) -> None:
+    def __init__(
+        self,
+        affine: str = "affine",
+        spacing_mm: float | None = None,
+        never_worse: bool = False,
+        symmetric: bool = False,
+    ) -> None:
         if affine not in ALIGNMENTS:
             raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
         check_numbers(spacing_mm=spacing_mm)
-        check_flags(never_worse=never_worse)
+        check_flags(never_worse=never_worse, symmetric=symmetric)
         self.affine, self.spacing_mm, self.never_worse = affine, spacing_mm, never_worse
+        self.symmetric = symmetric
         self.normalise = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
@@ -61,7 +79,7 @@ class MatchPaird(Transform):
         images = {role: self._masked(item, role) for role in ("moving", "fixed")}
         grids = {role: grid_of(item[role]) for role in images}
         matrix = self._align(item, images, grids)
-        grid, channels, alike = self._matched(images, grids, matrix)
+        grid, channels, ignored, alike = self._matched(item, images, grids, matrix)
         worse = alike["similarity_aligned"] < alike["similarity_before"]
         if item.get("initial_transform") and worse:
             note = "initial transform: it leaves the images less alike than their headers do; is its direction right?"
@@ -69,7 +87,7 @@ class MatchPaird(Transform):
         elif self.never_worse and self.affine != "none":
             if worse:
                 matrix = np.eye(4)
-                grid, channels, alike = self._matched(images, grids, matrix)
+                grid, channels, ignored, alike = self._matched(item, images, grids, matrix)
             alike["alignment_dropped"] = float(worse)
         if channels[0].max() == channels[0].min():
             raise ValueError(
@@ -77,6 +95,9 @@ class MatchPaird(Transform):
                 "bring them together."
             )
         image = torch.cat(channels).as_subclass(torch.Tensor)
+        if ignored is not None:
+            item["ignored"] = ignored.any(0, keepdim=True)
+            image = _without(image, ignored)
         item["image"] = MetaTensor(image, affine=torch.from_numpy(ras_from_lps(grid.affine)))
         item["label"] = image[1:]
         item["alignment"], item["alike"] = torch.from_numpy(matrix), alike
@@ -84,22 +105,25 @@ class MatchPaird(Transform):
         return item
 
     def _matched(
-        self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix
-    ) -> tuple[Grid, list[torch.Tensor], dict[str, float]]:
+        self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix
+    ) -> tuple[Grid, list[torch.Tensor], torch.Tensor | None, dict[str, float]]:
         """Lay the network's grid, sample both images on it, and measure how alike they are by the headers and so."""
-        grid = self._grid(images, grids, matrix)
+        grid = (self._grid_halfway if self.symmetric else self._grid)(images, grids, matrix)
         channels = [
             self.normalise(self._on_grid(images[role], grids[role], grid, alignment))
             for role, alignment in (("moving", matrix), ("fixed", None))
         ]
         by_headers = self.normalise(self._on_grid(images["moving"], grids["moving"], grid, None))
+        ignored = _ignored(item, grids, grid, matrix)
         stages = {"similarity_before": by_headers, "similarity_aligned": channels[0]}
-        return grid, channels, {stage: similarity(moving, channels[1]) for stage, moving in stages.items()}
+        nowhere = None if ignored is None else ignored.any(0, keepdim=True)
+        alike = {stage: similarity(moving, channels[1], nowhere) for stage, moving in stages.items()}
+        return grid, channels, ignored, alike
 
     def _masked(self, item: Item, role: str) -> torch.Tensor:
         """Clip outliers and blank the image outside its mask; check that all that belongs to it lies on its grid."""
         image = item[role]
-        for extra in (f"{role}_label", f"{role}_mask"):
+        for extra in (f"{role}_label", f"{role}_mask", f"{role}_cost_mask"):
             if extra in item:
                 item[extra] = on_grid_of(image, item[extra], extra.replace("_", " "))
         plain: torch.Tensor = clip_outliers(image.as_tensor().float())
@@ -114,16 +138,29 @@ class MatchPaird(Transform):
     def _align(self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid]) -> Matrix:
         if item.get("initial_transform"):
             return read_linear(item["initial_transform"])
-        arrays = {role: image[0].numpy() for role, image in images.items()}
-        masks = {r: item[f"{r}_mask"].as_tensor()[0].numpy() if f"{r}_mask" in item else None for r in arrays}
+        forward = self._aligned(item, images, grids, "moving", "fixed")
+        if not self.symmetric:
+            return forward
+        return geometric_mean(forward, self._aligned(item, images, grids, "fixed", "moving"))
+
+    def _aligned(
+        self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid], moving: str, fixed: str
+    ) -> Matrix:
+        """Align one of the images to the other."""
+
+        def array(key: str) -> Any:
+            return item[key].as_tensor()[0].numpy() if key in item else None
+
         return align(
-            arrays["moving"],
-            grids["moving"],
-            arrays["fixed"],
-            grids["fixed"],
+            images[moving][0].numpy(),
+            grids[moving],
+            images[fixed][0].numpy(),
+            grids[fixed],
             self.affine,
-            masks["moving"],
-            masks["fixed"],
+            array(f"{moving}_mask"),
+            array(f"{fixed}_mask"),
+            moving_ignored=array(f"{moving}_cost_mask"),
+            fixed_ignored=array(f"{fixed}_cost_mask"),
         )
 
     def _grid(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
@@ -135,12 +172,67 @@ class MatchPaird(Transform):
         low, high = (np.stack(ends) for ends in zip(*extents))
         return grid.crop_to(low.min(0) - margin, high.max(0) + margin)
 
+    def _grid_halfway(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
+        """Lay a grid along the axes of space where the two images meet, over what both show; in fixed space."""
+        half = root(matrix)
+        shown = {role: _shown(images[role], grids[role]) for role in images}
+        spacing = self.spacing_mm or float(np.exp(np.mean([np.log(g.spacing_mm) for g in grids.values()])))
+        unit = Grid((2, 2, 2), np.diag([-spacing, -spacing, spacing, 1.0]))
+        back = np.linalg.inv(half).astype(np.float64)
+        extents = unit.bounds(shown["fixed"], back), unit.bounds(shown["moving"], half)
+        low, high = (np.stack(ends) for ends in zip(*extents))
+        low, high = low.min(0) - MARGIN_MM / spacing, high.max(0) + MARGIN_MM / spacing
+        size = np.ceil((high - low + 1) / MULTIPLE).astype(int) * MULTIPLE
+        meeting = unit.centred(size, spacing, unit.to_points((low + high) / 2))
+        return Grid(meeting.shape, back @ meeting.affine)
+
     @staticmethod
     def _on_grid(image: torch.Tensor, grid: Grid, target: Grid, alignment: Matrix | None) -> torch.Tensor:
         """Sample an image, (1, H, W, L), on the network's grid, through the alignment if there is one."""
         matrix = torch.eye(4, dtype=torch.float64).numpy() if alignment is None else alignment
         transform = SpatialTransform(matrix, None, target, target, grid)
         return transform.resample(antialias(image, grid, target))
+
+
+def _without(image: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
+    """Replace what does not count in a pair, (2, H, W, L), so that nothing differs there and nothing is to be moved.
+
+    Each image takes the other's values there, in the intensities that fit best around it; where neither counts, both
+    are continued from around.
+    """
+    regions = dilate(ignored[:, None], RIM)[:, 0]
+    both = regions.all(0, keepdim=True)
+    replaced = [torch.where(regions[n] & ~both, _fitted(image, n, regions[n]), image[n : n + 1]) for n in range(2)]
+    return fill_in(torch.cat(replaced)[None], both[None])[0] if both.any() else torch.cat(replaced)
+
+
+def _fitted(image: torch.Tensor, channel: int, region: torch.Tensor) -> torch.Tensor:
+    """The other image of a pair in the intensities that this one has around a region, (1, H, W, L).
+
+    By mean and spread, since the two are not registered yet; turned around where the images are of opposite contrast.
+    """
+    this, other = image[channel], image[1 - channel]
+    around = dilate(region[None, None], AROUND)[0, 0] & ~region
+    if not region.any() or not around.any():
+        return this[None]
+    here, there = other[around], this[around]
+    shown = (this > 0) & (other > 0) & ~region
+    alike = torch.corrcoef(torch.stack([other[shown], this[shown]]))[0, 1] if shown.sum() > 1 else here.new_ones(())
+    slope = torch.where(alike < 0, -1.0, 1.0) * there.std() / here.std().clamp(min=1e-3)
+    return (there.mean() + slope * (other - here.mean()))[None]
+
+
+def _ignored(item: Item, grids: dict[str, Grid], grid: Grid, matrix: Matrix) -> torch.Tensor | None:
+    """Where on the network's grid the images do not count, (2, H, W, L), bool, moving and fixed; None for nowhere."""
+    found = []
+    for role, alignment in (("moving", matrix), ("fixed", np.eye(4))):
+        transform = SpatialTransform(alignment, None, grid, grid, grids[role])
+        mask = item.get(f"{role}_cost_mask")
+        found.append(
+            torch.zeros(1, *grid.shape) if mask is None else transform.resample(mask.as_tensor(), mode="nearest")
+        )
+    ignored = torch.cat(found) > 0
+    return ignored if ignored.any() else None
 
 
 def _shown(image: torch.Tensor, grid: Grid) -> Grid:

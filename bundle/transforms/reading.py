@@ -33,7 +33,7 @@ class ReadVolumed(MapTransform):
         keys: keys of paths or tensors; missing ones are passed over (labels and masks are optional).
         labels: the subset of ``keys`` that holds label maps or masks: whole numbers, any number of values. They are
             kept exactly, and brought to the order of their image's axes: ``label`` to that of ``image``,
-            ``moving_label`` and ``moving_mask`` to that of ``moving``.
+            those that start with ``moving_`` or ``fixed_`` to that of ``moving`` or ``fixed``.
 
     Raises:
         ValueError: unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions
@@ -151,7 +151,7 @@ def _on_straight_grid(volume: MetaTensor, is_label: bool) -> MetaTensor:
 
 def _image_of(key: str) -> str:
     """Name the image that a label map or mask belongs to."""
-    return "image" if key == "label" else key.rsplit("_", 1)[0]
+    return "image" if key == "label" else key.split("_", 1)[0]
 
 
 def on_grid_of(image: MetaTensor, label: MetaTensor, name: str) -> MetaTensor:

@@ -1,8 +1,9 @@
 """How a run ends: one code and one sentence, without patient data."""
 
+from collections.abc import Iterator
 from enum import Enum
 
-__all__ = ["Code", "Failure"]
+__all__ = ["Code", "Failure", "causes"]
 
 
 class Code(Enum):
@@ -63,3 +64,12 @@ class Failure(Exception):  # noqa: N818 - the word of the manifest
     def __init__(self, code: Code, message: str) -> None:  # noqa: B042 - str() gives the message alone
         super().__init__(message)
         self.code, self.message = code, message
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, its cause, the cause of that, and so on; each once, since a chain may close upon itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from holoscan.core import Operator, OperatorSpec
-from panreg.failures import Code, Failure
+from panreg.failures import Code, Failure, causes
 from panreg.operators.job import Job
 
 __all__ = ["StepOperator"]
@@ -78,7 +78,6 @@ class StepOperator(Operator, Generic[Taken, Made]):
 
 def _places(error: BaseException | None) -> Iterator[str]:
     """Tell the kind and place of an exception and its causes; its text may hold anything, the patient's name too."""
-    while error is not None:
-        last = traceback.extract_tb(error.__traceback__)[-1:]
-        yield f"{type(error).__name__} at " + "".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in last)
-        error = error.__cause__ or error.__context__
+    for cause in causes(error):
+        last = traceback.extract_tb(cause.__traceback__)[-1:]
+        yield f"{type(cause).__name__} at " + "".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in last)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
-from panreg.failures import Code, Failure
+from panreg.failures import Code, Failure, causes
 from panreg.ingest.stack import Stack
 from panreg.registration.result import Array, Transform
 
@@ -145,9 +145,7 @@ def by_settings(sentence: str) -> str:
 
 def _refusal(error: BaseException) -> Failure | None:
     """Find the bundle's sentence about the images: a ValueError, which MONAI wraps in others."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, ValueError):
             return Failure(Code.E_NO_MATCH, f"The two series can't be registered: {by_settings(str(cause))}")
-        cause = cause.__cause__ or cause.__context__
     return None

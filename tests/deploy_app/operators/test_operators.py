@@ -9,7 +9,8 @@ from holoscan.conditions import CountCondition
 from monai.deploy.core import Application
 from panreg.failures import Code, Failure
 from panreg.operators import app as app_module
-from panreg.operators.step_operator import StepOperator
+from panreg.operators.step_operator import StepOperator, _places
+from panreg.registration.bundle_model import _refusal
 
 REFUSAL = Failure(Code.E_NO_MATCH, "Another series is needed.")
 
@@ -72,3 +73,10 @@ def test_a_graph_that_ends_before_its_last_operator_is_no_success(monkeypatch):
     monkeypatch.setattr(app_module.RegistrationApp, "run", lambda app: None)
     with pytest.raises(RuntimeError, match="ended before"):
         app_module.register(SimpleNamespace())
+
+
+def test_the_places_of_a_chain_of_causes_that_closes_upon_itself_are_told_once():
+    first, second = RuntimeError("the patient's name"), KeyError("again")
+    first.__cause__, second.__cause__ = second, first
+    assert [place.split()[0] for place in _places(first)] == ["RuntimeError", "KeyError"]
+    assert _refusal(first) is None

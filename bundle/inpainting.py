@@ -1,0 +1,47 @@
+"""Continue images and fields smoothly through a region where they do not count."""
+
+import torch
+import torch.nn.functional as F
+
+__all__ = ["dilate", "fill_in"]
+
+RELAXATIONS = 20  # of each level, by averages over 3×3×3 voxels
+
+
+def fill_in(x: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
+    """Fill a region from what surrounds it, without an edge.
+
+    Averages of what is known, over blocks of 2, 4, 8 … voxels, are interpolated back into what is not, from coarse to
+    fine, and relaxed at every level.
+
+    Args:
+        x: (B, C, H, W, L).
+        unknown: (B, 1, H, W, L), bool: the voxels to fill.
+
+    Returns:
+        (B, C, H, W, L), float; the other voxels as they were.
+
+    Source:
+        Gortler, Grzeszczuk, Szeliski, Cohen, The Lumigraph, SIGGRAPH 1996 (pull and push).
+    """
+    return _filled(x.float(), ~unknown)
+
+
+def _filled(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    if known.all() or not known.any() or max(x.shape[2:]) == 1:
+        return x
+    share = _halved(known.float())
+    coarse = _filled(_halved(x * known) / share.clamp(min=1e-6), share > 0)
+    x = torch.where(known, x, F.interpolate(coarse, x.shape[2:], mode="trilinear", align_corners=False))
+    for _ in range(RELAXATIONS):
+        x = torch.where(known, x, F.avg_pool3d(x, 3, 1, 1, count_include_pad=False))
+    return x
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool3d(x, 2, ceil_mode=True, count_include_pad=False)
+
+
+def dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:
+    """Grow a mask, (B, 1, H, W, L), bool, by a number of voxels along each axis."""
+    return F.max_pool3d(mask.float(), 2 * voxels + 1, stride=1, padding=voxels) > 0

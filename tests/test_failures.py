@@ -1,0 +1,32 @@
+"""The sentence about a bad input, found wherever it is wrapped."""
+
+from bundle.benchmark.worker import sentence
+from bundle.failures import bad_input, causes
+
+
+def circle(*errors):
+    """Exceptions of which each is the cause of the one before, and the first that of the last."""
+    for error, cause in zip(errors, (*errors[1:], errors[0])):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def test_the_sentence_is_found_below_what_wraps_it():
+    wrapped = RuntimeError("applying transform")
+    wrapped.__cause__ = ValueError("The image is flat.")
+    assert bad_input(wrapped) == "The image is flat."
+    assert bad_input(RuntimeError("a bug")) is None
+
+
+def test_a_chain_that_closes_upon_itself_comes_to_an_end():
+    error = circle(RuntimeError("one"), KeyError("two"))
+    assert [type(cause) for cause in causes(error)] == [RuntimeError, KeyError]
+    assert bad_input(error) is None
+    assert bad_input(circle(RuntimeError("one"), ValueError("two"))) == "two"
+    assert sentence(error) == "KeyError: 'two'"
+
+
+def test_a_benchmark_s_sentence_passes_over_what_was_being_handled():
+    error = ValueError("meant")
+    error.__context__ = KeyError("handled")
+    assert sentence(error) == "ValueError: meant"

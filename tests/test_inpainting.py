@@ -1,0 +1,45 @@
+"""Images and fields continued through a region."""
+
+import torch
+from bundle.inpainting import dilate, fill_in
+
+
+def region(shape=(17, 20, 15), low=5, high=11):
+    mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    mask[..., low:high, low : high + 2, low : high - 1] = True
+    return mask
+
+
+def ramp(shape=(17, 20, 15)):
+    axes = torch.meshgrid(*[torch.arange(float(n)) for n in shape], indexing="ij")
+    return torch.stack([0.3 * axes[0] - 0.2 * axes[1], 0.1 * axes[2] + 1])[None]
+
+
+def test_what_is_known_stays_and_a_constant_goes_on():
+    x = torch.rand(1, 2, 17, 20, 15)
+    filled = fill_in(x, region())
+    outside = ~region().expand_as(x)
+    assert torch.equal(filled[outside], x[outside])
+    constant = torch.full((1, 2, 17, 20, 15), 3.0)
+    torch.testing.assert_close(fill_in(constant * ~region(), region()), constant)
+
+
+def test_a_ramp_goes_on_through_the_region_whatever_lies_in_it():
+    spoiled = torch.where(region(), torch.tensor(1e3), ramp())
+    apart = (fill_in(spoiled, region()) - ramp()).abs()
+    assert apart.max() < 0.35  # of a change of 1.8 across the region
+    assert apart[region().expand_as(apart)].mean() < 0.12
+
+
+def test_a_region_that_is_everything_or_nothing_is_left_alone():
+    x = torch.rand(1, 1, 5, 6, 7)
+    assert torch.equal(fill_in(x, torch.zeros_like(x, dtype=torch.bool)), x)
+    assert torch.equal(fill_in(x, torch.ones_like(x, dtype=torch.bool)), x)
+
+
+def test_a_mask_grows_by_so_many_voxels_along_each_axis():
+    mask = torch.zeros(1, 1, 9, 10, 11, dtype=torch.bool)
+    mask[..., 4, 5, 6] = True
+    grown = dilate(mask, 2)
+    assert grown.sum() == 5**3
+    assert grown[..., 2:7, 3:8, 4:9].all()

@@ -1,0 +1,120 @@
+"""Both directions meeting halfway."""
+
+import numpy as np
+import pytest
+import torch
+from bundle.fields import compose, identity_grid
+from bundle.inferers import RecursiveInferer
+from bundle.spatial import Grid, SpatialTransform, ras_from_lps
+from bundle.symmetry import geometric_mean, half_field, halfway, inverse_field, root
+from bundle.transforms import MatchPaird, grid_of
+from monai.data import MetaTensor
+from scipy.linalg import expm
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+from tests.spatial.oblique import linear_map, oblique
+
+SHAPE = (22, 26, 19)
+INNER = (..., slice(5, -5), slice(5, -5), slice(5, -5))
+
+
+def field(seed, voxels=2.0):
+    noise = np.random.default_rng(seed).standard_normal((3, *SHAPE))
+    smooth = np.stack([gaussian_filter(channel, 3) for channel in noise])
+    return torch.from_numpy(smooth / np.abs(smooth).max() * voxels)[None]
+
+
+def largest(ddf):
+    return float(ddf[INNER].abs().max())
+
+
+def test_a_field_composed_with_its_inverse_moves_nothing():
+    assert largest(compose(field(0), inverse_field(field(0)))) < 2e-3  # solved at voxels
+    assert largest(compose(inverse_field(field(0)), field(0))) < 0.08  # interpolated between them
+
+
+def test_the_half_of_a_field_composed_with_itself_is_the_field():
+    assert largest(compose(half_field(field(0)), half_field(field(0))) - field(0)) < 2e-3
+    scaling = 0.21 * (identity_grid(field(0)) - torch.tensor([10.5, 12.5, 9.0]).view(1, 3, 1, 1, 1))
+    expected = 0.1 * (identity_grid(field(0)) - torch.tensor([10.5, 12.5, 9.0]).view(1, 3, 1, 1, 1))
+    assert largest(half_field(scaling.double()) - expected) < 0.02  # √1.21 = 1.1
+
+
+def test_swapped_fields_give_the_inverse_whatever_they_are():
+    forward, backward = field(1), field(2)
+    there, back = halfway(forward, backward), halfway(backward, forward)
+    assert largest(there) > 0.4
+    assert float(compose(back, there)[INNER].norm(dim=1).mean()) < 0.01
+    assert largest(compose(back, there)) < 0.06
+
+
+def test_fields_that_are_each_other_s_inverse_stay_what_they_are():
+    forward = field(3)
+    assert largest(halfway(forward, inverse_field(forward)) - forward) < 0.03
+
+
+def test_the_mean_of_two_alignments_is_inverted_by_swapping_them():
+    forward, backward = linear_map(0), np.linalg.inv(linear_map(1))
+    mean = geometric_mean(forward, backward)
+    np.testing.assert_allclose(geometric_mean(backward, forward), np.linalg.inv(mean), atol=1e-12)
+    np.testing.assert_allclose(geometric_mean(forward, np.linalg.inv(forward)), forward, atol=1e-9)
+
+
+def test_half_of_a_rotation_is_half_its_angle_and_half_a_turn_has_none():
+    matrix, half = np.eye(4), np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("z", 50, degrees=True).as_matrix()
+    half[:3, :3] = Rotation.from_euler("z", 25, degrees=True).as_matrix()
+    np.testing.assert_allclose(root(matrix), half, atol=1e-12)
+    generator = np.zeros((4, 4))
+    generator[:3] = np.random.default_rng(0).uniform(-0.2, 0.2, (3, 4))
+    np.testing.assert_allclose(root(expm(generator)), expm(generator / 2), atol=1e-9)
+    with pytest.raises(ValueError, match="no half"):
+        root(np.diag([-1.0, 1, 1, 1]))
+
+
+def head(grid, seed):
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), -1)
+    distance = np.linalg.norm((grid.to_points(index) - (11, -23, 31)) / (9, 11, 8), axis=-1)
+    texture = gaussian_filter(np.random.default_rng(seed).standard_normal(grid.shape), 1.5) * 10
+    image = torch.from_numpy(((distance < 1) * (2 + texture - texture.min())).astype(np.float32))[None]
+    return MetaTensor(image, affine=torch.from_numpy(ras_from_lps(grid.affine)))
+
+
+def shifting_network(image):
+    """A network whose field depends on both images, and on their order."""
+    moving, fixed = image[:, :1], image[:, 1:]
+    difference = torch.nn.functional.avg_pool3d(moving - fixed**2, 5, 1, 2)
+    ddf = torch.cat([difference, -0.5 * difference, 0.7 * moving.mean() + 0 * difference], 1)
+    return torch.cat([moving, ddf], 1)
+
+
+def test_swapping_the_images_inverts_alignment_grid_and_field():
+    a, b = (
+        head(oblique((26, 28, 24), (1.3, 1.2, 1.4)), 0),
+        head(oblique((24, 30, 26), (1.5, 1.0, 1.2), (3, 5, -4), (12.0, -22.0, 30.0)), 1),
+    )
+    found = []
+    for moving, fixed in ((a, b), (b, a)):
+        item = MatchPaird(affine="affine", symmetric=True)({"moving": moving, "fixed": fixed})
+        pred = RecursiveInferer(symmetric=True)(item["image"][None], shifting_network)[0]
+        grids = grid_of(item["image"]), grid_of(fixed), grid_of(moving)
+        found.append(SpatialTransform(item["alignment"].numpy(), pred[1:], *grids).extended())
+    there, back = found
+    np.testing.assert_allclose(there.alignment @ back.alignment, np.eye(4), atol=1e-6)
+    assert there.field_grid.bounds(there.fixed_grid)[0].min() >= 0
+    points = grid_of(b).to_points(np.random.default_rng(0).uniform(8, 16, (300, 3)))
+    moved = points + there.displacement_at(points).numpy()
+    again = moved + back.displacement_at(moved).numpy()
+    assert np.linalg.norm(moved - points, axis=1).mean() > 0.3
+    assert np.linalg.norm(again - points, axis=1).mean() < 0.02
+
+
+def test_extending_a_field_keeps_its_voxels_and_covers_the_fixed_image():
+    lattice = Grid((6, 5, 7), oblique().affine)
+    ddf = torch.rand(3, *lattice.shape)
+    small = SpatialTransform(np.eye(4), ddf, lattice, oblique(), oblique())
+    larger = small.extended()
+    assert larger.ddf.shape[1:] == oblique().shape
+    assert torch.equal(larger.ddf[:, :6, :5, :7], ddf)
+    assert torch.equal(larger.ddf[:, :6, :5, -1], larger.ddf[:, :6, :5, 6])
