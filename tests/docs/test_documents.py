@@ -69,3 +69,25 @@ def test_every_command_in_the_readmes_table_names_what_it_needs_and_nothing_unkn
         parameters = inspect.signature(function).parameters
         needed = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
         assert needed <= given <= set(parameters), line
+
+
+def missing_modules(names, package):
+    return [name for name in names if not any(path.exists() for path in module_paths(name, package))]
+
+
+def module_paths(name, package):
+    path = package.joinpath(*name.split("."))
+    return path.with_suffix(".py"), path / "__init__.py"
+
+
+def test_the_architecture_names_modules_that_exist_and_leaves_none_out(bundle_root):
+    text = (bundle_root / "docs/architecture.md").read_text()
+    bundle_part, application_part = text.split("## The DICOM application")
+    for part, package in ((bundle_part, bundle_root / "bundle"), (application_part, bundle_root / "deploy_app/panreg")):
+        in_diagram = {name for name in re.findall(r"<code>([\w.]+)</code>", part)}
+        in_table = {name for row in re.findall(r"^\| (`.*?) \|", part, re.M) for name in re.findall(r"`([\w.]+)`", row)}
+        assert len(in_diagram) > 10
+        assert missing_modules(in_diagram | in_table, package) == []
+        modules = {path.name.removesuffix(".py") for path in package.iterdir() if not path.name.startswith("__")}
+        assert in_table == modules - {"py.typed"}
+    assert missing_modules(["nowhere"], bundle_root / "bundle") == ["nowhere"]
