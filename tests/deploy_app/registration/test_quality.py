@@ -27,6 +27,7 @@ BEYOND += [(name, math.nan) for name in GOOD]
 
 
 @pytest.mark.parametrize(("name", "value"), BEYOND)
+@pytest.mark.hazard("a poor registration is trusted")
 def test_each_broken_limit_is_named_and_alone(name, value):
     broken = verdict(GOOD | {name: value}, GATE)
     assert len(broken) == 1
@@ -75,6 +76,7 @@ def test_a_broken_limit_fails_or_is_flagged_as_the_gate_says():
     assert all(sentence.startswith("Quality: ") for sentence in flagged)
 
 
+@pytest.mark.property(12)
 def test_a_fold_in_a_field_trips_the_gate_in_both_modes():
     ddf = torch.zeros(1, 3, 12, 12, 12)
     smooth = GOOD | {"folding_percent": folding_percent(ddf)}

@@ -122,6 +122,7 @@ def test_what_is_unknown_or_out_of_range_is_refused_by_name(tmp_path, text, name
 
 
 @pytest.mark.parametrize("name", ["PANREG_FIXD_SERIES_UID", "PANREG_PAIR_ORDER", "PANREG_SERIES", "PANREG_"])
+@pytest.mark.hazard("the wrong image moves")
 def test_a_misspelt_variable_is_refused(tmp_path, name):
     assert f" {name} " in refused(tmp_path, **{name: "1.2.3"})
 
