@@ -21,7 +21,7 @@ SETTINGS = PairSettings(min_slices=4)
 
 
 def choose(*stacks, root=ROOT, **settings):
-    return choose_pair(stacks, replace(SETTINGS, **settings), root)
+    return choose_pair(stacks, SETTINGS.model_copy(update=settings), root)
 
 
 def refused(*stacks, **settings):
