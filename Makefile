@@ -13,13 +13,14 @@ AFFINE ?= affine
 HOST ?=
 # of the tests: two processes with a thread each are quicker than one with two
 WORKERS ?= -n 2 --dist loadfile
+PYTEST := -m pytest
 # folders of tests: of the application, and those that test leaves to test-zoo
 APP := deploy_app pacs map
 ZOO := zoo docs recipes
 SOURCE ?=
 ARCHIVE ?=
 
-.PHONY: demo test test-zoo test-peers test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test coverage coverage-clean test-zoo test-peers test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -78,9 +79,18 @@ else
 endif
 
 test: $(VENV)/.tested $(DEPLOY)/.tested models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APP) $(ZOO))
-	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m "not debian and not slow" tests/deploy_app tests/map
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APP) $(ZOO))
+	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python $(PYTEST) -q $(WORKERS) -m "not debian and not slow" tests/deploy_app tests/map
 	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
+
+# the same tests under branch coverage, with the processes that they start; fails below the floor in pyproject.toml
+coverage: PYTEST := -m coverage run -m pytest
+coverage: coverage-clean test
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
+
+coverage-clean:
+	@rm -rf build/coverage
 
 # the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the
 # paper's data sets; of the other tests, those that take half a minute

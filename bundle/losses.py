@@ -33,19 +33,22 @@ def window_sum(x: torch.Tensor, dim: int, window: int) -> torch.Tensor:
         [10.0, 15.0]
     """
     length = x.shape[dim] - window + 1
-    total, start, size, block = None, 0, 1, x
-    while True:
+    block, size, lowest = x, 1, window & -window  # sums of ``size`` neighbours, doubled up to each bit of the window
+    while size < lowest:
+        block, size = _doubled(block, size, dim), 2 * size
+    total, start = block.narrow(dim, 0, length), lowest
+    while 2 * size <= window:
+        block, size = _doubled(block, size, dim), 2 * size
         if window & size:
-            piece = block.narrow(dim, start, length)
-            total = piece if total is None else total + piece
+            total = total + block.narrow(dim, start, length)
             start += size
-        if 2 * size > window:
-            break
-        n = block.shape[dim] - size
-        block = block.narrow(dim, 0, n) + block.narrow(dim, size, n)
-        size *= 2
-    assert total is not None
     return total
+
+
+def _doubled(block: torch.Tensor, size: int, dim: int) -> torch.Tensor:
+    """Turn sums of ``size`` neighbours into sums of twice as many."""
+    n = block.shape[dim] - size
+    return block.narrow(dim, 0, n) + block.narrow(dim, size, n)
 
 
 def local_ncc(warped: Volume, fixed: Volume, window: int = 9) -> Volume:

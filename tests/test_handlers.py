@@ -19,6 +19,7 @@ class Intruder:
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda state, path: path.write_bytes(pickle.dumps(state))])
+@pytest.mark.property(13)
 def test_weights_are_read_without_running_what_is_pickled_in_them(tmp_path, save):
     intruder = Intruder(tmp_path / "intruded")
     save(PAN().state_dict() | {"intruder": intruder}, tmp_path / "weights.pt")

@@ -14,7 +14,7 @@ import bundle
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from bundle.benchmark.measure import IMAGE_KEYS, Common, Pictures, Row, central_slices, transform_of, visible
-from bundle.benchmark.methods import Method
+from bundle.benchmark.method import Method
 from bundle.benchmark.worker import sentence, worker
 from bundle.io.itk import linear_to_itk
 from tqdm import tqdm

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.benchmark.methods import Method, Register
+from bundle.benchmark.method import Method, Register
 from bundle.memory import peak_memory_mb, reset_peak_memory
 from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.report import scale

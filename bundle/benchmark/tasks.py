@@ -137,11 +137,10 @@ def _convolution(task: Task) -> Callable[[], object]:
 
 
 def _peer(task: Task) -> Callable[[], object]:
-    from bundle.benchmark.methods import Options, make_methods
+    from bundle.benchmark.methods import PEERS, Options
     from bundle.spatial import Grid
 
-    register = make_methods([task.name], Options(weights=str(WEIGHTS), syn_iterations=(40, 20, 0)))[task.name].load()
-    assert register is not None
+    register = PEERS[task.name](Options(weights=str(WEIGHTS), syn_iterations=(40, 20, 0))).load()
     return lambda: register(task.pair(), Grid(task.size, np.eye(4)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from bundle.benchmark.measure import Common, Pictures, Row, measure
-from bundle.benchmark.methods import Method, Register
+from bundle.benchmark.method import Method, Register
 from bundle.failures import causes
 from bundle.memory import prepare_allocator
 

@@ -10,7 +10,8 @@ import torch
 from bundle.benchmark.accuracy import compare
 from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
-from bundle.benchmark.methods import SYN_ITERATIONS, Options, make_methods
+from bundle.benchmark.methods import Options, make_methods
+from bundle.benchmark.peers import SYN_ITERATIONS
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.commands.register import check_affine, check_device, output_folder

@@ -143,16 +143,22 @@ def draw_change(
 
 def _draw_region(state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
     """Pick what grows or shrinks, (1, H, W, L) of bool: a labelled region, or a ball inside the head, like a lesion."""
-    present = torch.unique(labels)[1:] if labels is not None else torch.zeros(0)
-    if len(present) > 0 and state.rand() < 0.6:
-        assert labels is not None
-        region: torch.Tensor = labels == present[state.randint(len(present))]
-        return region
-    inside = (labels if len(present) > 0 and labels is not None else image) > 0
+    if labels is None:
+        return _draw_ball(state, image > 0)
+    present = torch.unique(labels)[1:]
+    if len(present) == 0:
+        return _draw_ball(state, image > 0)
+    if state.rand() < 0.6:
+        return torch.eq(labels, present[state.randint(len(present))])
+    return _draw_ball(state, labels > 0)
+
+
+def _draw_ball(state: np.random.RandomState, inside: torch.Tensor) -> torch.Tensor:
+    """Draw a ball about a voxel of ``inside``, (1, H, W, L) of bool; about the middle of the grid if there is none."""
     places = inside[0].nonzero()
     if len(places) > 0:
         centre = places[state.randint(len(places))]
     else:
-        centre = torch.tensor(image.shape[1:]) // 2
-    offset = identity_grid(torch.zeros(1, 3, *image.shape[1:])) - centre.view(1, 3, 1, 1, 1)
+        centre = torch.tensor(inside.shape[1:]) // 2
+    offset = identity_grid(torch.zeros(1, 3, *inside.shape[1:])) - centre.view(1, 3, 1, 1, 1)
     return offset.square().sum(1) <= state.uniform(*BALL) ** 2

@@ -96,7 +96,7 @@ def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True, 
 
 
 def read_file(path: Path, name: str, is_label: bool = False) -> MetaTensor:
-    """Read one file; whatever is wrong with it is told in one sentence."""
+    """Read one file; a fault in it becomes one sentence."""
     with _told(path, name):
         return read_image(path, exact=is_label)
 

@@ -1,17 +1,20 @@
 """How much the application reads, at most."""
 
-from dataclasses import dataclass
+from typing import Annotated
+
+from panreg.values import Section, whole
 
 __all__ = ["Limits"]
 
+Most = Annotated[int, whole()]
 
-@dataclass(frozen=True)
-class Limits:
+
+class Limits(Section):
     """What the scan refuses before it allocates anything (E_LIMIT)."""
 
-    files: int = 100_000
-    depth: int = 16
-    rows: int = 4096
-    columns: int = 4096
-    frames: int = 4096
-    voxels: int = 512 * 512 * 1024
+    files: Most = 100_000
+    depth: Most = 16
+    rows: Most = 4096
+    columns: Most = 4096
+    frames: Most = 4096
+    voxels: Most = 512 * 512 * 1024

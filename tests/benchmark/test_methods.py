@@ -5,7 +5,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from bundle.benchmark.methods import METHODS, Elastix, Network, Options, Syn, make_methods
+from bundle.benchmark.methods import METHODS, Network, Options, make_methods
+from bundle.benchmark.peers import Elastix, Syn
 from bundle.fields import warp
 from bundle.networks.voxelmorph import VoxelMorph
 from bundle.optimisation import PairwiseOptimiser
@@ -87,7 +88,7 @@ def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ou
 
 
 def test_a_missing_peer_is_named_in_one_sentence(monkeypatch):
-    monkeypatch.setattr("bundle.benchmark.methods.find_spec", lambda _: None)
+    monkeypatch.setattr("bundle.benchmark.peers.find_spec", lambda _: None)
     for name in ("syn-mi", "syn-cc", "elastix"):
         with pytest.raises(ValueError, match=r"pip install -e \.\[peers\]$"):
             make_methods([name], Options("unused.pt"))

@@ -29,6 +29,7 @@ def registered(phantom, untouched, tmp_path_factory):
     return output, done
 
 
+@pytest.mark.property(4)
 def test_a_run_leaves_its_input_as_it_was(phantom, untouched, registered):
     assert tree(phantom) == untouched
 
@@ -37,6 +38,7 @@ def test_the_version_is_the_bundles():
     assert bundle.__version__ == VERSION
 
 
+@pytest.mark.property(17)
 def test_a_run_leaves_every_object_and_a_manifest_with_their_hashes(registered, phantom):
     output, done = registered
     manifest = manifest_of(output)
@@ -51,6 +53,7 @@ def test_a_run_leaves_every_object_and_a_manifest_with_their_hashes(registered, 
     assert "[error]" not in done.stdout + done.stderr  # Holoscan's way to say that an operator never ran
 
 
+@pytest.mark.property(6)
 def test_nothing_identifies_the_patient_outside_the_objects(registered, phantom, tmp_path):
     output, done = registered
     assert found(done.stdout + done.stderr) == []
@@ -61,6 +64,7 @@ def test_nothing_identifies_the_patient_outside_the_objects(registered, phantom,
     assert found_below(tmp_path / "out") == []
 
 
+@pytest.mark.property(5)
 def test_the_same_input_gives_the_same_objects_and_another_setting_gives_all_of_them_other_uids(
     registered, phantom, tmp_path
 ):
@@ -85,6 +89,7 @@ def test_the_same_input_gives_the_same_objects_and_another_setting_gives_all_of_
     assert vectors[0] == vectors[1]
 
 
+@pytest.mark.property(18)
 def test_own_results_fed_back_make_no_new_pair(registered, phantom, tmp_path):
     output, _ = registered
     source = tmp_path / "in"
@@ -110,6 +115,7 @@ def killed(registered, tmp_path):
     return output
 
 
+@pytest.mark.hazard("half a result is used")
 def test_a_run_killed_after_publication_is_recognised_as_complete_by_the_next(registered, phantom, killed):
     objects = tree(killed / "dicom")
     done = run(phantom, killed)
@@ -131,6 +137,7 @@ def test_results_of_a_killed_run_that_are_not_what_this_run_makes_are_refused(ph
     assert tree(killed) == before
 
 
+@pytest.mark.property(20)
 def test_applying_the_registration_object_gives_the_registered_series(registered, phantom, tmp_path):
     output, _ = registered
     command = [sys.executable, ROOT / "deploy_app" / "apply_registration.py"]

@@ -15,10 +15,12 @@ from application import ROOT, manifest_of, refused, run, tree
         ({"MISSPELT": 1}, ("E_INTERNAL", 70)),
     ],
 )
+@pytest.mark.property(12)
 def test_settings_that_nothing_meets_end_in_their_code_and_no_object(phantom, tmp_path, settings, code):
     assert refused(run(phantom, tmp_path / "out", **settings), tmp_path / "out") == code
 
 
+@pytest.mark.property(1)
 def test_another_patient_is_refused(phantom, tmp_path):
     source = tmp_path / "in"
     shutil.copytree(phantom, source)
@@ -66,6 +68,7 @@ def test_an_absent_input_leaves_the_results_of_another_run_alone(tmp_path):
     assert tree(tmp_path / "out") == before
 
 
+@pytest.mark.property(13)
 def test_altered_weights_are_refused(phantom, tmp_path):
     models = tmp_path / "models" / "pan_registration"
     for name in ("bundle", "configs"):

@@ -8,20 +8,12 @@ from panreg.failures import Code
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "deploy.md").read_text()
-SAFETY = (ROOT / "docs" / "safety.md").read_text()
 
 
 def test_table_of_exit_codes_is_that_of_the_application():
     rows = re.findall(r"^\| (\d+) \| (E_[A-Z_, ]+) \|", DOCUMENT, re.MULTILINE)
     documented = {name: int(exit_code) for exit_code, names in rows for name in names.split(", ")}
     assert documented == {code.name: code.exit_code for code in Code}
-
-
-def test_every_test_that_the_document_names_exists():
-    defined = {
-        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"^def (\w+)", path.read_text(), re.M)
-    }
-    assert set(re.findall(r"`(test_\w+)`", DOCUMENT + SAFETY)) <= defined
 
 
 def test_workflow_definition_runs_this_version_of_the_image():

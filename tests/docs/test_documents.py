@@ -12,6 +12,7 @@ from bundle.__main__ import load
 
 OF_DOCS = "README accuracy architecture benchmark conventions deploy paper paper_data register safety speed training"
 OF_DOCS += " training_variants"
+MADE = {"models/model.ts"}  # by an export that docs/README.md shows
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in OF_DOCS.split())]
 
 
@@ -36,6 +37,13 @@ def test_every_link_leads_to_a_file_and_its_heading(name, bundle_root):
         if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_file_of_the_repository_that_a_document_names_exists(name, bundle_root):
+    folders = "bundle|configs|container|deploy_app|docs|findings|models|tests"
+    named = re.findall(rf"(?<![\w/.])(?:{folders})/[\w./-]*\w", (bundle_root / name).read_text())
+    assert [path for path in named if not (bundle_root / path).exists() and path not in MADE] == []
 
 
 def test_every_json_file_is_formatted_as_the_zoo_does(bundle_root):
@@ -69,3 +77,25 @@ def test_every_command_in_the_readmes_table_names_what_it_needs_and_nothing_unkn
         parameters = inspect.signature(function).parameters
         needed = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
         assert needed <= given <= set(parameters), line
+
+
+def missing_modules(names, package):
+    return [name for name in names if not any(path.exists() for path in module_paths(name, package))]
+
+
+def module_paths(name, package):
+    path = package.joinpath(*name.split("."))
+    return path.with_suffix(".py"), path / "__init__.py"
+
+
+def test_the_architecture_names_modules_that_exist_and_leaves_none_out(bundle_root):
+    text = (bundle_root / "docs/architecture.md").read_text()
+    bundle_part, application_part = text.split("## The DICOM application")
+    for part, package in ((bundle_part, bundle_root / "bundle"), (application_part, bundle_root / "deploy_app/panreg")):
+        in_diagram = set(re.findall(r"<code>([\w.]+)</code>", part))
+        in_table = {name for row in re.findall(r"^\| (`.*?) \|", part, re.M) for name in re.findall(r"`([\w.]+)`", row)}
+        assert len(in_diagram) > 10
+        assert missing_modules(in_diagram | in_table, package) == []
+        modules = {path.name.removesuffix(".py") for path in package.iterdir() if not path.name.startswith("__")}
+        assert in_table == modules - {"py.typed"}
+    assert missing_modules(["nowhere"], bundle_root / "bundle") == ["nowhere"]

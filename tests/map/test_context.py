@@ -61,6 +61,7 @@ def test_python_is_started_between_the_installations(built):
     assert steps == ["pip install", "pip install", "python3 -c pass", "pip install"]
 
 
+@pytest.mark.property(17)
 def test_image_is_labelled(built):
     text = (built / "context" / "Dockerfile").read_text()
     found = dict(re.findall(r'^LABEL org\.opencontainers\.image\.(\w+)="(.*)"$', text, re.MULTILINE))
@@ -82,6 +83,7 @@ def test_model_folder_holds_the_bundle_its_weights_and_their_terms(built):
 
 
 @pytest.mark.parametrize("code", [0, 10])
+@pytest.mark.hazard("a failure is not noticed")
 def test_entry_point_passes_on_the_exit_code_that_the_packager_s_own_loses(tmp_path, built, code):
     jq = tmp_path / "jq"  # stands for the real one, which reads the command from app.json
     jq.write_text(f"#!/bin/sh\necho \"bash -c 'exit {code}'\"\n")

@@ -85,6 +85,8 @@ def vectors_mm(dataset):
     return np.frombuffer(b"".join(grids), np.float32)
 
 
+@pytest.mark.hazard("the container is not what was tested")
+@pytest.mark.property(14)
 def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_path):
     done, output = container.run(ENTRY_POINT, given=phantom)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,6 +106,7 @@ def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_pa
         np.testing.assert_allclose(vectors_mm(dataset), vectors_mm(same), rtol=0, atol=0.01)
 
 
+@pytest.mark.hazard("a failure is not noticed")
 def test_empty_input_makes_the_container_exit_with_the_code_of_no_input(container):
     done, output = container.run(ENTRY_POINT)
     assert done.returncode == 10, done.stdout + done.stderr
@@ -111,12 +114,15 @@ def test_empty_input_makes_the_container_exit_with_the_code_of_no_input(containe
     assert not list(output.rglob("*.dcm"))
 
 
+@pytest.mark.hazard("the container is not what was tested")
 def test_image_holds_the_pinned_versions(container):
     lines = [line for line in (ROOT / "deploy_app" / "requirements.txt").read_text().splitlines() if "==" in line]
     pins = {canonicalize_name(r.name): str(r.specifier)[2:] for r in map(Requirement, lines)}
     assert {name: installed(container)[name].partition("+")[0] for name in pins} == pins
 
 
+@pytest.mark.hazard("the container is not what was tested")
+@pytest.mark.property(17)
 def test_bill_of_materials_lists_what_the_image_holds(container):
     text = container.python("print(open('/opt/holoscan/docs/sbom.cdx.json').read())")
     listed = {canonicalize_name(c["name"]): c["version"] for c in json.loads(text)["components"]}
@@ -129,6 +135,8 @@ def installed(container):
     return {canonicalize_name(name): version for name, version in json.loads(container.python(code)).items()}
 
 
+@pytest.mark.hazard("data leave the machine")
+@pytest.mark.property(4, 14)
 def test_container_runs_as_user_1000_without_a_network_on_a_read_only_root_and_input(container):
     assert container.python("import os; print(os.getuid(), os.getgid())") == "1000 1000"
     reach = "import errno, socket; print(errno.errorcode[socket.socket().connect_ex(('192.0.2.1', 80))])"

@@ -115,6 +115,7 @@ def referenced(sequence):
     return {item.ReferencedSOPInstanceUID for item in sequence}
 
 
+@pytest.mark.hazard("an archive loses the links between objects")
 def test_registered_series_refers_to_the_fixed_slices_and_the_registration_by_dicomweb(archive, sent, stored):
     results = read(stored)
     (registration,) = of_class(results, DEFORMABLE)
@@ -144,6 +145,7 @@ def test_objects_come_back_from_the_archive_as_they_were_stored(archive, stored,
         assert back[dataset.SOPInstanceUID] == dataset
 
 
+@pytest.mark.property(8)
 def test_every_result_passes_dciodvfy(stored):
     for path in sorted(stored.rglob("*.dcm")):
         done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True)
@@ -151,6 +153,7 @@ def test_every_result_passes_dciodvfy(stored):
         assert (done.returncode, errors) == (0, []), done.stderr
 
 
+@pytest.mark.property(8)
 def test_fixed_study_with_its_results_passes_dcentvfy(sent, stored):
     files = [str(path) for folder in (sent / "fixed", stored) for path in sorted(folder.rglob("*.dcm"))]
     done = subprocess.run(["dcentvfy", *files], capture_output=True, text=True)

@@ -4,15 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 from panreg.apply.series import apply_registration, match_series
 from panreg.failures import Failure
 from panreg.objects.required_attributes import missing
 from panreg.output.publication import Publication, output_failures
-from panreg.settings import CHOICES, Settings, load_settings, settings_file
+from panreg.settings import Grid, Settings, load_settings, settings_file
 
 __all__ = ["main"]
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     try:
         settings = load_settings(settings_file(environ), environ)
         if options.grid is not None:
-            settings = replace(settings, grid=options.grid)
+            settings = settings.model_copy(update={"grid": options.grid})
         count = _run(options, settings)
     except Failure as failure:
         print(f"error: {failure.message} ({failure.code.value})", file=sys.stderr)  # noqa: T201
@@ -44,7 +44,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--moving", type=Path, required=True, help="folder of the series that moves")
     parser.add_argument("--output", type=Path, required=True, help=f"folder that gets {RESULTS}/")
     parser.add_argument("--fixed", type=Path, help="folder of a series whose voxels the result takes")
-    parser.add_argument("--grid", choices=CHOICES["grid"], help="whether a sheared one is straightened")
+    parser.add_argument("--grid", choices=get_args(Grid), help="whether a sheared one is straightened")
     return parser.parse_args(arguments)
 
 

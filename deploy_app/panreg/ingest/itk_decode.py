@@ -77,4 +77,4 @@ def _check_frame_header(stream: bytes, instance: Dataset) -> None:
                 return
             break
         at += 2 + length
-    raise ValueError("the stream is not what its header tells")
+    raise ValueError("the stream is not what its header says")

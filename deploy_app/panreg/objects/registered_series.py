@@ -31,7 +31,7 @@ __all__ = ["references_to_registered", "warp_moving", "write_registered_series"]
 
 SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
 PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-IDENTIFIED = (  # what highdicom asks of a source image; its objects get them of their own
+IDENTIFIED = (  # attributes that highdicom requires of a source image and replaces in its objects
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )

@@ -20,9 +20,9 @@ Made = TypeVar("Made")
 class StepOperator(Operator, Generic[Taken, Made]):
     """One step of the application: takes what the step before made, and hands on what it makes or why it makes nothing.
 
-    Sub-classes say ``step``, which raises a ``Failure`` where the run must not go on. An exception in an operator would
-    end the application with exit code 1, whatever went wrong: a failure is handed on in the place of what was to be
-    made, and the steps after it pass it on.
+    Subclasses define ``step``, which raises a ``Failure`` where the run must not go on. An exception in an operator
+    would end the application with exit code 1, whatever went wrong: a failure is handed on in the place of what was to
+    be made, and the steps after it pass it on.
 
     Args:
         fragment: the application.

@@ -1,24 +1,22 @@
 """``run_manifest.json``: what a run read, decided, wrote and used, for machines; written also when it fails.
 
 It holds numbers, codes, hashes and sentences of our own, and nothing that identifies a patient. Its structure is
-``run_manifest.schema.json``.
+``panreg.output.manifest_content``, and as a JSON schema ``run_manifest.schema.json``.
 """
 
 import hashlib
-import json
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from panreg.dicom.attributes import integer, pydicom_silenced
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack
+from panreg.output.manifest_content import GeometryEntry, InputEntry, ManifestContent, PairEntry, RefusedEntry, Role
 from panreg.output.publication import PublishedObject, output_failures, sync
 from panreg.pairing.choice import Pair, day_of, modality_of
 
@@ -34,23 +32,7 @@ __all__ = [
 ]
 
 NAME = "run_manifest.json"
-SCHEMA = "pan_registration/run_manifest/1"
-EMPTY: Mapping[str, Any] = {
-    "pair": None,
-    "inputs": [],
-    "outputs": [],
-    "skipped": {},
-    "refused": [],
-    "warnings": [],
-    "geometry": None,
-    "dsro": None,
-    "quality": {},
-    "versions": {},
-    "weights_sha256": None,
-    "config_sha256": None,
-    "device": None,
-    "timings": {},
-}
+SECTIONS = ManifestContent.model_fields.keys() - {"schema_name", "status", "code", "message"}
 
 
 class Manifest:
@@ -62,37 +44,39 @@ class Manifest:
 
     def __init__(self, output: Path) -> None:
         self._path = output / NAME
-        self._sections = dict(EMPTY)
-        self._write("running", None, None)
+        self._content = ManifestContent()
+        _replace(self._path, self._content)
 
     def record(self, **sections: Any) -> None:
         """Set sections; the file follows with ``succeed`` or ``fail``.
 
         Args:
-            sections: by the names of ``EMPTY``, plain values.
+            sections: by the names of ``ManifestContent``, entries or plain values.
+
+        Raises:
+            KeyError: there is no such section.
+            pydantic.ValidationError: a section is not what the manifest holds there.
         """
-        unknown = sections.keys() - EMPTY.keys()
+        unknown = sections.keys() - SECTIONS
         if unknown:
             raise KeyError(f"the manifest has no {', '.join(sorted(unknown))}")
-        self._sections |= sections
+        self._content = ManifestContent.model_validate(dict(self._content) | sections)
 
     def time(self, step: str, seconds: float) -> None:
         """Keep how long a step took."""
-        self._sections["timings"] = {**self._sections["timings"], step: round(seconds, 3)}
+        self.record(timings=self._content.timings | {step: round(seconds, 3)})
 
     def warn(self, sentences: Iterable[str]) -> None:
         """Add warnings, each once."""
-        self._sections["warnings"] = list(dict.fromkeys([*self._sections["warnings"], *sentences]))
+        self.record(warnings=tuple(dict.fromkeys([*self._content.warnings, *sentences])))
 
     def announce(self, objects: Sequence[PublishedObject]) -> None:
         """Say what is about to appear: of a run that is killed then, the next can tell that its output is complete."""
-        self.record(outputs=[asdict(found) for found in objects])
-        self._write("running", None, None)
+        self._write("running", outputs=[asdict(found) for found in objects])
 
     def succeed(self, objects: Sequence[PublishedObject]) -> None:
         """Declare the output valid."""
-        self.record(outputs=[asdict(found) for found in objects])
-        self._write("ok", None, None)
+        self._write("ok", outputs=[asdict(found) for found in objects])
 
     def fail(self, error: BaseException) -> Code:
         """Say why there is no output; the code to exit with.
@@ -105,28 +89,28 @@ class Manifest:
             code, message = error.code, error.message
         else:
             code, message = Code.E_INTERNAL, f"Something unforeseen went wrong ({type(error).__name__})."
-        self.record(outputs=[])
-        self._write("failed", code.value, message)
+        self._write("failed", outputs=(), code=code.value, message=message)
         return code
 
-    def _write(self, status: str, code: str | None, message: str | None) -> None:
-        head = {"schema": SCHEMA, "status": status, "code": code, "message": message}
-        _replace(self._path, head | self._sections)
+    def _write(self, status: str, **changes: Any) -> None:
+        state = {"status": status, "code": None, "message": None}
+        self._content = ManifestContent.model_validate(dict(self._content) | state | changes)
+        _replace(self._path, self._content)
 
 
-def declare_ok(output: Path, content: Mapping[str, Any]) -> None:
+def declare_ok(output: Path, content: ManifestContent) -> None:
     """Declare the output of a run valid that was killed before it could.
 
     Args:
         output: its folder.
         content: what its manifest says.
     """
-    _replace(output / NAME, {**content, "status": "ok"})
+    _replace(output / NAME, content.model_copy(update={"status": "ok"}))
 
 
-def _replace(path: Path, content: Mapping[str, Any]) -> None:
+def _replace(path: Path, content: ManifestContent) -> None:
     """Replace the file at once: a reader sees the old or the new one, whole."""
-    text = json.dumps(_plain(content), indent=4, ensure_ascii=False, allow_nan=False) + "\n"
+    text = content.model_dump_json(indent=4) + "\n"
     temporary = path.with_name(f".{NAME}.part")
     with output_failures():
         try:
@@ -139,42 +123,44 @@ def _replace(path: Path, content: Mapping[str, Any]) -> None:
             raise
 
 
-def describe_pair(pair: Pair, dates: bool = False) -> dict[str, Any]:
+def describe_pair(pair: Pair, dates: bool = False) -> PairEntry:
     """Describe which stacks were registered, and why these; their days only if asked for."""
-    return {"rule": pair.rule} | {role: _stack(stack, dates) for role, stack in _roles(pair)}
+    return PairEntry.model_validate({"rule": pair.rule} | {role: _stack(stack, dates) for role, stack in _roles(pair)})
 
 
-def describe_inputs(pair: Pair, plain_uids: bool = False) -> list[dict[str, str]]:
+def describe_inputs(pair: Pair, plain_uids: bool = False) -> tuple[InputEntry, ...]:
     """Describe every file of the pair by hashes; the SOP Instance UIDs plainly only if asked for."""
-    return [
-        {
-            "role": role,
-            "sop_instance_uid": frame.sop_instance_uid if plain_uids else _hashed(frame.sop_instance_uid),
-            "sha256": _file_digest(frame.path),
-        }
+    return tuple(
+        InputEntry(
+            role=role,
+            sop_instance_uid=frame.sop_instance_uid if plain_uids else _hashed(frame.sop_instance_uid),
+            sha256=_file_digest(frame.path),
+        )
         for role, stack in _roles(pair)
         for frame in {frame.sop_instance_uid: frame for frame in stack.frames}.values()
-    ]
+    )
 
 
-def describe_refused(stacks: Iterable[AnyStack]) -> list[dict[str, Any]]:
+def describe_refused(stacks: Iterable[AnyStack]) -> list[RefusedEntry]:
     """Describe the stacks that a check refused."""
     refused = [stack for stack in stacks if isinstance(stack, RefusedStack)]
-    return [_stack(stack, False) | {"code": stack.refusal.code.value} for stack in refused]
+    return [RefusedEntry(**_stack(stack, False), code=stack.refusal.code.value) for stack in refused]
 
 
-def describe_geometry(pair: Pair, result: Stack | None = None) -> dict[str, Any]:
+def describe_geometry(pair: Pair, result: Stack | None = None) -> GeometryEntry:
     """Describe the grids: sizes (columns, rows, slices), spacings along them in mm, gantry tilt in degrees.
 
     Args:
         pair: whose grids.
         result: the grid of the results, once it is chosen.
     """
-    stacks = dict(_roles(pair)) | ({"result": result} if result is not None else {})
-    return {
-        role: {"size": stack.shape[::-1], "spacing_mm": stack.spacing_mm, "tilt_degrees": stack.tilt_degrees}
-        for role, stack in stacks.items()
-    }
+    stacks = dict[str, Stack](_roles(pair)) | ({"result": result} if result is not None else {})
+    return GeometryEntry.model_validate(
+        {
+            role: {"size": stack.shape[::-1], "spacing_mm": stack.spacing_mm, "tilt_degrees": stack.tilt_degrees}
+            for role, stack in stacks.items()
+        }
+    )
 
 
 def versions(application: str) -> dict[str, str | None]:
@@ -184,7 +170,7 @@ def versions(application: str) -> dict[str, str | None]:
     return {"application": application, **found, "cuda": torch.version.cuda}
 
 
-def _roles(pair: Pair) -> tuple[tuple[str, Stack], tuple[str, Stack]]:
+def _roles(pair: Pair) -> tuple[tuple[Role, Stack], tuple[Role, Stack]]:
     return ("fixed", pair.fixed), ("moving", pair.moving)
 
 
@@ -192,7 +178,7 @@ def _roles(pair: Pair) -> tuple[tuple[str, Stack], tuple[str, Stack]]:
 def _stack(stack: AnyStack, dates: bool) -> dict[str, Any]:
     day = day_of(stack) if dates else None
     described = {"series_number": integer(stack.header, "SeriesNumber"), "modality": modality_of(stack)}
-    return described | {"slices": len(stack.frames)} | ({"date": day.isoformat()} if day else {})
+    return described | {"slices": len(stack.frames)} | ({"date": day} if day else {})
 
 
 def _hashed(uid: str) -> str:
@@ -202,14 +188,3 @@ def _hashed(uid: str) -> str:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Turn mappings, sequences and NumPy's scalars into JSON's kinds; what is no finite number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

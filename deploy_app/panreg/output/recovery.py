@@ -5,16 +5,15 @@ between the last two, it leaves a manifest that says ``running`` beside complete
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from panreg.failures import Failure
 from panreg.ingest.scan import scan
 from panreg.ingest.stacks import find_stacks
 from panreg.objects.provenance import VERSION
 from panreg.output.manifest import NAME, declare_ok, describe_inputs
+from panreg.output.manifest_content import ManifestContent
 from panreg.output.publication import RESULTS, lock
 from panreg.pairing.choice import choose_pair
 from panreg.registration.bundle_model import BundleModel
@@ -52,27 +51,26 @@ def completed_earlier(output: Path, source: Path, models: Path, settings: Settin
         os.close(descriptor)
 
 
-def _announced(output: Path) -> dict[str, Any] | None:
+def _announced(output: Path) -> ManifestContent | None:
     """Read the manifest of a run that had announced its objects and never said how it ended."""
     try:
-        content = json.loads((output / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = ManifestContent.model_validate_json((output / NAME).read_bytes())
+    except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
         return None
-    unfinished = isinstance(content, dict) and content.get("status") == "running" and content.get("outputs")
-    return content if unfinished else None
+    return content if content.status == "running" and content.outputs else None
 
 
-def _is_whole(output: Path, content: dict[str, Any]) -> bool:
+def _is_whole(output: Path, content: ManifestContent) -> bool:
     """Compare the files with what was announced: each there, with its hash, and no other."""
     found = {
         path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in (output / RESULTS).rglob("*")
         if path.is_file()
     }
-    return found == {entry["path"]: entry["sha256"] for entry in content["outputs"]}
+    return found == {entry.path: entry.sha256 for entry in content.outputs}
 
 
-def _is_same(content: dict[str, Any], source: Path, models: Path, settings: Settings) -> bool:
+def _is_same(content: ManifestContent, source: Path, models: Path, settings: Settings) -> bool:
     """Tell whether this run would register the same files by the same weights, settings and version."""
     try:
         model = BundleModel(models)
@@ -80,9 +78,7 @@ def _is_same(content: dict[str, Any], source: Path, models: Path, settings: Sett
     except Failure:
         return False
     options = registration_options(settings, pair.fixed, pair.moving)
-    mine = {
-        "inputs": describe_inputs(pair, settings.plain_uids),
-        "weights_sha256": model.weights_sha256,
-        "config_sha256": digest(settings, model.device, options),
-    }
-    return content["versions"].get("application") == VERSION and mine == {name: content[name] for name in mine}
+    config = digest(settings, model.device, options)
+    mine = VERSION, describe_inputs(pair, settings.plain_uids), model.weights_sha256, config
+    announced = content.versions.get("application"), content.inputs, content.weights_sha256, content.config_sha256
+    return mine == announced

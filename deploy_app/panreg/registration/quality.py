@@ -1,7 +1,6 @@
 """The quality gate: which limits a registration breaks, and whether it is then refused or flagged."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 
 from panreg.failures import Code, Failure
 from panreg.settings import QualityGate
@@ -38,7 +37,7 @@ def verdict(quality: Mapping[str, float], gate: QualityGate) -> list[str]:
     before, after = (quality.get(f"similarity_{stage}", missing) for stage in ("before", "after"))
     if not after >= before:
         broken.append(f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}.")
-    limits = asdict(gate)
+    limits = gate.model_dump()
     for setting, name in MEASURES.items():
         value, limit = quality.get(name, missing), limits[setting]
         compared = max(value, 1 / value) if name == "volume_ratio" and value > 0 else value
@@ -55,7 +54,7 @@ def within_one_frame(gate: QualityGate) -> QualityGate:
 
     The field alone would have to stretch there, and it reaches only half of what is wrong.
     """
-    return replace(gate, max_stretch=1 + (gate.max_stretch - 1) / 2)
+    return gate.model_copy(update={"max_stretch": 1 + (gate.max_stretch - 1) / 2})
 
 
 def _variable(setting: str) -> str:

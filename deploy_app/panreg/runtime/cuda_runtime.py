@@ -9,5 +9,5 @@ try:
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     load_nvidia_dynamic_lib("cudart")
-except Exception as error:  # whatever the loader raises, the sentence is worth more than what follows from it
+except Exception as error:  # of any kind: one sentence instead of a later, obscure failure
     print(f"The CUDA runtime library can't be loaded ({type(error).__name__}: {error}).", file=sys.stderr)  # noqa: T201

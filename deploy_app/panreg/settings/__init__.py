@@ -1,11 +1,11 @@
 """The application's settings: ``app.yaml`` (section ``panreg``), overridden by the environment (``PANREG_…``)."""
 
-from panreg.settings.loading import CHOICES, load_settings, settings_file, variables
-from panreg.settings.model import DeformableSettings, PairSettings, QualityGate, Settings, digest
+from panreg.settings.loading import load_settings, settings_file, variables
+from panreg.settings.model import DeformableSettings, Grid, PairSettings, QualityGate, Settings, digest
 
 __all__ = [
-    "CHOICES",
     "DeformableSettings",
+    "Grid",
     "PairSettings",
     "QualityGate",
     "Settings",

@@ -1,44 +1,21 @@
 """Read the settings: ``app.yaml`` (section ``panreg``), overridden by the environment (``PANREG_…``)."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from panreg.failures import Code, Failure
 from panreg.settings.model import Settings
-from panreg.settings.rules import fault
+from panreg.values import REFUSED
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-__all__ = ["CHOICES", "load_settings", "settings_file", "variables"]
+__all__ = ["load_settings", "settings_file", "variables"]
 
 APP_YAML = Path(__file__).parents[2] / "app.yaml"
-
-
-CHOICES = {
-    "affine": ("auto", "none", "center", "rigid", "affine"),
-    "grid": ("auto", "straight", "original"),
-    "pair.order": ("later_is_fixed", "prior_is_fixed"),
-    "pair.patient_check": ("strict", "allow_unidentified"),
-    "pair.patient_conflict": ("refuse", "warn"),
-    "pair.invalid_uids": ("refuse", "keep"),
-    "quality.on_failure": ("flag", "fail"),
-}
-# the least and the greatest value; every other number is above 0
-RANGES = {
-    "pair.min_slices": (3, 100_000),
-    "quality.min_similarity": (0, 1),
-    "quality.min_foreground_dice": (0, 1),
-    "quality.min_common_view_percent": (0, 100),
-    "quality.max_rotation_degrees": (0, 180),
-    "quality.max_stretch": (1, 100),
-    "quality.max_volume_ratio": (1, 1000),
-    "quality.max_folding_percent": (0, 100),
-    "padding": (-32768, 32767),
-    "series_numbers": (1, 2**31 - 1),
-}
-LABEL_LENGTH = 64  # it becomes a Long String (LO)
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -55,17 +32,18 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises:
         Failure: E_INTERNAL, as for weights that don't fit: the installation is wrong, not the input.
     """
-    settings: Settings = _merge(Settings(), _read(path), "")
+    document = _merged(Settings().model_dump(exclude_none=True), _read(path))
+    settings, known = _validated(document), variables()
     for name in sorted(name for name in environ if name.startswith("PANREG_")):
-        address = variables().get(name)
-        if address is None:
-            raise _refusal(name, "is not known")
+        if name not in known:
+            raise _refusal(name, f"is not known{_suggestion(name, known, 'PANREG_')}")
         change: Any = environ[name]
-        for key in reversed(address):
+        for key in reversed(known[name]):
             change = {key: change}
-        settings = _merge(settings, change, "")
+        document = _merged(document, change)
+        settings = _validated(document)
     numbers = settings.series_numbers.values()
-    if len(set(numbers)) < len(numbers):
+    if len(set(numbers)) < len(numbers):  # asked of file and environment together: one may correct the other
         raise _refusal("series_numbers", "takes a different number for every series")
     return settings
 
@@ -78,8 +56,8 @@ def settings_file(environ: Mapping[str, str]) -> Path:
 def variables() -> dict[str, tuple[str, ...]]:
     """All environment variables, each with the keys of its setting."""
     found: dict[str, tuple[str, ...]] = {}
-    for name, default in _items(Settings()).items():
-        for key in _items(default) or [""]:
+    for name, default in Settings().model_dump().items():
+        for key in default if isinstance(default, dict) else [""]:
             address = (name, key) if key else (name,)
             words = (key,) if name == "pair" else address
             found["_".join(("PANREG", *words)).upper()] = address
@@ -99,69 +77,47 @@ def _read(path: Path | None) -> Any:
     return document.get("panreg") or {}
 
 
-def _items(default: Any) -> dict[str, Any]:
-    """Names and values of a section; none for a single value."""
-    if is_dataclass(default):
-        return {item.name: getattr(default, item.name) for item in fields(default)}
-    return dict(default) if isinstance(default, Mapping) else {}
+def _merged(document: Any, change: Any) -> Any:
+    """Put a change into a document: sections are merged, anything else is replaced."""
+    if not isinstance(document, dict) or not isinstance(change, dict):
+        return change
+    return document | {key: _merged(document.get(key), value) for key, value in change.items()}
 
 
-def _merge(default: Any, change: Any, name: str) -> Any:
-    """Change a setting, or those of a section that ``change`` names."""
-    if name == "pair.series":
-        return _rules(change)
-    known = _items(default)
-    if not known:
-        return _value(str if default is None else type(default), change, name)
-    if not isinstance(change, Mapping):
-        raise _refusal(name or "panreg", "takes a section of settings")
-    changed = {}
-    for key, value in change.items():
-        full_name = f"{name}.{key}" if name else str(key)
-        if key not in known:
-            raise _refusal(full_name, "is not known")
-        changed[key] = _merge(known[key], value, full_name)
-    return replace(default, **changed) if is_dataclass(default) else known | changed  # type: ignore[type-var]
-
-
-def _rules(change: Any) -> Mapping[str, Mapping[str, Any]]:
-    if not isinstance(change, Mapping) or not set(change) <= {"fixed", "moving"}:
-        raise _refusal("pair.series", "takes a rule for fixed, for moving, or for both")
-    for role, rule in change.items():
-        wrong = fault(rule)
-        if wrong:
-            raise _refusal(f"pair.series.{role}", wrong)
-    return dict(change)
-
-
-def _value(kind: type, value: Any, name: str) -> Any:
-    """Convert what the file or the environment says to the setting's kind, or refuse it."""
-    if kind is str:
-        return _text(value, name)
-    if kind is bool:
-        spelled = {"true": True, "false": False}.get(str(value).lower())
-        if spelled is None:
-            raise _refusal(name, "takes true or false")
-        return spelled
-    low, high = RANGES.get(name, RANGES.get(name.split(".")[0], (math.ulp(0), math.inf)))
+def _validated(document: Any) -> Settings:
     try:
-        number = kind(str(value))  # from text: else True would pass for 1, and 2.5 for 2
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high or math.isinf(number):
-        limits = f"from {low} to {high}" if high < math.inf else "above 0"
-        raise _refusal(name, f"takes a {'whole ' * (kind is int)}number {limits}")
-    return number
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise _refused(error.errors(include_url=False, include_input=False)[0]) from None
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise _refusal(name, "takes a text that is not empty (in quotes, where it looks like a number)")
-    if name in CHOICES and value not in CHOICES[name]:
-        raise _refusal(name, f"takes {' or '.join(CHOICES[name])}")
-    if name == "label" and (len(value) > LABEL_LENGTH or "\\" in value or not value.isprintable()):
-        raise _refusal(name, f"takes at most {LABEL_LENGTH} printable characters and no backslash")
-    return value
+def _refused(error: ErrorDetails) -> Failure:
+    """Say in our words which setting is wrong, and what it takes."""
+    kind, keys = error["type"], [str(key) for key in error["loc"] if key != "[key]"]
+    name = ".".join(keys)
+    if kind in ("extra_forbidden", "invalid_key") or "[key]" in error["loc"]:
+        *section, key = keys
+        beside = {rest[0] for rest in _within(section)}
+        return _refusal(name, f"is not known{_suggestion(key, beside)}")
+    if kind == "literal_error":
+        words = re.findall("'(.*?)'", error["ctx"]["expected"])
+        return _refusal(name, f"takes {' or '.join(words)}")
+    if kind == REFUSED:
+        return _refusal(name, error["msg"])
+    return _refusal(name or "panreg", "takes a section of settings")
+
+
+def _within(section: list[str]) -> list[tuple[str, ...]]:
+    """List the keys of the settings of a section, without the section's own."""
+    depth = len(section)
+    found = [address for address in variables().values() if [*address[:depth]] == section]
+    return [address[depth:] for address in found if len(address) > depth]
+
+
+def _suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    words = [word.removeprefix(prefix) for word in known]
+    meant = difflib.get_close_matches(name.removeprefix(prefix), words, 1, cutoff=0.7)
+    return f" (did you mean {prefix}{meant[0]}?)" if meant else ""
 
 
 def _refusal(name: str, sentence: str) -> Failure:

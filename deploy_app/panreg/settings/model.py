@@ -3,79 +3,86 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Literal
 
 from panreg.limits import Limits
+from panreg.settings.rules import Rules
+from panreg.values import TEXT, Flag, Label, Section, number, one_of, whole
+from pydantic import Field
 
-__all__ = ["DeformableSettings", "PairSettings", "QualityGate", "Settings", "digest"]
+__all__ = ["DeformableSettings", "Grid", "PairSettings", "QualityGate", "Settings", "digest"]
+
+Grid = Literal["auto", "straight", "original"]
+AboveZero = Annotated[float, number()]
+Fraction = Annotated[float, number(0, 1)]
+Percent = Annotated[float, number(0, 100)]
+Series = Annotated[str, one_of("dsro", "registered", "segmentation", "montage", "report")]
+Modality = Annotated[str, one_of("CT", "MR")]
 
 
-@dataclass(frozen=True)
-class PairSettings:
+class PairSettings(Section):
     """Which stack is fixed and which moves (docs/deploy.md)."""
 
-    fixed_series_uid: str | None = None
-    moving_series_uid: str | None = None
-    fixed_path: str | None = None
-    moving_path: str | None = None
-    series: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    order: str = "later_is_fixed"
-    min_slices: int = 16
-    allow_cross_modality: bool = False
-    patient_check: str = "strict"
-    patient_conflict: str = "refuse"
-    invalid_uids: str = "refuse"
+    fixed_series_uid: Annotated[str | None, TEXT] = None
+    moving_series_uid: Annotated[str | None, TEXT] = None
+    fixed_path: Annotated[str | None, TEXT] = None
+    moving_path: Annotated[str | None, TEXT] = None
+    series: Rules = Field(default_factory=dict)
+    order: Annotated[Literal["later_is_fixed", "prior_is_fixed"], TEXT] = "later_is_fixed"
+    min_slices: Annotated[int, whole(3, 100_000)] = 16
+    allow_cross_modality: Flag = False
+    patient_check: Annotated[Literal["strict", "allow_unidentified"], TEXT] = "strict"
+    patient_conflict: Annotated[Literal["refuse", "warn"], TEXT] = "refuse"
+    invalid_uids: Annotated[Literal["refuse", "keep"], TEXT] = "refuse"
 
 
-@dataclass(frozen=True)
-class QualityGate:
+class QualityGate(Section):
     """What a result must meet; ``on_failure`` is ``fail`` (exit 50, nothing written) or ``flag``.
 
     The limits from ``min_similarity`` to ``max_log_jacobian_sd`` are the bundle's (``bundle.plausibility``).
     """
 
-    on_failure: str = "flag"
-    min_similarity: float = 0.7
-    min_foreground_dice: float = 0.8
-    min_common_view_percent: float = 50.0
-    max_rotation_degrees: float = 45.0
-    max_stretch: float = 1.2
-    max_volume_ratio: float = 1.75
-    max_log_jacobian_sd: float = 0.6
-    max_nonrigid_displacement_mm: float = 40.0
-    max_displacement_mm: float = 500.0
-    max_folding_percent: float = 0.5
-    max_grid_error_mm: float = 0.5
-    max_grid_error_p99_mm: float = 0.2
+    on_failure: Annotated[Literal["flag", "fail"], TEXT] = "flag"
+    min_similarity: Fraction = 0.7
+    min_foreground_dice: Fraction = 0.8
+    min_common_view_percent: Percent = 50.0
+    max_rotation_degrees: Annotated[float, number(0, 180)] = 45.0
+    max_stretch: Annotated[float, number(1, 100)] = 1.2
+    max_volume_ratio: Annotated[float, number(1, 1000)] = 1.75
+    max_log_jacobian_sd: AboveZero = 0.6
+    max_nonrigid_displacement_mm: AboveZero = 40.0
+    max_displacement_mm: AboveZero = 500.0
+    max_folding_percent: Percent = 0.5
+    max_grid_error_mm: AboveZero = 0.5
+    max_grid_error_p99_mm: AboveZero = 0.2
 
 
-@dataclass(frozen=True)
-class DeformableSettings:
+class DeformableSettings(Section):
     """The Deformable Spatial Registration object."""
 
-    spacing_mm: float = 2.0
-    max_megabytes: float = 30.0
-    two_items: bool = False
+    spacing_mm: AboveZero = 2.0
+    max_megabytes: AboveZero = 30.0
+    two_items: Flag = False
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Section):
     """Everything that changes a result or its objects; its digest goes into every UID."""
 
-    affine: str = "auto"
-    grid: str = "auto"
+    affine: Annotated[Literal["auto", "none", "center", "rigid", "affine"], TEXT] = "auto"
+    grid: Annotated[Grid, TEXT] = "auto"
     pair: PairSettings = PairSettings()
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     quality: QualityGate = QualityGate()
     deformable: DeformableSettings = DeformableSettings()
-    series_numbers: Mapping[str, int] = field(
+    series_numbers: dict[Series, Annotated[int, whole(1, 2**31 - 1)]] = Field(
         default_factory=lambda: {"dsro": 901, "registered": 902, "segmentation": 904, "montage": 906, "report": 907}
     )
-    padding: Mapping[str, int] = field(default_factory=lambda: {"CT": -1024, "MR": 0})
-    label: str = "AI-derived, research use only, not for primary diagnosis"
-    plain_uids: bool = False
-    dates: bool = False
+    padding: dict[Modality, Annotated[int, whole(-32768, 32767)]] = Field(
+        default_factory=lambda: {"CT": -1024, "MR": 0}
+    )
+    label: Label = "AI-derived, research use only, not for primary diagnosis"
+    plain_uids: Flag = False
+    dates: Flag = False
 
 
 def digest(settings: Settings, device: str, overrides: Mapping[str, object] | None = None) -> str:
@@ -86,5 +93,5 @@ def digest(settings: Settings, device: str, overrides: Mapping[str, object] | No
         device: kind of device, "cpu" or "cuda".
         overrides: other options of the registration.
     """
-    effective = {"settings": asdict(settings), "device": device, "overrides": dict(overrides or {})}
+    effective = {"settings": settings.model_dump(), "device": device, "overrides": dict(overrides or {})}
     return hashlib.sha256(json.dumps(effective, sort_keys=True, default=str).encode()).hexdigest()

@@ -3,17 +3,32 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from panreg.values import refuse
+from pydantic import BeforeValidator
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-__all__ = ["fault"]
+__all__ = ["Rules"]
 
 # what no rule can be about: sequences and bulk data
 NOT_TEXT = {"SQ", "OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN"}
 
 
-def fault(rule: Any) -> str | None:
+def _of_known_roles(rules: Any) -> Any:
+    if not isinstance(rules, Mapping) or not set(rules) <= {"fixed", "moving"}:
+        raise refuse("takes a rule for fixed, for moving, or for both")
+    return rules
+
+
+def _without_fault(rule: Any) -> Any:
+    wrong = _fault(rule)
+    if wrong:
+        raise refuse(wrong)
+    return rule
+
+
+def _fault(rule: Any) -> str | None:
     """Say what is wrong with a rule as it was written, or None."""
     if not isinstance(rule, Mapping) or not rule:
         return "takes attribute keywords, each with a condition"
@@ -46,3 +61,8 @@ def _compiles(pattern: str) -> bool:
     except re.error:
         return False
     return True
+
+
+Rule = Annotated[dict[str, Any], BeforeValidator(_without_fault)]
+Rules = Annotated[dict[str, Rule], BeforeValidator(_of_known_roles)]
+"""A rule for the fixed image, for the moving one, or for both: attribute keywords, each with a condition."""

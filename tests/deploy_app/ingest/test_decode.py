@@ -65,12 +65,14 @@ def test_a_fractional_slope_with_an_empty_first_slice_is_kept(tmp_path):
     np.testing.assert_array_equal(values, (stored * 0.1887).astype(np.float32))
 
 
+@pytest.mark.hazard("intensities change")
 def test_each_slice_has_its_own_slope_and_intercept(tmp_path):
     write(tmp_path, lambda ds, k: setting(RescaleSlope=str(1 + k / 8), RescaleIntercept=str(-3 * k))(ds, k))
     k = np.arange(12)[:, None, None]
     np.testing.assert_array_equal(read(tmp_path).values, STORED * (1 + k / 8) - 3 * k)
 
 
+@pytest.mark.hazard("intensities change")
 def test_negatives_after_a_positive_first_slice_do_not_wrap(tmp_path):
     stored = STORED - np.where(np.arange(12) == 0, 0, 700)[:, None, None]
     write(tmp_path, stored=stored)
@@ -115,6 +117,7 @@ def test_a_file_without_preamble_is_read(tmp_path, implicit):
     np.testing.assert_array_equal(read(tmp_path).values, STORED)
 
 
+@pytest.mark.hazard("intensities change")
 def test_monochrome1_is_flagged_and_not_inverted(tmp_path):
     write(tmp_path, setting(PhotometricInterpretation="MONOCHROME1"))
     np.testing.assert_array_equal(read(tmp_path).values, STORED)
@@ -227,6 +230,7 @@ def test_a_crash_of_itk_is_a_refusal(tmp_path, monkeypatch):
     assert code_of(tmp_path / "series") is Code.E_DECODE
 
 
+@pytest.mark.hazard("damaged pixels are used")
 def test_truncated_native_pixels_are_refused(tmp_path):
     paths = write(tmp_path)
     paths[4].write_bytes(paths[4].read_bytes()[:-100])
@@ -281,6 +285,8 @@ def test_pixels_of_another_shape_than_the_header_are_refused(tmp_path):
 
 
 # malformed bytes
+@pytest.mark.hazard("damaged pixels are used")
+@pytest.mark.property(16)
 def test_a_thousand_flipped_bytes_end_in_a_failure_or_a_volume(tmp_path):
     """Most flips hit pixels or text; a wrong byte must never raise anything but a Failure."""
     stored = STORED[:3, :6, :6]

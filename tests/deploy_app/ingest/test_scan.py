@@ -134,6 +134,8 @@ def test_different_files_of_one_instance_collide(tmp_path):
 
 
 # what is not followed, and what can't be read
+@pytest.mark.hazard("absurd input exhausts the machine")
+@pytest.mark.property(15)
 def test_links_out_of_the_input_are_not_followed(tmp_path):
     outside = write(tmp_path / "outside")[0].parent
     inside = tmp_path / "inside"
@@ -147,6 +149,7 @@ def test_links_out_of_the_input_are_not_followed(tmp_path):
     assert found.skipped == {"link": 4}
 
 
+@pytest.mark.property(15)
 def test_a_fifo_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "fifo.dcm")
     assert scan(tmp_path, Limits()).skipped == {"not_regular": 1}
@@ -165,17 +168,21 @@ def test_an_input_that_is_absent_or_unreadable_is_no_input(tmp_path, monkeypatch
 
 # limits
 @pytest.mark.parametrize("keyword", ["Rows", "Columns"])
+@pytest.mark.hazard("absurd input exhausts the machine")
+@pytest.mark.property(15)
 def test_absurd_sizes_are_refused(tmp_path, keyword):
     write(tmp_path, lambda ds, k: setting(**{keyword: 65535 if k == 5 else 20})(ds, k))
     assert code_of(tmp_path) is Code.E_LIMIT
 
 
 @pytest.mark.parametrize("frames", ["2147483647", "0", "-3"])
+@pytest.mark.property(15)
 def test_absurd_numbers_of_frames_are_refused(tmp_path, frames):
     enhanced(tmp_path, edit=lambda ds: setattr(ds, "NumberOfFrames", frames))
     assert code_of(tmp_path) is Code.E_LIMIT
 
 
+@pytest.mark.property(15)
 def test_deep_nests_are_refused(tmp_path):
     write(tmp_path.joinpath(*"abcd"), stored=STORED[:1])
     assert len(scan(tmp_path, Limits(depth=4)).instances) == 1
@@ -195,6 +202,8 @@ def test_too_many_empty_folders_are_refused_too(tmp_path):
     assert code_of(tmp_path, files=29) is Code.E_LIMIT
 
 
+@pytest.mark.hazard("absurd input exhausts the machine")
+@pytest.mark.property(15)
 def test_ten_thousand_files_are_counted_in_a_second_and_read_if_allowed(tmp_path):
     first = tmp_path / "0"
     first.touch()
@@ -207,6 +216,7 @@ def test_ten_thousand_files_are_counted_in_a_second_and_read_if_allowed(tmp_path
 
 
 # malformed bytes
+@pytest.mark.property(16)
 def test_every_truncation_of_a_header_is_counted_or_read(tmp_path):
     (path,) = write(tmp_path, stored=STORED[:1])
     content = path.read_bytes()
@@ -224,6 +234,8 @@ def test_endless_nesting_of_sequences_is_malformed(tmp_path):
     assert sum(scan(tmp_path, Limits()).skipped.values()) == 1
 
 
+@pytest.mark.hazard("patient data leaks")
+@pytest.mark.property(6)
 def test_no_value_of_a_header_reaches_warnings_or_logs(tmp_path, recwarn, caplog):
     """pydicom quotes malformed values, and with a damaged length the patient's name behind them."""
     paths = write(tmp_path)

@@ -43,6 +43,7 @@ def tags_by_slice(edits):
 
 
 # the hazards that geometry shows
+@pytest.mark.hazard("anatomy in the wrong place")
 def test_non_square_pixels_of_an_oblique_series_are_placed_exactly(tmp_path):
     write(tmp_path)
     stack = only_stack_in(tmp_path)
@@ -54,6 +55,7 @@ def test_non_square_pixels_of_an_oblique_series_are_placed_exactly(tmp_path):
     assert stack.tilt_degrees < 1e-5
 
 
+@pytest.mark.hazard("anatomy in the wrong place")
 def test_a_missing_middle_slice_is_refused_and_counted(tmp_path):
     paths = write(tmp_path)
     for k in (5, 6, 9):
@@ -90,6 +92,7 @@ def test_two_echoes_in_one_series_are_split_into_two_stacks(tmp_path):
     assert first.warnings == second.warnings == ("The series was split: 12 of its 24 images are in this stack.",)
 
 
+@pytest.mark.hazard("anatomy in the wrong place")
 def test_gantry_tilt_gives_the_exact_sheared_affine(tmp_path):
     tilted = AFFINE.copy()
     tilted[:3, 2] += AFFINE[:3, 1] / 3  # 1 mm along the columns for every 4 mm between planes
@@ -117,6 +120,7 @@ def test_a_series_stored_from_top_to_bottom_is_turned_right_handed(tmp_path):
     np.testing.assert_allclose(only_stack_in(tmp_path).affine, AFFINE, atol=1e-9)
 
 
+@pytest.mark.hazard("anatomy in the wrong place")
 def test_variable_spacing_is_refused(tmp_path):
     shifted = [float(v) for v in AFFINE[:3, 3] + 5.3 * AFFINE[:3, 2]]
     write(tmp_path, tags_by_slice({5: {"ImagePositionPatient": [f"{v:.6f}" for v in shifted]}}))
@@ -212,6 +216,7 @@ def test_a_series_without_frame_of_reference_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
+@pytest.mark.hazard("two patients are aligned")
 def test_two_patients_in_one_series_are_refused_without_their_names(tmp_path, keyword):
     write(tmp_path, tags_by_slice({7: {keyword: "OTHER-ONE"}}))
     refusal = only_stack_in(tmp_path).refusal
@@ -291,6 +296,7 @@ def test_noise_in_orientation_and_spacing_splits_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["LOCALIZER", "MOSAIC", "REGISTERED"])
+@pytest.mark.hazard("results are taken for images to register")
 def test_these_are_never_candidates(tmp_path, word):
     write(tmp_path, setting(ImageType=["DERIVED", "SECONDARY", "M", word]))
     assert candidates(stacks_in(tmp_path)) == ()

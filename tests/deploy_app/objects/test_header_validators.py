@@ -54,6 +54,7 @@ def write_all(folder, registration, sources):
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+@pytest.mark.property(8)
 def test_dciodvfy_finds_no_error_in_any_object_of_any_header_shape(tmp_path, shape, modality):
     registration = phantom_registration(tmp_path, edit=shape, modality=modality)
     moving = registration.moving

@@ -46,6 +46,8 @@ def values(ds):
 
 
 @pytest.mark.parametrize("character_set", NAMES)
+@pytest.mark.hazard("names are garbled")
+@pytest.mark.property(7)
 def test_texts_keep_their_bytes_in_the_character_set_of_the_fixed_image(tmp_path, character_set):
     fixed = fixed_stack(tmp_path, named(character_set))
     target = begin(fixed)
@@ -61,6 +63,7 @@ def test_texts_keep_their_bytes_in_the_character_set_of_the_fixed_image(tmp_path
 
 
 @pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 144"])
+@pytest.mark.property(7)
 def test_text_that_the_character_set_cannot_hold_turns_the_whole_object_to_utf_8(tmp_path, character_set):
     fixed = fixed_stack(tmp_path, named(character_set))
     before = values(pydicom.dcmread(fixed.frames[0].path))

@@ -62,6 +62,7 @@ def test_codes_and_meanings_fit_their_value_representations():
     assert len({code for code, _, _ in MEASUREMENTS.values()}) == len(MEASUREMENTS)
 
 
+@pytest.mark.hazard("growth is read from noise")
 def test_every_report_says_what_volume_change_may_not_be_read_from_the_field(pair, tmp_path):
     for departures in ((), ("folding_percent is 3.",)):
         said = comments(write(pair, tmp_path / "report.dcm", departures=departures))
@@ -89,6 +90,7 @@ def test_the_observer_is_the_device_of_this_version_and_these_weights(pair, tmp_
     assert context.observer_identifying_attributes.uid == provenance_of(*pair).device_uid
 
 
+@pytest.mark.property(19)
 def test_a_good_result_says_so_and_carries_the_label(pair, tmp_path):
     path = write(pair, tmp_path / "report.dcm")
     (evaluation,) = group_of(path).get_qualitative_evaluations(QUALITY)
@@ -100,6 +102,7 @@ def test_a_good_result_says_so_and_carries_the_label(pair, tmp_path):
     assert "FLAGGED" not in pydicom.dcmread(path).SeriesDescription
 
 
+@pytest.mark.hazard("a poor registration is trusted")
 def test_a_flagged_result_says_which_limit_and_repeats_the_warnings(pair, tmp_path):
     departures, warnings = ["folding is 0.9 %, above 0.5 %"], ("The weights were not trained on this contrast.",)
     path = write(pair, tmp_path / "report.dcm", departures=departures, warnings=warnings)
@@ -117,6 +120,7 @@ def test_what_could_not_be_measured_is_said_in_words_and_what_is_absent_is_left_
     assert f"Not measurable: {MEASUREMENTS['similarity_before'][1]}" in comments(path)
 
 
+@pytest.mark.hazard("patient data leaks")
 def test_the_text_holds_nothing_of_the_patient(pair, tmp_path):
     document = str(pydicom.dcmread(write(pair, tmp_path / "report.dcm")).ContentSequence)
     for canary in ("Canary", "PAT-1", "19700101", "20240110", "20230105"):

@@ -81,6 +81,7 @@ def test_the_pixels_are_the_moving_image_pulled_by_the_field(registration, image
         assert np.abs(pulled - fixed)[inside].mean() > 10
 
 
+@pytest.mark.property(10)
 def test_each_plane_lies_where_the_fixed_one_does_in_the_same_words(registration, images):
     for k, (image, frame) in enumerate(zip(images, registration.fixed.frames)):
         for keyword in GEOMETRY:
@@ -89,6 +90,7 @@ def test_each_plane_lies_where_the_fixed_one_does_in_the_same_words(registration
         assert image.ReferencedImageSequence[0].ReferencedSOPInstanceUID == frame.sop_instance_uid
 
 
+@pytest.mark.property(10)
 def test_itk_reads_the_fixed_geometry(images, folder):
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(path) for path in sorted(folder.iterdir())])
@@ -100,6 +102,7 @@ def test_itk_reads_the_fixed_geometry(images, folder):
     assert np.array_equal(sitk.GetArrayFromImage(read), values_of(images))
 
 
+@pytest.mark.property(10)
 def test_a_tilted_fixed_image_gives_a_tilted_series(registration, tmp_path):
     affine = FIXED_AFFINE.copy()
     affine[:3, 2] += FIXED_AFFINE[:3, 1] / 3
@@ -144,6 +147,7 @@ def test_the_series_says_what_it_is_and_what_it_is_from(registration, images):
     assert image.ContributingEquipmentSequence[0].DeviceUID.startswith("2.25.")
 
 
+@pytest.mark.property(19)
 def test_every_image_says_that_it_is_derived_by_ai_and_not_for_diagnosis(images):
     assert all("not for primary diagnosis" in i.DerivationDescription + i.ImageComments for i in images)
     assert all(i.ImageComments.startswith("AI-derived") for i in images)
@@ -182,6 +186,7 @@ def test_the_same_run_gives_the_same_bytes_and_any_change_other_uids(registratio
         assert not uids & {image.SOPInstanceUID for image in other}
 
 
+@pytest.mark.property(11)
 def test_ct_is_signed_hounsfield_units_clipped_and_never_wrapped(ct, tmp_path):
     images = write(ct, tmp_path / "x")
     computed, inside = warp_moving(ct, -1024)
@@ -198,6 +203,7 @@ def test_ct_is_signed_hounsfield_units_clipped_and_never_wrapped(ct, tmp_path):
     assert {i.ImageType[2] for i in images} == {"AXIAL"}
 
 
+@pytest.mark.property(11)
 def test_the_padding_value_is_named_only_if_no_image_has_it(ct, tmp_path):
     images = write(ct, tmp_path / "free")
     _, inside = warp_moving(ct, -1024)
@@ -210,6 +216,7 @@ def test_the_padding_value_is_named_only_if_no_image_has_it(ct, tmp_path):
 
 
 @pytest.mark.parametrize(("factor", "offset", "signed"), [(0.37, 0, 0), (0.37, -40, 1), (13.7, 250.5, 0), (1e-4, 0, 0)])
+@pytest.mark.property(11)
 def test_mr_values_that_are_not_whole_are_stored_within_half_a_step(registration, tmp_path, factor, offset, signed):
     values = (registration.moving_values * factor + offset).astype(np.float32)
     scaled = replace(registration, moving_values=values)

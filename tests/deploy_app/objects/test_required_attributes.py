@@ -24,6 +24,7 @@ def objects(tmp_path_factory):
     return found
 
 
+@pytest.mark.property(8)
 def test_our_objects_lack_nothing(objects):
     assert len(objects) == 3
     for dataset in objects.values():

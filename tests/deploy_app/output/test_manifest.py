@@ -1,16 +1,15 @@
 import hashlib
 import json
 import os
-import re
 
 import canaries
 import numpy as np
 import pytest
 from application import ROOT
+from jsonschema import Draft202012Validator
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import RefusedStack
 from panreg.output.manifest import (
-    EMPTY,
     Manifest,
     describe_geometry,
     describe_inputs,
@@ -18,36 +17,14 @@ from panreg.output.manifest import (
     describe_refused,
     versions,
 )
+from panreg.output.manifest_content import ManifestContent, schema
 from panreg.output.publication import PublishedObject
 from panreg.pairing.choice import Pair
+from pydantic import ValidationError
 from synthetic import FIXED_AFFINE, MOVING_AFFINE, stack_of, write_series
 
 SCHEMA = json.loads((ROOT / "deploy_app" / "run_manifest.schema.json").read_text())
-KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
-
-
-def faults(value, schema, where="manifest"):
-    """What a value breaks of the part of JSON Schema that ours uses."""
-    if "$ref" in schema:
-        return faults(value, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]], where)
-    unknown = set(schema) - {"$schema", "$id", "$defs", "title", "description", "type", "const", "enum", "pattern"}
-    assert unknown <= {"properties", "required", "additionalProperties", "items"}
-    kinds = schema.get("type", list(KINDS))
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if isinstance(value, bool) or not any(isinstance(value, KINDS[kind]) for kind in kinds):
-        return [f"{where} is no {kinds}"]
-    broken = [where] if value not in schema.get("enum", [value]) or value != schema.get("const", value) else []
-    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
-        broken.append(where)
-    if isinstance(value, list):
-        broken += [f for n, item in enumerate(value) for f in faults(item, schema.get("items", {}), f"{where}[{n}]")]
-    if isinstance(value, dict):
-        broken += [f"{where}.{name} is missing" for name in schema.get("required", []) if name not in value]
-        for name, item in value.items():
-            other = schema.get("additionalProperties", {})
-            part = schema.get("properties", {}).get(name, other)
-            broken += [f"{where}.{name} is unknown"] if part is False else faults(item, part, f"{where}.{name}")
-    return broken
+VALIDATOR = Draft202012Validator(SCHEMA)
 
 
 def read(folder):
@@ -94,12 +71,12 @@ def fill(manifest, pair, dates=False, plain_uids=False):
 def test_a_run_is_running_until_it_is_ok(tmp_path, pair):
     manifest = Manifest(tmp_path)
     assert read(tmp_path)["status"] == "running"
-    assert not faults(read(tmp_path), SCHEMA)
+    VALIDATOR.validate(read(tmp_path))
     fill(manifest, pair)
     assert read(tmp_path)["pair"] is None  # the file changes with the status only
     manifest.succeed([OBJECT])
     content = read(tmp_path)
-    assert not faults(content, SCHEMA)
+    VALIDATOR.validate(content)
     assert (content["status"], content["code"], content["message"]) == ("ok", None, None)
     assert content["outputs"][0]["sha256"] == "c" * 64
     assert os.listdir(tmp_path) == ["run_manifest.json"]
@@ -126,16 +103,16 @@ def test_inputs_are_known_by_their_hashes_and_only_if_asked_by_their_uids(pair):
     hashed, plain = describe_inputs(pair), describe_inputs(pair, plain_uids=True)
     frames = [*pair.fixed.frames, *pair.moving.frames]
     for frame, item, plain_item in zip(frames, hashed, plain):
-        assert item["sha256"] == plain_item["sha256"] == hashlib.sha256(frame.path.read_bytes()).hexdigest()
-        assert plain_item["sop_instance_uid"] == frame.sop_instance_uid
+        assert item.sha256 == plain_item.sha256 == hashlib.sha256(frame.path.read_bytes()).hexdigest()
+        assert plain_item.sop_instance_uid == frame.sop_instance_uid
         expected = hashlib.sha256(frame.sop_instance_uid.encode()).hexdigest()
-        assert item["sop_instance_uid"] == f"sha256:{expected}"
-    assert [item["role"] for item in hashed] == ["fixed"] * 4 + ["moving"] * 4
+        assert item.sop_instance_uid == f"sha256:{expected}"
+    assert [item.role for item in hashed] == ["fixed"] * 4 + ["moving"] * 4
 
 
 def test_dates_are_told_only_if_asked_for(pair):
-    assert "date" not in describe_pair(pair)["fixed"]
-    assert describe_pair(pair, dates=True)["fixed"]["date"] == "2024-01-10"
+    assert "date" not in json.loads(describe_pair(pair).model_dump_json())["fixed"]
+    assert json.loads(describe_pair(pair, dates=True).model_dump_json())["fixed"]["date"] == "2024-01-10"
 
 
 def test_nothing_that_identifies_a_patient_is_in_the_manifest(tmp_path, pair):
@@ -164,7 +141,7 @@ def test_a_failed_run_says_why_and_has_no_outputs(tmp_path, pair, error, code, m
     manifest.succeed([OBJECT])
     assert manifest.fail(error) is code
     content = read(tmp_path)
-    assert not faults(content, SCHEMA)
+    VALIDATOR.validate(content)
     assert (content["status"], content["code"], content["message"]) == ("failed", code.value, message)
     assert content["outputs"] == []
 
@@ -175,13 +152,30 @@ def test_a_warning_is_said_once(tmp_path):
     manifest.warn(["Two.", "Three."])
     manifest.succeed([])
     assert read(tmp_path)["warnings"] == ["One.", "Two.", "Three."]
-    assert EMPTY["warnings"] == []
+    assert ManifestContent().warnings == ()
 
 
 def test_a_section_that_the_schema_does_not_know_is_refused(tmp_path):
-    assert set(SCHEMA["required"]) == set(SCHEMA["properties"]) == {*EMPTY, "schema", "status", "code", "message"}
-    with pytest.raises(KeyError, match="patient"):
-        Manifest(tmp_path).record(patient="Doe^Jane")
+    manifest = Manifest(tmp_path)
+    assert set(SCHEMA["required"]) == set(SCHEMA["properties"]) == set(read(tmp_path))
+    for name in ("patient", "status", "schema"):
+        with pytest.raises(KeyError, match=name):
+            manifest.record(**{name: "Doe^Jane"})
+
+
+def test_a_section_that_is_not_what_the_schema_says_is_refused_without_its_value(tmp_path):
+    manifest = Manifest(tmp_path)
+    for wrong in ({"timings": {"all": "Doe^Jane"}}, {"weights_sha256": "Doe^Jane"}, {"pair": {"rule": "Doe^Jane"}}):
+        with pytest.raises(ValidationError) as info:
+            manifest.record(**wrong)
+        assert "Doe" not in str(info.value)
+    manifest.succeed([])
+    VALIDATOR.validate(read(tmp_path))
+
+
+def test_the_schema_is_generated_from_the_model():
+    assert schema() == SCHEMA
+    Draft202012Validator.check_schema(SCHEMA)
 
 
 def test_a_manifest_that_can_not_be_replaced_stays_whole(tmp_path, monkeypatch):
@@ -199,7 +193,7 @@ def test_a_manifest_that_can_not_be_replaced_stays_whole(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["run_manifest.json"]
 
 
-def test_the_structural_test_sees_faults(tmp_path):
+def test_schema_and_model_see_the_same_faults(tmp_path):
     Manifest(tmp_path)
     good = read(tmp_path)
     for change in (
@@ -211,8 +205,10 @@ def test_the_structural_test_sees_faults(tmp_path):
         {"timings": {"all": "long"}},
         {"pair": {"rule": "guess", "fixed": {}, "moving": {}}},
     ):
-        assert faults(good | change, SCHEMA)
-    assert faults({k: v for k, v in good.items() if k != "device"}, SCHEMA)
+        assert not VALIDATOR.is_valid(good | change)
+        with pytest.raises(ValidationError):
+            ManifestContent.model_validate_json(json.dumps(good | change))
+    assert not VALIDATOR.is_valid({k: v for k, v in good.items() if k != "device"})
 
 
 def test_canaries_are_planted_in_forty_attributes_and_found_in_any_coding(pair):

@@ -143,6 +143,7 @@ def test_what_a_killed_run_left_is_removed_before_the_next(places):
     assert not os.listdir(output)
 
 
+@pytest.mark.hazard("half a result is used")
 def test_a_second_run_on_one_output_is_refused_while_the_first_is_at_work(places):
     output, work = places
     with Publication(output, work) as first:
@@ -219,6 +220,7 @@ def test_a_real_other_file_system_is_not_used(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------- validation
+@pytest.mark.hazard("half a result is used")
 def test_a_fault_in_one_object_publishes_none(places):
     output, work = places
 
@@ -315,6 +317,7 @@ def without_privileges(folder):
         os.setuid(65534)
 
 
+@pytest.mark.property(3)
 def test_an_output_that_the_user_may_not_write_is_refused_before_anything_else(tmp_path):
     for name in ("existing", "."):  # a folder made by another user; a parent that is
         output = Path(name) if name != "." else Path("new")
@@ -352,6 +355,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
     assert failed(lambda: run(tmp_path / "output")).code is Code.E_OUTPUT
 
 
+@pytest.mark.hazard("patient data leaks")
 def test_the_message_names_the_user_and_no_path(tmp_path):
     def action():
         with output_failures():
@@ -369,6 +373,8 @@ def test_room_that_is_not_there_is_refused_before_it_is_used(tmp_path):
         assert failed(lambda: publication.require_space(1 << 60)).code is Code.E_OUTPUT
 
 
+@pytest.mark.hazard("half a result is used")
+@pytest.mark.property(3)
 def test_a_full_disk_while_writing_leaves_a_failed_manifest_and_no_object(places):
     output, work = places
 
@@ -426,6 +432,8 @@ def killed_after(steps, output, work):
     return code != 0
 
 
+@pytest.mark.hazard("half a result is used")
+@pytest.mark.property(3)
 def test_a_run_killed_at_any_step_leaves_no_results_or_all(places):
     output, work = places
     objects()

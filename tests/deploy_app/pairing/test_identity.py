@@ -62,6 +62,7 @@ def refusal(*stacks, **options):
 
 
 @pytest.mark.parametrize("value", ["***", "ANON", "0000", "XXXX", "   "])
+@pytest.mark.hazard("two patients are aligned")
 def test_two_images_with_one_placeholder_are_not_of_one_identified_patient(value):
     message = refusal(*pair(patient=value))
     assert "fixed and moving" in message
@@ -86,6 +87,7 @@ UNIDENTIFIED = [
 
 
 @pytest.mark.parametrize(("one", "other", "named"), UNIDENTIFIED)
+@pytest.mark.hazard("two patients are aligned")
 def test_bodies_that_differ_are_refused_where_no_identifier_says_that_they_are_one(one, other, named):
     stacks = pair(one, other, patient="***")
     message = refusal(*stacks, mode="allow_unidentified")

@@ -21,7 +21,7 @@ SETTINGS = PairSettings(min_slices=4)
 
 
 def choose(*stacks, root=ROOT, **settings):
-    return choose_pair(stacks, replace(SETTINGS, **settings), root)
+    return choose_pair(stacks, SETTINGS.model_copy(update=settings), root)
 
 
 def refused(*stacks, **settings):
@@ -53,6 +53,7 @@ def test_a_series_uid_that_is_not_in_the_input_matches_nothing_even_where_dates_
     assert refused(CURRENT, PRIOR, fixed_series_uid="1.2.3").code is Code.E_NO_MATCH
 
 
+@pytest.mark.property(2)
 def test_a_series_of_two_stacks_is_ambiguous_unless_a_rule_tells_which():
     echoes = [stack(f"echo{n}", series="echoes", EchoNumbers=n) for n in (1, 2)]
     uids = {"fixed_series_uid": echoes[0].series_uid, "moving_series_uid": CURRENT.series_uid}
@@ -172,6 +173,8 @@ def test_the_acquisitions_day_counts_before_the_studys():
     ],
 )
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.hazard("the wrong image moves")
+@pytest.mark.property(2)
 def test_equal_days_one_study_and_an_absent_date_are_never_guessed(second):
     other = stack("second", AcquisitionTime="235900", **second)
     for stacks in ([CURRENT, other], [other, CURRENT]):
@@ -253,6 +256,8 @@ def test_a_different_laterality_is_a_warning():
 )
 @pytest.mark.parametrize("mode", ["strict", "allow_unidentified"])
 @pytest.mark.parametrize("by", ["dates", "series_uid"])
+@pytest.mark.hazard("two patients are aligned")
+@pytest.mark.property(1)
 def test_different_patients_are_never_registered(keyword, one, other, mode, by):
     first, second = stack("first", **{keyword: one}), stack("second", study="two", date="20230105", **{keyword: other})
     uids = {"fixed_series_uid": first.series_uid, "moving_series_uid": second.series_uid} if by == "series_uid" else {}
@@ -262,6 +267,7 @@ def test_different_patients_are_never_registered(keyword, one, other, mode, by):
     assert failure.message == f"Fixed and moving differ in {keyword}: they may be of two patients."  # no value
 
 
+@pytest.mark.hazard("two patients are aligned")
 def test_one_image_of_another_patient_inside_a_stack_is_enough():
     mixed = stack("mixed", study="two", date="20230105")
     mixed.frames[2].header.PatientSex = "M"
@@ -319,6 +325,8 @@ def answer(stacks, settings):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.hazard("the wrong image moves")
+@pytest.mark.property(2)
 def test_shuffled_and_renamed_files_get_the_same_answer(case):
     stacks, settings = CASES[case]
     expected = answer(stacks, settings)

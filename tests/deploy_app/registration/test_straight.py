@@ -65,6 +65,7 @@ def farthest(affine, shape, grid):
     return np.linalg.norm(theirs[:, None, :3] - ours[None, :, :3], axis=-1).min(1).max()
 
 
+@pytest.mark.hazard("a tilted series is misplaced by its reader")
 def test_by_default_the_results_of_a_sheared_series_lie_on_a_straight_grid_and_that_is_said(stacks):
     fixed = stacks[0]
     grid, (note,) = grid_of_result(fixed, "auto")
@@ -125,6 +126,7 @@ def test_the_fixed_image_on_the_straight_grid_is_the_same_picture(stacks):
     assert (found[0, :, 0] == -7).any()
 
 
+@pytest.mark.hazard("a tilted series is misplaced by its reader")
 def test_simpleitk_and_highdicom_place_the_straight_series_where_it_is(written):
     grid, paths, segmentation = written
     reader = sitk.ImageSeriesReader()
@@ -179,6 +181,7 @@ def test_a_multi_frame_tilted_series_is_straightened_as_well(stacks, tmp_path):
 
 
 @pytest.mark.debian
+@pytest.mark.hazard("a tilted series is misplaced by its reader")
 def test_dcm2niix_places_the_straight_series_where_it_is_and_the_sheared_one_elsewhere(stacks, written, tmp_path):
     import nibabel
 

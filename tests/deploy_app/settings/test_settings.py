@@ -1,11 +1,10 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from application import ROOT
 from panreg.failures import Code, Failure
-from panreg.settings import Settings, digest, load_settings, variables
+from panreg.settings import PairSettings, Settings, digest, load_settings, variables
 
 APP_YAML = ROOT / "deploy_app" / "app.yaml"
 
@@ -57,9 +56,9 @@ def test_without_a_file_or_a_section_the_defaults_hold(tmp_path):
 
 def test_the_file_changes_only_what_it_names(tmp_path):
     settings = load(tmp_path, "  quality: {on_failure: fail, max_displacement_mm: 40}\n  padding: {CT: -2000}\n")
-    assert settings.quality == replace(Settings().quality, on_failure="fail", max_displacement_mm=40.0)
+    assert settings.quality == Settings().quality.model_copy(update={"on_failure": "fail", "max_displacement_mm": 40.0})
     assert settings.padding == {"CT": -2000, "MR": 0}
-    assert replace(settings, quality=Settings().quality, padding=Settings().padding) == Settings()
+    assert settings.model_copy(update={"quality": Settings().quality, "padding": Settings().padding}) == Settings()
 
 
 def test_the_environment_overrides_the_file(tmp_path):
@@ -70,12 +69,8 @@ def test_the_environment_overrides_the_file(tmp_path):
         **{"PANREG_QUALITY_ON_FAILURE": "fail", "PANREG_DEFORMABLE_TWO_ITEMS": "true", "PANREG_PADDING_MR": "-5"},
         **{"PANREG_SERIES_NUMBERS_DSRO": "11", "PANREG_LIMITS_FILES": "7", "PANREG_AFFINE": "rigid"},
     )
-    assert settings.pair == replace(
-        Settings().pair,
-        min_slices=24,
-        order="prior_is_fixed",
-        fixed_series_uid="1.2",
-        patient_check="allow_unidentified",
+    assert settings.pair == PairSettings(
+        min_slices=24, order="prior_is_fixed", fixed_series_uid="1.2", patient_check="allow_unidentified"
     )
     assert settings.quality.on_failure == "fail"
     assert settings.deformable.two_items is True
@@ -122,8 +117,25 @@ def test_what_is_unknown_or_out_of_range_is_refused_by_name(tmp_path, text, name
 
 
 @pytest.mark.parametrize("name", ["PANREG_FIXD_SERIES_UID", "PANREG_PAIR_ORDER", "PANREG_SERIES", "PANREG_"])
+@pytest.mark.hazard("the wrong image moves")
 def test_a_misspelt_variable_is_refused(tmp_path, name):
     assert f" {name} " in refused(tmp_path, **{name: "1.2.3"})
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "meant"),
+    [
+        ("", {"PANREG_FIXD_SERIES_UID": "1"}, "PANREG_FIXED_SERIES_UID"),
+        ("", {"PANREG_QUALITY_MIN_SIMILARTY": "1"}, "PANREG_QUALITY_MIN_SIMILARITY"),
+        ("  pairs: {}\n", {}, "pair"),
+        ("  pair: {fixed_uid: '1.2'}\n", {}, "fixed_series_uid"),
+        ("  padding: {PT: 0}\n", {}, None),
+        ("", {"PANREG_X": "1"}, None),
+    ],
+)
+def test_a_refusal_suggests_the_name_that_was_probably_meant(tmp_path, text, environ, meant):
+    message = refused(tmp_path, text, **environ)
+    assert f"(did you mean {meant}?)" in message if meant else "did you mean" not in message
 
 
 @pytest.mark.parametrize("value", ["", "  "])
@@ -134,6 +146,37 @@ def test_an_empty_variable_is_a_lost_choice_and_refused(tmp_path, value):
 def test_a_refusal_does_not_repeat_the_value(tmp_path):
     assert "Doe" not in refused(tmp_path, "  affine: Doe^Jane\n")
     assert "Doe" not in refused(tmp_path, PANREG_MIN_SLICES="Doe^Jane")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("  affine: bspline\n", "affine takes auto or none or center or rigid or affine: correct app.yaml"),
+        ("  affine: 1\n", "affine takes a text that is not empty (in quotes, where it looks like a number): correct"),
+        ("  pair: {fixed_series_uid: }\n", "pair.fixed_series_uid takes a text that is not empty (in quotes, where"),
+        ("  pair: {min_slices: 2}\n", "takes a whole number from 3 to 100000: correct app.yaml or the environment ("),
+        ("  limits: {files: 0}\n", "limits.files takes a whole number above 0: correct app.yaml or the environment ("),
+        ("  quality: {max_log_jacobian_sd: 0}\n", "takes a number above 0: correct app.yaml or the environment"),
+        ("  dates: 1\n", "dates takes true or false: correct app.yaml or the environment (PANREG_DATES)."),
+        ("  quality:\n", "quality takes a section of settings: correct app.yaml or the environment (PANREG_…)."),
+        ("  padding: 3\n", "padding takes a section of settings: correct app.yaml or the environment (PANREG_…)."),
+        ("  pair: {series: {both: {}}}\n", "pair.series takes a rule for fixed, for moving, or for both: correct"),
+        ("  pair: {series: {fixed: {EchoTime: {a: 2}}}}\n", "takes a regular expression, a list of texts, {min, max}"),
+        ("  series_numbers: {dsro: 902}\n", "series_numbers takes a different number for every series: correct"),
+        ("  label: 'a\\b'\n", "label takes at most 64 printable characters and no backslash: correct app.yaml or"),
+    ],
+)
+def test_a_refusal_says_what_the_setting_takes(tmp_path, text, sentence):
+    assert sentence in refused(tmp_path, text)
+
+
+def test_a_number_that_clashes_in_the_file_may_be_corrected_by_the_environment(tmp_path):
+    settings = load(tmp_path, "  series_numbers: {dsro: 902}\n", PANREG_SERIES_NUMBERS_REGISTERED="903")
+    assert (settings.series_numbers["dsro"], settings.series_numbers["registered"]) == (902, 903)
+
+
+def test_a_wrong_value_in_the_file_is_refused_even_where_the_environment_overrides_it(tmp_path):
+    assert " affine " in refused(tmp_path, "  affine: bspline\n", PANREG_AFFINE="rigid")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "\x00"])
@@ -160,7 +203,7 @@ def changed(section, address, values):
     name, *rest = address
     old = section[name] if isinstance(section, dict) else getattr(section, name)
     new = changed(old, rest, values) if rest else (not old if isinstance(old, bool) else values[type(old)])
-    return section | {name: new} if isinstance(section, dict) else replace(section, **{name: new})
+    return section | {name: new} if isinstance(section, dict) else section.model_copy(update={name: new})
 
 
 def test_the_digest_does_not_depend_on_the_order_or_the_source_of_settings(tmp_path):

@@ -15,9 +15,10 @@ Vectors = npt.NDArray[np.float32]
 def fit_vectors(displacement_at: Callable[[Matrix], Matrix], affine: Matrix, shape: tuple[int, int, int]) -> Vectors:
     """Fit a grid's vectors to a field, so that linear interpolation between them errs least in the mean square.
 
-    The field is asked at every vertex and half-way between. Linear interpolation is separable: each axis is solved on
-    its own, a tridiagonal system a line. A sample at a vertex has no say in what happens between two of them; the fit
-    lowers the error of a field as rough as its grid by a third, at a spacing slightly finer than the field's by half.
+    The field is evaluated at every vertex and half-way between. Linear interpolation is separable: each axis is solved
+    on its own, a tridiagonal system for each line. Samples at the vertices alone say nothing of the field between them;
+    the fit lowers the error of a field as rough as its grid by a third, at a spacing slightly finer than the field's by
+    half.
 
     Args:
         displacement_at: field, points (…, 3) to displacements, mm.

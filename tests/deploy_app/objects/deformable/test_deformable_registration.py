@@ -40,12 +40,14 @@ def points_of_fixed():
     return np.stack([i, j, k], -1) @ FIXED_AFFINE[:3, :3].T + FIXED_AFFINE[:3, 3]
 
 
+@pytest.mark.property(9)
 def test_the_object_means_the_known_field_within_015_mm_on_the_grid_of_3_mm(registration, written):
     grey, distance = scores(read_deformable_registration(written[0]), registration)
     assert grey < CORRECT_GREY
     assert 0.01 < distance < CORRECT_MM
 
 
+@pytest.mark.hazard("the field means something else to its reader")
 def test_the_object_is_right_to_a_ten_thousandth_of_a_millimetre_on_its_own_grid(written):
     item = grid_of(pydicom.dcmread(written[0]))
     columns, rows, slices = item.GridDimensions
@@ -80,6 +82,8 @@ CONTROLS = {
 
 
 @pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.hazard("the field means something else to its reader")
+@pytest.mark.property(9)
 def test_a_wrong_object_fails_the_same_assertion(registration, written, tmp_path, control):
     path = edited(written[0], tmp_path, lambda dataset: put_on_fixed_grid(dataset, **CONTROLS[control]))
     wrong = read_deformable_registration(path)
@@ -122,6 +126,7 @@ def test_the_frames_of_reference_are_named_the_right_way_round(registration, wri
         read_deformable_registration(edited(written[0], tmp_path, swap)).deformation_of(moving)
 
 
+@pytest.mark.hazard("the field means something else to its reader")
 def test_simpleitk_finds_the_same_points_and_the_same_picture(registration, written):
     item = grid_of(pydicom.dcmread(written[0]))
     vectors = np.frombuffer(item.VectorGridData, "<f4").reshape(*item.GridDimensions[::-1], 3)
@@ -259,6 +264,7 @@ def test_one_frame_of_reference_may_be_on_both_sides(tmp_path):
     assert is_right(read_deformable_registration(tmp_path / "x.dcm").deformation_of(registration.moving), registration)
 
 
+@pytest.mark.property(5)
 def test_the_same_run_gives_the_same_bytes_and_another_weights_file_other_uids(registration, written, tmp_path):
     write(registration, tmp_path / "again.dcm", settings_of(spacing_mm=3.0))
     assert (tmp_path / "again.dcm").read_bytes() == written[0].read_bytes()
@@ -270,6 +276,7 @@ def test_the_same_run_gives_the_same_bytes_and_another_weights_file_other_uids(r
     assert before.StudyInstanceUID == after.StudyInstanceUID
 
 
+@pytest.mark.property(19)
 def test_the_object_says_that_it_is_derived_by_ai(written):
     dataset = pydicom.dcmread(written[0])
     assert "not for primary diagnosis" in dataset.ContentDescription

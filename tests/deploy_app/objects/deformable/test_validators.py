@@ -74,6 +74,7 @@ def sitk_image(values, affine, vector=False):
     return image
 
 
+@pytest.mark.property(9)
 def test_plastimatch_warps_by_the_stored_field_to_the_same_picture(run, tmp_path):
     registration, _, path = run
     grid = read_deformable_registration(path).deforming.grid

@@ -35,6 +35,7 @@ def is_right(path):
     return all(dice > 0.9 and apart < 0.5 for dice, apart in scores)
 
 
+@pytest.mark.hazard("a contour lies elsewhere")
 def test_a_propagated_mask_is_the_known_one_on_the_fixed_grid(pair, tmp_path):
     source = write_segmentation(tmp_path / "seg.dcm", pair[1], masks_on(MOVING_SHAPE, MOVING_AFFINE))
     result = propagate(pair, source, tmp_path / "out")
@@ -52,6 +53,7 @@ def test_a_propagated_mask_is_the_known_one_on_the_fixed_grid(pair, tmp_path):
         pytest.param(lambda p: displacement(p)[..., ::-1], id="permuted"),
     ],
 )
+@pytest.mark.hazard("a contour lies elsewhere")
 def test_a_wrong_field_gives_another_mask(pair, tmp_path, wrong):
     source = write_segmentation(tmp_path / "seg.dcm", pair[1], masks_on(MOVING_SHAPE, MOVING_AFFINE))
     result = propagate(pair, source, tmp_path / "out", KnownTransform(*pair, field=wrong))

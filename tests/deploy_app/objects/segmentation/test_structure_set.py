@@ -51,6 +51,7 @@ def dice(path, by_masks):
     return [agreement(read_on_fixed(path, n), by_masks[n])[0] for n in CENTRES]
 
 
+@pytest.mark.hazard("a contour lies elsewhere")
 def test_a_label_map_arrives_as_its_masks_would(pair, by_masks, tmp_path):
     labels = MASKS[..., 0] + 2 * MASKS[..., 1]
     source = label_map(tmp_path / "labels.dcm", pair[1], labels)
@@ -91,6 +92,7 @@ def test_labels_that_nobody_describes_are_told(pair, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR"])
+@pytest.mark.hazard("a contour lies elsewhere")
 def test_a_structure_set_arrives_as_its_masks_would(pair, by_masks, tmp_path, kind):
     rois = [contours_of(MASKS[..., n], MOVING_AFFINE, kind) for n in range(2)]
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], rois, {11: "Läsion", 12: "Rest"})
@@ -158,6 +160,7 @@ def on(k, kind="CLOSED_PLANAR"):
         (on(8), "1 slices between its contours have none and stay empty"),
     ],
 )
+@pytest.mark.hazard("a contour is left behind unnoticed")
 def test_contours_that_can_not_be_filled_are_told_and_the_others_arrive(pair, tmp_path, lost, sentence):
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11), on(12), lost]])
     result = propagate(pair, source, tmp_path / "out")
@@ -198,6 +201,7 @@ def damaged(ds):
         (damaged, "a contour's points are damaged"),
     ],
 )
+@pytest.mark.hazard("a contour is left behind unnoticed")
 def test_a_structure_set_that_can_not_be_propagated_is_told_and_not_written(pair, tmp_path, edit, reason):
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11)]], edit=edit)
     result = propagate(pair, source, tmp_path / "out")
@@ -219,6 +223,7 @@ def test_two_runs_write_equal_bytes(pair, tmp_path):
     assert FIXED_SHAPE == read_on_fixed(tmp_path / "one/segmentation_0001.dcm", 1).shape
 
 
+@pytest.mark.hazard("a contour is left behind unnoticed")
 def test_what_is_left_behind_stands_in_manifest_and_report(pair, tmp_path):
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11), on(12, "POINT")]])
     (tmp_path / "out").mkdir()
