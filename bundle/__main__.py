@@ -10,7 +10,7 @@ import fire
 from bundle.failures import bad_input
 from bundle.options import normalise, parsers, suggestion
 
-COMMANDS = ("register", "apply", "prepare", "phantom", "demo", "benchmark", "root")
+COMMANDS = ("register", "apply", "convert", "prepare", "phantom", "demo", "benchmark", "root")
 
 Command = Callable[..., Any] | dict[str, Callable[..., Any]]
 

@@ -5,34 +5,40 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from bundle.intensity import fill_value
-from bundle.io.displacement import is_displacement, read_displacement
 from bundle.io.images import check_ending, write_image
-from bundle.io.itk import read_transform
 from bundle.io.labels import for_file
-from bundle.spatial import LABEL_MODES, MODES, Grid, SpatialTransform
+from bundle.io.transforms import read_any
+from bundle.spatial import LABEL_MODES, MODES, Grid
 from bundle.transforms import grid_of, read_grid, read_volume
 
 __all__ = ["apply"]
 
 
 def apply(
-    transform: str, moving: str, fixed: str, output: str, interpolation: str = "linear", fill: float | None = None
+    transform: str,
+    moving: str,
+    fixed: str,
+    output: str,
+    interpolation: str = "linear",
+    fill: float | None = None,
+    kind: str | None = None,
 ) -> str:
     """Resample an image of the moving side onto the fixed image's grid.
 
     Args:
-        transform: transform.h5 or displacement.nii.gz of a registration, or another transform of ITK, ANTs or Slicer:
-            .h5, .hdf5, .tfm, .txt or .mat, or a displacement field as an image (.nii.gz with intent 1007 or 1006,
-            .nrrd, .mha).
+        transform: transform.h5 or displacement.nii.gz of a registration, or another transform, from fixed to moving,
+            of ITK, ANTs, Slicer, elastix, greedy, FreeSurfer, FSL, AFNI, Learn2Reg, VoxelMorph or X5
+            (docs/transforms.md).
         moving: image or label map to resample; it may have any grid in the moving image's space.
         fixed: image whose grid the result takes; what it shows does not matter, nor how many volumes it has.
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
         interpolation: linear; for labels label_gaussian (smooth borders) or nearest (keeps what is a voxel thin).
         fill: value where nothing of the image is; by default the image's own minimum where that is below 0 (the air of
             a CT), else 0. Labels are 0 there.
+        kind: whose transform it is, where its file leaves that open: greedy, flirt, learn2reg, voxelmorph, afni, fnirt
+            (docs/transforms.md).
 
     Returns:
         Path of the file written.
@@ -44,7 +50,7 @@ def apply(
     image = read_volume(str(moving), "moving image", is_label, must_vary=False)
     grid, notes = read_grid(Path(str(fixed)), "fixed image")
     notes = [f"moving image ({moving}): {note}" for note in image.meta.get("notes", "").split("\n") if note] + notes
-    found = _read(str(transform), grid, grid_of(image))
+    found = read_any(str(transform), grid, grid_of(image), kind)
     if is_label:
         result = for_file(found.resample(image.as_tensor(), mode=interpolation))
     else:
@@ -55,13 +61,6 @@ def apply(
         print(f"note: {note}")
     print(f"written: {output}")
     return str(output)
-
-
-def _read(path: str, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
-    """Read a transform file, or a displacement field as an image."""
-    if not is_displacement(path):
-        return read_transform(path, fixed_grid, moving_grid)
-    return SpatialTransform(np.eye(4), *read_displacement(path), fixed_grid, moving_grid)
 
 
 def _write(volume: torch.Tensor, grid: Grid, path: Path, like: str) -> None:

@@ -1,13 +1,16 @@
-"""Which file was read: its content, told apart by a hash, and by size and time where those suffice."""
+"""Which file was read: its content, told apart by a hash, and by size and time where those suffice; whole files."""
 
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fingerprint", "is_unchanged"]
+__all__ = ["fingerprint", "is_unchanged", "written_whole"]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -57,3 +60,24 @@ def _parts(path: Path) -> list[Path]:
     else:
         other = path.with_suffix({".hdr": ".img", ".img": ".hdr"}.get(suffix, path.suffix))
     return [path, other] if other != path and other.is_file() else [path]
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Write a file, and any beside it, whole or not at all.
+
+    Args:
+        path: of the file; its folder is made.
+
+    Yields:
+        A path of the same name in a folder of its own: what lies there in the end is moved to its place, that file
+        last.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".partial_", dir=path.parent))
+    try:
+        yield folder / path.name
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+            os.replace(file, path.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -24,8 +24,10 @@ __all__ = [
     "linear_from_itk",
     "linear_to_itk",
     "orthonormal",
+    "read_itk",
     "read_linear",
     "read_transform",
+    "transform_from_itk",
     "write_transform",
 ]
 
@@ -140,7 +142,7 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
         FileNotFoundError: no such file.
         ValueError: not a transform file, not of three dimensions, not linear, or not invertible.
     """
-    transform = _read(path)
+    transform = read_itk(path)
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
     matrix = linear_from_itk(transform)
@@ -166,7 +168,11 @@ def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: 
         FileNotFoundError: no such file.
         ValueError: not a transform file, or one of a transform that ITK cannot evaluate.
     """
-    transform = _read(path)
+    return transform_from_itk(read_itk(path), fixed_grid, moving_grid)
+
+
+def transform_from_itk(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
+    """Take over any transform that ITK can evaluate, fixed to moving, as ``read_transform`` does."""
     if transform.IsLinear():
         return SpatialTransform(linear_from_itk(transform), None, fixed_grid, fixed_grid, moving_grid)
     parts = _parts(transform)
@@ -220,8 +226,13 @@ def _sampled(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> 
     return SpatialTransform(np.eye(4), ddf, fixed_grid, fixed_grid, moving_grid)
 
 
-def _read(path: str | os.PathLike[str]) -> sitk.Transform:
-    """Read a 3-D transform, or say why it cannot be."""
+def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
+    """Read a 3-D transform of ITK as it is.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a transform file, not of three dimensions, or of a kind that SimpleITK cannot evaluate.
+    """
     name = Path(path).name.lower()
     if not Path(path).is_file():
         raise FileNotFoundError(f"The transform ({path}) does not exist.")
