@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from bundle.io.files import written_whole
+from bundle.io.files import in_place
 from bundle.io.formats import afni, freesurfer, fsl, greedy, learn2reg, x5
 from bundle.io.images import write_displacement
 from bundle.io.itk import ddf_from_mm, image_to_itk, itk_files, linear_to_itk, write_transform
-from bundle.spatial import SpatialTransform
+from bundle.spatial import Grid, SpatialTransform
 
 __all__ = ["FORMS", "form_of", "write_as"]
 
@@ -77,7 +77,7 @@ def write_as(transform: SpatialTransform, path: str | os.PathLike[str], form: st
         endings = [ending for group in FORMS[form].whole for ending in group]
         advice = f"write {' or '.join(endings)}" if endings else "choose another form"
         raise ValueError(f"The transform is deformable, and {path.name} would hold a matrix alone: {advice}.")
-    with written_whole(path) as partial:
+    with in_place(path) as partial:
         writer(transform, partial, like)
         names = sorted((file.name for file in partial.parent.iterdir()), key=lambda name: name != path.name)
     return [path.with_name(name) for name in names]
@@ -122,15 +122,20 @@ def _text(transform: SpatialTransform, path: Path, like: str) -> None:
 
 
 def _at_right_angles(transform: SpatialTransform) -> SpatialTransform:
-    """Put a field on a sheared grid, which ITK cannot store, with the alignment on the fixed image's grid."""
-    if transform.ddf is None:
-        return transform
-    direction = transform.field_grid.direction
-    if np.abs(direction.T @ direction - np.eye(3)).max() <= RIGHT_ANGLE:
+    """Put a field on a sheared grid, which ITK cannot store, with the alignment on the fixed image's grid.
+
+    One that the alignment brings to right angles, as that of an inverse, ``write_transform`` stores after it.
+    """
+    grid = transform.field_grid
+    if transform.ddf is None or _is_straight(grid) or _is_straight(Grid(grid.shape, transform.alignment @ grid.affine)):
         return transform
     grid = transform.fixed_grid
     ddf, _ = ddf_from_mm(transform.displacement_field().numpy(), grid)
     return replace(transform, alignment=np.eye(4), ddf=ddf, field_grid=grid)
+
+
+def _is_straight(grid: Grid) -> bool:
+    return bool(np.abs(grid.direction.T @ grid.direction - np.eye(3)).max() <= RIGHT_ANGLE)
 
 
 def _displacements(transform: SpatialTransform, path: Path, like: str) -> None:

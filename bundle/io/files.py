@@ -1,16 +1,15 @@
-"""Which file was read: its content, told apart by a hash, and by size and time where those suffice; whole files."""
+"""Files as such: which one was read, told apart by its content; and writing one whole or not at all."""
 
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fingerprint", "is_unchanged", "written_whole"]
+__all__ = ["fingerprint", "in_place", "is_unchanged"]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -42,6 +41,20 @@ def is_unchanged(noted: Mapping[str, Any], path: str | os.PathLike[str]) -> bool
         return False
 
 
+@contextmanager
+def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to, beside a file's place; what was written is moved there when it is whole.
+
+    Of an image in two files (``.mhd``) the header comes last.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder:
+        yield Path(folder) / file.name
+        for written in sorted(Path(folder).iterdir(), key=lambda other: other.name == file.name):
+            os.replace(written, file.with_name(written.name))
+
+
 def _stat(path: Path) -> dict[str, Any]:
     stats = [part.stat() for part in _parts(path)]
     return {
@@ -60,24 +73,3 @@ def _parts(path: Path) -> list[Path]:
     else:
         other = path.with_suffix({".hdr": ".img", ".img": ".hdr"}.get(suffix, path.suffix))
     return [path, other] if other != path and other.is_file() else [path]
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Write a file, and any beside it, whole or not at all.
-
-    Args:
-        path: of the file; its folder is made.
-
-    Yields:
-        A path of the same name in a folder of its own: what lies there in the end is moved to its place, that file
-        last.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".partial_", dir=path.parent))
-    try:
-        yield folder / path.name
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-            os.replace(file, path.with_name(file.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

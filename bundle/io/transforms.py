@@ -22,10 +22,14 @@ from bundle.io.itk import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from nibabel.filebasedimages import ImageFileError
 
-__all__ = ["KINDS", "read_any"]
+__all__ = ["KINDS", "UNKNOWN", "read_any"]
 
 Reader = Callable[[Path, Grid, Grid], SpatialTransform]
 
+UNKNOWN = Grid((1, 1, 1), np.eye(4))
+"""The grid of an image that was not given."""
+
+OF_IMAGES = ("flirt", "fnirt", "afni", "learn2reg", "voxelmorph")  # whose numbers, or direction, depend on both images
 NIFTI = (".nii", ".nii.gz")
 MGH = (".mgz", ".mgh")
 OF_CHALLENGE = re.compile(r"disp_\d+_\d+\.(npz|nii|nii\.gz)", re.IGNORECASE)
@@ -39,14 +43,15 @@ SENTENCES = {
 
 
 def read_any(
-    path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: Grid, kind: str | None = None
+    path: str | os.PathLike[str], fixed_grid: Grid = UNKNOWN, moving_grid: Grid = UNKNOWN, kind: str | None = None
 ) -> SpatialTransform:
     """Read a transform, linear or deformable, of any tool.
 
     Args:
         path: of the file.
-        fixed_grid: of the fixed image: where results lie, and for the forms whose numbers depend on the images (flirt,
-            fnirt, Learn2Reg, VoxelMorph) the image that the transform was found with.
+        fixed_grid: of the fixed image: where results lie, and for the forms that depend on their images (flirt, fnirt,
+            AFNI, Learn2Reg, VoxelMorph, ``.lta``) the image that the transform was found with. ``UNKNOWN`` for the
+            others where it does not matter.
         moving_grid: of the moving image, likewise.
         kind: the tool whose form it is, one of ``KINDS``; None reads that from the file.
 
@@ -55,7 +60,8 @@ def read_any(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a kind that is none, one that must be named, or a file that cannot be read as what it is.
+        ValueError: a kind that is none, one that must be named, a file that cannot be read as what it is, or one that
+            depends on images that were not given.
     """
     file = Path(path)
     if kind is not None and kind not in KINDS:
@@ -66,9 +72,21 @@ def read_any(
     if why:
         raise ValueError(f"The transform ({path}) cannot be read: {why}.")
     try:
-        return KINDS[kind or _kind_of(file)](file, fixed_grid, moving_grid)
+        kind = kind or _kind_of(file)
+        if UNKNOWN in (fixed_grid, moving_grid) and (kind in OF_IMAGES or file.name.lower().endswith(".lta")):
+            raise ValueError(
+                f"The transform ({path}) is of {kind}, and depends on its images: give --moving and --fixed; or first "
+                "convert it with them (python -m bundle convert)."
+            )
+        found = KINDS[kind](file, fixed_grid, moving_grid)
     except (ImageFileError, gzip.BadGzipFile, EOFError, struct.error, zlib.error) as error:
         raise ValueError(f"The transform ({path}) cannot be read as what its ending says, or is cut off.") from error
+    if found.ddf is not None and found.field_grid is UNKNOWN:
+        raise ValueError(
+            f"The transform ({path}) is sampled at the voxels of the fixed image (a B-spline, or several fields): give "
+            "--fixed."
+        )
+    return found
 
 
 def _kind_of(path: Path) -> str:

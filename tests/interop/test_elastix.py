@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from bundle.io.export import write_as
 
 from tests.interop.pair import distance, resampled
 from tests.interop.table import named
@@ -89,3 +90,40 @@ def test_we_read_transformixs_field(pair, tmp_path, cell):
     ours = pair.targets(pair.read(tmp_path / "deformationField.nii.gz"))
     mm = distance(pair, by_transformix(pair, found), ours)
     cell("read by us", TOOL, "`deformationField.nii.gz`", mm)
+
+
+FILES = {"itk .h5": True, "itk .tfm": True, "itk .tfm, linear": False}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_transformix_reads_the_file_that_a_parameter_file_names(pair, tmp_path, cell, name):
+    path = tmp_path / f"T{name.split(',')[0].split()[1]}"
+    transform = pair.transform if FILES[name] else pair.linear
+    write_as(transform, path, "itk", pair.fixed)
+    image = itk.imread(pair.fixed, itk.F)
+    named_file = {
+        "Transform": ("File",),
+        "TransformFileName": (str(path),),
+        "NumberOfParameters": ("0",),
+        "FixedImageDimension": ("3",),
+        "MovingImageDimension": ("3",),
+        "FixedInternalImagePixelType": ("float",),
+        "MovingInternalImagePixelType": ("float",),
+        "HowToCombineTransforms": ("Compose",),
+        "InitialTransformParameterFileName": ("NoInitialTransform",),
+        "UseDirectionCosines": ("true",),
+        "Size": tuple(str(n) for n in itk.size(image)),
+        "Index": ("0", "0", "0"),
+        "Spacing": tuple(str(n) for n in itk.spacing(image)),
+        "Origin": tuple(str(n) for n in itk.origin(image)),
+        "Direction": tuple(str(n) for n in itk.array_from_matrix(image.GetDirection()).T.ravel()),
+        "ResampleInterpolator": ("FinalLinearInterpolator",),
+        "Resampler": ("DefaultResampler",),
+        "DefaultPixelValue": ("-1000000",),
+        "ResultImageFormat": ("nii",),
+    }
+    parameters = itk.ParameterObject.New()
+    parameters.AddParameterMap(named_file)
+    mm = distance(pair, by_transformix(pair, parameters), pair.targets(transform))
+    remark = 'as `(Transform "File")` of a parameter file'
+    cell("read by them", TOOL, f"`itk` `{path.suffix}`" + ", linear" * (not FILES[name]), mm, remark=remark)

@@ -300,6 +300,18 @@ def test_what_may_be_of_several_tools_is_asked_for(tmp_path):
         moved(tmp_path / "talairach.m3z", points())
 
 
+def test_a_transform_that_depends_on_its_images_is_not_read_without_them(tmp_path):
+    path = rows(tmp_path / "a.mat", MATRIX_RAS)
+    for kind in ("flirt", "learn2reg", "afni"):
+        with pytest.raises(ValueError, match=rf"is of {kind}, and depends on its images: give --moving and --fixed"):
+            read_any(path, kind=kind)
+    assert np.abs(read_any(path, kind="greedy").alignment - MATRIX).max() < 1e-9
+    spline = sitk.BSplineTransformInitializer(sitk.Image(12, 10, 8, sitk.sitkFloat32), (3, 3, 3))
+    sitk.WriteTransform(spline, str(tmp_path / "spline.tfm"))
+    with pytest.raises(ValueError, match=r"sampled at the voxels of the fixed image .*: give --fixed"):
+        read_any(tmp_path / "spline.tfm")
+
+
 def junk(ending):
     def write(folder):
         (folder / f"x{ending}").write_text("no transform")
