@@ -33,7 +33,7 @@ OF_IMAGES = ("flirt", "fnirt", "afni", "learn2reg", "voxelmorph")  # whose numbe
 NIFTI = (".nii", ".nii.gz")
 MGH = (".mgz", ".mgh")
 OF_CHALLENGE = re.compile(r"disp_\d+_\d+\.(npz|nii|nii\.gz)", re.IGNORECASE)
-TEXT = 4096  # bytes that tell what a text file is
+TEXT = 4096  # bytes of a text file of one matrix, at most
 BY_ENDING = {".lta": "freesurfer", ".x5": "x5", ".aff12.1d": "afni", **dict.fromkeys(MGH, "freesurfer")}
 SENTENCES = {
     ".m3z": "it is FreeSurfer's .m3z: make a field of it by mri_warp_convert --inm3z IN.m3z --outitk OUT.nii.gz",
@@ -105,8 +105,10 @@ def _kind_of(path: Path) -> str:
         return "learn2reg" if OF_CHALLENGE.fullmatch(name) else _ask(path, "arrays", "learn2reg or voxelmorph")
     if is_displacement(path):
         return "itk"
-    if b"(Transform " in path.read_bytes()[:TEXT]:
+    if _is_of_elastix(path):
         return "elastix"
+    if path.stat().st_size > TEXT:
+        return "itk"
     if numbers_in(path, 4, 4) is not None:
         return _ask(path, "a matrix of 4×4 numbers", "greedy (RAS, from fixed to moving) or flirt (FSL's)")
     if numbers_in(path, 3, 4) is not None or numbers_in(path, 1, 12) is not None:
@@ -148,9 +150,14 @@ def _itk(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
     return SpatialTransform(np.eye(4), *read_displacement(path), fixed_grid, moving_grid)
 
 
+def _is_of_elastix(path: Path) -> bool:
+    """Tell elastix's parameters by their words; those of a B-spline's transform fill the file's middle."""
+    with path.open("rb") as file:
+        return file.read(1)[:1] in (b"(", b"/") and b"(Transform " in path.read_bytes()
+
+
 def _elastix(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
-    is_text = b"(Transform " in path.read_bytes()[:TEXT]
-    return (elastix.read_parameters if is_text else _itk)(path, fixed_grid, moving_grid)
+    return (elastix.read_parameters if _is_of_elastix(path) else _itk)(path, fixed_grid, moving_grid)
 
 
 def _greedy(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:

@@ -92,38 +92,50 @@ def test_we_read_transformixs_field(pair, tmp_path, cell):
     cell("read by us", TOOL, "`deformationField.nii.gz`", mm)
 
 
-FILES = {"itk .h5": True, "itk .tfm": True, "itk .tfm, linear": False}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_transformix_reads_the_file_that_a_parameter_file_names(pair, tmp_path, cell, name):
-    path = tmp_path / f"T{name.split(',')[0].split()[1]}"
-    transform = pair.transform if FILES[name] else pair.linear
-    write_as(transform, path, "itk", pair.fixed)
+def by_parameter_file(pair, **transform):
+    """Let transformix resample by a transform that is in a file of its own."""
     image = itk.imread(pair.fixed, itk.F)
-    named_file = {
-        "Transform": ("File",),
-        "TransformFileName": (str(path),),
-        "NumberOfParameters": ("0",),
-        "FixedImageDimension": ("3",),
-        "MovingImageDimension": ("3",),
-        "FixedInternalImagePixelType": ("float",),
-        "MovingInternalImagePixelType": ("float",),
-        "HowToCombineTransforms": ("Compose",),
-        "InitialTransformParameterFileName": ("NoInitialTransform",),
-        "UseDirectionCosines": ("true",),
-        "Size": tuple(str(n) for n in itk.size(image)),
-        "Index": ("0", "0", "0"),
-        "Spacing": tuple(str(n) for n in itk.spacing(image)),
-        "Origin": tuple(str(n) for n in itk.origin(image)),
-        "Direction": tuple(str(n) for n in itk.array_from_matrix(image.GetDirection()).T.ravel()),
-        "ResampleInterpolator": ("FinalLinearInterpolator",),
-        "Resampler": ("DefaultResampler",),
-        "DefaultPixelValue": ("-1000000",),
-        "ResultImageFormat": ("nii",),
+    direction = itk.array_from_matrix(image.GetDirection()).T.ravel()
+    grid = {"Size": itk.size(image), "Index": (0, 0, 0), "Spacing": itk.spacing(image), "Origin": itk.origin(image)}
+    grid |= {"Direction": direction}
+    words = transform | {
+        "NumberOfParameters": "0",
+        "FixedImageDimension": "3",
+        "MovingImageDimension": "3",
+        "FixedInternalImagePixelType": "float",
+        "MovingInternalImagePixelType": "float",
+        "HowToCombineTransforms": "Compose",
+        "InitialTransformParameterFileName": "NoInitialTransform",
+        "UseDirectionCosines": "true",
+        "ResampleInterpolator": "FinalLinearInterpolator",
+        "Resampler": "DefaultResampler",
+        "DefaultPixelValue": "-1000000",
+        "ResultImageFormat": "nii",
     }
     parameters = itk.ParameterObject.New()
-    parameters.AddParameterMap(named_file)
-    mm = distance(pair, by_transformix(pair, parameters), pair.targets(transform))
-    remark = 'as `(Transform "File")` of a parameter file'
-    cell("read by them", TOOL, f"`itk` `{path.suffix}`" + ", linear" * (not FILES[name]), mm, remark=remark)
+    whole = {key: (value,) for key, value in words.items()} | {key: tuple(map(str, n)) for key, n in grid.items()}
+    parameters.AddParameterMap(whole)
+    return by_transformix(pair, parameters)
+
+
+def test_transformix_reads_a_linear_transform_that_a_parameter_file_names(pair, tmp_path, cell):
+    write_as(pair.linear, tmp_path / "T.tfm", "itk", pair.fixed)
+    answer = by_parameter_file(pair, Transform="File", TransformFileName=str(tmp_path / "T.tfm"))
+    mm = distance(pair, answer, pair.targets(pair.linear))
+    cell("read by them", TOOL, "`itk` `.tfm`, linear", mm, remark='as `(Transform "File")` of a parameter file')
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_transformix_reads_the_field_that_a_parameter_file_names(pair, tmp_path, cell, ending):
+    write_as(pair.transform, tmp_path / f"T{ending}", "itk", pair.fixed)
+    options = {"DeformationFieldInterpolationOrder": "1", "DeformationFieldFileName": str(tmp_path / f"T{ending}")}
+    answer = by_parameter_file(pair, Transform="DeformationFieldTransform", **options)
+    mm = distance(pair, answer, pair.targets(pair.transform))
+    cell("read by them", TOOL, f"`itk` `{ending}`", mm, remark='as `(Transform "DeformationFieldTransform")`')
+
+
+def test_transformix_refuses_a_composite(pair, tmp_path, differs):
+    write_as(pair.transform, tmp_path / "T.h5", "itk", pair.fixed)
+    with pytest.raises(RuntimeError, match="Internal transformix error"):
+        by_parameter_file(pair, Transform="File", TransformFileName=str(tmp_path / "T.h5"))
+    differs("read by them", TOOL, "`itk` `.h5`", "refused: elastix has no `CompositeTransform`; give it the field")
