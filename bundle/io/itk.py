@@ -272,7 +272,7 @@ def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transfo
     except Exception as cause:  # ITK raises of several kinds
         raise ValueError(
             f"The transform ({path}) cannot be read as an ITK transform file: give .h5, .hdf5, .tfm, .txt or .mat as "
-            "ITK, ANTs or Slicer write it, a displacement field as an image, or another tool's form, by --kind where its "
-            "file does not tell (docs/transforms.md)."
+            "ITK, ANTs or Slicer write it, a displacement field as an image, or another tool's form, by --kind where "
+            "its file does not tell (docs/transforms.md)."
         ) from cause
     return linear_to_itk(matrix)
