@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 PEERS := .venv-peers
+INTEROP := .venv-interop
 INSTALL = -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 OUTPUT ?= output/demo
 DEVICE ?= auto
@@ -14,13 +15,14 @@ HOST ?=
 # of the tests: two processes with a thread each are quicker than one with two
 WORKERS ?= -n 2 --dist loadfile
 PYTEST := -m pytest
-# folders of tests: of the application, and those that test leaves to test-zoo
-APP := deploy_app pacs map
+# folders of tests: those that have environments of their own, and those that test leaves to test-zoo
+APART := deploy_app pacs map interop
 ZOO := zoo docs recipes
 SOURCE ?=
+TABLE ?=
 ARCHIVE ?=
 
-.PHONY: demo test coverage coverage-clean test-zoo test-peers test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test coverage coverage-clean test-zoo test-peers test-interop test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -50,6 +52,13 @@ $(PEERS)/.installed: pyproject.toml constraints.txt
 	$(PEERS)/bin/python $(INSTALL) -c $(PEERS)/constraints.txt -e ".[peers]" pytest
 	@touch $@
 
+$(INTEROP)/.installed: pyproject.toml constraints.txt
+	$(python_is_ready)
+	$(PYTHON) -m venv $(INTEROP)
+	grep -vE '^(numpy|scipy)' constraints.txt > $(INTEROP)/constraints.txt  # antspyx and surfa ask for older ones
+	$(INTEROP)/bin/python $(INSTALL) -c $(INTEROP)/constraints.txt -e ".[interop]" pytest
+	@touch $@
+
 # the DICOM application's environment; its first line is what the container holds too
 $(DEPLOY)/.installed: deploy_app/requirements.txt
 	$(python_is_ready)
@@ -68,6 +77,7 @@ debian = @test "$$(dpkg-query -W -f='$${db:Status-Status}\n' $(1) 2>/dev/null | 
 	echo "installing the Debian packages that are missing of: $(1)"; apt-get -qq update && \
 	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $(1) >/dev/null; }
 PACS_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools plastimatch dcm2niix
+INTEROP_PACKAGES := connectome-workbench plastimatch
 MAP_PACKAGES := buildah mmdebstrap crun
 
 # register a phantom pair, or MOVING=… FIXED=… of the user's
@@ -79,9 +89,9 @@ else
 endif
 
 test: $(VENV)/.tested $(DEPLOY)/.tested models
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APP) $(ZOO))
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APART) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python $(PYTEST) -q $(WORKERS) -m "not debian and not slow" tests/deploy_app tests/map
-	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), what needs Debian packages (make test-pacs), the container (make test-map)"
+	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), other methods and tools (make test-peers, test-interop), what needs Debian packages (make test-pacs), the container (make test-map)"
 
 # the same tests under branch coverage, with the processes that they start; fails below the floor in pyproject.toml
 coverage: PYTEST := -m coverage run -m pytest
@@ -96,12 +106,17 @@ coverage-clean:
 # paper's data sets; of the other tests, those that take half a minute
 test-zoo: $(VENV)/.consumers $(DEPLOY)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APP) $(ZOO))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APART) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q -m slow tests/deploy_app
 
 # the methods of other packages that the benchmark runs, in an environment of their own: itk-elastix brings parts of ITK along
 test-peers: $(PEERS)/.installed
 	OMP_NUM_THREADS=2 $(PEERS)/bin/python -m pytest -q tests/benchmark/test_methods.py -k "syn or elastix"
+
+# our transforms in other tools, and theirs here; TABLE=--table writes what was found into docs/transforms.md
+test-interop: $(INTEROP)/.installed
+	$(call debian,$(INTEROP_PACKAGES))
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q $(TABLE) tests/interop
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
 test-pacs: $(DEPLOY)/.tested models
@@ -137,4 +152,4 @@ benchmark: $(VENV)/.installed
 	$(BIN)/python -W ignore -m bundle benchmark speed
 
 clean:
-	rm -rf $(VENV) $(DEPLOY) $(PEERS) output data build
+	rm -rf $(VENV) $(DEPLOY) $(PEERS) $(INTEROP) output data build

@@ -11,7 +11,7 @@ from bundle.failures import bad_input
 from bundle.options import normalise, parsers, suggestion
 
 COMMANDS = (
-    *("register", "apply", "apply_points", "invert", "compose", "jacobian"),
+    *("register", "apply", "apply_points", "invert", "compose", "convert", "jacobian"),
     *("prepare", "phantom", "demo", "benchmark", "root"),
 )
 

@@ -23,14 +23,15 @@ def apply(
     interpolation: str = "linear",
     fill: float | None = None,
     inverse: Sequence[bool] = (False,),
+    kind: str | None = None,
 ) -> str:
     """Resample an image of the moving side onto the fixed image's grid.
 
     Args:
-        transform: transform.h5 or displacement.nii.gz of a registration, or another transform of ITK, ANTs or Slicer:
-            .h5, .hdf5, .tfm, .txt or .mat, or a displacement field as an image (.nii.gz with intent 1007 or 1006,
-            .nrrd, .mha). Several with commas between them, in the order in which the image passes them: nearest to
-            the moving image first. The image is interpolated once.
+        transform: transform.h5 or displacement.nii.gz of a registration, or another transform, from fixed to moving,
+            of ITK, ANTs, Slicer, elastix, greedy, FreeSurfer, FSL, AFNI, Learn2Reg, VoxelMorph or X5
+            (docs/transforms.md). Several with commas between them, in the order in which the image passes them:
+            nearest to the moving image first. The image is interpolated once.
         moving: image or label map to resample; it may have any grid in the moving image's space, and several volumes.
         fixed: image whose grid the result takes; what it shows does not matter, nor how many volumes it has.
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
@@ -40,6 +41,8 @@ def apply(
             a CT), else 0. Labels are 0 there.
         inverse: go by the inverse of the transform, from its fixed side to its moving side: moving is then the image
             of its fixed side. Of several transforms one value each, with commas between, or one for all.
+        kind: whose transform it is, where its file leaves that open: greedy, flirt, learn2reg, voxelmorph, afni, fnirt
+            (docs/transforms.md).
 
     Returns:
         Path of the file written.
@@ -51,7 +54,7 @@ def apply(
     image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
     grid, notes = read_grid(Path(str(fixed)), "fixed image")
     notes = [f"moving image ({moving}): {note}" for note in image.meta.get("notes", "").split("\n") if note] + notes
-    chain = read_chain(transform, inverse, grid, grid_of(image))
+    chain = read_chain(transform, inverse, grid, grid_of(image), kind)
     found = compose(chain, grid, grid_of(image))
     result = _resampled(found, image.as_tensor(), interpolation, fill)
     with in_place(str(output)) as partial:

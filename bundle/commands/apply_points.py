@@ -22,6 +22,7 @@ def apply_points(
     reference: str | None = None,
     moving: str | None = None,
     fixed: str | None = None,
+    kind: str | None = None,
 ) -> dict[str, Any]:
     """Carry points or a surface from the moving image to the fixed one, or the other way round.
 
@@ -39,6 +40,7 @@ def apply_points(
             reported (target registration error).
         moving: the moving image; needed for transforms that are stated in its voxels.
         fixed: the fixed image; needed for transforms of several fields.
+        kind: whose transform it is, where its file leaves that open (docs/transforms.md).
 
     Returns:
         ``points``, ``beyond_field`` (how many no field reached), and with a reference ``tre_before_mm`` and
@@ -47,7 +49,7 @@ def apply_points(
     if from_ not in ("moving", "fixed"):
         raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
     read = read_points(str(points), space)
-    found = read_any(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"))
+    found = read_any(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"), kind)
     there, reached = carried(found, read.points_mm, from_)
     result: dict[str, Any] = {"points": len(there), "beyond_field": int((~reached).sum())}
     if reference is not None:

@@ -13,7 +13,9 @@ from bundle.transforms import read_grid
 __all__ = ["compose"]
 
 
-def compose(transforms: str, moving: str, fixed: str, output: str, inverse: Sequence[bool] = (False,)) -> str:
+def compose(
+    transforms: str, moving: str, fixed: str, output: str, inverse: Sequence[bool] = (False,), kind: str | None = None
+) -> str:
     """Make one transform of several, in the order in which an image passes them: nearest to the moving image first.
 
     Two visits and an atlas, say: the transforms of visit 2 to visit 1 and of visit 1 to the atlas, in this order, give
@@ -25,6 +27,7 @@ def compose(transforms: str, moving: str, fixed: str, output: str, inverse: Sequ
         fixed: the image that the last of them ends at; several fields are sampled at its voxels.
         output: file to write: .h5 for a transform of ITK, .nii.gz for a displacement field on the fixed image's grid.
         inverse: one value for all, or one for each with commas between: true for those to be turned around.
+        kind: whose transforms they are, where their files leave that open (docs/transforms.md).
 
     Returns:
         Path of the file written.
@@ -33,7 +36,7 @@ def compose(transforms: str, moving: str, fixed: str, output: str, inverse: Sequ
         raise ValueError(f"The output ({output}) must end in .h5 or .nii.gz.")
     fixed_grid, _ = read_grid(Path(str(fixed)), "fixed image")
     moving_grid, _ = read_grid(Path(str(moving)), "moving image")
-    whole = composed(read_chain(transforms, inverse, fixed_grid, moving_grid), fixed_grid, moving_grid)
+    whole = composed(read_chain(transforms, inverse, fixed_grid, moving_grid, kind), fixed_grid, moving_grid)
     with in_place(str(output)) as partial:
         if partial.name.endswith(".h5"):
             write_transform(whole, partial)

@@ -15,7 +15,9 @@ from bundle.transforms import grid_of, read_grid, read_volume
 __all__ = ["invert"]
 
 
-def invert(transform: str, moving: str, fixed: str, output_dir: str | None = None) -> dict[str, Any]:
+def invert(
+    transform: str, moving: str, fixed: str, output_dir: str | None = None, kind: str | None = None
+) -> dict[str, Any]:
     """Invert a transform: from points of the moving image to points of the fixed one.
 
     Writes inverse_displacement.nii.gz, on the moving image's grid, whose voxels are solved one by one, and inverse.h5
@@ -26,6 +28,7 @@ def invert(transform: str, moving: str, fixed: str, output_dir: str | None = Non
         moving: the moving image.
         fixed: the fixed image.
         output_dir: folder to write; by default the transform's own.
+        kind: whose transform it is, where its file leaves that open (docs/transforms.md).
 
     Returns:
         The residual |p − T⁻¹(T(p))| of inverse.h5 at the voxels of the fixed image that show something: ``mean_mm``,
@@ -33,7 +36,7 @@ def invert(transform: str, moving: str, fixed: str, output_dir: str | None = Non
     """
     image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
     moving_grid, _ = read_grid(Path(str(moving)), "moving image")
-    found = read_any(str(transform), grid_of(image), moving_grid)
+    found = read_any(str(transform), grid_of(image), moving_grid, kind)
     folder = Path(str(output_dir)) if output_dir is not None else Path(str(transform)).parent
     folder.mkdir(parents=True, exist_ok=True)
     back = inverted(found)

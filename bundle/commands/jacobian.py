@@ -13,7 +13,13 @@ __all__ = ["jacobian"]
 
 
 def jacobian(
-    transform: str, fixed: str, output: str, log: bool = False, whole: bool = False, moving: str | None = None
+    transform: str,
+    fixed: str,
+    output: str,
+    log: bool = False,
+    whole: bool = False,
+    moving: str | None = None,
+    kind: str | None = None,
 ) -> str:
     """Write the Jacobian determinant of a transform at the voxels of the fixed image.
 
@@ -27,13 +33,14 @@ def jacobian(
         log: write the natural logarithm; NaN where the determinant is 0 or less.
         whole: of the alignment and the field together, not of the field alone.
         moving: the moving image; needed for transforms that are stated in its voxels.
+        kind: whose transform it is, where its file leaves that open (docs/transforms.md).
 
     Returns:
         Path of the file written.
     """
     check_ending(str(output))
     grid, _ = read_grid(Path(str(fixed)), "fixed image")
-    found = read_any(str(transform), grid, grid_if_given(moving, "moving image"))
+    found = read_any(str(transform), grid, grid_if_given(moving, "moving image"), kind)
     determinant = (found if whole else found.without_alignment()).jacobian_on(grid)
     folds = int((determinant <= 0).sum())
     values = torch.where(determinant > 0, determinant.log(), torch.tensor(np.nan)) if log else determinant

@@ -3,37 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from bundle.io.displacement import is_displacement, read_displacement
-from bundle.io.itk import read_transform
-from bundle.spatial import Grid, Inverse, Mapping, SpatialTransform
+from bundle.io.transforms import UNKNOWN, read_any
+from bundle.spatial import Grid, Inverse, Mapping
 from bundle.transforms import read_grid
 
 __all__ = ["UNKNOWN", "grid_if_given", "read_any", "read_chain"]
 
-UNKNOWN = Grid((1, 1, 1), np.eye(4))
-"""The grid of an image that was not given."""
-
-
-def read_any(path: str, fixed_grid: Grid = UNKNOWN, moving_grid: Grid = UNKNOWN) -> SpatialTransform:
-    """Read a transform file, or a displacement field as an image.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file of another kind, or one that is known at an image's voxels alone, without that image.
-    """
-    if is_displacement(path):
-        return SpatialTransform(np.eye(4), *read_displacement(path), fixed_grid, moving_grid)
-    found = read_transform(path, fixed_grid, moving_grid)
-    if found.ddf is not None and found.field_grid is UNKNOWN:
-        raise ValueError(
-            f"The transform ({path}) holds more than one field: give --fixed, the image at whose voxels it is sampled."
-        )
-    return found
-
 
 def read_chain(
-    transforms: str, inverse: Sequence[bool] | bool, fixed_grid: Grid = UNKNOWN, moving_grid: Grid = UNKNOWN
+    transforms: str,
+    inverse: Sequence[bool] | bool,
+    fixed_grid: Grid = UNKNOWN,
+    moving_grid: Grid = UNKNOWN,
+    kind: str | None = None,
 ) -> list[Mapping]:
     """Read transforms that follow each other, nearest to the moving image first; some of them turned around.
 
@@ -42,6 +24,7 @@ def read_chain(
         inverse: for each whether its inverse is meant; a single value is meant for all.
         fixed_grid: of the image at the end of the last.
         moving_grid: of the image at the start of the first.
+        kind: whose transforms they are, where their files leave that open.
 
     Raises:
         ValueError: as many flags as transforms, or one, are not given; see ``read_any``.
@@ -57,7 +40,7 @@ def read_chain(
     ends[-1], starts[0] = fixed_grid, moving_grid
     chain: list[Mapping] = []
     for path, flag, end, start in zip(paths, flags, ends, starts):
-        chain.append(Inverse(read_any(path, start, end)) if flag else read_any(path, end, start))
+        chain.append(Inverse(read_any(path, start, end, kind)) if flag else read_any(path, end, start, kind))
     return chain
 
 

@@ -19,7 +19,7 @@ DISPLACEMENT, VECTOR = "1006", "1007"  # NIfTI's intent codes
 POSITIONS = {"NREG_TRANS": "NiftyReg", "Mapping": "SPM"}  # vectors all the same, but absolute positions
 INTENT = (
     "its NIfTI intent code is {}, which leaves open what its numbers are: give it 1007 for displacements in mm along "
-    "L, P, S, or 1006 along R, A, S"
+    "L, P, S, or 1006 along R, A, S; or say whose it is by --kind"
 )
 
 

@@ -17,10 +17,11 @@ from bundle.io.itk import image_to_itk, itk_files
 from bundle.spatial import Grid, ras_from_lps
 from monai.data import MetaTensor
 
-__all__ = ["check_ending", "read_image", "write_displacement", "write_image"]
+__all__ = ["check_ending", "read_image", "write_displacement", "write_image", "write_vectors"]
 
 NIFTI = (".nii", ".nii.gz")
 OF_ITK = (".nrrd", ".mha", ".mhd")
+VECTOR = 1007  # NIfTI's intent code
 BLOCK = 4 << 20  # bytes that one thread compresses at a time
 GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # RFC 1952: deflated, no time, no name, no system
 
@@ -146,8 +147,31 @@ def write_displacement(
         like: see ``write_image``.
     """
     vectors = field_mm.movedim(0, -1).cpu().numpy().astype(np.float32)
-    image = nibabel.Nifti1Image(vectors[:, :, :, None, :], ras_from_lps(grid.affine))
-    image.header.set_intent("vector")
+    write_vectors(vectors[:, :, :, None, :], grid, path, VECTOR, like)
+
+
+def write_vectors(
+    vectors: npt.NDArray[np.floating],
+    grid: Grid,
+    path: str | os.PathLike[str],
+    intent: int,
+    like: str | os.PathLike[str] | None = None,
+    extension: nibabel.nifti1.Nifti1Extension | None = None,
+) -> None:
+    """Write vectors of any meaning as NIfTI, their numbers as they are.
+
+    Args:
+        vectors: (H, W, L, 3) or (H, W, L, 1, 3).
+        grid: where its voxels are.
+        path: ends in ``.nii.gz`` or ``.nii``.
+        intent: NIfTI's intent code, which says what the numbers are.
+        like: see ``write_image``.
+        extension: of the header.
+    """
+    image = nibabel.Nifti1Image(vectors, ras_from_lps(grid.affine))
+    image.header.set_intent(intent, allow_unknown=True)
+    if extension is not None:
+        image.header.extensions.append(extension)
     _save(_placed(image, grid, like), path)
 
 

@@ -24,8 +24,10 @@ __all__ = [
     "linear_from_itk",
     "linear_to_itk",
     "orthonormal",
+    "read_itk",
     "read_linear",
     "read_transform",
+    "transform_from_itk",
     "write_transform",
 ]
 
@@ -156,7 +158,7 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
         FileNotFoundError: no such file.
         ValueError: not a transform file, not of three dimensions, not linear, or not invertible.
     """
-    transform = _read(path)
+    transform = read_itk(path)
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
     matrix = linear_from_itk(transform)
@@ -181,7 +183,11 @@ def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: 
         FileNotFoundError: no such file.
         ValueError: not a transform file, or one of a transform that ITK cannot evaluate.
     """
-    transform = _read(path)
+    return transform_from_itk(read_itk(path), fixed_grid, moving_grid)
+
+
+def transform_from_itk(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
+    """Take over any transform that ITK can evaluate, fixed to moving, as ``read_transform`` does."""
     if transform.IsLinear():
         return SpatialTransform(linear_from_itk(transform), None, fixed_grid, fixed_grid, moving_grid)
     parts = _parts(transform)
@@ -237,8 +243,13 @@ def _sampled(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> 
     return SpatialTransform(np.eye(4), ddf, fixed_grid, fixed_grid, moving_grid)
 
 
-def _read(path: str | os.PathLike[str]) -> sitk.Transform:
-    """Read a 3-D transform, or say why it cannot be."""
+def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
+    """Read a 3-D transform of ITK as it is.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a transform file, not of three dimensions, or of a kind that SimpleITK cannot evaluate.
+    """
     name = Path(path).name.lower()
     if not Path(path).is_file():
         raise FileNotFoundError(f"The transform ({path}) does not exist.")
@@ -278,7 +289,7 @@ def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transfo
     except Exception as cause:  # ITK raises of several kinds
         raise ValueError(
             f"The transform ({path}) cannot be read as an ITK transform file: give .h5, .hdf5, .tfm, .txt or .mat as "
-            "ITK, ANTs or Slicer write it (elastix's parameters and FSL's matrices are none), or a displacement field "
-            "as an image."
+            "ITK, ANTs or Slicer write it, a displacement field as an image, or another tool's form, by --kind where "
+            "its file does not tell (docs/transforms.md)."
         ) from cause
     return linear_to_itk(matrix)

@@ -373,8 +373,11 @@ UNREADABLE = {
     "2-D": (two_dimensions, "is of 2 dimensions, not of 3"),
     "a thin plate spline": (kernel, "holds a ThinPlateSplineKernelTransform, which cannot be evaluated here"),
     "MINC's": (with_text("t.xfm", "MNI Transform File\n"), "is MINC's, RAS and from moving to fixed"),
-    "elastix's": (with_text("TransformParameters.0.txt", '(Transform "EulerTransform")\n'), "elastix's parameters and"),
-    "FSL's": (with_text("flirt.mat", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"), "FSL's matrices are none"),
+    "elastix's": (
+        with_text("TransformParameters.0.txt", '(Transform "EulerTransform")\n'),
+        "another tool.s form, by --kind",
+    ),
+    "FSL's": (with_text("flirt.mat", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"), "another tool.s form, by --kind"),
 }
 
 

@@ -1,0 +1,43 @@
+"""Convert a transform into the form of another tool."""
+
+from pathlib import Path
+
+from bundle.io.export import FORMS, form_of, write_as
+from bundle.io.transforms import read_any
+from bundle.transforms import read_grid
+
+__all__ = ["convert"]
+
+
+def convert(
+    transform: str, moving: str, fixed: str, output: str, to: str | None = None, kind: str | None = None
+) -> str:
+    """Write a transform in the form of another tool; what each form holds is in docs/transforms.md.
+
+    Args:
+        transform: a transform from fixed to moving, of any tool that apply reads.
+        moving: moving image that the transform was found with; its grid alone counts.
+        fixed: fixed image that the transform was found with; its grid alone counts, and fields are written on it.
+        output: file to write.
+        to: form of it: itk, ants, greedy, learn2reg, x5, fnirt, flirt, freesurfer or afni; by default the one that its
+            ending is of, where that is one alone.
+        kind: whose transform it is, where its file leaves that open.
+
+    Returns:
+        Path of the file written.
+    """
+    if to is not None and to not in FORMS:
+        raise ValueError(f"--to is one of {', '.join(FORMS)}, not '{to}'.")
+    form = to or form_of(output)
+    (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (
+        read_grid(Path(path), f"{name} image") for name, path in {"moving": str(moving), "fixed": str(fixed)}.items()
+    )
+    found = read_any(str(transform), fixed_grid, moving_grid, kind)
+    files = write_as(found, str(output), form, str(fixed))
+    for note in moving_notes + fixed_notes:
+        print(f"note: {note}")
+    for file in files:
+        print(f"written: {file}")
+    if form == "greedy":
+        print(f"apply it by: greedy -d 3 -rf {fixed} -rm {moving} OUT.nii.gz -r {' '.join(map(str, files))}")
+    return str(output)

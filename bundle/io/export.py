@@ -1,0 +1,166 @@
+"""Write a transform in the form of another tool; each form's convention is stated in its module.
+
+| form | files | what they hold |
+|---|---|---|
+| itk | ``.h5``, ``.hdf5``, ``.tfm``, ``.txt`` | the alignment and the field as a composite, as ``register`` writes it |
+| itk | ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha`` | T(p) − p on the fixed image's grid, mm, LPS |
+| ants | ``.nii.gz``, ``.nii``; ``.mat`` | the same field (``1Warp.nii.gz``); a linear transform |
+| greedy | ``.nii.gz``, ``.nii``; ``.mat`` | the field on its own grid and ``…_affine.mat`` beside it; a linear one |
+| learn2reg | ``.nii.gz``, ``.nii``, ``.npz`` | T in voxels; in ``.npz`` at half the resolution |
+| x5 | ``.x5`` | T as one node |
+| fnirt | ``.nii.gz``, ``.nii`` | T as relative displacements of FSL's points |
+| flirt | ``.mat`` | a linear transform |
+| freesurfer | ``.nii.gz``, ``.nii``; ``.lta`` | T in mm, RAS; a linear transform |
+| afni | ``.nii.gz``, ``.nii``; ``.aff12.1D`` | T in mm, LPS; a linear transform |
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from bundle.io.files import in_place
+from bundle.io.formats import afni, freesurfer, fsl, greedy, learn2reg, x5
+from bundle.io.images import write_displacement
+from bundle.io.itk import ddf_from_mm, image_to_itk, itk_files, linear_to_itk, write_transform
+from bundle.spatial import Grid, SpatialTransform
+
+__all__ = ["FORMS", "form_of", "write_as"]
+
+Writer = Callable[[SpatialTransform, Path, str], object]
+
+NIFTI = (".nii.gz", ".nii")
+COMPOSITE = (".h5", ".hdf5")
+TEXT = (".tfm", ".txt")
+OF_ITK = (".nrrd", ".mha")
+RIGHT_ANGLE = 1e-5  # cosine between the axes of a grid that ITK stores without moving its voxels noticeably
+
+
+@dataclass(frozen=True)
+class Form:
+    """One tool's form of a transform.
+
+    Args:
+        whole: endings of files of any transform, and what writes them.
+        linear: ending of a linear transform alone, and what writes it.
+    """
+
+    whole: dict[tuple[str, ...], Writer]
+    linear: dict[tuple[str, ...], Writer]
+
+    def endings(self) -> list[str]:
+        """List every ending that the form has."""
+        return [ending for writers in (self.whole, self.linear) for endings in writers for ending in endings]
+
+
+def write_as(transform: SpatialTransform, path: str | os.PathLike[str], form: str, like: str) -> list[Path]:
+    """Write T in the form of a tool, whole or not at all.
+
+    Args:
+        transform: T.
+        path: of the file; its ending is one of the form's.
+        form: one of ``FORMS``.
+        like: path of the fixed image, whose header a NIfTI file takes over where toolkits read that differently.
+
+    Returns:
+        Paths of the files written, the one asked for first.
+
+    Raises:
+        ValueError: an ending that the form has not, a deformable transform as a matrix, or one that it can't hold.
+    """
+    path = Path(path)
+    writer = _writer(form, path)
+    is_for_linear = not any(path.name.endswith(endings) for endings in FORMS[form].whole)
+    if transform.ddf is not None and is_for_linear:
+        endings = [ending for group in FORMS[form].whole for ending in group]
+        advice = f"write {' or '.join(endings)}" if endings else "choose another form"
+        raise ValueError(f"The transform is deformable, and {path.name} would hold a matrix alone: {advice}.")
+    with in_place(path) as partial:
+        writer(transform, partial, like)
+        names = sorted((file.name for file in partial.parent.iterdir()), key=lambda name: name != path.name)
+    return [path.with_name(name) for name in names]
+
+
+def form_of(path: str | os.PathLike[str]) -> str:
+    """Name the form that a file's ending is of.
+
+    Raises:
+        ValueError: several forms have that ending, or none.
+    """
+    name = Path(path).name
+    forms = [form for form, of in FORMS.items() if name.endswith(tuple(of.endings()))]
+    if len(forms) == 1:
+        return forms[0]
+    if forms:
+        raise ValueError(f"The output ({path}) may be of several forms: say which by --to {' or '.join(forms)}.")
+    known = sorted({ending for of in FORMS.values() for ending in of.endings()})
+    raise ValueError(f"The output ({path}) must end in {', '.join(known[:-1])} or {known[-1]}.")
+
+
+def _writer(form: str, path: Path) -> Writer:
+    if form not in FORMS:
+        raise ValueError(f"--to is one of {', '.join(FORMS)}, not '{form}'.")
+    for endings, writer in {**FORMS[form].whole, **FORMS[form].linear}.items():
+        if path.name.endswith(endings):
+            return writer
+    raise ValueError(f"The output ({path}) must end in {' or '.join(FORMS[form].endings())}, as --to {form} has it.")
+
+
+def _composite(transform: SpatialTransform, path: Path, like: str) -> None:
+    write_transform(_at_right_angles(transform), path)
+
+
+def _text(transform: SpatialTransform, path: Path, like: str) -> None:
+    """Write a composite, or a linear transform as itself: greedy takes a composite of one for the identity."""
+    if transform.ddf is not None:
+        _composite(transform, path, like)
+        return
+    with itk_files():
+        sitk.WriteTransform(linear_to_itk(transform.alignment), os.fspath(path))
+
+
+def _at_right_angles(transform: SpatialTransform) -> SpatialTransform:
+    """Put a field on a sheared grid, which ITK cannot store, with the alignment on the fixed image's grid.
+
+    One that the alignment brings to right angles, as that of an inverse, ``write_transform`` stores after it.
+    """
+    grid = transform.field_grid
+    if transform.ddf is None or _is_straight(grid) or _is_straight(Grid(grid.shape, transform.alignment @ grid.affine)):
+        return transform
+    grid = transform.fixed_grid
+    ddf, _ = ddf_from_mm(transform.displacement_field().numpy(), grid)
+    return replace(transform, alignment=np.eye(4), ddf=ddf, field_grid=grid)
+
+
+def _is_straight(grid: Grid) -> bool:
+    return bool(np.abs(grid.direction.T @ grid.direction - np.eye(3)).max() <= RIGHT_ANGLE)
+
+
+def _displacements(transform: SpatialTransform, path: Path, like: str) -> None:
+    write_displacement(transform.displacement_field(), transform.fixed_grid, path, like)
+
+
+def _vectors(transform: SpatialTransform, path: Path, like: str) -> None:
+    field = transform.displacement_field().movedim(0, -1).numpy()
+    with itk_files():
+        sitk.WriteImage(image_to_itk(field, transform.fixed_grid, is_vector=True), os.fspath(path), True)
+
+
+def _without_like(write: Callable[[SpatialTransform, Path], None]) -> Writer:
+    return lambda transform, path, like: write(transform, path)
+
+
+FORMS = {
+    "itk": Form({COMPOSITE: _composite, TEXT: _text, NIFTI: _displacements, OF_ITK: _vectors}, {}),
+    "ants": Form({NIFTI: _displacements}, {(".mat",): _text}),
+    "greedy": Form({NIFTI: greedy.write_warp}, {(".mat",): _without_like(greedy.write_matrix)}),
+    "learn2reg": Form({(*NIFTI, ".npz"): learn2reg.write_learn2reg}, {}),
+    "x5": Form({(".x5",): _without_like(x5.write_x5)}, {}),
+    "fnirt": Form({NIFTI: fsl.write_fnirt}, {}),
+    "flirt": Form({}, {(".mat",): _without_like(fsl.write_flirt)}),
+    "freesurfer": Form({NIFTI: freesurfer.write_warp}, {(".lta",): _without_like(freesurfer.write_lta)}),
+    "afni": Form({NIFTI: afni.write_warp}, {(".aff12.1D",): _without_like(afni.write_matrix)}),
+}
+"""The forms that are written."""

@@ -1,0 +1,124 @@
+"""Parameter files of elastix (``TransformParameters.0.txt``): points in mm, LPS, from fixed to moving.
+
+Translation, Euler, similarity, affine and cubic B-spline transforms are read, and ITK's files that a parameter file
+names (``(Transform "File")``); and those that they start from (``InitialTransformParameterFileName``) where they are
+composed: a point goes through the first file of the chain first. Other kinds elastix writes itself in forms that are
+read: a composite by ``(WriteITKCompositeTransform "true")``, a field by ``transformix -def all``.
+
+Source: elastix's manual, and itk-elastix 0.25.4 (``tests/interop``).
+"""
+
+import re
+from pathlib import Path
+
+import SimpleITK as sitk  # noqa: N813
+from bundle.io.formats.common import refused
+from bundle.io.itk import read_itk, transform_from_itk
+from bundle.spatial import Grid, SpatialTransform
+
+__all__ = ["read_parameters"]
+
+Parameters = dict[str, list[str]]
+LINE = re.compile(r'^\s*\((\w+)((?:\s+(?:"[^"]*"|[^\s")]+))*)\s*\)', re.MULTILINE)
+INITIAL = ("InitialTransformParameterFileName", "InitialTransformParametersFileName")  # of now, and up to elastix 5.0
+NONE = "NoInitialTransform"
+LONGEST = 100  # files in a chain; a longer one goes round in a circle
+SPLINE_ORDER = "3"
+ADVICE = 'let elastix write a composite, (WriteITKCompositeTransform "true"), or transformix -def all a field'
+
+
+def read_parameters(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
+    """Read a file and those that it starts from.
+
+    Raises:
+        FileNotFoundError: a file of the chain is missing.
+        ValueError: of another kind, of another dimension, or incomplete.
+    """
+    composite = sitk.CompositeTransform(3)
+    for file in _chain(path):
+        composite.AddTransform(_transform(_parse(file), file))  # the last added is applied first
+    return transform_from_itk(composite, fixed_grid, moving_grid)
+
+
+def _parse(path: Path) -> Parameters:
+    if not path.is_file():
+        raise FileNotFoundError(f"The transform ({path}) does not exist.")
+    text = re.sub(r"//[^\n]*", "", path.read_text(errors="replace"))
+    return {key: _words(rest) for key, rest in LINE.findall(text)}
+
+
+def _words(text: str) -> list[str]:
+    return [quoted or bare for quoted, bare in re.findall(r'"([^"]*)"|(\S+)', text)]
+
+
+def _chain(path: Path) -> list[Path]:
+    """List a file, the one that it starts from, and so on; names without a folder lie beside the file."""
+    files = [path]
+    while len(files) <= LONGEST:
+        parameters = _parse(files[-1])
+        initial = next((parameters[key][0] for key in INITIAL if parameters.get(key)), NONE)
+        if initial in (NONE, ""):
+            return files
+        if parameters.get("HowToCombineTransforms", ["Compose"])[0] != "Compose":
+            raise refused(path, f"it adds its transforms instead of composing them: {ADVICE}")
+        named = Path(initial)
+        beside = files[-1].parent / named.name
+        files.append(named if named.is_absolute() and named.is_file() else beside)
+    raise refused(path, "the files that it starts from go round in a circle")
+
+
+def _transform(parameters: Parameters, path: Path) -> sitk.Transform:
+    """Build the transform of one file."""
+    kind = parameters.get("Transform", ["none"])[0]
+    if kind == "File" and parameters.get("TransformFileName"):
+        return read_itk(path.with_name(Path(parameters["TransformFileName"][0]).name))
+    maker = MAKERS.get(kind)
+    if maker is None or parameters.get("FixedImageDimension", ["3"])[0] != "3":
+        raise refused(path, f"it is elastix's {kind}, which is not read in three dimensions: {ADVICE}")
+    try:
+        transform = maker(parameters)
+        if "CenterOfRotationPoint" in parameters and kind not in ("BSplineTransform", "TranslationTransform"):
+            transform.SetCenter(_numbers(parameters, "CenterOfRotationPoint"))
+        transform.SetParameters(_numbers(parameters, "TransformParameters"))
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise refused(path, f"its parameters are no {kind} of three dimensions ({_first_line(error)})") from error
+    return transform
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
+
+
+def _numbers(parameters: Parameters, key: str) -> list[float]:
+    return [float(word) for word in parameters[key]]
+
+
+def _euler(parameters: Parameters) -> sitk.Transform:
+    transform = sitk.Euler3DTransform()
+    transform.SetComputeZYX(parameters.get("ComputeZYX", ["false"])[0] == "true")
+    return transform
+
+
+def _spline(parameters: Parameters) -> sitk.Transform:
+    if parameters.get("BSplineTransformSplineOrder", [SPLINE_ORDER])[0] != SPLINE_ORDER:
+        raise ValueError("of another order than 3")
+    if parameters.get("UseCyclicTransform", ["false"])[0] == "true":
+        raise ValueError("cyclic")
+    transform = sitk.BSplineTransform(3, 3)
+    keys = ("GridSize", "GridOrigin", "GridSpacing")
+    size, origin, spacing = (_numbers(parameters, key) for key in keys)
+    if any(_numbers(parameters, "GridIndex")):
+        raise ValueError("a grid that does not start at index 0")
+    direction = _numbers(parameters, "GridDirection")  # column by column
+    rows = [direction[row + 3 * column] for row in range(3) for column in range(3)]
+    transform.SetFixedParameters([*size, *origin, *spacing, *rows])
+    return transform
+
+
+MAKERS = {
+    "TranslationTransform": lambda _: sitk.TranslationTransform(3),
+    "EulerTransform": _euler,
+    "SimilarityTransform": lambda _: sitk.Similarity3DTransform(),
+    "AffineTransform": lambda _: sitk.AffineTransform(3),
+    "BSplineTransform": _spline,
+}
