@@ -1,9 +1,6 @@
 """Image files: scalar images are read and written here, displacement fields written."""
 
 import os
-import struct
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, read_header
 from bundle.io.itk import image_to_itk, itk_files
 from bundle.spatial import Grid, ras_from_lps
+from isal import igzip_threaded
 from monai.data import MetaTensor
 
 __all__ = ["check_ending", "read_image", "write_displacement", "write_image", "write_vectors"]
@@ -23,7 +21,6 @@ NIFTI = (".nii", ".nii.gz")
 OF_ITK = (".nrrd", ".mha", ".mhd")
 VECTOR = 1007  # NIfTI's intent code
 BLOCK = 4 << 20  # bytes that one thread compresses at a time
-GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # RFC 1952: deflated, no time, no name, no system
 
 
 def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
@@ -186,22 +183,13 @@ def _placed(image: nibabel.Nifti1Image, grid: Grid, like: str | os.PathLike[str]
 
 
 def _save(image: nibabel.Nifti1Image, path: str | os.PathLike[str]) -> None:
-    """Write NIfTI; its compression, which takes longer than all else of a file, on all cores."""
+    """Write NIfTI; its compression, which takes longer than all else of a file, on all cores.
+
+    Interpolated voxels hold few repetitions: the fastest level makes files as small as zlib's slower ones.
+    """
     if not Path(path).name.endswith(".gz"):
         nibabel.save(image, path)
         return
-    content = memoryview(image.to_bytes())
-    starts = range(0, len(content), BLOCK)
-    with ThreadPoolExecutor() as pool, open(path, "wb") as file:
-        file.write(GZIP_HEADER)
-        file.writelines(pool.map(lambda start: _deflate(content[start : start + BLOCK], start == starts[-1]), starts))
-        file.write(struct.pack("<II", zlib.crc32(content), len(content) % 2**32))
-
-
-def _deflate(block: memoryview, last: bool) -> bytes:
-    """Compress a part of a deflate stream; all but the last end in an empty block, on a whole byte, as pigz's do.
-
-    Interpolated voxels hold runs of zeros but no other repetitions, and looking for them would take as long again.
-    """
-    compressor = zlib.compressobj(level=1, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_RLE)
-    return compressor.compress(block) + compressor.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with igzip_threaded.open(path, "wb", compresslevel=1, threads=threads, block_size=BLOCK) as file:
+        file.write(image.to_bytes())
