@@ -429,7 +429,9 @@ def test_an_initial_transform_that_makes_things_worse_is_kept_and_noted(tmp_path
 @pytest.mark.parametrize("role", ["moving", "fixed"])
 def test_one_outlying_voxel_changes_nothing_that_the_network_or_the_alignment_sees_but_itself(role, value, monkeypatch):
     seen = {}
-    monkeypatch.setattr(matching, "align", lambda moving, *rest: seen.update(range=np.ptp(moving)) or np.eye(4))
+    monkeypatch.setattr(
+        matching, "align", lambda moving, *rest, **masks: seen.update(range=np.ptp(moving)) or np.eye(4)
+    )
     pair = {"moving": picture(1), "fixed": picture()}
     spoiled = pair | {role: pair[role].clone()}
     spoiled[role][0, 9, 11, 7] = value

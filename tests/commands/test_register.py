@@ -396,7 +396,10 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
         (lambda d: {"transform": str(d / "none.h5")}, "The transform .* does not exist"),
         (lambda d: {"moving": str(d / "none.nii.gz")}, "The moving image .* does not exist"),
         (lambda d: {"output": str(d / "new" / "warped.png")}, r"must end in \.nii\.gz"),
-        (lambda d: {"interpolation": "cubic"}, "--interpolation is linear, label_gaussian or nearest, not 'cubic'"),
+        (
+            lambda d: {"interpolation": "cubic"},
+            "--interpolation is one of linear, bspline, nearest, label_gaussian, not 'cubic'",
+        ),
     ],
 )
 def test_a_bad_input_of_apply_is_a_sentence_and_writes_nothing(result, pair, tmp_path, change, words):

@@ -117,8 +117,8 @@ def test_what_lies_in_a_cost_mask_changes_neither_alignment_nor_similarity_nor_w
     lesion = {role: spoiled(pair[role], pair[f"{role}_cost_mask"], tmp_path)}
     clean, with_mask, without = (match(read(images(pair) | more)) for more in (mask, mask | lesion, lesion))
     differing = [((item["image"] - clean["image"]).abs() > 0.1).float().mean() for item in (with_mask, without)]
-    assert differing[0] < 1e-4  # at the head's edge: the alignments are not the same to the last digit
-    assert differing[1] > 20 * differing[0]
+    assert differing[0] < 3e-4  # at the head's edge: the alignments are not the same to the last digit
+    assert differing[1] > 5 * differing[0]
     np.testing.assert_allclose(with_mask["alignment"], clean["alignment"], atol=0.2)
     assert with_mask["alike"]["similarity_aligned"] == pytest.approx(clean["alike"]["similarity_aligned"], abs=5e-3)
     assert with_mask["ignored"].sum() > 50

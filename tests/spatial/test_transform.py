@@ -153,5 +153,5 @@ def test_linear_interpolation_of_whole_numbers_gives_fractions():
 
 
 def test_another_interpolation_is_refused():
-    with pytest.raises(ValueError, match="'linear', 'nearest' or 'label_gaussian', not 'cubic'"):
+    with pytest.raises(ValueError, match="one of linear, bspline, nearest, label_gaussian, not 'cubic'"):
         transform_of().resample(torch.ones(1, *SHAPE), mode="cubic")
