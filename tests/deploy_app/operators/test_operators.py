@@ -9,8 +9,10 @@ from holoscan.conditions import CountCondition
 from monai.deploy.core import Application
 from panreg.failures import Code, Failure
 from panreg.operators import app as app_module
+from panreg.operators import pairing_operator
 from panreg.operators.step_operator import StepOperator, _places
 from panreg.registration.bundle_model import _refusal
+from panreg.settings import Settings
 
 REFUSAL = Failure(Code.E_NO_MATCH, "Another series is needed.")
 
@@ -80,3 +82,26 @@ def test_the_places_of_a_chain_of_causes_that_closes_upon_itself_are_told_once()
     first.__cause__, second.__cause__ = second, first
     assert [place.split()[0] for place in _places(first)] == ["RuntimeError", "KeyError"]
     assert _refusal(first) is None
+
+
+def test_too_little_space_for_the_results_is_said_at_pairing_before_any_pixel_is_read(monkeypatch):
+    asked = []
+
+    def require_space(size):
+        asked.append(size)
+        raise Failure(Code.E_OUTPUT, "The output needs more.")
+
+    pair = SimpleNamespace(
+        fixed=SimpleNamespace(shape=(166, 256, 256), warnings=()), moving=SimpleNamespace(warnings=())
+    )
+    pair.warnings = ()
+    for name in ("describe_pair", "describe_geometry", "describe_inputs"):
+        monkeypatch.setattr(pairing_operator, name, lambda *_: None)
+    monkeypatch.setattr(pairing_operator, "choose_pair", lambda *_: pair)
+    monkeypatch.setattr(pairing_operator, "read_stack", lambda _: pytest.fail("pixels were read"))
+    manifest = SimpleNamespace(record=lambda **_: None, warn=lambda _: None)
+    publication = SimpleNamespace(require_space=require_space)
+    job = SimpleNamespace(settings=Settings(), manifest=manifest, publication=publication, input=None)
+    with pytest.raises(Failure, match="needs more"):
+        pairing_operator.PairingOperator.step(SimpleNamespace(job=job), SimpleNamespace(stacks=()))
+    assert 2 * 166 * 256 * 256 + 30_000_000 < asked[0] < 80_000_000
