@@ -18,6 +18,7 @@ ATTEMPTS = 40  # Newton steps, halved ones among them
 LONGEST = 2.0  # voxels, of one step
 SMALLEST_DETERMINANT = 0.05  # of the derivative; below it a step of Newton's leads far away
 POINTS_AT_A_TIME = 2**16
+CORNERS = tuple(product((0, 1), repeat=3))
 
 
 def invert(transform: SpatialTransform, tolerance_mm: float = TOLERANCE_MM) -> SpatialTransform:
@@ -142,16 +143,17 @@ class _Lattice:
         last = torch.tensor(self.shape) - 1
         low = index.floor().clamp(min=0).minimum((last - 1).clamp(min=0))
         part, stride = index.minimum(last).clamp(min=0) - low, [self.shape[1] * self.shape[2], self.shape[2], 1]
-        first = low.long() @ torch.tensor(stride)
-        value, slope = torch.zeros_like(index), index.new_zeros(len(index), 3, 3)
-        for corner in product((0, 1), repeat=3):
-            step = sum(s * c for s, c, side in zip(stride, corner, self.shape) if side > 1)
-            at = self.values[first + step]
-            share = [part[:, k] if corner[k] else 1 - part[:, k] for k in range(3)]
-            value += at * (share[0] * share[1] * share[2])[:, None]
-            for k in range(3):
-                slope[:, :, k] += at * ((2 * corner[k] - 1) * share[k - 2] * share[k - 1])[:, None]
-        return value, slope * ((index >= 0) & (index <= last))[:, None, :]
+        steps = [sum(t * c for t, c, n in zip(stride, corner, self.shape) if n > 1) for corner in CORNERS]
+        at = self.values[(low.long() @ torch.tensor(stride))[:, None] + torch.tensor(steps)].view(-1, 2, 2, 2, 3)
+        i, j, k = part[:, :1], part[:, 1].view(-1, 1, 1), part[:, 2].view(-1, 1, 1, 1)
+        along_k = at[:, :, :, 1] - at[:, :, :, 0]
+        plane = at[:, :, :, 0] + k * along_k
+        along_j = plane[:, :, 1] - plane[:, :, 0]
+        line = plane[:, :, 0] + j * along_j
+        along_k = along_k[:, :, 0] + j * (along_k[:, :, 1] - along_k[:, :, 0])
+        along_i = line[:, 1] - line[:, 0]
+        slopes = [along_i, *(v[:, 0] + i * (v[:, 1] - v[:, 0]) for v in (along_j, along_k))]
+        return line[:, 0] + i * along_i, torch.stack(slopes, 2) * ((index >= 0) & (index <= last))[:, None, :]
 
 
 def _reach(field: _Lattice) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
