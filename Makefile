@@ -54,6 +54,7 @@ $(PEERS)/.installed: pyproject.toml constraints.txt
 
 $(INTEROP)/.installed: pyproject.toml constraints.txt
 	$(python_is_ready)
+	@command -v cc >/dev/null || { echo "error: surfa is compiled: install a C compiler (Debian and Ubuntu: apt install build-essential)"; exit 1; }
 	$(PYTHON) -m venv $(INTEROP)
 	grep -vE '^(numpy|scipy)' constraints.txt > $(INTEROP)/constraints.txt  # antspyx and surfa ask for older ones
 	$(INTEROP)/bin/python $(INSTALL) -c $(INTEROP)/constraints.txt -e ".[interop]" pytest

@@ -11,6 +11,7 @@ from bundle.commands.apply_points import apply_points
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
 from bundle.io.points import read_points
+from bundle.io.points.surfaces import _vtk
 from bundle.spatial import SpatialTransform
 
 from tests.spatial.oblique import linear_map, oblique, random_points, smooth_ddf
@@ -178,9 +179,8 @@ def test_a_surface_in_freesurfer_s_own_space_is_refused(folder, moving_points):
 
 
 def vtk_surface(points):
-    vtk = pytest.importorskip("vtk")
-    from vtk.util.numpy_support import numpy_to_vtk
-
+    vtk = _vtk("a test's")  # its parts that need no screen
+    numpy_to_vtk = vtk.numpy_support.numpy_to_vtk
     surface, placed, cells = vtk.vtkPolyData(), vtk.vtkPoints(), vtk.vtkCellArray()
     placed.SetData(numpy_to_vtk(points.astype(np.float32), deep=True))
     for n in range(len(points) - 2):
