@@ -134,7 +134,9 @@ def _find(key: str, types: dict[str, Any], name: str) -> tuple[str, bool]:
             return begun[0], False
         if begun:
             raise ValueError(f"{key} may be any of {', '.join(f'--{parameter}' for parameter in begun)}: write it out.")
-    raise ValueError(f"{name} has no option {key}: {suggestion(word, types, f'see {name} --help', '--')}")
+    raise ValueError(
+        f"{name} has no option {key}: {suggestion(word, [t.rstrip('_') for t in types], f'see {name} --help', '--')}"
+    )
 
 
 def _by_place(function: Callable[..., Any], loose: Sequence[str], given: dict[str, str], name: str) -> dict[str, str]:

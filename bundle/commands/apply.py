@@ -59,6 +59,10 @@ def apply(
     result = _resampled(found, image.as_tensor(), interpolation, fill)
     with in_place(str(output)) as partial:
         write_image(for_file(result) if is_label else result, grid, partial, str(fixed), str(moving))
+    if result.min() == result.max() and image.min() < image.max():
+        notes.append(
+            "no voxel of the result shows anything of the image: is the transform of these images, and its order?"
+        )
     for note in notes:
         print(f"note: {note}")
     print(f"written: {output}")

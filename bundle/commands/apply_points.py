@@ -20,6 +20,7 @@ def apply_points(
     from_: str = "moving",
     space: str | None = None,
     reference: str | None = None,
+    reference_space: str | None = None,
     moving: str | None = None,
     fixed: str | None = None,
     kind: str | None = None,
@@ -38,6 +39,7 @@ def apply_points(
         space: lps or ras, for files that do not say how they count, as CSV.
         reference: landmarks of the other image, in the same order: the distances to them, before and after, are
             reported (target registration error).
+        reference_space: lps or ras, of a reference that does not say it; by default that of the points.
         moving: the moving image; needed for transforms that are stated in its voxels.
         fixed: the fixed image; needed for transforms of several fields.
         kind: whose transform it is, where its file leaves that open (docs/transforms.md).
@@ -49,11 +51,12 @@ def apply_points(
     if from_ not in ("moving", "fixed"):
         raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
     read = read_points(str(points), space)
+    read.check_output(str(output))
     found = read_any(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"), kind)
     there, reached = carried(found, read.points_mm, from_)
     result: dict[str, Any] = {"points": len(there), "beyond_field": int((~reached).sum())}
     if reference is not None:
-        other = read_points(str(reference), space if str(reference).lower().endswith(".csv") else None)
+        other = read_points(str(reference), reference_space or (space if _is_csv(reference) else None))
         result |= _errors(read, there, other)
     with in_place(str(output)) as partial:
         read.write_points(there, reached, partial)
@@ -62,9 +65,14 @@ def apply_points(
             numbers = ", ".join(f"{name} {value:.2f}" for name, value in result[f"tre_{stage}_mm"].items())
             print(f"target registration error {stage}: {numbers} mm")
     if result["beyond_field"]:
-        print(f"note: {result['beyond_field']} of {len(there)} points lie beyond the field: the alignment carries them")
+        moved = "they stay where they are" if np.allclose(found.alignment, np.eye(4)) else "the alignment carries them"
+        print(f"note: {result['beyond_field']} of {len(there)} points lie beyond the field: {moved}")
     print(f"written: {output}")
     return result
+
+
+def _is_csv(path: str) -> bool:
+    return str(path).lower().endswith(".csv")
 
 
 def carried(transform: SpatialTransform, points_mm: Points, from_: str) -> tuple[Points, Reached]:

@@ -14,6 +14,8 @@ from bundle.transforms import grid_of, read_grid, read_volume
 
 __all__ = ["invert"]
 
+WRITTEN = ("inverse.h5", "inverse_displacement.nii.gz")
+
 
 def invert(
     transform: str, moving: str, fixed: str, output_dir: str | None = None, kind: str | None = None
@@ -34,11 +36,12 @@ def invert(
         The residual |p − T⁻¹(T(p))| of inverse.h5 at the voxels of the fixed image that show something: ``mean_mm``,
         ``p99_mm``, ``max_mm``; ``beyond_percent`` of them are taken out of the moving image.
     """
+    folder = Path(str(output_dir)) if output_dir is not None else Path(str(transform)).parent
+    if any((folder / name).absolute() == Path(str(transform)).absolute() for name in WRITTEN):
+        raise ValueError(f"The inverse would overwrite the transform ({transform}): give another --output_dir.")
     image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
     moving_grid, _ = read_grid(Path(str(moving)), "moving image")
     found = read_any(str(transform), grid_of(image), moving_grid, kind)
-    folder = Path(str(output_dir)) if output_dir is not None else Path(str(transform)).parent
-    folder.mkdir(parents=True, exist_ok=True)
     back = inverted(found)
     field_mm = compose([Inverse(found)], moving_grid, grid_of(image)).displacement_field()
     with in_place(folder / "inverse.h5") as partial:

@@ -1,6 +1,8 @@
 """Displacement fields as images: ours, and those that ITK, ANTs and Slicer write."""
 
+import gzip
 import os
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -54,7 +56,8 @@ def read_displacement(path: str | os.PathLike[str]) -> tuple[DDF, Grid]:
     why = _objection(image, Path(path).name.lower().endswith(NIFTI))
     if why:
         raise ValueError(f"The transform ({path}) is no displacement field: {why}.")
-    field_mm, grid = _four_axes(path, image) if image.GetDimension() == 4 else _vectors(image)
+    is_nifti = Path(path).name.lower().endswith(NIFTI)
+    field_mm, grid = _of_nifti(path, image) if is_nifti else _vectors(image)
     if not np.isfinite(field_mm).all():
         raise ValueError(f"The transform ({path}) holds NaN or infinite displacements: replace them first.")
     return ddf_from_mm(field_mm, grid)
@@ -82,11 +85,21 @@ def _vectors(image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
     return sitk.GetArrayViewFromImage(image).transpose(3, 2, 1, 0), grid_from_itk(image)
 
 
-def _four_axes(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
-    """Take the components from the fourth axis, and their values from the file.
+def _of_nifti(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDArray[np.floating], Grid]:
+    """Take the place from ITK, and the values from the file: (3, H, W, L).
 
-    ITK 5.4 turns two of every three numbers of intent 1006 around, as if the components lay beside each other.
+    ITK 5.4 reads what is missing of a file, and what is no number, as 0; and of four axes it turns two of every three
+    numbers of intent 1006 around, as if the components lay beside each other.
     """
     signs = (-1, -1, 1) if image.GetMetaData("intent_code") == DISPLACEMENT else (1, 1, 1)
-    field = np.moveaxis(np.asarray(nibabel.load(path).dataobj), -1, 0)
-    return field * np.array(signs)[:, None, None, None], grid_from_itk(image[:, :, :, 0])
+    try:
+        if Path(path).name.lower().endswith(".gz"):
+            with gzip.open(path) as file:  # to its end, where its checksum is
+                while file.read(1 << 24):
+                    pass
+        values = np.asarray(nibabel.load(path).dataobj)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"The transform ({path}) is cut off or damaged: copy or make it again.") from error
+    field = np.moveaxis(values.reshape(*values.shape[:3], 3), -1, 0)
+    grid = grid_from_itk(image[:, :, :, 0] if image.GetDimension() == 4 else image)
+    return field * np.array(signs)[:, None, None, None], grid

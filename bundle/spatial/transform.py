@@ -53,7 +53,13 @@ class SpatialTransform:
 
     @cached_property
     def back(self) -> Matrix:
-        """A⁻¹, 4×4: the alignment from moving to fixed."""
+        """A⁻¹, 4×4: the alignment from moving to fixed.
+
+        Raises:
+            ValueError: the alignment flattens space.
+        """
+        if np.linalg.matrix_rank(self.alignment) < 4:
+            raise ValueError("The transform flattens space: it has no inverse.")
         return np.linalg.inv(self.alignment).astype(np.float64)
 
     @cached_property

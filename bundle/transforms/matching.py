@@ -232,6 +232,8 @@ def _ignored(item: Item, grids: dict[str, Grid], grid: Grid, matrix: Matrix) -> 
             torch.zeros(1, *grid.shape) if mask is None else transform.resample(mask.as_tensor(), mode="nearest")
         )
     ignored = torch.cat(found) > 0
+    if ignored.flatten(1).all(1).any():
+        raise ValueError("A cost mask leaves nothing of its image that counts: there is nothing to align.")
     return ignored if ignored.any() else None
 
 

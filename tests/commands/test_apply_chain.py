@@ -167,3 +167,20 @@ def test_inverse_is_a_flag_of_the_command_line(folder, monkeypatch):
     main()
     expected = run(folder, ["t0.h5"], moving="fixed.nii.gz", fixed="moving.nii.gz", inverse=[True])
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "cli.nii.gz"))), expected)
+
+
+def test_an_inverse_never_overwrites_its_own_transform(folder, tmp_path):
+    (tmp_path / "inverse.h5").write_bytes((folder / "t0.h5").read_bytes())
+    with pytest.raises(ValueError, match="would overwrite the transform"):
+        invert(str(tmp_path / "inverse.h5"), str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"))
+    assert [path.name for path in tmp_path.iterdir()] == ["inverse.h5"]
+
+
+def test_a_result_that_shows_nothing_of_the_image_is_noted(folder, capsys):
+    far = np.eye(4)
+    far[:3, 3] = 1000
+    write_transform(SpatialTransform(far, None, FIXED, FIXED, MOVING), folder / "far.h5")
+    run(folder, ["far.h5"])
+    assert "no voxel of the result shows anything of the image" in capsys.readouterr().out
+    run(folder, ["t0.h5"])
+    assert "no voxel" not in capsys.readouterr().out

@@ -277,3 +277,65 @@ def test_from_is_an_option_of_the_command_line(folder, fixed_points, monkeypatch
     main()
     expected, _ = run(folder, points, space="lps", from_="fixed")
     assert (folder / "cli.csv").read_text() == expected.read_text()
+
+
+def test_points_that_were_carried_before_have_one_flag_and_keep_what_else_stands_in_a_row(folder, moving_points):
+    points = folder / "again.csv"
+    points.write_text("x,in_field,y,z\n" + "\n".join(f"{p[0]},7,{p[1]},{p[2]},more" for p in moving_points) + "\n")
+    rows = [line.split(",") for line in run(folder, str(points), space="lps")[0].read_text().splitlines()]
+    assert rows[0] == ["x", "in_field", "y", "z"]
+    assert {(row[1], row[4]) for row in rows[1:]} == {("1", "more")}
+
+
+def test_a_user_s_description_stays_beside_the_flag(folder):
+    points = write_markups(folder / "own.mrk.json", FIELD.to_points([[-40.0, 3, 3]]))
+    content = json.loads((folder / "own.mrk.json").read_text())
+    content["markups"][0]["controlPoints"][0]["description"] = "mine"
+    (folder / "own.mrk.json").write_text(json.dumps(content))
+    output, _ = run(folder, points, ".mrk.json", from_="fixed")
+    description = json.loads(output.read_text())["markups"][0]["controlPoints"][0]["description"]
+    assert description.startswith("mine; beyond the field")
+
+
+@pytest.mark.parametrize("kind", ["Plane", "ROI"])
+def test_markups_that_are_more_than_their_points_are_refused(folder, moving_points, kind):
+    with pytest.raises(ValueError, match=f"hold a {kind}, whose size and axes"):
+        run(folder, write_markups(folder / "roi.mrk.json", moving_points, type=kind), ".mrk.json")
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.fcsv", "none.mrk.json"])
+def test_a_file_without_points_is_refused(folder, name):
+    writers = {"none.csv": write_csv, "none.fcsv": write_fcsv, "none.mrk.json": write_markups}
+    with pytest.raises(ValueError, match="hold no points"):
+        run(folder, writers[name](folder / name, []), name[4:], space="lps")
+
+
+def test_a_surface_with_a_matrix_to_another_space_is_refused(folder, moving_points):
+    image = gifti(moving_points)
+    image.darrays[0].coordsys = nibabel.gifti.GiftiCoordSystem(3, 1, np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3) * 5)
+    nibabel.save(image, folder / "matrix.gii")
+    with pytest.raises(ValueError, match="carries a matrix to another space"):
+        run(folder, str(folder / "matrix.gii"), ".gii")
+
+
+def test_points_beyond_a_field_without_an_alignment_are_said_to_stay(folder, transform, capsys):
+    write_displacement(transform.displacement_field(FIELD), FIELD, folder / "displacement.nii.gz")
+    points = write_csv(folder / "far.csv", np.array([[500.0, 500, 500]]))
+    apply_points(str(folder / "displacement.nii.gz"), points, str(folder / "out.csv"), from_="fixed", space="lps")
+    assert "1 of 1 points lie beyond the field: they stay where they are" in capsys.readouterr().out
+    np.testing.assert_allclose(read_points(folder / "out.csv", "lps").points_mm, [[500, 500, 500]])
+
+
+def test_a_transform_that_flattens_space_has_no_inverse(folder, moving_points, tmp_path):
+    write_transform(SpatialTransform(np.diag([1.0, 1, 0, 1]), None, FIXED, FIXED, MOVING), tmp_path / "flat.tfm")
+    points = write_csv(folder / "m.csv", moving_points)
+    with pytest.raises(ValueError, match="has no inverse"):
+        apply_points(str(tmp_path / "flat.tfm"), points, str(tmp_path / "out.csv"), space="lps")
+    assert [path.name for path in tmp_path.iterdir()] == ["flat.tfm"]
+
+
+def test_the_space_of_the_reference_may_be_another(folder, fixed_points, moving_points):
+    points = write_markups(folder / "m.mrk.json", moving_points)
+    reference = write_csv(folder / "ras.csv", fixed_points * RAS)
+    _, result = run(folder, points, ".mrk.json", reference=reference, reference_space="ras")
+    assert result["tre_after_mm"]["max"] < 5e-3

@@ -136,3 +136,31 @@ def test_a_missing_field_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["transform.h5", "a.tfm", "0GenericAffine.mat", "image"])
 def test_a_transform_file_is_no_image(name):
     assert not is_displacement(name)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("axes", [four_axes, five_axes])
+def test_a_field_that_is_cut_off_is_refused(tmp_path, ending, axes):
+    nibabel.load(save(axes(FIELD_MM), tmp_path, 1007)).to_filename(tmp_path / f"whole{ending}")
+    content = (tmp_path / f"whole{ending}").read_bytes()
+    (tmp_path / f"cut{ending}").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(ValueError, match="cut off or damaged"):
+        read_displacement(tmp_path / f"cut{ending}")
+
+
+def test_a_compressed_field_that_does_not_have_its_checksum_is_refused(tmp_path):
+    path = save(five_axes(FIELD_MM), tmp_path, 1007)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cut off or damaged|cannot be read by ITK"):
+        read_displacement(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("axes", [four_axes, five_axes])
+def test_a_displacement_that_is_no_number_is_refused_whatever_itk_makes_of_it(tmp_path, axes, value):
+    field = FIELD_MM.copy()
+    field[1, 3, 4, 2] = value
+    with pytest.raises(ValueError, match="NaN or infinite displacements"):
+        read_displacement(save(axes(field), tmp_path, 1007))

@@ -48,6 +48,9 @@ def read_points(path: str | os.PathLike[str], space: str | None = None) -> Point
     if not file.is_file():
         raise FileNotFoundError(f"The points ({path}) do not exist.")
     try:
-        return READERS[ending](file, space)
+        read = READERS[ending](file, space)
+        if not len(read.positions):
+            raise ValueError(f"The points ({path}) hold no points.")
+        return read
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"The points ({path}) cannot be read: {error}.") from error

@@ -17,6 +17,7 @@ __all__ = ["CsvPoints", "FcsvPoints", "MarkupsPoints"]
 AXES = ("x", "y", "z")
 FCSV_SYSTEMS = {"0": "ras", "ras": "ras", "1": "lps", "lps": "lps"}
 SPACES = ("lps", "ras")
+MADE_OF_POINTS = ("Fiducial", "Line", "Angle", "Curve", "ClosedCurve")  # and of nothing else
 
 
 class CsvPoints(PointFile):
@@ -50,12 +51,14 @@ class CsvPoints(PointFile):
         """Write the table, with a column that is 0 for the points that no field reached."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, delimiter=self.separator, lineterminator="\n")
-            writer.writerow([*self.header, FLAG])
+            flag = self.header.index(FLAG) if FLAG in self.header else len(self.header)  # of an earlier call
+            writer.writerow([*self.header[:flag], FLAG, *self.header[flag + 1 :]])
             for row, position, inside in zip(self.rows, positions, reached):
                 cells = list(row) + [""] * (len(self.header) - len(row))
                 for column, number in zip(self.columns, position):
                     cells[column] = f"{number:.6f}"
-                writer.writerow([*cells[: len(self.header)], int(inside)])
+                added = flag == len(self.header)
+                writer.writerow([*cells[:flag], int(inside), *cells[flag if added else flag + 1 :]])
 
 
 class FcsvPoints(PointFile):
@@ -106,6 +109,12 @@ class MarkupsPoints(PointFile):
         if not isinstance(markups, list) or not markups:
             raise ValueError(f"The points ({path}) are no markups of Slicer: 'markups' is missing.")
         systems = {str(markup.get("coordinateSystem", "")).lower() for markup in markups}
+        kinds = {str(markup.get("type", "Fiducial")) for markup in markups} - set(MADE_OF_POINTS)
+        if kinds:
+            raise ValueError(
+                f"The points ({path}) hold a {kinds.pop()}, whose size and axes do not follow from its points: give "
+                f"markups of the types {', '.join(MADE_OF_POINTS)}."
+            )
         units = {_unit(markup.get("coordinateUnits", "mm")) for markup in markups}
         if len(systems) > 1 or not systems <= {"", *SPACES}:
             raise ValueError(f"The points ({path}) are in the coordinate systems {sorted(systems)}: save them as LPS.")
@@ -131,7 +140,7 @@ class MarkupsPoints(PointFile):
         for point, position, inside in zip(placed, positions, reached):
             point["position"] = [round(float(number), 6) for number in position]
             if not inside:
-                point["description"] = BEYOND
+                point["description"] = "; ".join(filter(None, [point.get("description", ""), BEYOND]))
         path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 

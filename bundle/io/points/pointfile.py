@@ -13,7 +13,7 @@ Points = npt.NDArray[np.float64]
 Reached = npt.NDArray[np.bool_]
 
 FLAG = "in_field"
-BEYOND = "beyond the field: carried by the alignment alone"
+BEYOND = "beyond the field: not deformed"
 
 
 class PointFile(ABC):
@@ -51,6 +51,15 @@ class PointFile(ABC):
         """The points, (n, 3), mm, LPS."""
         return _turned(self.positions, self.space)
 
+    def check_output(self, path: str | os.PathLike[str]) -> None:
+        """Refuse a path to write to that has another ending than the file.
+
+        Raises:
+            ValueError: another ending.
+        """
+        if not Path(path).name.lower().endswith(self.ending):
+            raise ValueError(f"The output ({path}) must end in {self.ending}, as the points do.")
+
     def write_points(self, points_mm: Points, reached: Reached, path: str | os.PathLike[str]) -> None:
         """Write the file with its points elsewhere.
 
@@ -58,12 +67,7 @@ class PointFile(ABC):
             points_mm: (n, 3), mm, LPS, in the order of the file.
             reached: (n,), False for points to be flagged.
             path: of a file with the same ending.
-
-        Raises:
-            ValueError: another ending.
         """
-        if not Path(path).name.lower().endswith(self.ending):
-            raise ValueError(f"The output ({path}) must end in {self.ending}, as the points do.")
         self.write(_turned(points_mm, self.space), reached, Path(path))
 
 

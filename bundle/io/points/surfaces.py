@@ -27,6 +27,12 @@ class GiftiSurface(PointFile):
             (self.vertices,) = self.image.get_arrays_from_intent(POINTSET)
         except Exception as error:  # XML's and nibabel's own kinds
             raise ValueError(f"The surface ({path}) cannot be read as GIFTI with one set of vertices.") from error
+        system = self.vertices.coordsys
+        if system is not None and not np.allclose(system.xform, np.eye(4), atol=1e-6):
+            raise ValueError(
+                f"The surface ({path}) carries a matrix to another space (its coordinate system transform): apply it "
+                "first, so that its vertices are in the scanner's space."
+            )
         about = dict(self.vertices.meta)
         if any(float(about.get(f"VolGeomC_{axis}", 0)) for axis in "RAS"):
             raise ValueError(

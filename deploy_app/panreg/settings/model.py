@@ -53,7 +53,7 @@ class QualityGate(Section):
     max_nonrigid_displacement_mm: AboveZero = 40.0
     max_displacement_mm: AboveZero = 500.0
     max_folding_percent: Percent = 0.5
-    max_grid_error_mm: AboveZero = 0.5
+    max_grid_error_mm: AboveZero = 1.5
     max_grid_error_p99_mm: AboveZero = 0.2
 
 

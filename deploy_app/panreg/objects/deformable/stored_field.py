@@ -20,6 +20,8 @@ LARGEST_VALUE = 2**32 - 2
 """Bytes of the longest value that an explicit length can express."""
 FINEST = 2.5
 """How many times finer than the field a grid may be: beyond, nothing is gained."""
+EVEN_MM = 0.5
+"""Largest error in the body of a grid that is taken without fitting it; and in a hundredth of the body of any grid."""
 AIR_MM = 10.0
 """Air around the body that a grid over the body alone covers, too."""
 
@@ -65,8 +67,8 @@ def store_field(registration: Registration, settings: Settings) -> tuple[VectorG
     hundredth of the body would otherwise be wrong; a voxel alone is left to the quality gate.
 
     Raises:
-        Failure: E_OUTPUT where the field isn't finite, or the best grid is more than ``max_grid_error_mm`` wrong in a
-            hundredth of the body.
+        Failure: E_OUTPUT where the field isn't finite, or the best grid is more than ``EVEN_MM`` wrong in a hundredth
+            of the body.
     """
     low, high = _bounding_box(registration.fixed)
     near_low, near_high = _box_of_body(registration)
@@ -77,12 +79,12 @@ def store_field(registration: Registration, settings: Settings) -> tuple[VectorG
         grid = _grid(registration, settings, first, last, is_fitted)
         stored = _measure(grid, registration, covers)
         tried.append((grid, stored))
-        is_even = stored.body_max_error_mm <= gate.max_grid_error_mm or is_fitted
+        is_even = stored.body_max_error_mm <= EVEN_MM or is_fitted
         if stored.body_p99_error_mm <= gate.max_grid_error_p99_mm and is_even:
             break
     grid, stored = min(tried, key=lambda found: found[1].body_p99_error_mm)
     error = stored.body_p99_error_mm
-    if not error <= gate.max_grid_error_mm:  # not so where it is NaN
+    if not error <= EVEN_MM:  # not so where it is NaN
         message = f"A grid of {stored.spacing_mm:.1f} mm stores the field {error:.2f} mm wrong in a part of the body"
         raise Failure(Code.E_OUTPUT, f"{message}; allow a larger object (deformable: max_megabytes).")
     return grid, stored
