@@ -65,8 +65,8 @@ def test_a_number_that_was_not_measured_meets_no_limit(name):
 
 
 def test_a_broken_limit_fails_or_is_flagged_as_the_gate_says():
-    broken = verdict(GOOD | {"folding_percent": 3, "grid_error_max_mm": 0.7}, GATE)
-    with pytest.raises(Failure, match=r"folding_percent is 3, .*grid_error_max_mm is 0.7") as info:
+    broken = verdict(GOOD | {"folding_percent": 3, "grid_error_max_mm": 1.7}, GATE)
+    with pytest.raises(Failure, match=r"folding_percent is 3, .*grid_error_max_mm is 1.7") as info:
         enforce(broken, GATE)
     assert info.value.code is Code.E_QUALITY
     assert info.value.code.exit_code == 50
