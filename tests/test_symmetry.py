@@ -12,7 +12,6 @@ from monai.data import MetaTensor
 from scipy.linalg import expm
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
-
 from tests.spatial.oblique import linear_map, oblique
 
 SHAPE = (22, 26, 19)

@@ -12,6 +12,7 @@ __all__ = ["REFUSED", "TEXT", "Flag", "Label", "Section", "Text", "number", "one
 REFUSED = "refused"
 """Type of the errors whose message is the sentence to print."""
 LABEL_LENGTH = 64  # it becomes a Long String (LO)
+SMALLEST = math.ulp(0)  # above 0
 
 
 class Section(BaseModel):
@@ -25,7 +26,7 @@ def refuse(sentence: str) -> PydanticCustomError:
     return PydanticCustomError(REFUSED, "{sentence}", {"sentence": sentence})
 
 
-def number(low: float = math.ulp(0), high: float = math.inf) -> BeforeValidator:
+def number(low: float = SMALLEST, high: float = math.inf) -> BeforeValidator:
     """Make the validator of a number from ``low`` to ``high``; by default above 0."""
     return BeforeValidator(_bounded(float, low, high))
 

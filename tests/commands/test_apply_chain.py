@@ -15,7 +15,6 @@ from bundle.io.images import write_image
 from bundle.io.itk import grid_from_itk, write_transform
 from bundle.spatial import SpatialTransform
 from scipy.ndimage import gaussian_filter
-
 from tests.spatial.oblique import indices_of, linear_map, oblique, smooth_ddf
 
 FIELD = oblique((19, 23, 17), (2.2, 1.7, 2.9), (4, 7, -12), (13.0, -20.0, 29.0))

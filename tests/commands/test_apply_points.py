@@ -13,14 +13,13 @@ from bundle.io.itk import write_transform
 from bundle.io.points import read_points
 from bundle.io.points.surfaces import _vtk
 from bundle.spatial import SpatialTransform
-
 from tests.spatial.oblique import linear_map, oblique, random_points, smooth_ddf
 
 FIELD = oblique((19, 23, 17), (2.2, 1.7, 2.9), (4, 7, -12), (13.0, -20.0, 29.0))
 FIXED, MOVING = oblique((11, 9, 13), (1.6, 2.1, 1.3)), oblique((15, 12, 18), (1.9, 2.3, 1.2), (-6, 15, 8))
 RAS = np.array([-1, -1, 1])
 MARKUPS = {
-    "@schema": "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#",
+    "@schema": "markups-schema-v1.0.3.json#",
     "markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "locked": True}],
 }
 

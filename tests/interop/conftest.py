@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from tests.interop import pair as pairs
 from tests.interop import table
 
@@ -72,5 +71,6 @@ def pytest_sessionfinish(session, exitstatus):
     if session.config.getoption("table"):
         DOCUMENT.write_text(table.put(DOCUMENT.read_text(), made))
     elif made not in DOCUMENT.read_text():
-        print(f"\nerror: {DOCUMENT.name} is not what this run found: make test-interop TABLE=--table writes it")  # noqa: T201
+        sentence = f"{DOCUMENT.name} is not what this run found: make test-interop TABLE=--table writes it"
+        print(f"\nerror: {sentence}")  # noqa: T201
         session.exitstatus = 1

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from bundle.io.export import write_as
-
 from tests.interop.pair import distance, resampled
 from tests.interop.table import named
 

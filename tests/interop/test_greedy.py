@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from bundle.io.export import write_as
-
 from tests.interop.pair import distance, resampled
 from tests.interop.table import named
 

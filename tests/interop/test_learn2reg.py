@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from bundle.io.export import write_as
 from scipy.ndimage import map_coordinates, zoom
-
 from tests.interop.pair import distance, indices, resampled
 from tests.interop.table import named
 

@@ -4,7 +4,6 @@ import nibabel
 import numpy as np
 import pytest
 from bundle.io.export import write_as
-
 from tests.interop.pair import FIXED, MOVING, distance, make, resampled
 from tests.interop.table import named
 

@@ -6,7 +6,6 @@ import subprocess
 import numpy as np
 import pytest
 from bundle.io.export import write_as
-
 from tests.interop.pair import distance, resampled
 from tests.interop.table import program
 

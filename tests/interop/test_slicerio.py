@@ -2,7 +2,6 @@
 
 import pytest
 from bundle.io.export import write_as
-
 from tests.interop.pair import distance, resampled
 from tests.interop.table import named
 

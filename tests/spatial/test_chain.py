@@ -6,7 +6,6 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.itk import linear_to_itk, write_transform
 from bundle.spatial import Inverse, SpatialTransform, compose, invert_points
-
 from tests.spatial.oblique import indices_of, linear_map, moved_by, oblique, random_points, smooth_ddf, transform_of
 
 FIXED, MOVING = oblique((11, 9, 13), (1.6, 2.1, 1.3)), oblique((15, 12, 18), (1.9, 2.3, 1.2), (-6, 15, 8))

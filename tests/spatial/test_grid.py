@@ -8,7 +8,6 @@ import torch
 from bundle import spatial
 from bundle.spatial import Grid, lps_from_ras, ras_from_lps
 from scipy.spatial.transform import Rotation
-
 from tests.spatial.oblique import (
     SHAPE,
     SPACING_MM,

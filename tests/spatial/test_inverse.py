@@ -6,7 +6,6 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.itk import read_transform, write_transform
 from bundle.spatial import SpatialTransform, inverse_residual, invert, invert_points
-
 from tests.spatial.oblique import indices_of, linear_map, moved_by, oblique, random_points, smooth_ddf, transform_of
 
 FIELD = oblique((19, 23, 17), (2.2, 1.7, 2.9), (4, 7, -12), (13.0, -20.0, 29.0))

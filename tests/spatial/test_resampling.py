@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from bundle.spatial import antialias
-
 from tests.spatial.oblique import SHAPE, oblique, reoriented
 
 

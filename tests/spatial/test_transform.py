@@ -5,7 +5,6 @@ from bundle import spatial
 from bundle.fields import warp
 from bundle.spatial import Grid
 from scipy.spatial.transform import Rotation
-
 from tests.spatial.oblique import (
     SHAPE,
     SPACING_MM,

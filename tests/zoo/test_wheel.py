@@ -25,7 +25,7 @@ def installed(wheel, bundle_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel") / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", bundle_root / "constraints.txt", wheel, "pytest"], check=True)
+    subprocess.run([*pip, "-c", bundle_root / "constraints.txt", f"{wheel}[surfaces,x5]", "pytest"], check=True)
     return folder / "bin"
 
 

@@ -59,7 +59,7 @@ def numbers_in(path: Path, rows: int, columns: int) -> Matrix | None:
     try:
         lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
         found = np.array([[float(word) for word in line] for line in lines if line])
-    except (UnicodeDecodeError, ValueError):
+    except ValueError:
         return None
     return found if found.shape == (rows, columns) else None
 
