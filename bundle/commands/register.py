@@ -70,8 +70,8 @@ def register(
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
         same_person: both images are of one person: keep the network's field only where it explains what differs between
             the images, so that noise moves nothing.
-        symmetric: register both ways and meet halfway, in twice the time: with the images swapped the result is the
-            inverse.
+        symmetric: register both ways and meet halfway, in several times the time: with the images swapped the result is
+            the inverse, up to interpolation.
         inverse: also write the inverse, inverse.h5 and inverse_displacement.nii.gz.
         jacobian: also write jacobian.nii.gz, the determinant of the field (the command jacobian says more).
         fill: value of the result where nothing of the moving image is; by default the image's own minimum where that
