@@ -16,16 +16,15 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from bundle.io.files import in_place
 from bundle.io.formats import afni, freesurfer, fsl, greedy, learn2reg, x5
 from bundle.io.images import write_displacement
-from bundle.io.itk import ddf_from_mm, image_to_itk, itk_files, linear_to_itk, write_transform
-from bundle.spatial import Grid, SpatialTransform
+from bundle.io.itk import image_to_itk, itk_files, linear_to_itk, write_transform
+from bundle.spatial import SpatialTransform
 
 __all__ = ["FORMS", "form_of", "write_as"]
 
@@ -35,7 +34,6 @@ NIFTI = (".nii.gz", ".nii")
 COMPOSITE = (".h5", ".hdf5")
 TEXT = (".tfm", ".txt")
 OF_ITK = (".nrrd", ".mha")
-RIGHT_ANGLE = 1e-5  # cosine between the axes of a grid that ITK stores without moving its voxels noticeably
 
 
 @dataclass(frozen=True)
@@ -108,34 +106,13 @@ def _writer(form: str, path: Path) -> Writer:
     raise ValueError(f"The output ({path}) must end in {' or '.join(FORMS[form].endings())}, as --to {form} has it.")
 
 
-def _composite(transform: SpatialTransform, path: Path, like: str) -> None:
-    write_transform(_at_right_angles(transform), path)
-
-
 def _text(transform: SpatialTransform, path: Path, like: str) -> None:
     """Write a composite, or a linear transform as itself: greedy takes a composite of one for the identity."""
     if transform.ddf is not None:
-        _composite(transform, path, like)
+        write_transform(transform, path)
         return
     with itk_files():
         sitk.WriteTransform(linear_to_itk(transform.alignment), os.fspath(path))
-
-
-def _at_right_angles(transform: SpatialTransform) -> SpatialTransform:
-    """Put a field on a sheared grid, which ITK cannot store, with the alignment on the fixed image's grid.
-
-    One that the alignment brings to right angles, as that of an inverse, ``write_transform`` stores after it.
-    """
-    grid = transform.field_grid
-    if transform.ddf is None or _is_straight(grid) or _is_straight(Grid(grid.shape, transform.alignment @ grid.affine)):
-        return transform
-    grid = transform.fixed_grid
-    ddf, _ = ddf_from_mm(transform.displacement_field().numpy(), grid)
-    return replace(transform, alignment=np.eye(4), ddf=ddf, field_grid=grid)
-
-
-def _is_straight(grid: Grid) -> bool:
-    return bool(np.abs(grid.direction.T @ grid.direction - np.eye(3)).max() <= RIGHT_ANGLE)
 
 
 def _displacements(transform: SpatialTransform, path: Path, like: str) -> None:
@@ -148,12 +125,12 @@ def _vectors(transform: SpatialTransform, path: Path, like: str) -> None:
         sitk.WriteImage(image_to_itk(field, transform.fixed_grid, is_vector=True), os.fspath(path), True)
 
 
-def _without_like(write: Callable[[SpatialTransform, Path], None]) -> Writer:
+def _without_like(write: Callable[[SpatialTransform, Path], object]) -> Writer:
     return lambda transform, path, like: write(transform, path)
 
 
 FORMS = {
-    "itk": Form({COMPOSITE: _composite, TEXT: _text, NIFTI: _displacements, OF_ITK: _vectors}, {}),
+    "itk": Form({COMPOSITE: _without_like(write_transform), TEXT: _text, NIFTI: _displacements, OF_ITK: _vectors}, {}),
     "ants": Form({NIFTI: _displacements}, {(".mat",): _text}),
     "greedy": Form({NIFTI: greedy.write_warp}, {(".mat",): _without_like(greedy.write_matrix)}),
     "learn2reg": Form({(*NIFTI, ".npz"): learn2reg.write_learn2reg}, {}),

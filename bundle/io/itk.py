@@ -31,6 +31,7 @@ __all__ = [
     "write_transform",
 ]
 
+ROUNDING = 1e-5  # of a direction; a lattice further off the right angle is written between two matrices
 LARGEST_CONDITION = 1e6  # of a linear transform; beyond it two points far apart fall on one within a micrometre
 _ONE_AT_A_TIME = RLock()
 
@@ -67,11 +68,15 @@ def image_to_itk(array: npt.NDArray[Any], grid: Grid, is_vector: bool = False) -
     return image
 
 
-def orthonormal(direction: Matrix) -> Matrix:
-    """Round a direction, 3×3, to the nearest orthonormal one: headers carry float32 noise, which ITK refuses."""
+def orthonormal(direction: Matrix, tolerance: float = 1e-3) -> Matrix:
+    """Round a direction, 3×3, to the nearest orthonormal one: headers carry float32 noise, which ITK refuses.
+
+    Raises:
+        ValueError: it lies further than the tolerance from that.
+    """
     u, _, v = np.linalg.svd(direction)
     nearest = u @ v
-    if np.abs(nearest - direction).max() > 1e-3:
+    if np.abs(nearest - direction).max() > tolerance:
         raise ValueError("The image's axes are not at right angles: resample it to an orthogonal grid first.")
     return nearest
 
@@ -144,9 +149,9 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
 def _straightening(grid: Grid) -> Matrix:
     """Find a matrix that takes a lattice to one at right angles, about its centre; the identity where it is."""
     matrix = np.eye(4)
-    if grid.straightened(1e-3) is None:
-        u, _, v = np.linalg.svd(grid.direction)
-        matrix[:3, :3] = u @ v @ np.linalg.inv(grid.direction)
+    nearest = orthonormal(grid.direction, tolerance=np.inf)
+    if np.abs(nearest - grid.direction).max() > ROUNDING:
+        matrix[:3, :3] = nearest @ np.linalg.inv(grid.direction)
         matrix[:3, 3] = grid.centre_mm - matrix[:3, :3] @ grid.centre_mm
     return matrix
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from bundle.spatial.grid import Grid, Matrix
-from bundle.spatial.inverse import invert_points
+from bundle.spatial.inverse import Lattice, points_back
 from bundle.spatial.transform import SpatialTransform
 
 __all__ = ["Inverse", "Mapping", "compose"]
@@ -31,10 +32,14 @@ class Inverse:
 
     transform: SpatialTransform
 
+    @cached_property
+    def _field(self) -> Lattice | None:
+        return None if self.transform.ddf is None else Lattice.of(self.transform.ddf)
+
     def displacement_at(self, points_mm: torch.Tensor) -> torch.Tensor:
         """Compute T⁻¹(y) − y; points that the field does not reach go by the alignment alone."""
         points = torch.as_tensor(points_mm, dtype=torch.float64)
-        found, _ = invert_points(self.transform, points.reshape(-1, 3).cpu().numpy())
+        found, _ = points_back(self.transform, self._field, points.reshape(-1, 3).cpu().numpy())
         return torch.from_numpy(found).view(points.shape) - points
 
 

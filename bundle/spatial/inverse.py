@@ -11,7 +11,7 @@ from bundle.spatial.grid import Grid, Matrix
 from bundle.spatial.resampling import is_inside
 from bundle.spatial.transform import SpatialTransform
 
-__all__ = ["inverse_residual", "invert", "invert_points"]
+__all__ = ["Lattice", "inverse_residual", "invert", "invert_points", "points_back"]
 
 TOLERANCE_MM = 1e-3
 ATTEMPTS = 40  # Newton steps, halved ones among them
@@ -42,7 +42,7 @@ def invert(transform: SpatialTransform, tolerance_mm: float = TOLERANCE_MM) -> S
     )
     if transform.ddf is None:
         return replace(swapped, field_grid=_moved(transform.field_grid, transform.alignment))
-    field = _Lattice.of(transform.ddf)
+    field = Lattice.of(transform.ddf)
     low, size = _reach(field)
     lattice = transform.field_grid.crop(low, low + size - 1)
     found = torch.empty(3, *size.tolist(), dtype=torch.float64)
@@ -68,12 +68,18 @@ def invert_points(
         The points of the fixed image, (n, 3), mm, LPS; and which of them the field reaches, (n,). The others are
         carried by the alignment alone.
     """
+    return points_back(transform, None if transform.ddf is None else Lattice.of(transform.ddf), points_mm, tolerance_mm)
+
+
+def points_back(
+    transform: SpatialTransform, field: "Lattice | None", points_mm: npt.ArrayLike, tolerance_mm: float = TOLERANCE_MM
+) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+    """Carry points as ``invert_points``, with the transform's field made ready once for many calls."""
     points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
     back = transform.back
     aligned = points @ back[:3, :3].T + back[:3, 3]
-    if transform.ddf is None:
+    if field is None:
         return aligned, np.ones(len(points), dtype=bool)
-    field = _Lattice.of(transform.ddf)
     index = torch.from_numpy(transform.field_grid.to_index(aligned))
     scale = float(np.linalg.norm(transform.alignment[:3, :3], 2) * transform.field_grid.spacing_mm.max())
     parts = [_solve(field, part, tolerance_mm / scale) for part in index.split(POINTS_AT_A_TIME)]
@@ -124,14 +130,15 @@ def _moved(grid: Grid, alignment: Matrix) -> Grid:
 
 
 @dataclass(frozen=True)
-class _Lattice:
+class Lattice:
     """A field as it is read at many points: the three numbers of a voxel beside each other."""
 
     values: torch.Tensor  # (H·W·L, 3), voxels, float64
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, ddf: DDF) -> "_Lattice":
+    def of(cls, ddf: DDF) -> "Lattice":
+        """Lay a field, (3, H, W, L), voxels, out so."""
         values = ddf.detach().double().cpu().reshape(3, -1).T.contiguous()
         return cls(values, tuple(ddf.shape[1:]))
 
@@ -156,7 +163,7 @@ class _Lattice:
         return line[:, 0] + i * along_i, torch.stack(slopes, 2) * ((index >= 0) & (index <= last))[:, None, :]
 
 
-def _reach(field: _Lattice) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _reach(field: Lattice) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Find the voxels that a field's own, or what it takes them to, lie among: the lowest index, and how many."""
     low, high = [], []
     for axis, side in enumerate(field.shape):
@@ -168,7 +175,7 @@ def _reach(field: _Lattice) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return first, np.array(high).astype(np.int64) - first + 1
 
 
-def _solve(lattice: _Lattice, target: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _solve(lattice: Lattice, target: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Solve x + u(x) = target, (n, 3), voxels: x, and where the error is within the tolerance, (n,).
 
     Newton's method on the field as it is interpolated; a step that makes the error larger is halved.

@@ -294,6 +294,9 @@ def test_a_user_s_description_stays_beside_the_flag(folder):
     output, _ = run(folder, points, ".mrk.json", from_="fixed")
     description = json.loads(output.read_text())["markups"][0]["controlPoints"][0]["description"]
     assert description.startswith("mine; beyond the field")
+    fcsv = write_fcsv(folder / "own.fcsv", FIELD.to_points([[-40.0, 3, 3]]))
+    (folder / "own.fcsv").write_text((folder / "own.fcsv").read_text().replace("F-0,,n1", "F-0,mine,n1"))
+    assert ",mine; beyond the field" in run(folder, fcsv, ".fcsv", from_="fixed")[0].read_text()
 
 
 @pytest.mark.parametrize("kind", ["Plane", "ROI"])

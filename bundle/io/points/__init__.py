@@ -9,12 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bundle.io.points.landmarks import CsvPoints, FcsvPoints, MarkupsPoints
-from bundle.io.points.pointfile import PointFile, Points, Reached
+from bundle.io.points.pointfile import SPACES, PointFile, Points, Reached
 from bundle.io.points.surfaces import GiftiSurface, VtkSurface
 
 __all__ = ["PointFile", "Points", "Reached", "read_points"]
-
-SPACES = ("lps", "ras")
 
 READERS: dict[str, Callable[[Path, str | None], PointFile]] = {
     ".mrk.json": MarkupsPoints,

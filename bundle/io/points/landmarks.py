@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundle.io.points.pointfile import BEYOND, FLAG, PointFile, Points, Reached
+from bundle.io.points.pointfile import BEYOND, FLAG, SPACES, PointFile, Points, Reached
 
 __all__ = ["CsvPoints", "FcsvPoints", "MarkupsPoints"]
 
 AXES = ("x", "y", "z")
 FCSV_SYSTEMS = {"0": "ras", "ras": "ras", "1": "lps", "lps": "lps"}
-SPACES = ("lps", "ras")
 MADE_OF_POINTS = ("Fiducial", "Line", "Angle", "Curve", "ClosedCurve")  # and of nothing else
 
 
@@ -93,7 +92,8 @@ class FcsvPoints(PointFile):
             for axis, number in zip(AXES, position):
                 cells[self.names.index(axis)] = f"{number:.6f}"
             if not inside and "desc" in self.names and self.names.index("desc") < len(cells):
-                cells[self.names.index("desc")] = BEYOND
+                column = self.names.index("desc")
+                cells[column] = "; ".join(filter(None, [cells[column], BEYOND]))
             text = io.StringIO()
             csv.writer(text, lineterminator="").writerow(cells)
             lines[place] = text.getvalue()
@@ -101,7 +101,7 @@ class FcsvPoints(PointFile):
 
 
 class MarkupsPoints(PointFile):
-    """Slicer's markups: the control points of every list, line, curve or plane in the file."""
+    """Slicer's markups: the control points of every list, line, angle or curve in the file."""
 
     def __init__(self, path: Path, space: str | None) -> None:
         self.content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BEYOND", "FLAG", "PointFile", "Points", "Reached"]
+__all__ = ["BEYOND", "FLAG", "SPACES", "PointFile", "Points", "Reached"]
 
 Points = npt.NDArray[np.float64]
 Reached = npt.NDArray[np.bool_]
 
+SPACES = ("lps", "ras")
 FLAG = "in_field"
 BEYOND = "beyond the field: not deformed"
 
