@@ -1,6 +1,7 @@
 """Data sets of images, and the pairs drawn from them: images are cached once, pairs never."""
 
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bundle.spatial import ras_from_lps
 from bundle.transforms import read_grid
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Randomizable
+from tqdm import tqdm
 
 __all__ = [
     "SPLITS",
@@ -58,6 +60,19 @@ def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
     return [int(-(-n // multiple) * multiple) for n in np.max(sizes, 0)]
 
 
+class _ImageCache(CacheDataset):
+    """MONAI's ``CacheDataset``, none of whose threads is still reading when an error leaves it.
+
+    MONAI 1.6 leaves its threads to themselves then; a process that ends while one is inside torch is aborted.
+    """
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        chosen = range(self.cache_num) if indices is None else indices
+        with ThreadPoolExecutor(self.num_workers) as pool:  # waits for its threads, and starts nothing after an error
+            loaded = pool.map(self._load_cache_item, chosen)
+            return list(tqdm(loaded, total=len(chosen), desc="Loading dataset", disable=not self.progress))
+
+
 class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
     """Pairs over cached images.
 
@@ -101,7 +116,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             self.groups.setdefault(item.get("dataset"), []).append(i)
         if not self.explicit and min(len(group) for group in self.groups.values()) < 2:
             raise ValueError("A pair takes two images of one data set, but one set lists a single image.")
-        self.images = CacheDataset(
+        self.images = _ImageCache(
             images, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
         )
 

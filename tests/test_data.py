@@ -1,6 +1,7 @@
 import itertools
 import json
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
+from bundle.failures import bad_input
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandFlipd, Transform
 from monai.utils import set_determinism
@@ -237,6 +239,25 @@ def test_every_image_is_transformed_once_however_often_it_is_paired():
         pairs[i]
     assert set(transform.calls.values()) == {1}
     assert len(transform.calls) == 4
+
+
+def test_no_thread_is_still_reading_once_a_bad_image_has_ended_the_reading():
+    started, ended = [], []
+
+    class Slow(Numbered):
+        def __call__(self, item):
+            started.append(item["image"])
+            time.sleep(0.2)
+            ended.append(item["image"])
+            if len(ended) == 1:
+                raise ValueError("a bad image")
+            return super().__call__(item)
+
+    with pytest.raises(RuntimeError) as caught:
+        PairDataset(listed("a", 6), Slow(), num_workers=2, progress=False)
+    assert bad_input(caught.value) == "a bad image"
+    assert sorted(started) == sorted(ended)
+    assert len(started) < 6  # what was waiting isn't read
 
 
 def test_a_pair_holds_plain_tensors_and_no_data_set_and_goes_through_the_pair_transform():
