@@ -1,5 +1,7 @@
 """``python -m bundle benchmark``: what the bundle costs, and how it does beside other methods."""
 
+import contextlib
+import io
 import json
 import platform
 from collections.abc import Sequence
@@ -12,15 +14,17 @@ from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import Options, make_methods
 from bundle.benchmark.peers import SYN_ITERATIONS
+from bundle.benchmark.rescans import measure_rescans, rescans_markdown
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
-from bundle.commands.register import check_affine, check_device, output_folder
+from bundle.commands.register import check_affine, check_device, output_folder, register
 from bundle.data import draw_pairs, open_dataset, region_names
+from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
 from bundle.spatial import LABEL_MODES
 
-__all__ = ["accuracy", "benchmark", "speed"]
+__all__ = ["accuracy", "benchmark", "rescans", "speed"]
 
 
 def speed(
@@ -158,6 +162,64 @@ def accuracy(
     return summary
 
 
+def rescans(
+    dataset: str,
+    output_dir: str,
+    split: str = "validation",
+    heads: int = 10,
+    seed: int = 0,
+    affine: str = "rigid",
+    same_person: bool = True,
+    weights: str | None = None,
+    device: str = "auto",
+) -> list[dict[str, Any]]:
+    """Measure the registration of one person's scans on simulated ones, whose true transform is known.
+
+    Each head is scanned twice, with noise, bias field and pose of its own, once without any change in between and once
+    with one region grown or shrunk by 1 to 4 mm. Writes rescans.csv and rescans.md.
+
+    Args:
+        dataset: folder with dataset.json; its images need labels, and isotropic voxels.
+        output_dir: folder to write.
+        split: training, validation or test.
+        heads: how many images, the first ones.
+        seed: of what is simulated.
+        affine: pre-alignment: none, center, rigid or affine.
+        same_person: whether register is told so.
+        weights: weights of the network; what register takes by default.
+        device: auto, cpu or cuda, for the network.
+
+    Returns:
+        The rows of rescans.csv: see ``bundle.benchmark.rescans.judge``.
+    """
+    folder = output_folder(output_dir)
+    _check_common(device, heads=heads)
+    check_affine(affine)
+    check_flags(same_person=same_person)
+    items = open_dataset(dataset, split)[:heads]
+    if any("label" not in item for item in items):
+        raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
+    options: dict[str, Any] = {"affine": affine, "same_person": same_person, "weights": weights, "device": device}
+
+    def run(moving: Path, fixed: Path, output: Path) -> Path:
+        with contextlib.redirect_stdout(io.StringIO()):
+            register(str(moving), str(fixed), str(output), **options)
+        return output / "transform.h5"
+
+    rows = measure_rescans(items, seed, run)
+    title = (
+        f"{Path(dataset).name}, {split} split, the first {len(items)} heads, seed {seed}; pre-alignment {affine}; "
+        f"same_person {same_person}; weights {weights or 'of register'}; torch {torch.__version__}. Means over pairs."
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = dict.fromkeys(key for row in rows for key in row)
+    write_csv(folder / "rescans.csv", [{key: row.get(key, "") for key in columns} for row in rows])
+    (folder / "rescans.md").write_text(f"{title}\n\n{rescans_markdown(rows)}")
+    print(rescans_markdown(rows))
+    print(f"tables: {folder}")
+    return rows
+
+
 def _check_common(device: str, **counts: int | None) -> None:
     """Refuse bad values before any work."""
     check_device(device)
@@ -179,4 +241,4 @@ def _torch_device(device: str) -> str:
     return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
 
 
-benchmark = {"speed": speed, "accuracy": accuracy}
+benchmark = {"speed": speed, "accuracy": accuracy, "rescans": rescans}

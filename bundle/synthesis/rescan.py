@@ -11,7 +11,7 @@ from bundle.synthesis.acquisition import blur, smooth_noise
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
-__all__ = ["RandRescand", "draw_change", "draw_pose", "rescan_field"]
+__all__ = ["RandRescand", "draw_change", "draw_pose", "draw_region", "region_change", "rescan_field"]
 
 Item = dict[Hashable, Any]
 
@@ -133,15 +133,35 @@ def draw_change(
         generator = torch.Generator().manual_seed(int(state.randint(2**31)))
         field = blur(smooth_noise(image.shape[1:], int(state.randint(4, 8)), generator, 3), 2.0)
     else:
-        region = _draw_region(state, image, labels)
-        potential = blur(region.float(), max(width, peak))[0]
-        field = torch.stack(torch.gradient(potential)) * (1 if state.rand() < 0.5 else -1)
-    field = (field * (peak / field.norm(dim=0).max().clamp(min=1e-6)))[None]
-    least_volume = float(jacobian_determinant(field).min())
-    return field * min(1.0, (1 - STEEPEST) / max(1 - least_volume, 1e-6))
+        region = draw_region(state, image, labels)
+        return region_change(region, width, peak if state.rand() < 0.5 else -peak)
+    return _scaled(field, peak)
 
 
-def _draw_region(state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+def region_change(region: torch.Tensor, width: float, peak: float) -> DDF:
+    """Let a region grow or shrink by a smooth field: the gradient of the blurred region.
+
+    Args:
+        region: (1, H, W, L) of bool, on the fixed image's grid.
+        width: of the border along which it moves, voxels; that of the peak at least.
+        peak: largest displacement, voxels. Above 0 the field points into the region, fixed to moving: the region is
+            smaller in the moving image; below 0 it is larger.
+
+    Returns:
+        (1, 3, H, W, L), voxels; volumes stay above ``STEEPEST`` of what they were.
+    """
+    potential = blur(region.float(), max(width, abs(peak)))[0]
+    return _scaled(torch.stack(torch.gradient(potential)), peak)
+
+
+def _scaled(field: torch.Tensor, peak: float) -> DDF:
+    """Bring the largest displacement of (3, H, W, L) to ``peak``, or to less where it would flatten a voxel."""
+    ddf = (field * (peak / field.norm(dim=0).max().clamp(min=1e-6)))[None]
+    least_volume = float(jacobian_determinant(ddf).min())
+    return ddf * min(1.0, (1 - STEEPEST) / max(1 - least_volume, 1e-6))
+
+
+def draw_region(state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
     """Pick what grows or shrinks, (1, H, W, L) of bool: a labelled region, or a ball inside the head, like a lesion."""
     if labels is None:
         return _draw_ball(state, image > 0)

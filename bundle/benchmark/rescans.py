@@ -1,0 +1,190 @@
+"""One person scanned twice, simulated: what is moved where nothing changed, and how well a known change is found."""
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bundle.io.images import read_image, write_image
+from bundle.io.itk import read_transform
+from bundle.spatial import Grid, SpatialTransform
+from bundle.synthesis.acquisition import Acquisition
+from bundle.synthesis.rescan import draw_region, region_change
+from bundle.transforms import grid_of
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+__all__ = ["Rescan", "judge", "measure_rescans", "rescans_markdown", "simulate"]
+
+Row = dict[str, Any]
+Register = Callable[[Path, Path, Path], Path]
+
+PEAKS_MM = (1.0, 2.0, 3.0, 4.0)  # of the changes, in turn
+NOISE, BIAS, BLUR = 0.03, 0.1, 0.3  # of either scan: see Acquisition
+TURN, SHIFT_MM = 0.05, 4.0  # of the head between the scans, along each axis at most: radians, mm
+WIDTH_MM = 5.0  # of the border along which a region grows or shrinks
+CHANGED_MM = 0.5  # a voxel that moves by more counts as changed
+
+
+@dataclass(frozen=True, eq=False)
+class Rescan:
+    """Two scans of one head, and what happened between them.
+
+    Args:
+        moving: the first scan, (1, H, W, L).
+        fixed: the second one, on the same grid.
+        truth: from the second to the first, exactly.
+        brain: (1, H, W, L) of bool, on the second.
+        region: what grew or shrank, in the second; None if nothing did.
+    """
+
+    moving: torch.Tensor
+    fixed: torch.Tensor
+    truth: SpatialTransform
+    brain: torch.Tensor
+    region: torch.Tensor | None
+
+
+def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: float, seed: int) -> Rescan:
+    """Scan a head twice, with noise, a bias field and a pose of its own each; in between, a region grows or shrinks.
+
+    The first scan is anatomy(M p), the second anatomy(p + c(p)), both interpolated by cubic splines, so that
+    T(p) = M⁻¹(p + c(p)) holds exactly. The training's rescans (``RandRescand``) are interpolated linearly.
+
+    Args:
+        image: (1, H, W, L), from 0 up.
+        labels: its regions, same shape; one of them changes, or a ball in the brain.
+        grid: of both, with isotropic voxels.
+        peak_mm: largest displacement of the change, mm; below 0 the region is larger in the first scan; 0 for none.
+        seed: of all that is drawn.
+    """
+    state = np.random.RandomState(seed)
+    spacing = float(grid.spacing_mm.mean())
+    pose = _draw_pose(state, grid)
+    region, change = None, None
+    if peak_mm:
+        region = draw_region(state, image, labels)
+        change = region_change(region, WIDTH_MM / spacing, peak_mm / spacing)[0]
+    first = SpatialTransform(pose, None, grid, grid, grid)
+    second = SpatialTransform(np.eye(4), change, grid, grid, grid)
+    brightest = float(torch.quantile(image[image > 0].flatten()[::7], 0.99))
+    scans = []
+    for transform in (first, second):
+        anatomy = transform.resample(image / brightest, mode="bspline").clamp(min=0)
+        generator = torch.Generator().manual_seed(int(state.randint(2**31)))
+        scans.append(Acquisition(blur=BLUR, bias=BIAS, noise=NOISE)(anatomy.float(), generator))
+    brain = second.resample(labels, mode="nearest") > 0
+    if region is not None:
+        region = second.resample(region.to(torch.uint8), mode="nearest") > 0
+    truth = SpatialTransform(np.linalg.inv(pose), change, grid, grid, grid)
+    return Rescan(scans[0], scans[1], truth, brain, region)
+
+
+def _draw_pose(state: np.random.RandomState, grid: Grid) -> np.ndarray:
+    """Draw a rigid motion about the middle of a grid: 4×4, mm, LPS."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_rotvec(state.uniform(-TURN, TURN, 3)).as_matrix()
+    pose[:3, 3] = grid.centre_mm - pose[:3, :3] @ grid.centre_mm + state.uniform(-SHIFT_MM, SHIFT_MM, 3)
+    return pose
+
+
+def judge(rescan: Rescan, found: SpatialTransform) -> Row:
+    """Compare the transform that was found with what happened.
+
+    Args:
+        rescan: the two scans.
+        found: of their registration, fixed (second) to moving (first).
+
+    Returns:
+        ``error_mm`` and ``largest_error_mm`` (brain), the distance between where a point was found and where it is, all
+        included: alignment, field; ``log_jacobian_sd`` (brain); ``log_jacobian_bias``, the mean over the brain. Of
+        a change: ``changed_mm``, how far the voxels that changed were moved on average, ``changed_error_mm``, the mean
+        error there; ``volume_ratio``, the region's volume in the first scan over that in the second, and
+        ``volume_ratio_found``.
+    """
+    grid = rescan.truth.fixed_grid
+    want, got = rescan.truth.displacement_field(), found.displacement_field(grid)
+    error, brain = (got - want).norm(dim=0), rescan.brain[0]
+    jacobian = found.jacobian_on(grid)[0]
+    logs = jacobian[brain].clamp(min=1e-3).log()
+    row: Row = {"error_mm": float(error[brain].mean()), "largest_error_mm": float(error[brain].max())}
+    row |= {"log_jacobian_sd": float(logs.std()), "log_jacobian_bias": float(logs.mean())}
+    if rescan.region is None:
+        return row
+    # T(p) = M⁻¹(p + c(p)): without the pose, the change is left
+    moved = rescan.truth.without_alignment().displacement_field().norm(dim=0)
+    changed, region = (moved > CHANGED_MM) & brain, rescan.region[0]
+    true_jacobian = rescan.truth.jacobian_on(grid)[0]
+    row |= {"changed_mm": _mean(moved[changed]), "changed_error_mm": _mean(error[changed])}
+    return row | {"volume_ratio": _mean(true_jacobian[region]), "volume_ratio_found": _mean(jacobian[region])}
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.double().mean()) if len(values) else math.nan
+
+
+def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Register) -> list[Row]:
+    """Simulate two pairs of scans of each head, one without and one with a change, register and judge them.
+
+    Args:
+        items: images with labels.
+        seed: of the first; the others follow.
+        register: takes the paths of a moving and a fixed image and a folder, and returns the path of the transform.
+
+    Returns:
+        A row for each pair: ``image``, ``peak_mm`` (0 where nothing changed; of changes 1 to 4 mm in turn, every
+        second one a growth) and what ``judge`` says.
+    """
+    rows: list[Row] = []
+    with tqdm(total=2 * len(items), desc="rescans", unit="pair", disable=None) as progress:
+        for i, item in enumerate(items):
+            peak = PEAKS_MM[i % len(PEAKS_MM)] * (1 if (i // len(PEAKS_MM) + i) % 2 else -1)
+            for change in (0.0, peak):
+                rescan = _simulated(item, change, seed + 2 * i + (change != 0))
+                row = {"image": Path(item["image"]).name, "peak_mm": change}
+                rows.append(row | judge(rescan, _registered(rescan, register)))
+                progress.update()
+    return rows
+
+
+def _simulated(item: Mapping[str, Any], peak_mm: float, seed: int) -> Rescan:
+    image, labels = read_image(item["image"]), read_image(item["label"], exact=True)
+    return simulate(image.as_tensor().clamp(min=0), labels.as_tensor(), grid_of(image), peak_mm, seed)
+
+
+def _registered(rescan: Rescan, register: Register) -> SpatialTransform:
+    grid = rescan.truth.fixed_grid
+    with tempfile.TemporaryDirectory() as name:
+        paths = {role: Path(name) / f"{role}.nii.gz" for role in ("moving", "fixed")}
+        for role, path in paths.items():
+            write_image(getattr(rescan, role), grid, path)
+        return read_transform(register(paths["moving"], paths["fixed"], Path(name) / "out"), grid, grid)
+
+
+def rescans_markdown(rows: Sequence[Row]) -> str:
+    """Lay out the means (and the worst) over the pairs without and with a change as a Markdown table."""
+    head = ["pairs", "n", "error in the brain, mm", "largest, mm", "SD log J"]
+    head += ["changed by, mm", "error there, mm", "error of the volume, %"]
+    lines = [head, ["---"] * len(head)]
+    for name, some in (
+        ("nothing changed", [r for r in rows if not r["peak_mm"]]),
+        ("changed", [r for r in rows if r["peak_mm"]]),
+    ):
+        cells = [_spread([r[key] for r in some]) for key in ("error_mm", "largest_error_mm", "log_jacobian_sd")]
+        if name == "changed":
+            cells += [_spread([r[key] for r in some]) for key in ("changed_mm", "changed_error_mm")]
+            cells.append(_spread([100 * abs(r["volume_ratio_found"] / r["volume_ratio"] - 1) for r in some], 1))
+        lines.append([name, str(len(some)), *cells, *["–"] * (len(head) - 2 - len(cells))])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _spread(values: Sequence[float], decimals: int = 3) -> str:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return "–"
+    return f"{statistics.fmean(finite):.{decimals}f} (worst {max(finite):.{decimals}f})"
