@@ -1,50 +1,70 @@
-"""Pairwise optimisation: refine the field of one pair by gradient steps on equation 1, on the field itself."""
+"""Pairwise optimisation: refine the field of one pair by gradient steps on the field itself."""
 
 import torch
 import torch.nn.functional as F
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import ncc_loss, smoothness_loss
+from bundle.mind import CHANNELS, mind_ssc
 from bundle.shapes import DDF, Volume
+from bundle.similarity import contrasts_differ
 from bundle.smoothing import smooth
 from tqdm import tqdm
 
-__all__ = ["PairwiseOptimiser", "remove_folds"]
+__all__ = ["SIMILARITIES", "PairwiseOptimiser", "remove_folds"]
+
+SIMILARITIES = ("auto", "ncc", "mind")
 
 _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that scales it
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
-_SLOWEST = 1e-4  # a smaller gain of the loss counts as none
+_SLOWEST = 1e-4  # a smaller gain of the cost counts as none
+_DESCRIPTOR_WEIGHT = 2.0  # of the descriptors' distance beside the smoothness
+_SHOWN = 0.02  # intensity above which the fixed image shows something
 
 
 class PairwiseOptimiser:
     """Refine a network's field for one pair, as instance optimisation does, but keep it regular by construction.
 
-    Each step is the gradient of equation 1 with respect to the field, smoothed by a Gaussian, limited in length and
+    Each step is the gradient of the cost with respect to the field, smoothed by a Gaussian, limited in length and
     *composed* with the field. Momentum and one running scale for the whole field (not one a voxel, which blows up the
-    noise of flat regions) set the pace. Folds that remain are smoothed away. The field with the least loss wins, so
+    noise of flat regions) set the pace. Folds that remain are smoothed away. The field with the least cost wins, so
     that the result is never worse than the start.
 
+    The cost is equation 1 (``ncc``), or for images of different contrasts the distance of their MIND-SSC descriptors
+    plus the smoothness (``mind``), at half the resolution.
+
     Args:
-        iterations: most steps; 0 returns the field as it is.
+        iterations: most steps; 0 returns the field as it is, None takes 25 with ``mind`` and none with ``ncc``.
         alpha: weight of the smoothness, as in training.
         step: length of a step in voxels, root mean square over the field.
-        sigma: width of the Gaussian in voxels.
+        sigma: width of the Gaussian in voxels; by default 1 with ``ncc`` and 1.5 with ``mind``.
         patience: steps without gain after which the optimisation ends early.
+        similarity: ``ncc``, ``mind``, or ``auto``: the one that suits the contrasts of each pair.
 
     Raises:
-        ValueError: a negative or broken number of iterations.
+        ValueError: a negative or broken number of iterations, or another similarity.
 
     Source:
         Equation 1 of the paper; the composed, smoothed update is that of greedy diffeomorphic registration (Avants,
-        2008). Not part of the paper.
+        2008); for the descriptors see ``mind_ssc``. Not part of the paper.
     """
 
     def __init__(
-        self, iterations: int, alpha: float = 1.0, step: float = 0.3, sigma: float = 1.0, patience: int = 3
+        self,
+        iterations: int | None,
+        alpha: float = 1.0,
+        step: float = 0.3,
+        sigma: float | None = None,
+        patience: int = 3,
+        similarity: str = "ncc",
     ) -> None:
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        if iterations is not None and (
+            isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0
+        ):
             raise ValueError(f"The number of optimisation steps is a whole number from 0 up, not {iterations}.")
-        self.iterations, self.alpha, self.step, self.sigma = iterations, alpha, step, sigma
-        self.patience = patience
+        if similarity not in SIMILARITIES:
+            raise ValueError(f"The similarity is one of {', '.join(SIMILARITIES)}, not '{similarity}'.")
+        self.iterations, self.alpha, self.step, self.patience = iterations, alpha, step, patience
+        self.similarity, self.sigma = similarity, sigma
 
     @torch.no_grad()
     def __call__(self, image: torch.Tensor, ddf: DDF) -> DDF:
@@ -64,25 +84,46 @@ class PairwiseOptimiser:
             return torch.cat([self._refine(one[:, :1], one[:, 1:], start) for one, start in pairs])
 
     def _refine(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
-        found, loss_at_start = self._descend(moving, fixed, start)
+        differ = contrasts_differ(moving[0], fixed[0]) if self.similarity == "auto" else self.similarity == "mind"
+        if (self.iterations if self.iterations is not None else differ) == 0:
+            return start
+        if differ:
+            return self._refine_halved(moving, fixed, start)
+        cost = _Equation1(moving, fixed, self.alpha)
+        found, cost_at_start = self._descend(cost, start)
         smoothed = remove_folds(found)
-        if smoothed is found or self._loss_and_gradient(moving, fixed, smoothed)[0] <= loss_at_start:
-            return smoothed
-        return found
+        return smoothed if smoothed is found or cost(smoothed)[0] <= cost_at_start else found
 
-    def _descend(self, moving: Volume, fixed: Volume, ddf: DDF) -> tuple[DDF, float]:
-        """Take the steps; the field with the least loss, and the loss of the start."""
+    def _refine_halved(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
+        """Refine at half the resolution, where descriptors of whole patches are, and add what the steps changed."""
+        factor = [2 if n >= 4 else 1 for n in start.shape[2:]]
+        voxels = torch.tensor(factor, dtype=start.dtype, device=start.device).view(1, 3, 1, 1, 1)
+        halved = [F.avg_pool3d(volume, factor, ceil_mode=True) for volume in (moving, fixed, start)]
+        coarse = halved[2] / voxels
+        found, _ = self._descend(_Descriptors(halved[0], halved[1], self.alpha), coarse)
+        if found is coarse:
+            return start
+        # the middle of a halved voxel lies between two: no corners aligned, as upsample has them
+        sides = [n * f for n, f in zip(found.shape[2:], factor)]
+        change = voxels * F.interpolate(found - coarse, sides, mode="trilinear", align_corners=False)
+        sides = start.shape[2:]
+        return remove_folds(start + change[:, :, : sides[0], : sides[1], : sides[2]])
+
+    def _descend(self, cost: "_Equation1 | _Descriptors", ddf: DDF) -> tuple[DDF, float]:
+        """Take the steps; the field with the least cost, and the cost of the start."""
         best, least, waited, first = ddf, float("inf"), 0, float("nan")
         direction, square = torch.zeros_like(ddf), 0.0
-        for i in tqdm(range(self.iterations + 1), desc="optimising", leave=False, disable=None):
-            loss, gradient = self._loss_and_gradient(moving, fixed, ddf)
-            first = loss if i == 0 else first
-            waited = 0 if loss < least - _SLOWEST else waited + 1
-            if loss < least:
-                best, least = ddf, loss
-            if waited == self.patience or i == self.iterations:
+        steps = cost.steps if self.iterations is None else self.iterations
+        sigma = cost.sigma if self.sigma is None else self.sigma
+        for i in tqdm(range(steps + 1), desc="optimising", leave=False, disable=None):
+            value, gradient = cost(ddf)
+            first = value if i == 0 else first
+            waited = 0 if value < least - _SLOWEST else waited + 1
+            if value < least:
+                best, least = ddf, value
+            if waited == self.patience or i == steps:
                 break
-            gradient = smooth(gradient, self.sigma)
+            gradient = smooth(gradient, sigma)
             direction = _MOMENTUM * direction + (1 - _MOMENTUM) * gradient
             square = _MEMORY * square + (1 - _MEMORY) * float(gradient.square().sum(1).mean())
             scale = (square / (1 - _MEMORY ** (i + 1))) ** 0.5 * (1 - _MOMENTUM ** (i + 1))
@@ -93,18 +134,51 @@ class PairwiseOptimiser:
             ddf = compose(ddf, update * (_LONGEST / length.clamp(min=_LONGEST)))
         return best, first
 
-    def _loss_and_gradient(self, moving: Volume, fixed: Volume, ddf: DDF) -> tuple[float, DDF]:
-        """Equation 1 of a field, and its gradient.
 
-        The warped image's own gradient stands for the moving image's at the warped place: smoother, and what is right
-        for a step that is composed.
-        """
-        warped, field = warp(moving, ddf).requires_grad_(), ddf.detach().requires_grad_()
+class _Equation1:
+    """Equation 1 of a field, and its gradient.
+
+    The warped image's own gradient stands for the moving image's at the warped place: smoother, and what is right for
+    a step that is composed.
+    """
+
+    sigma, steps = 1.0, 0
+
+    def __init__(self, moving: Volume, fixed: Volume, alpha: float) -> None:
+        self.moving, self.fixed, self.alpha = moving, fixed, alpha
+
+    def __call__(self, ddf: DDF) -> tuple[float, DDF]:
+        warped, field = warp(self.moving, ddf).requires_grad_(), ddf.detach().requires_grad_()
         with torch.enable_grad():
-            similarity, roughness = ncc_loss(warped, fixed), self.alpha * smoothness_loss(field)
+            similarity, roughness = ncc_loss(warped, self.fixed), self.alpha * smoothness_loss(field)
             force, tension = torch.autograd.grad(similarity + roughness, (warped, field))
         slope = torch.stack(torch.gradient(warped.detach()[:, 0], dim=(1, 2, 3)), 1)
         return float((similarity + roughness).detach()), force * slope + tension
+
+
+class _Descriptors:
+    """The mean squared distance of two images' MIND-SSC descriptors where the fixed image shows something.
+
+    The smoothness is added, and the gradient taken as for equation 1.
+    """
+
+    sigma, steps = 1.5, 25
+
+    def __init__(self, moving: Volume, fixed: Volume, alpha: float) -> None:
+        self.moving, self.fixed, self.alpha = mind_ssc(moving), mind_ssc(fixed), alpha
+        shown = (fixed > _SHOWN).to(fixed.dtype)
+        self.weight = _DESCRIPTOR_WEIGHT * shown / shown.numel()
+
+    def __call__(self, ddf: DDF) -> tuple[float, DDF]:
+        warped, field = warp(self.moving, ddf), ddf.detach().requires_grad_()
+        difference = warped - self.fixed
+        distance = (difference.square().mean(1, keepdim=True) * self.weight).sum()
+        with torch.enable_grad():
+            roughness = self.alpha * smoothness_loss(field)
+            (tension,) = torch.autograd.grad(roughness, field)
+        force = 2 / CHANNELS * difference * self.weight
+        slopes = torch.gradient(warped, dim=(2, 3, 4))
+        return float(distance + roughness.detach()), torch.stack([(force * s).sum(1) for s in slopes], 1) + tension
 
 
 def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:

@@ -16,7 +16,7 @@ from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_
 from bundle.options import check_flags, check_numbers
 from bundle.plausibility import foreground, measure
 from bundle.report import overview
-from bundle.similarity import similarity
+from bundle.similarity import contrast_correlation, similarity
 from bundle.spatial import LABEL_MODES, Inverse, SpatialTransform, compose, inverse_residual, invert
 from bundle.transforms import grid_of
 from monai.transforms import Transform
@@ -40,7 +40,8 @@ class BuildTransformd(Transform):
 
     Reads what ``MatchPaird`` left and the network's ``pred``, (4, H, W, L). Where an image does not count (cost masks)
     the field is continued from around. Adds ``transform``; its ``ddf``,
-    (3, H, W, L), voxels; and ``quality``: ``similarity_before``, ``similarity_aligned`` and ``similarity_after``.
+    (3, H, W, L), voxels; and ``quality``: ``similarity_before``, ``similarity_aligned`` and ``similarity_after``, and
+    the ``contrast_correlation`` of the aligned images.
 
     Args:
         never_worse: drop the network's field where it leaves the images less alike than the alignment did, as it may
@@ -80,6 +81,7 @@ class BuildTransformd(Transform):
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
         moving, fixed, ignored = image[:1], image[1:], item.get("ignored")
         alike = {name: float(value) for name, value in item["alike"].items()}
+        alike["contrast_correlation"] = contrast_correlation(moving, fixed)
         if ignored is not None:
             ddf = fill_in(pred[None, 1:], dilate(ignored[None], UNSURE))
             pred = torch.cat([warp(moving[None], ddf), ddf], 1)[0]

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import RegistrationLoss
 from bundle.metrics import folding_percent
-from bundle.optimisation import PairwiseOptimiser, remove_folds
+from bundle.mind import CHANNELS, mind_ssc
+from bundle.optimisation import PairwiseOptimiser, _Descriptors, _Equation1, remove_folds
+from bundle.similarity import contrasts_differ
 
 SHAPE = (24, 28, 20)
 
@@ -45,7 +47,7 @@ def test_the_gradient_is_that_of_equation_1_for_a_composed_step(pair):
     moving = smooth_noise(1, (5, 6, 4), 4)
     image = torch.cat([moving, warp(moving, pair[1], padding="border")], 1)
     step = (smooth_noise(3, (4, 4, 4), 2) - 0.5) * F.pad(torch.ones(1, 1, 12, 16, 8), [6] * 6)  # away from the border
-    _, gradient = PairwiseOptimiser(1, alpha=0.0)._loss_and_gradient(image[:, :1], image[:, 1:], start)
+    _, gradient = _Equation1(image[:, :1], image[:, 1:], alpha=0.0)(start)
     ends = [
         RegistrationLoss(alpha=0.0)(warped_by(image, compose(start, e * step)), image[:, 1:]) for e in (0.05, -0.05)
     ]
@@ -101,3 +103,86 @@ def test_removing_folds_changes_a_field_only_where_it_folds():
     far = (slice(None), slice(None), slice(0, 2))
     assert torch.equal(found[far], ddf[far])
     assert remove_folds(found) is found
+
+
+# --- across contrasts ---
+
+
+def other_contrast(image):
+    """The pair with its moving image painted anew: dark for bright, and one curve bent."""
+    moving = 0.1 + 0.9 * (1 - image[:, :1]) ** 1.5
+    return torch.cat([moving, image[:, 1:]], 1)
+
+
+def descriptor_distance(image, ddf):
+    halved = F.avg_pool3d(image, 2)
+    field = F.avg_pool3d(ddf, 2) / 2
+    difference = warp(mind_ssc(halved[:, :1]), field) - mind_ssc(halved[:, 1:])
+    return float(difference.square().mean(1)[..., 3:-3, 3:-3, 3:-3].mean())
+
+
+def test_the_true_field_is_approached_across_contrasts_by_mind(pair):
+    image, truth = pair
+    image, start = other_contrast(image), torch.zeros_like(truth)
+    inner = (..., *[slice(5, -5)] * 3)
+    found = PairwiseOptimiser(40, alpha=0.02, sigma=1.0, similarity="mind")(image, start)
+    assert (found - truth)[inner].norm(dim=1).mean() < 0.6 * truth[inner].norm(dim=1).mean()
+    assert descriptor_distance(image, found) < descriptor_distance(image, start)
+    assert folding_percent(found) == 0
+
+
+def test_the_gradient_of_the_descriptors_is_that_of_their_distance_for_a_composed_step(pair):
+    start = 0.5 * pair[1]
+    step = pair[1] * F.pad(torch.ones(1, 1, 12, 16, 8), [6] * 6)
+    cost = _Descriptors(torch.rand(1, 1, *SHAPE), torch.rand(1, 1, *SHAPE), alpha=0.0)
+    # real descriptors change from voxel to voxel, where a difference of neighbours is no derivative
+    cost.moving = smooth_noise(CHANNELS, (4, 5, 4), 5)
+    cost.fixed = warp(cost.moving, pair[1], padding="border")
+    _, gradient = cost(start)
+    ends = [cost(compose(start, e * step))[0] for e in (0.05, -0.05)]
+    assert float((gradient * step).sum()) == pytest.approx((ends[0] - ends[1]) / 0.1, rel=0.15)
+
+
+def test_what_the_steps_change_is_brought_back_from_half_the_resolution_in_place(monkeypatch):
+    """A change that rises evenly along each axis is the same ramp afterwards, not one half a voxel aside."""
+    size = (12, 16, 10)
+    axes = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))[None]
+    ramp = 0.02 * axes + 0.03 * axes.roll(1, 1)
+    halved = F.avg_pool3d(ramp, 2) / 2  # voxels are twice as long there
+
+    def descend(_, cost, ddf):
+        return ddf + halved, 0.0
+
+    monkeypatch.setattr(PairwiseOptimiser, "_descend", descend)
+    start = torch.full((1, 3, *size), 0.25)
+    found = PairwiseOptimiser(5, similarity="mind")(torch.rand(1, 2, *size), start)
+    inner = (..., *[slice(2, -2)] * 3)
+    torch.testing.assert_close((found - start)[inner], ramp[inner], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(13, 16, 9), (2, 20, 17)])
+def test_odd_and_thin_images_are_refined_across_contrasts(size):
+    image = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(0))
+    found = PairwiseOptimiser(2, similarity="mind")(image, torch.zeros(1, 3, *size))
+    assert found.shape == (1, 3, *size)
+    assert torch.isfinite(found).all()
+
+
+def test_auto_takes_what_suits_the_contrasts_and_by_default_refines_only_where_they_differ(pair):
+    image, truth = pair
+    start, painted = 0.5 * truth, other_contrast(pair[0])
+    assert not contrasts_differ(image[0, :1], image[0, 1:])
+    assert contrasts_differ(painted[0, :1], painted[0, 1:])
+    for some, name in ((image, "ncc"), (painted, "mind")):
+        auto, named = (PairwiseOptimiser(3, similarity=each)(some, start) for each in ("auto", name))
+        assert torch.equal(auto, named)
+        assert not torch.equal(auto, start)
+    assert torch.equal(PairwiseOptimiser(None, similarity="auto")(image, start), start)
+    assert torch.equal(PairwiseOptimiser(None, similarity="ncc")(painted, start), start)
+    by_default = PairwiseOptimiser(None, similarity="auto")(painted, start)
+    assert torch.equal(by_default, PairwiseOptimiser(25, similarity="mind")(painted, start))
+
+
+def test_another_similarity_is_refused():
+    with pytest.raises(ValueError, match="one of auto, ncc, mind, not 'mi'"):
+        PairwiseOptimiser(1, similarity="mi")

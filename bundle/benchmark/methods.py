@@ -45,7 +45,8 @@ class Network(Method):
     Args:
         weights: path of its state dict; ``NAME.json`` beside ``NAME.pt`` says which settings suit it.
         overrides: names of configs after ``inference``: one with another ``network_def``, say.
-        optimise: most steps of pairwise optimisation from the network's field on.
+        optimise: most steps of pairwise optimisation from the network's field on; None for what ``register`` does by
+            default, which depends on the contrasts.
         device: that torch runs it on.
 
     Raises:
@@ -55,7 +56,7 @@ class Network(Method):
 
     weights: str
     overrides: tuple[str, ...] = ()
-    optimise: int = 0
+    optimise: int | None = 0
     device: str = "cpu"
     aligned: bool = True
 
@@ -140,6 +141,7 @@ METHODS: Mapping[str, Callable[[Options], Method]] = {
     "identity": lambda _: Linear(aligned=False),
     "affine": lambda _: Linear(),
     "pan": lambda o: Network(o.weights, device=o.device),
+    "pan-auto": lambda o: Network(o.weights, optimise=None, device=o.device),
     "pan-optimised": lambda o: Network(o.weights, optimise=o.optimise, device=o.device),
     "voxelmorph": _voxelmorph,
     **PEERS,

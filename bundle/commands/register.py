@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from bundle.affine import ALIGNMENTS
 from bundle.io.itk import read_linear
+from bundle.optimisation import SIMILARITIES
 from bundle.options import check_flags, check_numbers
 from bundle.root import ROOT, WEIGHTS
+from bundle.similarity import ONE_CONTRAST
 
 __all__ = ["register"]
 
@@ -36,7 +38,8 @@ def register(
     weights: str | None = None,
     spacing_mm: float | None = None,
     passes: int | None = None,
-    optimise: int = 0,
+    optimise: int | None = None,
+    similarity: str = "auto",
     never_worse: bool = True,
     same_person: bool = False,
     symmetric: bool = False,
@@ -66,7 +69,10 @@ def register(
         weights: weights of the network; models/model.pt by default.
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
-        optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none.
+        optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none. By
+            default 25 where the contrasts of the images differ, else none, nor for one person.
+        similarity: that it goes by: ncc (local correlation), mind (MIND-SSC, for different contrasts), or auto, which
+            looks at the images.
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
         same_person: both images are of one person: keep the network's field only where it explains what differs between
             the images, so that noise moves nothing.
@@ -90,7 +96,9 @@ def register(
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
     if passes is not None and (not isinstance(passes, int) or passes < 1):
         raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
-    if not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0:
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"--similarity is one of {', '.join(SIMILARITIES)}, not '{similarity}'.")
+    if optimise is not None and (not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0):
         raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
     check_numbers(fill=fill)
     folder = output_folder(output_dir)
@@ -106,6 +114,7 @@ def register(
         "dataset#data": [{"name": "pair"} | paths],
         "affine": affine,
         "optimise": optimise,
+        "similarity": similarity,
         **flags,
         "fill": fill,
         "ckpt": str(Path(str(weights)).absolute() if weights else WEIGHTS),
@@ -177,6 +186,8 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
         if f"{name}_before" in result:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
+    if result["contrast_correlation"] < ONE_CONTRAST:
+        print(f"the contrasts differ (correlation {result['contrast_correlation']:.2f})")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
     if result.get("field_dropped"):
