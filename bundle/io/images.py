@@ -10,6 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, read_header
+from bundle.io.integrity import check_whole
 from bundle.io.itk import image_to_itk, itk_files
 from bundle.spatial import Grid, ras_from_lps
 from isal import igzip_threaded
@@ -39,9 +40,11 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
 
     Raises:
         UnusableImageError: the file holds colours or complex numbers, or a header without a usable position.
+        DamagedFileError: it is compressed, and cut off or damaged.
         Exception: whatever nibabel or ITK raise for a broken file.
     """
     header = read_header(path)
+    check_whole(path)
     array = _by_nibabel(path) if Path(path).name.lower().endswith(NIBABEL) else _by_itk(path)
     if array.dtype.kind not in "biuf":
         raise UnusableImageError("it holds colours or complex numbers: bring it to one number a voxel")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.commands.reading import read_any
 from bundle.commands.register import register
+from bundle.io.transforms import read_any
 from bundle.phantom import make_head
 from bundle.similarity import similarity
 from bundle.spatial import Inverse
