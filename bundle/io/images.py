@@ -43,8 +43,8 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
         DamagedFileError: it is compressed, and cut off or damaged.
         Exception: whatever nibabel or ITK raise for a broken file.
     """
-    header = read_header(path)
     check_whole(path)
+    header = read_header(path)
     array = _by_nibabel(path) if Path(path).name.lower().endswith(NIBABEL) else _by_itk(path)
     if array.dtype.kind not in "biuf":
         raise UnusableImageError("it holds colours or complex numbers: bring it to one number a voxel")
