@@ -40,10 +40,16 @@ def run(source, output, *options, models=ROOT, fresh=False, **settings):
     return _run_forked(words, environment)
 
 
-def _run_forked(line, environment):
-    """Run a program in a process of its own that finds other packages imported already: that takes most of a start."""
+def forking():
+    """The context of ``multiprocessing`` whose processes find other packages imported already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "monai.deploy.core", "monai.bundle", "ignite.engine", "highdicom"])
+    return context
+
+
+def _run_forked(line, environment):
+    """Run a program in a process of its own that finds other packages imported already: that takes most of a start."""
+    context = forking()
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder) / name for name in ("stdout", "stderr")]
         process = context.Process(target=_become, args=(line, environment, [str(path) for path in streams]))
