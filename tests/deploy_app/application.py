@@ -14,6 +14,8 @@ from pathlib import Path
 import pydicom
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ["torch", "monai.deploy.core", "monai.bundle", "monai.data", "monai.engines", "ignite.engine", "highdicom"]
+PACKAGES += ["SimpleITK", "nibabel", "scipy.ndimage", "scipy.optimize", "matplotlib.backends.backend_agg", "tqdm"]
 DEFORMABLE, SEG, MR, SR, SC = (
     "1.2.840.10008.5.1.4.1.1.66.3",
     "1.2.840.10008.5.1.4.1.1.66.4",
@@ -43,7 +45,7 @@ def run(source, output, *options, models=ROOT, fresh=False, **settings):
 def forking():
     """The context of ``multiprocessing`` whose processes find other packages imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "monai.deploy.core", "monai.bundle", "ignite.engine", "highdicom"])
+    context.set_forkserver_preload(PACKAGES)
     return context
 
 
