@@ -48,7 +48,7 @@ def bad_input(error: BaseException | None) -> str | None:
         if "Original Traceback" in str(cause):  # a worker process of a DataLoader hands over text alone
             return _first_in(str(cause))
         if isinstance(cause, OSError) and cause.errno is not None:
-            return _of_the_system(cause.errno, cause.strerror, cause.filename2 or cause.filename)
+            return _of_the_system(cause.errno, cause.strerror or "", cause.filename2 or cause.filename)
         if isinstance(cause, ValueError | OSError):
             return str(cause)
     return None

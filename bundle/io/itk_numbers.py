@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import scipy.io
 import SimpleITK as sitk  # noqa: N813
+from bundle.io.integrity import DamagedFileError, check_whole
 
-__all__ = ["check_numbers", "check_values"]
+__all__ = ["check_numbers", "check_values", "is_list"]
 
 TEXT = "#Insight Transform File"
 CENTRE = (3,)
@@ -40,15 +41,26 @@ OF_THREE_DIMENSIONS: dict[str, tuple[int, Sequence[int]]] = {
 """How many parameters and fixed parameters each kind has; ITK itself refuses a wrong number of the others."""
 
 
+def is_list(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file holds several transforms outside a composite: SimpleITK would take the first of them."""
+    content = Path(path).read_bytes()
+    count = max(content.count(b"\nTransform:"), content.count(b"TransformType"))  # as text, in HDF5
+    return count > 1 and b"CompositeTransform" not in content
+
+
 def check_numbers(path: str | os.PathLike[str]) -> None:
-    """Count the numbers in a transform file, text or MATLAB's, before ITK reads it; other files pass.
+    """Count the numbers in a transform file, text or MATLAB's, before ITK reads it; of HDF5 see that it is whole.
 
     Args:
         path: of any file; the text of ITK is told by its first line, MATLAB's by ``.mat``.
 
     Raises:
-        ValueError: too few numbers, too many, or one that is none.
+        ValueError: too few numbers, too many, or one that is none; a file that is cut off.
     """
+    try:
+        check_whole(path)
+    except DamagedFileError as error:
+        raise ValueError(f"The transform ({path}) cannot be read: {error}.") from error
     with open(path, "rb") as file:
         is_text = TEXT.encode() in file.read(256)
     if is_text:
