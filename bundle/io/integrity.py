@@ -24,7 +24,7 @@ METAIMAGE, NRRD = (".mha", ".mhd"), (".nrrd", ".nhdr")
 GZIPPED, GZIP = (".gz", ".mgz"), b"\x1f\x8b"
 HDF5, SIGNATURE = (".h5", ".hdf5", ".x5"), b"\x89HDF\r\n\x1a\n"
 END_OF_FILE = {0: 40, 1: 44, 2: 28, 3: 28}  # where each version of HDF5's first block states it
-FAULTS: tuple[type[Exception], ...] = (EOFError, zlib.error, isal_zlib.error, OSError, struct.error)
+FAULTS: Any = (EOFError, zlib.error, isal_zlib.error, OSError, struct.error)
 
 
 class DamagedFileError(ValueError):
