@@ -65,7 +65,7 @@ def with_value(value):
 
 BAD = {
     "missing": (lambda d: d / "none.nii.gz", FileNotFoundError, "does not exist"),
-    "truncated": (truncated, ValueError, "cannot be read as a NIfTI, NRRD or MHA image"),
+    "truncated": (truncated, ValueError, "cannot be used: it is cut off or damaged"),
     "empty file": (named(b"", "empty.nii.gz"), ValueError, "cannot be read as"),
     "text": (named(b"not an image", "text.nrrd"), ValueError, "cannot be read as"),
     "DICOM folder": (dicom_folder, ValueError, "application in deploy_app"),
