@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.__main__ import bad_input, main
 from bundle.commands.apply import apply
@@ -97,6 +98,13 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def transform(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("transform") / "t.h5")
+    sitk.WriteTransform(sitk.AffineTransform(3), path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -109,8 +117,8 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
         ),
     ],
 )
-def test_a_bad_input_of_apply_is_a_sentence_and_writes_nothing(result, pair, tmp_path, change, words):
-    inputs = {"transform": str(result[0] / "transform.h5"), "moving": pair["moving"], "fixed": pair["fixed"]}
+def test_a_bad_input_of_apply_is_a_sentence_and_writes_nothing(transform, pair, tmp_path, change, words):
+    inputs = {"transform": transform, "moving": pair["moving"], "fixed": pair["fixed"]}
     inputs |= {"output": str(tmp_path / "new" / "warped.nii.gz")} | change(tmp_path)
     assert re.search(words, sentence_of(lambda: apply(**inputs)))
     assert list(tmp_path.iterdir()) == []
