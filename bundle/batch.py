@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bundle.failures import bad_input
-from bundle.io.files import is_unchanged
+from bundle.io.files import check_file, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES
 from ignite.engine import Events
@@ -16,12 +17,16 @@ from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
 from tqdm import tqdm
 
-__all__ = ["BatchRegistration"]
+__all__ = ["BatchRegistration", "PairsFailedError"]
 
 Pair = dict[str, Any]
 
 MEASURES = ("similarity_before", "similarity_aligned", "similarity_after", "dice_after", "folding_percent")
 WRITTEN = ("displacement.nii.gz", "registration.json", "transform.h5", "warped.nii.gz")
+
+
+class PairsFailedError(ValueError):
+    """Some pairs of a list could not be registered; the message counts them."""
 
 
 class BatchRegistration:
@@ -55,15 +60,20 @@ class BatchRegistration:
     ) -> None:
         self.pairs, self.transform, self.evaluator = list(pairs), transform, evaluator
         self.output_dir, self.weights = Path(output_dir), Path(weights)
-        if not self.weights.is_file():
-            raise FileNotFoundError(f"The weights ({weights}) do not exist.")
+        check_file(self.weights, "weights", "do")
         self.settings = json.loads(json.dumps(dict(settings or {})))
         self.error: Exception | None = None
         self.failures: dict[str, str] = {}
         evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
 
     def run(self) -> None:
-        """Register this process's share, then tabulate all pairs."""
+        """Register this process's share, then tabulate all pairs.
+
+        Raises:
+            PairsFailedError: some pairs failed, after all others are registered. Under torchrun, which ends all
+                processes when one fails, the last to finish raises it alone.
+        """
+        begun = time.time()
         rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -72,7 +82,7 @@ class BatchRegistration:
         print(f"process {rank}: {len(share) - len(todo)} of {len(share)} pairs are done already")  # noqa: T201
         for pair in tqdm(todo, desc="registering", unit="pair", disable=None):
             self._register(pair)
-        self._tabulate(digest)
+        self._raise_failures(self._tabulate(digest), begun)
 
     def _register(self, pair: Pair) -> None:
         """Register one pair, or say why not, here and in a file."""
@@ -138,7 +148,7 @@ class BatchRegistration:
         except OSError:
             return ""
 
-    def _tabulate(self, digest: str) -> None:
+    def _tabulate(self, digest: str) -> list[dict[str, Any]]:
         """Write the state of every pair: registered, with its numbers; failed, and why; or still to do."""
         rows = []
         for pair in self.pairs:
@@ -156,3 +166,19 @@ class BatchRegistration:
         os.replace(partial, self.output_dir / "batch.csv")
         counts = {state: sum(row["state"] == state for row in rows) for state in ("registered", "failed", "to do")}
         print(", ".join(f"{count} {state}" for state, count in counts.items()))  # noqa: T201
+        return rows
+
+    def _raise_failures(self, rows: Sequence[Mapping[str, Any]], begun: float) -> None:
+        """Let the process fail for the pairs of its share that did; under torchrun, the last process for all."""
+        failed = [row["pair"] for row in rows if row["pair"] in self.failures]
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            reports = {row["pair"]: self.output_dir / f"{row['pair']}.error.txt" for row in rows}
+            left = {pair: report.stat().st_mtime for pair, report in reports.items() if report.is_file()}
+            failed = [row["pair"] for row in rows if row["state"] == "failed"]
+            if any(row["state"] == "to do" for row in rows) or any(left.get(pair, begun) < begun for pair in failed):
+                return  # another process is still at them
+        if failed:
+            raise PairsFailedError(
+                f"{len(failed)} of {len(rows)} pairs failed, {failed[0]} first; the others are registered. Why says "
+                f"{self.output_dir / 'batch.csv'}; the next run tries them again."
+            )

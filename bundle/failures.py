@@ -1,11 +1,33 @@
 """What went wrong in one sentence, wherever it is wrapped."""
 
+import errno
 import re
 import sys
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 __all__ = ["bad_input", "causes", "end_with_sentence"]
+
+FULL = ("could not be written, as the disk or your share of it is full", "free some of it, or write elsewhere")
+MEANINGS = {
+    errno.ENOENT: ("does not exist", "check the path"),
+    errno.EISDIR: ("is a folder where a file is needed", "name a file"),
+    errno.ENOTDIR: ("is a file, or lies below one, where a folder is needed", "name another place"),
+    errno.EEXIST: ("exists already, and is a file where a folder is needed", "name another place"),
+    errno.EACCES: ("may not be read or written by you", "ask for the right to it, or name another place"),
+    errno.EPERM: ("may not be read or written by you", "ask for the right to it, or name another place"),
+    errno.EROFS: ("lies on a disk that can only be read", "write elsewhere"),
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: ("is larger than the system lets a file be", "write elsewhere, or raise the limit (ulimit -f)"),
+    errno.ENAMETOOLONG: ("has too long a name", "name another place"),
+    errno.EMFILE: ("could not be opened, as too many files are open", "raise the limit (ulimit -n)"),
+}
+"""What the system's numbers mean, and what to do."""
+
+KINDS = ("ValueError", "OSError", *(f"{kind}Error" for kind in ("FileNotFound", "Permission", "IsADirectory")))
+KINDS += ("NotADirectoryError", "FileExistsError")
 
 
 def causes(error: BaseException | None, contexts: bool = True) -> Iterator[BaseException]:
@@ -25,15 +47,26 @@ def bad_input(error: BaseException | None) -> str | None:
     for cause in causes(error):
         if "Original Traceback" in str(cause):  # a worker process of a DataLoader hands over text alone
             return _first_in(str(cause))
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return _of_the_system(cause.errno, cause.strerror or "", cause.filename2 or cause.filename)
         if isinstance(cause, ValueError | OSError):
             return str(cause)
     return None
 
 
+def _of_the_system(number: int, text: str, file: Any) -> str:
+    """Say what the system's number means for a file, and what to do."""
+    meaning, advice = MEANINGS.get(number, (f"could not be read or written ({text})", "check its place and its disk"))
+    return f"The file or folder {f'({file}) ' if file else ''}{meaning}: {advice}."
+
+
 def _first_in(traceback: str) -> str | None:
     """Find the sentence in a printed traceback, where the first exception of a chain comes first."""
-    found = re.search(r"^(?:ValueError|OSError|FileNotFoundError|PermissionError): (.+)$", traceback, re.MULTILINE)
-    return found[1] if found else None
+    found = re.search(rf"^(?:{'|'.join(KINDS)}): (.+)$", traceback, re.MULTILINE)
+    if not found:
+        return None
+    system = re.fullmatch(r"\[Errno (\d+)\] (.+?)(?:: '(.+)')?", found[1])
+    return _of_the_system(int(system[1]), system[2], system[3]) if system else found[1]
 
 
 def end_with_sentence() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from bundle.inferers import recommended
-from bundle.io.files import fingerprint
+from bundle.io.files import check_file, fingerprint, named
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.labels import for_file
@@ -71,8 +71,7 @@ def check_weights(network: torch.nn.Module, path: str) -> None:
         FileNotFoundError: no such file.
         ValueError: not a weights file, or one of another network.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"The weights ({path}) do not exist.")
+    check_file(path, "weights", "do")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -152,7 +151,7 @@ def write_registration(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".registration_", dir=folder.parent))
     try:
-        with ThreadPoolExecutor() as pool:  # compression takes the most of it, and leaves the other threads alone
+        with named(folder, partial), ThreadPoolExecutor() as pool:  # compression takes most of it, and frees the others
             written = [pool.submit(write, *what) for write, *what in _files(item, partial)]
             if "overview" in item:
                 imsave(partial / "overview.png", item["overview"])

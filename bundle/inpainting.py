@@ -44,4 +44,9 @@ def _halved(x: torch.Tensor) -> torch.Tensor:
 
 def dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:
     """Grow a mask, (B, 1, H, W, L), bool, by a number of voxels along each axis."""
-    return F.max_pool3d(mask.float(), 2 * voxels + 1, stride=1, padding=voxels) > 0
+    grown = mask.float()
+    for axis in range(3):  # axis by axis: the same cube in a fraction of the time
+        side, around = [1, 1, 1], [0, 0, 0]
+        side[axis], around[axis] = 2 * voxels + 1, voxels
+        grown = F.max_pool3d(grown, side, stride=1, padding=around)
+    return grown > 0

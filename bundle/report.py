@@ -22,6 +22,7 @@ GRID_LINES = 24
 TILES = 8
 LARGEST_JACOBIAN = 4.0  # colours reach from a quarter to four times the volume
 FOLDED = "#00ff40"
+PLACES = {"left": 0.015, "right": 0.995, "top": 0.965, "bottom": 0.06, "wspace": 0.02, "hspace": 0.02}
 
 
 def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, transform: SpatialTransform) -> Picture:
@@ -48,8 +49,8 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
     sides = grid.spacing_mm * (np.array(grid.shape) - 1)
     line_mm = max(1, round(float(sides.max()) / GRID_LINES))
     steps = np.maximum(np.rint(line_mm / grid.spacing_mm), 1).astype(int)
-    figure = Figure(figsize=(20, 8.2), dpi=100, facecolor="black", layout="constrained")
-    cells = figure.add_gridspec(4, len(columns[0]) + 1, height_ratios=(1, 1, 1, 0.04))
+    figure = Figure(figsize=(20, 8.2), dpi=100, facecolor="black")
+    cells = figure.add_gridspec(4, len(columns[0]) + 1, height_ratios=(1, 1, 1, 0.04), **PLACES)
     axes = np.array([[figure.add_subplot(cells[row, c]) for c in range(cells.ncols)] for row in range(3)])
     for axis, plane in enumerate(PLANES):
         others = [i for i in range(3) if i != axis]

@@ -4,24 +4,25 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from bundle.batch import WRITTEN, BatchRegistration
+from bundle.batch import WRITTEN, BatchRegistration, PairsFailedError
 from bundle.io.files import fingerprint, is_unchanged
 from monai.engines import Evaluator
 
 FILES = ["--config_file", "['configs/inference.json','configs/batch_inference.json']"]
 
 
-def run(cwd, *arguments, launcher=()):
+def run(cwd, *arguments, launcher=(), code=0):
     line = [sys.executable, *launcher, "-m", "monai.bundle", "run", "inferring", *FILES, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, env=environment, timeout=400)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
 
 
@@ -54,7 +55,8 @@ def test_two_processes_share_a_list_and_a_later_run_does_only_what_is_left(bundl
     write_pairs(pairs, rows)
     options = ["--pairs_file", pairs, "--output_dir", out, "--ckpt", fresh_weights, "--affine", "center"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    log = run(bundle_root, *options, launcher=launcher)
+    log = run(bundle_root, *options, launcher=launcher, code=1)
+    assert "error: 1 of 4 pairs failed, missing first" in log
     states = {name: row["state"] for name, row in table(out).items()}
     first, second = "phantom_000_to_phantom_001", "phantom_001_to_phantom_002"
     assert states == {first: "registered", second: "registered", "last": "registered", "missing": "failed"}
@@ -115,7 +117,11 @@ def batch(tmp_path):
         weights, out = tmp_path / "weights.pt", tmp_path / "out"
         evaluator = Registration(out, weights, dict(settings))
         evaluator.failing = dict(failing)
-        BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings)).run()
+        run.failed = ""
+        try:
+            BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings)).run()
+        except PairsFailedError as error:
+            run.failed = str(error)
         return evaluator.done
 
     run.pairs = pairs
@@ -171,9 +177,11 @@ def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_pa
     assert {name: row["state"] for name, row in rows.items()} == dict.fromkeys(EVERYTHING, "failed")
     assert rows["first"]["error"] == (tmp_path / "out/first.error.txt").read_text().strip()
     assert rows["first"]["error"] == "The moving holds NaN values."
-    assert "Not a directory" in rows["sub/second"]["error"] or "File exists" in rows["sub/second"]["error"]
+    assert batch.failed.startswith("3 of 3 pairs failed, first first")
+    assert re.search(r"sub.* is a file|sub.* exists already, and is a file", rows["sub/second"]["error"])
     (tmp_path / "out/sub").unlink()
     assert batch() == EVERYTHING
+    assert not batch.failed
     rows = table(tmp_path / "out")
     assert {name: (row["state"], row["error"]) for name, row in rows.items()} == dict.fromkeys(
         EVERYTHING, ("registered", "")
@@ -185,6 +193,31 @@ def test_a_failed_pair_leaves_its_reason_in_a_folder_of_its_own_name(batch, tmp_
     batch(failing={"sub/third": OSError("gone")})
     assert (tmp_path / "out/sub/third.error.txt").read_text() == "gone\n"
     assert {name: row["state"] for name, row in table(tmp_path / "out").items()}["sub/third"] == "failed"
+
+
+def test_under_torchrun_the_last_process_to_finish_alone_fails_for_all(batch, tmp_path, monkeypatch):
+    """torchrun ends every process of a run when one of them fails."""
+    share = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}
+    for name, value in (share | {"RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    batch(failing={"first": OSError("gone")})
+    assert not batch.failed  # the second pair, of the other process, is still to do
+    monkeypatch.setenv("RANK", "1")
+    os.utime(tmp_path / "out/first.error.txt", (2**31, 2**31))  # written while this one worked
+    assert batch() == ["sub/second"]
+    assert batch.failed.startswith("1 of 3 pairs failed, first first")
+    os.utime(tmp_path / "out/first.error.txt", (1, 1))  # of an earlier run: the other process is about to try again
+    batch()
+    assert not batch.failed
+
+
+def test_on_its_own_each_process_fails_for_its_share(batch, monkeypatch):
+    for rank, failed in (("0", "1 of 3 pairs failed, first first"), ("1", "")):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", rank)
+        batch(failing={"first": OSError("gone")})
+        assert batch.failed.startswith(failed)
+        assert bool(batch.failed) is bool(failed)
 
 
 def test_missing_weights_end_a_batch_before_it_begins(batch, tmp_path):

@@ -1,4 +1,4 @@
-"""The commands every MONAI user knows, in processes of their own."""
+"""The commands every MONAI user knows, in processes of their own; the last test starts an interpreter, as users do."""
 
 import csv
 import json
@@ -9,12 +9,16 @@ import sys
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.forked import run_module
 
 
 def run(command, cwd, *arguments, launcher=()):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    line = [sys.executable, *launcher, "-m", "monai.bundle", "run", *command, *map(str, arguments)]
-    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, env=environment, timeout=400)
+    if launcher:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        line = [sys.executable, *launcher, "-m", "monai.bundle", "run", *command, *map(str, arguments)]
+        done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, env=environment, timeout=400)
+    else:
+        done = run_module("monai.bundle", "run", *command, *arguments, cwd=cwd)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout
 

@@ -38,7 +38,7 @@ def apply(
         interpolation: linear, or bspline (cubic); for labels label_gaussian (smooth borders) or nearest (keeps what is
             a voxel thin).
         fill: value where nothing of the image is; by default the image's own minimum where that is below 0 (the air of
-            a CT), else 0. Labels are 0 there.
+            a CT), else 0. Labels are always 0 there.
         inverse: go by the inverse of the transform, from its fixed side to its moving side: moving is then the image
             of its fixed side. Of several transforms one value each, with commas between, or one for all.
         kind: whose transform it is, where its file leaves that open: greedy, flirt, learn2reg, voxelmorph, afni, fnirt
@@ -51,6 +51,10 @@ def apply(
     if interpolation not in MODES:
         raise ValueError(f"--interpolation is one of {', '.join(MODES)}, not '{interpolation}'.")
     is_label = interpolation in LABEL_MODES
+    if fill and interpolation in LABEL_MODES:
+        raise ValueError(
+            f"--fill is for images: with --interpolation {interpolation} it is 0 beyond the map. Leave it out."
+        )
     image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
     grid, notes = read_grid(Path(str(fixed)), "fixed image")
     notes = [f"moving image ({moving}): {note}" for note in image.meta.get("notes", "").split("\n") if note] + notes

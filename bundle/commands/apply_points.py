@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.commands.reading import grid_if_given, read_any
+from bundle.commands.reading import grid_if_given, read_one
 from bundle.io.files import in_place
 from bundle.io.points import PointFile, Points, Reached, read_points
 from bundle.metrics import tre_mm
@@ -52,7 +52,7 @@ def apply_points(
         raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
     read = read_points(str(points), space)
     read.check_output(str(output))
-    found = read_any(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"), kind)
+    found = read_one(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"), kind)
     there, reached = carried(found, read.points_mm, from_)
     result: dict[str, Any] = {"points": len(there), "beyond_field": int((~reached).sum())}
     if reference is not None:

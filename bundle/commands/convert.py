@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from bundle.commands.reading import read_one
 from bundle.io.export import FORMS, form_of, write_as
-from bundle.io.transforms import read_any
 from bundle.transforms import read_grid
 
 __all__ = ["convert"]
@@ -32,7 +32,7 @@ def convert(
     (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (
         read_grid(Path(path), f"{name} image") for name, path in {"moving": str(moving), "fixed": str(fixed)}.items()
     )
-    found = read_any(str(transform), fixed_grid, moving_grid, kind)
+    found = read_one(str(transform), fixed_grid, moving_grid, kind)
     files = write_as(found, str(output), form, str(fixed))
     for note in moving_notes + fixed_notes:
         print(f"note: {note}")

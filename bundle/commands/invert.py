@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bundle.commands.reading import read_any
+from bundle.commands.reading import read_one
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
@@ -41,7 +41,7 @@ def invert(
         raise ValueError(f"The inverse would overwrite the transform ({transform}): give another --output_dir.")
     image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
     moving_grid, _ = read_grid(Path(str(moving)), "moving image")
-    found = read_any(str(transform), grid_of(image), moving_grid, kind)
+    found = read_one(str(transform), grid_of(image), moving_grid, kind)
     back = inverted(found)
     field_mm = compose([Inverse(found)], moving_grid, grid_of(image)).displacement_field()
     with in_place(folder / "inverse.h5") as partial:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bundle.commands.reading import grid_if_given, read_any
+from bundle.commands.reading import grid_if_given, read_one
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
 from bundle.transforms import read_grid
@@ -40,7 +40,7 @@ def jacobian(
     """
     check_ending(str(output))
     grid, _ = read_grid(Path(str(fixed)), "fixed image")
-    found = read_any(str(transform), grid, grid_if_given(moving, "moving image"), kind)
+    found = read_one(str(transform), grid, grid_if_given(moving, "moving image"), kind)
     determinant = (found if whole else found.without_alignment()).jacobian_on(grid)
     folds = int((determinant <= 0).sum())
     values = torch.where(determinant > 0, determinant.log(), torch.tensor(np.nan)) if log else determinant

@@ -4,10 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.io.transforms import UNKNOWN, read_any
-from bundle.spatial import Grid, Inverse, Mapping
+from bundle.spatial import Grid, Inverse, Mapping, SpatialTransform
 from bundle.transforms import read_grid
 
-__all__ = ["UNKNOWN", "grid_if_given", "read_any", "read_chain"]
+__all__ = ["UNKNOWN", "grid_if_given", "read_chain", "read_one"]
+
+
+def read_one(
+    transform: str, fixed_grid: Grid = UNKNOWN, moving_grid: Grid = UNKNOWN, kind: str | None = None
+) -> SpatialTransform:
+    """Read one transform, where several are not taken; see ``bundle.io.transforms.read_any``.
+
+    Raises:
+        ValueError: several paths with commas between them.
+    """
+    if not Path(transform).exists() and _ways(transform.split(",")):
+        raise ValueError(f"One transform is taken here, not several ({transform}): make one of them by compose.")
+    return read_any(transform, fixed_grid, moving_grid, kind)
 
 
 def read_chain(
@@ -20,17 +33,18 @@ def read_chain(
     """Read transforms that follow each other, nearest to the moving image first; some of them turned around.
 
     Args:
-        transforms: paths with commas between them; or one path, which may hold commas.
+        transforms: paths with commas between them, which may be part of their names, too.
         inverse: for each whether its inverse is meant; a single value is meant for all.
         fixed_grid: of the image at the end of the last.
         moving_grid: of the image at the start of the first.
         kind: whose transforms they are, where their files leave that open.
 
     Raises:
-        ValueError: as many flags as transforms, or one, are not given; see ``read_any``.
+        FileNotFoundError: one of them is missing.
+        ValueError: commas that may be of a name or between two; as many flags as transforms, or one, are not given; see
+            ``read_any``.
     """
-    text = str(transforms)
-    paths = [text] if Path(text).is_file() else [path.strip() for path in text.split(",")]
+    paths = _paths(transforms)
     flags = [inverse] if isinstance(inverse, bool) else list(inverse)
     flags = flags * len(paths) if len(flags) == 1 else flags
     if len(flags) != len(paths):
@@ -42,6 +56,32 @@ def read_chain(
     for path, flag, end, start in zip(paths, flags, ends, starts):
         chain.append(Inverse(read_any(path, start, end, kind)) if flag else read_any(path, end, start, kind))
     return chain
+
+
+def _paths(text: str) -> list[str]:
+    """Take apart a list of files, whose commas may be part of their names."""
+    parts = text.split(",")
+    ways = _ways(parts)
+    if len(ways) > 1:
+        first, second = (" and ".join(way) for way in ways[:2])
+        raise ValueError(
+            f"The transforms ({text}) may be {first}, or {second}, as there are such files: give those whose "
+            "names have commas other names."
+        )
+    if ways or len(parts) == 1:
+        return ways[0] if ways else parts
+    missing = next(part.strip() for part in parts if not Path(part.strip()).is_file())
+    raise FileNotFoundError(
+        f"Of the transforms given ({text}), with commas between them, '{missing}' is no file: check the paths."
+    )
+
+
+def _ways(parts: list[str]) -> list[list[str]]:
+    """List the ways in which the parts between commas, one or several in a row, name files."""
+    if not parts:
+        return [[]]
+    heads = ((n, ",".join(parts[:n]).strip()) for n in range(1, len(parts) + 1))
+    return [[head, *rest] for n, head in heads if Path(head).is_file() for rest in _ways(parts[n:])]
 
 
 def grid_if_given(path: str | None, name: str) -> Grid:

@@ -1,14 +1,14 @@
 """Displacement fields as images: ours, and those that ITK, ANTs and Slicer write."""
 
-import gzip
 import os
-import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
+from bundle.io.files import check_file
+from bundle.io.integrity import DamagedFileError, check_whole
 from bundle.io.itk import ddf_from_mm, grid_from_itk, itk_files
 from bundle.shapes import DDF
 from bundle.spatial import Grid
@@ -46,11 +46,13 @@ def read_displacement(path: str | os.PathLike[str]) -> tuple[DDF, Grid]:
         FileNotFoundError: no such file.
         ValueError: not an image, or one of anything else.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"The transform ({path}) does not exist.")
+    check_file(path, "transform")
     try:
+        check_whole(path)
         with itk_files():
             image = sitk.ReadImage(os.fspath(path))
+    except DamagedFileError as error:
+        raise ValueError(f"The transform ({path}) cannot be read: {error}.") from error
     except RuntimeError as error:
         raise ValueError(f"The transform ({path}) cannot be read by ITK as an image of displacements.") from error
     why = _objection(image, Path(path).name.lower().endswith(NIFTI))
@@ -93,13 +95,11 @@ def _of_nifti(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDAr
     """
     signs = (-1, -1, 1) if image.GetMetaData("intent_code") == DISPLACEMENT else (1, 1, 1)
     try:
-        if Path(path).name.lower().endswith(".gz"):
-            with gzip.open(path) as file:  # to its end, where its checksum is
-                while file.read(1 << 24):
-                    pass
         values = np.asarray(nibabel.load(path).dataobj)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"The transform ({path}) is cut off or damaged: copy or make it again.") from error
+    except OSError as error:
+        raise ValueError(
+            f"The transform ({path}) cannot be read: it is cut off or damaged: copy or make it again."
+        ) from error
     field = np.moveaxis(values.reshape(*values.shape[:3], 3), -1, 0)
     grid = grid_from_itk(image[:, :, :, 0] if image.GetDimension() == 4 else image)
     return field * np.array(signs)[:, None, None, None], grid

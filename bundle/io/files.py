@@ -1,5 +1,6 @@
 """Files as such: which one was read, told apart by its content; and writing one whole or not at all."""
 
+import errno
 import hashlib
 import os
 import re
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fingerprint", "in_place", "is_unchanged"]
+__all__ = ["check_file", "fingerprint", "in_place", "is_unchanged", "named"]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -41,6 +42,47 @@ def is_unchanged(noted: Mapping[str, Any], path: str | os.PathLike[str]) -> bool
         return False
 
 
+def check_file(path: str | os.PathLike[str], name: str, verb: str = "does") -> None:
+    """Refuse a path where there is no file, a folder, or a file that may not be read.
+
+    Args:
+        path: of a file.
+        name: what messages call it.
+        verb: "do" for a name in the plural.
+
+    Raises:
+        FileNotFoundError: there is none.
+        IsADirectoryError: it is a folder.
+        PermissionError: it may not be read.
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"The {name} ({path}) {'is' if verb == 'does' else 'are'} a folder: name a file in it.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"The {name} ({path}) {verb} not exist.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+@contextmanager
+def named(target: Path, partial: Path) -> Iterator[None]:
+    """Let a failure to write into a temporary folder name the place that it was for.
+
+    Raises:
+        OSError: with the target's path, for one that names a file below ``partial`` or none, and for ITK's own kind.
+    """
+    try:
+        yield
+    except OSError as error:
+        elsewhere = error.filename is not None and not Path(error.filename).is_relative_to(partial)
+        if error.errno is None or elsewhere:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    except RuntimeError as error:
+        if "ITK ERROR" not in str(error):
+            raise
+        raise OSError(f"The output ({target}) could not be written by ITK: is its disk full?") from error
+
+
 @contextmanager
 def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a path to write to, beside a file's place; what was written is moved there when it is whole.
@@ -49,7 +91,9 @@ def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder:
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    with tempfile.TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder, named(file, Path(folder)):
         yield Path(folder) / file.name
         for written in sorted(Path(folder).iterdir(), key=lambda other: other.name == file.name):
             os.replace(written, file.with_name(written.name))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, read_header
+from bundle.io.integrity import check_whole, decompressed
 from bundle.io.itk import image_to_itk, itk_files
 from bundle.spatial import Grid, ras_from_lps
 from isal import igzip_threaded
@@ -18,6 +19,7 @@ from monai.data import MetaTensor
 __all__ = ["check_ending", "read_image", "write_displacement", "write_image", "write_vectors"]
 
 NIFTI = (".nii", ".nii.gz")
+IN_ONE_GZIP = (".nii.gz", ".mgz")
 OF_ITK = (".nrrd", ".mha", ".mhd")
 VECTOR = 1007  # NIfTI's intent code
 BLOCK = 4 << 20  # bytes that one thread compresses at a time
@@ -39,10 +41,17 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
 
     Raises:
         UnusableImageError: the file holds colours or complex numbers, or a header without a usable position.
+        DamagedFileError: it is compressed, and cut off or damaged.
         Exception: whatever nibabel or ITK raise for a broken file.
     """
+    name = Path(path).name.lower()
+    content = None
+    if name.endswith(IN_ONE_GZIP):
+        content = decompressed(path)
+    else:
+        check_whole(path)
     header = read_header(path)
-    array = _by_nibabel(path) if Path(path).name.lower().endswith(NIBABEL) else _by_itk(path)
+    array = _by_nibabel(path, content) if name.endswith(NIBABEL) else _by_itk(path)
     if array.dtype.kind not in "biuf":
         raise UnusableImageError("it holds colours or complex numbers: bring it to one number a voxel")
     is_whole = array.dtype.kind in "biu" and not (array.dtype == np.uint64 and array.max() >= 2**63)
@@ -52,9 +61,10 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
     return MetaTensor(volume, affine=torch.from_numpy(ras_from_lps(header.grid.affine)), meta=meta)
 
 
-def _by_nibabel(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Read voxels, (C, H, W, L); what a slope scales is in the precision of the slope."""
-    array = np.asanyarray(nibabel.load(path).dataobj)
+def _by_nibabel(path: str | os.PathLike[str], content: bytes | None) -> npt.NDArray[Any]:
+    """Read voxels, (C, H, W, L), from a file, or its content; what a slope scales is in the precision of the slope."""
+    image = nibabel.load(path)
+    array = np.asanyarray((image if content is None else type(image).from_bytes(content)).dataobj)
     array = array.reshape(*(*array.shape, 1, 1, 1)[:3], -1)
     return np.moveaxis(array, -1, 0)
 

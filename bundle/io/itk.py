@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.io.files import check_file
+from bundle.io.itk_numbers import check_numbers, check_values, is_list
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform, compose
 
@@ -256,27 +258,22 @@ def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
         ValueError: not a transform file, not of three dimensions, or of a kind that SimpleITK cannot evaluate.
     """
     name = Path(path).name.lower()
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"The transform ({path}) does not exist.")
+    check_file(path, "transform")
     if name.endswith(".xfm"):  # ITK takes its numbers for LPS, fixed to moving
         raise ValueError(f"The transform ({path}) is MINC's, RAS and from moving to fixed: convert it to ITK's .tfm.")
-    if _is_list(Path(path)):
+    if is_list(path):
         raise ValueError(f"The transform ({path}) lists several transforms but not how they follow: compose them.")
     try:
+        check_numbers(path)
         with itk_files():
             transform = sitk.ReadTransform(os.fspath(path))
     except (RuntimeError, KeyError, TypeError) as error:
         transform = _read_by_itk(path, error)
     if transform.GetDimension() != 3:
         raise ValueError(f"The transform ({path}) is of {transform.GetDimension()} dimensions, not of 3.")
+    for part in _parts(transform):
+        check_values(part, path)
     return transform
-
-
-def _is_list(path: Path) -> bool:
-    """Tell whether a file holds several transforms outside a composite: SimpleITK would take the first of them."""
-    content = path.read_bytes()
-    count = max(content.count(b"\nTransform:"), content.count(b"TransformType"))  # as text, in HDF5
-    return count > 1 and b"CompositeTransform" not in content
 
 
 def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transform:

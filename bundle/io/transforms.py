@@ -16,8 +16,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from bundle.io.displacement import is_displacement, read_displacement
+from bundle.io.files import check_file
 from bundle.io.formats import afni, elastix, freesurfer, fsl, greedy, learn2reg, x5
 from bundle.io.formats.common import numbers_in
+from bundle.io.integrity import DamagedFileError
 from bundle.io.itk import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from nibabel.filebasedimages import ImageFileError
@@ -66,8 +68,7 @@ def read_any(
     file = Path(path)
     if kind is not None and kind not in KINDS:
         raise ValueError(f"--kind is one of {', '.join(KINDS)}, not '{kind}'.")
-    if not file.is_file():
-        raise FileNotFoundError(f"The transform ({path}) does not exist.")
+    check_file(path, "transform")
     why = next((why for ending, why in SENTENCES.items() if file.name.lower().endswith(ending)), None)
     if why:
         raise ValueError(f"The transform ({path}) cannot be read: {why}.")
@@ -79,6 +80,8 @@ def read_any(
                 "convert it with them (python -m bundle convert)."
             )
         found = KINDS[kind](file, fixed_grid, moving_grid)
+    except DamagedFileError as error:
+        raise ValueError(f"The transform ({path}) cannot be read: {error}.") from error
     except (ImageFileError, gzip.BadGzipFile, EOFError, struct.error, zlib.error) as error:
         raise ValueError(f"The transform ({path}) cannot be read as what its ending says, or is cut off.") from error
     if found.ddf is not None and found.field_grid is UNKNOWN:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from bundle.io.files import check_file
 from bundle.io.headers import UnusableImageError, read_header
 from bundle.io.images import read_image
+from bundle.io.integrity import DamagedFileError
 from bundle.io.labels import in_order_of, whole_numbers
 from bundle.spatial import Grid, SpatialTransform, ras_from_lps
 from monai.config import KeysCollection
@@ -127,12 +129,15 @@ def _told(path: Path, name: str) -> Iterator[None]:
             f"{where} is a folder or a DICOM file: DICOM series are registered by the application in deploy_app "
             "(python deploy_app -i IN -o OUT); give a NIfTI, NRRD or MHA file here."
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"{where} does not exist.")
+    check_file(path, name.replace("_", " "))
     try:
         yield
-    except UnusableImageError as error:
+    except (UnusableImageError, DamagedFileError) as error:
         raise ValueError(f"{where} cannot be used: {error}.") from error
+    except OSError as error:
+        if error.errno is not None:  # the system's own, about the file
+            raise
+        raise ValueError(f"{where} cannot be read as a NIfTI, NRRD or MHA image.") from error
     except Exception as error:  # each reader raises its own kinds for a broken file
         raise ValueError(f"{where} cannot be read as a NIfTI, NRRD or MHA image.") from error
 

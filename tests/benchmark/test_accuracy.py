@@ -1,6 +1,7 @@
 """The comparison: its numbers are the metrics', what is done is kept, and what fails is one row."""
 
 import json
+import multiprocessing
 import sys
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from bundle.spatial import LABEL_MODES
 from bundle.transforms import grid_of
 from matplotlib.image import imread
 from scipy.stats import wilcoxon
+from tests import forked
 
 COMMON = Common(affine="center", spacing_mm=5.0)
 METHODS = "identity,affine,pan"
@@ -41,7 +43,9 @@ def options(small_dataset, shifting_weights):
 def benchmark(options, tmp_path_factory):
     """One whole run of two pairs, its folder and summary."""
     folder = tmp_path_factory.mktemp("benchmark")
-    return folder, run(**options, output_dir=str(folder), pairs=2, spacing_mm=5.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "get_context", lambda _: forked.context())
+        return folder, run(**options, output_dir=str(folder), pairs=2, spacing_mm=5.0)
 
 
 @pytest.fixture
@@ -226,7 +230,9 @@ class Crashing(Linear):
         os._exit(9)
 
 
-def test_a_method_that_fails_is_a_row_and_left_out_of_the_means(pairs, tmp_path):
+def test_a_method_that_fails_is_a_row_and_left_out_of_the_means(pairs, tmp_path, monkeypatch):
+    contexts = iter([multiprocessing.get_context("spawn"), forked.context(), forked.context()])
+    monkeypatch.setattr(worker, "get_context", lambda _: next(contexts))  # the first process as users have it
     methods = {"affine": Linear(), "demons": Failing(), "bombs": Crashing()}
     rows = compare(pairs[:1], methods, Common("center", spacing_mm=5.0), tmp_path)
     assert [row.get("error", "") for row in rows] == [

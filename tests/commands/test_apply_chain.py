@@ -10,6 +10,7 @@ from bundle.commands.apply import apply
 from bundle.commands.compose import compose
 from bundle.commands.invert import invert
 from bundle.commands.jacobian import jacobian
+from bundle.commands.reading import read_chain, read_one
 from bundle.fields import jacobian_determinant
 from bundle.io.images import write_image
 from bundle.io.itk import grid_from_itk, write_transform
@@ -183,3 +184,60 @@ def test_a_result_that_shows_nothing_of_the_image_is_noted(folder, capsys):
     assert "no voxel of the result shows anything of the image" in capsys.readouterr().out
     run(folder, ["t0.h5"])
     assert "no voxel" not in capsys.readouterr().out
+
+
+# --- commas ---
+
+
+def files(folder, *names):
+    for name in names:
+        write_transform(SpatialTransform(linear_map(2), None, FIXED, FIXED, MOVING), folder / name)
+    return folder
+
+
+def test_a_comma_in_the_name_of_one_of_several_files_is_told_from_those_between_them(folder, tmp_path):
+    for path in ("t0.h5", "t1.h5"):
+        (tmp_path / f"a,{path}").write_bytes((folder / path).read_bytes())
+    for chain in (["a,t0.h5", "a,t1.h5"], ["a,t0.h5", str(folder / "t1.h5")], [str(folder / "t0.h5"), "a,t1.h5"]):
+        names = [str(tmp_path / name) for name in chain]
+        found = run(folder, names, fill=0.0)
+        np.testing.assert_allclose(found, by_itk(folder, names), atol=2e-3)
+    output = compose(
+        f"{tmp_path / 'a,t0.h5'}, {tmp_path / 'a,t1.h5'}",
+        *(str(folder / f"{role}.nii.gz") for role in ("moving", "fixed")),
+        str(tmp_path / "whole,1.h5"),
+    )
+    assert output.endswith("whole,1.h5")
+
+
+def test_commas_that_may_be_of_a_name_or_between_two_are_asked_about(tmp_path, monkeypatch):
+    monkeypatch.chdir(files(tmp_path, "a.h5", "b.h5", "a.h5,b.h5"))
+    with pytest.raises(ValueError, match=r"\(a\.h5,b\.h5\) may be a\.h5 and b\.h5, or a\.h5,b\.h5") as caught:
+        read_chain("a.h5,b.h5", False)
+    assert "other names" in str(caught.value)
+
+
+def test_of_a_list_the_missing_file_is_named_together_with_what_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(files(tmp_path, "a.h5"))
+    with pytest.raises(FileNotFoundError, match=r"Of the transforms given \(a\.h5, b\.h5\), .* 'b\.h5' is no file"):
+        read_chain("a.h5, b.h5", False)
+    with pytest.raises(FileNotFoundError, match=r"The transform \(b\.h5\) does not exist"):
+        read_chain("b.h5", False)
+
+
+def test_several_transforms_where_one_is_taken_are_refused_as_they_were_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(files(tmp_path, "a.h5", "b.h5"))
+    with pytest.raises(ValueError, match=r"One transform is taken here, not several \(a\.h5,b\.h5\): .* by compose"):
+        read_one("a.h5,b.h5")
+    with pytest.raises(FileNotFoundError, match=r"The transform \(a\.h5,c\.h5\) does not exist"):
+        read_one("a.h5,c.h5")
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "label_gaussian"])
+def test_a_fill_value_for_labels_is_refused_but_for_the_0_that_they_have(folder, interpolation):
+    with pytest.raises(ValueError, match=f"--fill is for images: with --interpolation {interpolation} it is 0"):
+        run(folder, ["t0.h5"], interpolation=interpolation, fill=7.0)
+    (folder / "label.nii.gz").unlink(missing_ok=True)
+    write_image((torch.rand(1, *MOVING.shape) * 5).byte(), MOVING, folder / "label.nii.gz")
+    found = run(folder, ["t0.h5"], moving="label.nii.gz", interpolation=interpolation, fill=0.0)
+    assert found.min() == 0

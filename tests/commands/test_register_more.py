@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.commands.reading import read_any
 from bundle.commands.register import register
+from bundle.io.transforms import read_any
 from bundle.phantom import make_head
 from bundle.similarity import similarity
 from bundle.spatial import Inverse
@@ -83,6 +83,7 @@ def test_a_registration_without_them_takes_the_files_of_an_earlier_one_away(regi
     assert {"inverse.h5", "inverse_displacement.nii.gz", "jacobian.nii.gz"}.isdisjoint(p.name for p in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_swapping_the_images_of_a_symmetric_registration_inverts_it(pair, shifting_weights, tmp_path):
     options = {"weights": shifting_weights, "never_worse": False, "symmetric": True, "device": "cpu"}
     fixed_grid, moving_grid = grids(pair)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pydicom
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ["torch", "monai.deploy.core", "monai.bundle", "monai.data", "monai.engines", "ignite.engine", "highdicom"]
+PACKAGES += ["SimpleITK", "nibabel", "scipy.ndimage", "scipy.optimize", "matplotlib.backends.backend_agg", "tqdm"]
 DEFORMABLE, SEG, MR, SR, SC = (
     "1.2.840.10008.5.1.4.1.1.66.3",
     "1.2.840.10008.5.1.4.1.1.66.4",
@@ -40,10 +42,16 @@ def run(source, output, *options, models=ROOT, fresh=False, **settings):
     return _run_forked(words, environment)
 
 
+def forking():
+    """The context of ``multiprocessing`` whose processes find other packages imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PACKAGES)
+    return context
+
+
 def _run_forked(line, environment):
     """Run a program in a process of its own that finds other packages imported already: that takes most of a start."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "monai.deploy.core", "monai.bundle", "ignite.engine", "highdicom"])
+    context = forking()
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder) / name for name in ("stdout", "stderr")]
         process = context.Process(target=_become, args=(line, environment, [str(path) for path in streams]))

@@ -1,5 +1,6 @@
 """The application runs as a folder: it comes first on the path, as in the container, and holds the package panreg."""
 
+import json
 import os
 import sys
 import zipfile
@@ -37,8 +38,6 @@ def siemens_study(siemens_study_folder):
 @pytest.fixture(scope="session")
 def head():
     """A real T1 head: its values (i, j, k) and its affine, LPS."""
-    import json
-
     import nibabel
     import numpy as np
 
@@ -58,6 +57,19 @@ def phantom(tmp_path_factory):
     _, moving = write_phantom_pair(folder, edit=lambda ds, k: plant(ds))
     masks = masks_on(MOVING_SHAPE, MOVING_AFFINE)
     write_segmentation(folder / "moving" / "lesions.dcm", stack_of(moving, MOVING_AFFINE), masks)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def coarse_models(tmp_path_factory):
+    """The bundle as it is, but its network at twice the voxel size: for whole runs whose accuracy does not matter."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "models").mkdir()
+    for name in ("bundle", "configs", "models/model.pt"):
+        (folder / name).symlink_to(ROOT / name)
+    description = json.loads((ROOT / "models/model.json").read_text())
+    description["spacing_mm"] *= 2
+    (folder / "models/model.json").write_text(json.dumps(description))
     return folder
 
 

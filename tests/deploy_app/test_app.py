@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import bundle
 import numpy as np
@@ -21,10 +22,16 @@ def untouched(phantom):
 
 
 @pytest.fixture(scope="module")
-def registered(phantom, untouched, tmp_path_factory):
+def start(coarse_models):
+    """Start the application; its accuracy is measured elsewhere (test_app_studies.py, test_gate.py)."""
+    return partial(run, models=coarse_models)
+
+
+@pytest.fixture(scope="module")
+def registered(phantom, untouched, tmp_path_factory, start):
     """A run on the phantom."""
     output = tmp_path_factory.mktemp("registered")
-    done = run(phantom, output, fresh=True)
+    done = start(phantom, output, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return output, done
 
@@ -54,11 +61,11 @@ def test_a_run_leaves_every_object_and_a_manifest_with_their_hashes(registered, 
 
 
 @pytest.mark.property(6)
-def test_nothing_identifies_the_patient_outside_the_objects(registered, phantom, tmp_path):
+def test_nothing_identifies_the_patient_outside_the_objects(registered, phantom, tmp_path, start):
     output, done = registered
     assert found(done.stdout + done.stderr) == []
     assert found_below(output) == []
-    debug = run(phantom, tmp_path / "out", "-l", "DEBUG", SERIES_NUMBERS_REPORT="901")  # taken: a refusal
+    debug = start(phantom, tmp_path / "out", "-l", "DEBUG", SERIES_NUMBERS_REPORT="901")  # taken: a refusal
     assert debug.returncode != 0
     assert found(debug.stdout + debug.stderr) == []
     assert found_below(tmp_path / "out") == []
@@ -66,12 +73,12 @@ def test_nothing_identifies_the_patient_outside_the_objects(registered, phantom,
 
 @pytest.mark.property(5)
 def test_the_same_input_gives_the_same_objects_and_another_setting_gives_all_of_them_other_uids(
-    registered, phantom, tmp_path
+    registered, phantom, tmp_path, start
 ):
     output, _ = registered
     again, other = tmp_path / "again", tmp_path / "other"
-    assert run(phantom, again).returncode == 0
-    assert run(phantom, other, LABEL="AI-derived").returncode == 0
+    assert start(phantom, again).returncode == 0
+    assert start(phantom, other, LABEL="AI-derived").returncode == 0
     uids = [
         [entry["sop_instance_uid"] for entry in manifest_of(folder)["outputs"]] for folder in (output, again, other)
     ]
@@ -90,13 +97,13 @@ def test_the_same_input_gives_the_same_objects_and_another_setting_gives_all_of_
 
 
 @pytest.mark.property(18)
-def test_own_results_fed_back_make_no_new_pair(registered, phantom, tmp_path):
+def test_own_results_fed_back_make_no_new_pair(registered, phantom, tmp_path, start):
     output, _ = registered
     source = tmp_path / "in"
     for name, renamed in (("fixed", "a"), ("moving", "b")):
         shutil.copytree(phantom / name, source / renamed)  # two studies: the days decide
     shutil.copytree(output / "dicom", source / "c")
-    assert run(source, tmp_path / "out").returncode == 0
+    assert start(source, tmp_path / "out").returncode == 0
     pair = manifest_of(tmp_path / "out")["pair"]
     assert pair["rule"] == "dates"
     uids = [
@@ -116,24 +123,24 @@ def killed(registered, tmp_path):
 
 
 @pytest.mark.hazard("half a result is used")
-def test_a_run_killed_after_publication_is_recognised_as_complete_by_the_next(registered, phantom, killed):
+def test_a_run_killed_after_publication_is_recognised_as_complete_by_the_next(registered, phantom, killed, start):
     objects = tree(killed / "dicom")
-    done = run(phantom, killed)
+    done = start(phantom, killed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert manifest_of(killed) == manifest_of(registered[0])
     assert tree(killed / "dicom") == objects
 
 
-def test_results_of_a_killed_run_that_are_not_what_this_run_makes_are_refused(phantom, killed, tmp_path):
+def test_results_of_a_killed_run_that_are_not_what_this_run_makes_are_refused(phantom, killed, tmp_path, start):
     before = tree(killed)
-    assert run(phantom, killed, LABEL="AI-derived").returncode == 60  # another setting
+    assert start(phantom, killed, LABEL="AI-derived").returncode == 60  # another setting
     shutil.copytree(phantom / "moving", tmp_path / "in" / "fixed")
     shutil.copytree(phantom / "fixed", tmp_path / "in" / "moving")
-    assert run(tmp_path / "in", killed).returncode == 60  # another pair
+    assert start(tmp_path / "in", killed).returncode == 60  # another pair
     assert tree(killed) == before
     (killed / "dicom" / "report.dcm").write_bytes(b"torn")
     before = tree(killed)
-    assert run(phantom, killed).returncode == 60
+    assert start(phantom, killed).returncode == 60
     assert tree(killed) == before
 
 

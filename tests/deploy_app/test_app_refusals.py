@@ -16,8 +16,9 @@ from application import ROOT, manifest_of, refused, run, tree
     ],
 )
 @pytest.mark.property(12)
-def test_settings_that_nothing_meets_end_in_their_code_and_no_object(phantom, tmp_path, settings, code):
-    assert refused(run(phantom, tmp_path / "out", **settings), tmp_path / "out") == code
+def test_settings_that_nothing_meets_end_in_their_code_and_no_object(phantom, coarse_models, tmp_path, settings, code):
+    done = run(phantom, tmp_path / "out", models=coarse_models, **settings)
+    assert refused(done, tmp_path / "out") == code
 
 
 @pytest.mark.property(1)

@@ -82,6 +82,7 @@ def longitudinal(head, tmp_path_factory):
     return folder, truth, inside[:: len(inside) // 2000]
 
 
+@pytest.mark.slow
 def test_a_longitudinal_pair_is_registered_across_frames_of_reference(longitudinal, tmp_path):
     folder, truth, landmarks = longitudinal
     done = run(folder, tmp_path / "out")

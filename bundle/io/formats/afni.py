@@ -12,9 +12,8 @@ Source: nitransforms 25.1.0 (``tests/interop``); AFNI itself was not run.
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from bundle.io.formats.common import check_matrix, components_last, linear, numbers_in, refused, sampled
+from bundle.io.formats.common import check_matrix, components_last, linear, nifti, numbers_in, refused, sampled
 from bundle.io.headers import read_header
 from bundle.io.images import VECTOR, write_vectors
 from bundle.io.itk import ddf_from_mm
@@ -57,7 +56,7 @@ def read_warp(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransfo
     grid = read_header(path).grid
     for name, of in {"warp's": grid, "moving": moving_grid}.items():
         _refuse_oblique(of, name)
-    field = components_last(np.asarray(nibabel.load(path).dataobj), path)
+    field = components_last(np.asarray(nifti(path).dataobj), path)
     ddf, _ = ddf_from_mm(np.moveaxis(field, -1, 0), grid)
     return SpatialTransform(np.eye(4), ddf, grid, fixed_grid, moving_grid)
 

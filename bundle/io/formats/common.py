@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.io.integrity import check_whole
 from bundle.io.itk import ddf_from_mm
 from bundle.spatial import Grid, Matrix, SpatialTransform, lps_from_ras
 
@@ -18,6 +20,7 @@ __all__ = [
     "components_last",
     "from_targets",
     "linear",
+    "nifti",
     "numbers_in",
     "refused",
     "sampled",
@@ -62,6 +65,12 @@ def numbers_in(path: Path, rows: int, columns: int) -> Matrix | None:
     except ValueError:
         return None
     return found if found.shape == (rows, columns) else None
+
+
+def nifti(path: Path) -> Any:
+    """Open a NIfTI file whose checksum fits, if it has one."""
+    check_whole(path)
+    return nibabel.load(path)
 
 
 def linear(matrix: Matrix, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:

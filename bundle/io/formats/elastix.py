@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
+from bundle.io.files import check_file
 from bundle.io.formats.common import refused
 from bundle.io.itk import read_itk, transform_from_itk
 from bundle.spatial import Grid, SpatialTransform
@@ -41,8 +42,7 @@ def read_parameters(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialT
 
 
 def _parse(path: Path) -> Parameters:
-    if not path.is_file():
-        raise FileNotFoundError(f"The transform ({path}) does not exist.")
+    check_file(path, "transform")
     text = re.sub(r"//[^\n]*", "", path.read_text(errors="replace"))
     return {key: _words(rest) for key, rest in LINE.findall(text)}
 

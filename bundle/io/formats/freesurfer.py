@@ -26,6 +26,7 @@ from bundle.io.formats.common import (
     components_last,
     from_targets,
     linear,
+    nifti,
     refused,
     sampled,
     turned,
@@ -95,7 +96,7 @@ def read_lta(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransfor
             f"it holds {count[1]} matrices of type {kind[1]}: one of type 0 or 1 (voxels, RAS) is read, which "
             "lta_convert --outlta makes",
         )
-    matrix = check_matrix(np.array(rows[1].split(), dtype=float).reshape(4, 4), path)
+    matrix = check_matrix(_matrix(rows[1], path), path)
     source, target = _volume(text, "src"), _volume(text, "dst")
     if int(kind[1]) == 0:
         if source is None or target is None:
@@ -106,6 +107,16 @@ def read_lta(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransfor
     if BY_NITRANSFORMS in whole:
         swapped = False  # it exchanges the two geometries (25.1.0), not the matrix
     return linear(turned(matrix if swapped else np.linalg.inv(matrix)), fixed_grid, moving_grid)
+
+
+def _matrix(rows: str, path: Path) -> Matrix:
+    words = [row.split() for row in rows.splitlines()]
+    try:
+        if [len(row) for row in words] != [4, 4, 4, 4]:
+            raise ValueError
+        return np.array(words, dtype=float)
+    except ValueError:
+        raise refused(path, "its matrix is not of four rows of four numbers") from None
 
 
 def _volume(text: str, which: str) -> Grid | None:
@@ -144,7 +155,7 @@ def read_warp(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransfo
     if path.name.lower().endswith((".mgz", ".mgh")):
         field, grid, about = _read_mgz(path)
     else:
-        image = nibabel.load(path)
+        image = nifti(path)
         field, grid = np.asarray(image.dataobj), read_header(path).grid
         about = _about(image, path) or _About(SHIFT_MM, moving_grid)
     field = components_last(field, path)

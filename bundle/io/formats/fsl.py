@@ -12,13 +12,13 @@ Source: FSL's user guide (flirt, applywarp), nitransforms 25.1.0 (matrices) and 
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from bundle.io.formats.common import (
     Vectors,
     check_matrix,
     components_last,
     linear,
+    nifti,
     numbers_in,
     refused,
     sampled,
@@ -73,7 +73,7 @@ def read_fnirt(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransf
     Raises:
         ValueError: coefficients, absolute positions, or no field.
     """
-    image = nibabel.load(path)
+    image = nifti(path)
     intent = int(image.header["intent_code"])
     if intent in FNIRT_INTENTS and intent != FNIRT_RELATIVE:
         raise refused(path, "it holds fnirt's coefficients: make a field of it (fnirtfileutils --out, fnirt --fout)")

@@ -14,9 +14,8 @@ Source: the evaluation code of Learn2Reg (2021), which ``tests/interop`` repeats
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from bundle.io.formats.common import Vectors, components_last, refused, sampled, with_index_field
+from bundle.io.formats.common import Vectors, components_last, nifti, refused, sampled, with_index_field
 from bundle.io.images import write_vectors
 from bundle.spatial import Grid, Matrix, SpatialTransform
 from scipy.ndimage import zoom
@@ -64,7 +63,7 @@ def _halved(grid: Grid) -> Grid:
 
 def _array(path: Path, key: str) -> Vectors:
     if not path.name.lower().endswith(".npz"):
-        return np.asarray(nibabel.load(path).dataobj)
+        return np.asarray(nifti(path).dataobj)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if key not in arrays:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from bundle.io.formats.common import Vectors, along_lps, check_matrix, components_last, refused, sampled, turned
+from bundle.io.integrity import check_whole
 from bundle.io.itk import image_to_itk, linear_to_itk, transform_from_itk
 from bundle.spatial import Grid, SpatialTransform, ras_from_lps
 
@@ -28,6 +29,7 @@ def read_x5(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform
     Raises:
         ValueError: no X5 file, several transforms, a series, or a node of another kind.
     """
+    check_whole(path)
     try:
         file = _h5py().File(path, "r")
     except OSError as error:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from bundle.io.files import check_file
 from bundle.io.points.landmarks import CsvPoints, FcsvPoints, MarkupsPoints
 from bundle.io.points.pointfile import SPACES, PointFile, Points, Reached
 from bundle.io.points.surfaces import GiftiSurface, VtkSurface
@@ -43,8 +44,7 @@ def read_points(path: str | os.PathLike[str], space: str | None = None) -> Point
     ending = next((ending for ending in READERS if file.name.lower().endswith(ending)), None)
     if ending is None:
         raise ValueError(f"The points ({path}) must end in {', '.join(READERS)}.")
-    if not file.is_file():
-        raise FileNotFoundError(f"The points ({path}) do not exist.")
+    check_file(path, "points", "do")
     try:
         read = READERS[ending](file, space)
         if not len(read.positions):

@@ -1,18 +1,22 @@
 """Surfaces, whose vertices are points: GIFTI, and what VTK reads (``.vtk``, ``.vtp``, ``.stl``, ``.ply``)."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import nibabel
 import numpy as np
+from bundle.io.points.complete import is_complete
 from bundle.io.points.pointfile import FLAG, PointFile, Points, Reached
 
 __all__ = ["GiftiSurface", "VtkSurface"]
 
 POINTSET = "NIFTI_INTENT_POINTSET"
 MISSING = "The surface ({}) needs the vtk package: pip install 'pan-registration[surfaces]'."
+CUT_OFF = "The surface ({}) is cut off or damaged: copy or make it again."
 SPACE = "SPACE"  # Slicer's name of the field data that say it
 HEADER_BYTES = 1024
 
@@ -58,13 +62,31 @@ class VtkSurface(PointFile):
 
     def __init__(self, path: Path, space: str | None) -> None:
         self.vtk = _vtk(path)
+        if not is_complete(path):
+            raise ValueError(CUT_OFF.format(path))
         reader = self._module(path)[0]()
         reader.SetFileName(str(path))
-        reader.Update()
+        with self._kept_messages() as messages:
+            reader.Update()
         self.surface = reader.GetOutput()
+        if "ERR" in messages.GetOutput().upper() and self.surface.GetNumberOfPoints():
+            raise ValueError(CUT_OFF.format(path))
         if not self.surface.GetNumberOfPoints():
             raise ValueError(f"The surface ({path}) holds no vertices that VTK can read.")
         super().__init__(path, self._said(path), space)
+
+    @contextmanager
+    def _kept_messages(self) -> Iterator[Any]:
+        """Keep VTK's messages, which it prints otherwise: what matters of them is said in one sentence."""
+        shown, kept = self.vtk.vtkOutputWindow.GetInstance(), self.vtk.vtkStringOutputWindow()
+        verbosity = self.vtk.vtkLogger.GetCurrentVerbosityCutoff()
+        self.vtk.vtkOutputWindow.SetInstance(kept)
+        self.vtk.vtkLogger.SetStderrVerbosity(self.vtk.vtkLogger.VERBOSITY_OFF)
+        try:
+            yield kept
+        finally:
+            self.vtk.vtkOutputWindow.SetInstance(shown)
+            self.vtk.vtkLogger.SetStderrVerbosity(verbosity)
 
     def _module(self, path: Path) -> tuple[Any, Any]:
         """VTK's reader and writer of a format."""

@@ -1,3 +1,7 @@
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+
 import numpy as np
 import pydicom
 import pytest
@@ -189,6 +193,23 @@ SYNTAXES = {
 }
 
 
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that decode by ITK, whose start takes seconds; the last is the one to go on with."""
+    with ExitStack() as pools:
+        yield pools, []
+
+
+@pytest.fixture
+def one_itk(processes, monkeypatch):
+    """Let the tests that want ITK's pixels share a process, until it ends."""
+    pools, started = processes
+    if not started or started[-1]._broken:
+        started.append(pools.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"))))
+    monkeypatch.setattr(itk_decode.ItkDecoder, "_pool", started[-1])
+
+
+@pytest.mark.usefixtures("one_itk")
 @pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES)
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 def test_compressed_pixels_are_exact_under_monochrome1_and_a_fractional_slope(tmp_path, syntax, signed):
@@ -203,6 +224,7 @@ def test_compressed_pixels_are_exact_under_monochrome1_and_a_fractional_slope(tm
     np.testing.assert_array_equal(read(tmp_path / "series").values, stored * 0.25 - 3)
 
 
+@pytest.mark.usefixtures("one_itk")
 @pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES)
 def test_truncated_compressed_pixels_are_refused(tmp_path, syntax):
     paths = write(tmp_path / "series", stored=np.tile(STORED[:3], (1, 2, 2)))

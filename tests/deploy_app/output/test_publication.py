@@ -1,81 +1,29 @@
+"""Results appear all at once or not at all."""
+
 import errno
 import hashlib
-import json
 import os
-import resource
 import shutil
-import signal
-import sys
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import numpy as np
 import pydicom
 import pytest
-from panreg.failures import Code, Failure
+from panreg.failures import Code
 from panreg.output.manifest import Manifest
-from panreg.output.publication import Publication, output_failures
-from synthetic import FIXED_AFFINE, write_series
-
-SLICES = 2
-
-
-@cache
-def objects():
-    """Bytes of a series in a folder, and of one object beside it, by path."""
-    with TemporaryDirectory() as folder:
-        paths = write_series(Path(folder) / "registered", np.ones((SLICES, 4, 5)), FIXED_AFFINE, name="registered")
-        paths += write_series(folder, np.ones((1, 4, 5)), FIXED_AFFINE, name="report")
-        return {path.relative_to(folder): path.read_bytes() for path in paths}
-
-
-def write_objects(staging):
-    """What the writers do."""
-    (staging / "registered").mkdir()
-    for path, content in objects().items():
-        (staging / path).write_bytes(content)
-
-
-def run(output, work=None, write=write_objects, validators=()):
-    """A whole run, as the application does it; the failure's code or None."""
-    with Publication(output, work) as publication:
-        manifest = Manifest(output)
-        try:
-            with output_failures():
-                write(publication.staging)
-            manifest.succeed(publication.publish(validators))
-        except Failure as failure:
-            publication.withdraw()
-            return manifest.fail(failure)
-
-
-def failed(action):
-    with pytest.raises(Failure) as info:
-        action()
-    return info.value
-
-
-def status_of(output):
-    path = output / "run_manifest.json"
-    return json.loads(path.read_text())["status"] if path.exists() else None
-
-
-def is_complete(output):
-    files = sorted(path for path in (output / "dicom").rglob("*") if path.is_file())
-    assert len(files) == SLICES + 1
-    return all("PixelData" in pydicom.dcmread(path) for path in files)
-
-
-def names_below(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-
-@pytest.fixture(params=["output", "work"])
-def places(request, tmp_path):
-    """Output folder and work folder: staged in the output itself, or in the work folder."""
-    (tmp_path / "work").mkdir()
-    return tmp_path / "new" / "output", tmp_path / "work" if request.param == "work" else None
+from panreg.output.publication import Publication
+from publishing import (
+    SLICES,
+    exit_code_of,
+    failed,
+    in_child,
+    is_complete,
+    is_published,
+    names_below,
+    objects,
+    run,
+    status_of,
+    write_objects,
+)
 
 
 def test_all_objects_appear_with_their_hashes_and_nothing_else_is_left(places):
@@ -286,171 +234,3 @@ def nothing(staging):
 def test_what_is_no_valid_set_of_objects_is_not_published(tmp_path, write):
     assert failed(lambda: publish(tmp_path, None, write=write)).code is Code.E_OUTPUT
     assert not os.listdir(tmp_path)
-
-
-# --------------------------------------------------------------------------------------------------------- bad outputs
-def in_child(action):
-    """Do something in a process of its own; its exit status, or the signal that killed it, negative."""
-    process = os.fork()
-    if process == 0:
-        status = 99
-        try:
-            status = action() or 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
-def exit_code_of(action):
-    try:
-        code = action()
-    except Failure as failure:
-        code = failure.code
-    return code.exit_code if code else 0
-
-
-def without_privileges(folder):
-    """Be a user that owns nothing, inside a folder: root may write everywhere."""
-    os.chdir(folder)
-    if os.geteuid() == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-
-
-@pytest.mark.property(3)
-def test_an_output_that_the_user_may_not_write_is_refused_before_anything_else(tmp_path):
-    for name in ("existing", "."):  # a folder made by another user; a parent that is
-        output = Path(name) if name != "." else Path("new")
-        (tmp_path / "existing").mkdir(exist_ok=True)
-        (tmp_path / "existing").chmod(0o555)
-        tmp_path.chmod(0o555)
-
-        def action(output=output):
-            without_privileges(tmp_path)
-            return exit_code_of(lambda: run(output))
-
-        try:
-            assert in_child(action) == Code.E_OUTPUT.exit_code == 60
-        finally:
-            tmp_path.chmod(0o755)
-        assert names_below(tmp_path) == ["existing"]
-
-
-def test_a_work_folder_that_the_user_may_not_write_is_not_used(tmp_path):
-    (tmp_path / "work").mkdir(mode=0o555)
-    (tmp_path / "output").mkdir()
-    (tmp_path / "output").chmod(0o777)
-    tmp_path.chmod(0o755)
-
-    def action():
-        without_privileges(tmp_path)
-        return exit_code_of(lambda: run(Path("output"), Path("work")))
-
-    assert in_child(action) == 0
-    assert is_complete(tmp_path / "output")
-
-
-def test_an_output_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "output").write_text("")
-    assert failed(lambda: run(tmp_path / "output")).code is Code.E_OUTPUT
-
-
-@pytest.mark.hazard("patient data leaks")
-def test_the_message_names_the_user_and_no_path(tmp_path):
-    def action():
-        with output_failures():
-            raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "Doe^Jane"))
-
-    message = failed(action).message
-    assert f"user {os.geteuid()} (EACCES)" in message
-    assert "Doe" not in message
-    assert str(tmp_path) not in message
-
-
-def test_room_that_is_not_there_is_refused_before_it_is_used(tmp_path):
-    with Publication(tmp_path) as publication:
-        publication.require_space(1)
-        assert failed(lambda: publication.require_space(1 << 60)).code is Code.E_OUTPUT
-
-
-@pytest.mark.hazard("half a result is used")
-@pytest.mark.property(3)
-def test_a_full_disk_while_writing_leaves_a_failed_manifest_and_no_object(places):
-    output, work = places
-
-    def full(staging):
-        write_objects(staging)
-        with open("/dev/full", "w") as file:  # the kernel's own ENOSPC
-            file.write("x")
-
-    assert run(output, work, full) is Code.E_OUTPUT
-    assert os.listdir(output) == ["run_manifest.json"]
-    assert "ENOSPC" in (output / "run_manifest.json").read_text()
-    assert status_of(output) == "failed"
-
-
-@pytest.mark.parametrize("size", [0, 200, 900, 1200, 4000])
-def test_files_that_can_not_grow_leave_no_object(places, size):
-    output, work = places
-
-    objects()
-
-    def action():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        return exit_code_of(lambda: run(output, work))
-
-    largest = max(map(len, objects().values()))
-    code = in_child(action)
-    assert code == (0 if is_published(output) else 60)
-    assert is_published(output) == (size > largest)
-    assert not [name for name in names_below(output.parent) if ".part" in name]
-
-
-def is_published(output):
-    return (output / "dicom").exists() and is_complete(output) and status_of(output) == "ok"
-
-
-# ----------------------------------------------------------------------------------------------------------- kill -9
-def killed_after(steps, output, work):
-    """Run in a child that SIGKILL ends at its n-th step on the file system; whether it came that far."""
-
-    def action():
-        left = [steps]
-
-        def hook(event, arguments):
-            if event.split(".")[0] in ("open", "os", "shutil") and any(isinstance(a, (str, Path)) for a in arguments):
-                left[0] -= 1
-                if left[0] < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        return exit_code_of(lambda: run(output, work))
-
-    code = in_child(action)
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
-@pytest.mark.hazard("half a result is used")
-@pytest.mark.property(3)
-def test_a_run_killed_at_any_step_leaves_no_results_or_all(places):
-    output, work = places
-    objects()
-    steps, seen = 0, set()
-    while killed_after(steps, output, work):
-        published, status = (output / "dicom").exists(), status_of(output)
-        seen.add((published, status))
-        if published:
-            assert is_complete(output)
-        else:
-            assert status in (None, "running")
-            if steps % 7 == 0:
-                assert run(output, work) is None  # what is left is not in the next run's way
-                assert is_published(output)
-        for folder in (output, *(work.iterdir() if work else ())):
-            shutil.rmtree(folder, ignore_errors=True)
-        steps += 1
-    assert is_published(output)
-    assert seen >= {(False, None), (False, "running"), (True, "running")}
-    assert steps > 30

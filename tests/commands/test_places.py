@@ -1,0 +1,130 @@
+"""Places that cannot be read or written: every command says in one sentence what, where and what to do."""
+
+import errno
+import os
+import re
+import resource
+import sys
+
+import numpy as np
+import pytest
+import torch
+from bundle.__main__ import main
+from bundle.failures import MEANINGS, bad_input
+from bundle.io.files import in_place
+from bundle.io.images import write_image
+from bundle.io.itk import write_transform
+from bundle.spatial import Grid, SpatialTransform
+
+GRID = Grid((30, 31, 29), np.diag([2.0, 2, 2, 1]))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A pair, a transform, points; a folder and a file with the wrong content."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("moving", "fixed"):
+        write_image(torch.rand(1, *GRID.shape, generator=generator), GRID, tmp_path / f"{name}.nii.gz")
+    ddf = torch.rand(3, *GRID.shape, generator=generator, dtype=torch.float64)
+    write_transform(SpatialTransform(np.eye(4), ddf, GRID, GRID, GRID), tmp_path / "t.h5")
+    (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
+    (tmp_path / "file").write_text("nothing")
+    for name in ("folder", "folder.nii.gz", "folder.h5", "folder.csv", "folder.pt"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+IMAGES = "--moving moving.nii.gz --fixed fixed.nii.gz"
+ONE = f"--transform t.h5 {IMAGES}"
+CASES = [
+    (f"apply {ONE} --output folder.nii.gz", r"\(folder\.nii\.gz\) is a folder where a file is needed: name a file"),
+    (f"apply {ONE} --output file/out.nii.gz", r"\(file\) exists already, and is a file where a folder is needed"),
+    (f"apply {ONE} --output file/deep/out.nii.gz", r"\(file/deep\) is a file, or lies below one"),
+    (f"apply --transform folder {IMAGES} --output o.nii.gz", r"transform \(folder\) is a folder: name a file in it"),
+    (f"apply --transform t.h5,folder {IMAGES} --output o.nii.gz", r"\(t\.h5,folder\), .* 'folder' is no file"),
+    (f"apply --transform file/t.h5 {IMAGES} --output o.nii.gz", r"The transform \(file/t\.h5\) does not exist"),
+    (f"compose --transforms t.h5,t.h5 {IMAGES} --output folder.h5", r"\(folder\.h5\) is a folder where a file"),
+    (f"convert {ONE} --output folder.nii.gz --to ants", r"\(folder\.nii\.gz\) is a folder where a file is needed"),
+    (f"convert --transform folder.h5 {IMAGES} --output o.x5", r"The transform \(folder\.h5\) is a folder"),
+    (f"invert {ONE} --output_dir file", r"\(file\) exists already, and is a file where a folder is needed"),
+    ("jacobian --transform t.h5 --fixed fixed.nii.gz --output folder.nii.gz", r"\(folder\.nii\.gz\) is a folder where"),
+    ("apply_points --transform t.h5 --points folder.csv --output o.csv --space lps", r"The points \(.*\) are a folder"),
+    ("apply_points --transform t.h5 --points p.csv --output folder.csv --space lps", r"\(folder\.csv\) is a folder"),
+    ("phantom --output_dir file --training 1", r"\(file\S*\) .*(is a file|lies below one)"),
+    ("prepare --source . --output_dir file", r"The output \(.*file\) is a file: name a folder"),
+    ("demo --output_dir file", r"The output \(.*file\) is a file: name a folder"),
+    ("benchmark speed --output_dir file", r"The output \(.*file\) is a file: name a folder"),
+    (f"register {IMAGES} --output_dir o --weights folder.pt --device cpu", r"The weights \(.*\) are a folder"),
+    (f"register {IMAGES} --output_dir o --initial_transform folder", r"The transform \(folder\) is a folder"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), CASES, ids=[line for line, _ in CASES])
+def test_a_folder_for_a_file_and_a_file_for_a_folder_are_one_sentence(folder, monkeypatch, capsys, line, words):
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["bundle", *line.split()])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    stderr = capsys.readouterr().err
+    sentence = next(part for part in stderr.splitlines() if part.startswith("error: "))
+    assert caught.value.code == 2
+    assert re.search(words, sentence), sentence
+    assert "Errno" not in stderr
+    assert "Traceback" not in stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.fixture
+def little_room():
+    """Let no file grow beyond 20 kB, as on a disk that fills up."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd", ".h5"])
+def test_a_file_that_cannot_grow_is_named_as_it_was_asked_for_and_nothing_is_left(folder, ending, request):
+    image = torch.rand(1, *GRID.shape)
+    field = SpatialTransform(np.eye(4), torch.rand(3, *GRID.shape, dtype=torch.float64), GRID, GRID, GRID)
+    before = sorted(folder.rglob("*"))
+    request.getfixturevalue("little_room")
+    with pytest.raises(OSError) as caught, in_place(folder / f"out{ending}") as partial:  # noqa: PT011
+        write_transform(field, partial) if ending == ".h5" else write_image(image, GRID, partial)
+    sentence = bad_input(caught.value)
+    assert str(folder / f"out{ending}") in sentence
+    assert ".writing_" not in sentence
+    assert "Errno" not in sentence
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("number", MEANINGS)
+def test_what_the_system_says_becomes_what_where_and_what_to_do(number):
+    sentence = bad_input(OSError(number, os.strerror(number), "some/file"))
+    assert sentence.startswith("The file or folder (some/file) ")
+    assert sentence.count(":") == 1
+    assert sentence.endswith(".")
+    assert "Errno" not in sentence
+
+
+def test_another_number_keeps_the_system_s_words():
+    assert bad_input(OSError(errno.EIO, "Input/output error", "x")) == (
+        "The file or folder (x) could not be read or written (Input/output error): check its place and its disk."
+    )
+    assert bad_input(OSError("a library's own words")) == "a library's own words"
+
+
+def test_the_same_is_said_of_what_a_worker_process_hands_over_as_text():
+    printed = "Caught X in worker process 0.\nOriginal Traceback (most recent call last):\n  File\n"
+    printed += "PermissionError: [Errno 13] Permission denied: '/data/a.nii.gz'\n"
+    assert bad_input(RuntimeError(printed)).startswith("The file or folder (/data/a.nii.gz) may not be read or written")
+
+
+def test_a_file_without_the_right_to_read_it_is_not_called_a_broken_image(folder, monkeypatch, capsys):
+    (folder / "fixed.nii.gz").chmod(0)
+    monkeypatch.setattr(os, "access", lambda path, mode: "fixed" not in str(path))  # root may read everything
+    monkeypatch.setattr(sys, "argv", ["bundle", *f"apply {ONE} --output o.nii.gz".split()])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith("error: The file or folder (fixed.nii.gz) may not be read or written")

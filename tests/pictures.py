@@ -1,0 +1,34 @@
+"""Images and label maps on an oblique anisotropic grid, in memory."""
+
+import numpy as np
+import torch
+from bundle.spatial import Grid, ras_from_lps
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+SHAPE = (18, 22, 15)
+
+
+def oblique(shape=SHAPE, spacing_mm=(-2.4, 1.7, 3.1), degrees=(9, -5, 14), centre_mm=(6.0, -13.0, 21.0)):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
+    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def meta(array, grid):
+    return MetaTensor(torch.as_tensor(array).float()[None], affine=torch.from_numpy(ras_from_lps(grid.affine)))
+
+
+def picture(seed=0, grid=None):
+    """Smooth positive values on an oblique grid."""
+    grid = grid or oblique()
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal(grid.shape), 2)
+    return meta(100 + 50 * noise / np.abs(noise).max(), grid)
+
+
+def regions(seed=0, grid=None):
+    grid = grid or oblique()
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal(grid.shape), 2)
+    return meta(np.digitize(noise, np.quantile(noise, [0.5, 0.7, 0.9])), grid)
