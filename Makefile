@@ -22,7 +22,7 @@ SOURCE ?=
 TABLE ?=
 ARCHIVE ?=
 
-.PHONY: demo test coverage coverage-clean test-zoo test-peers test-interop test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test coverage coverage-clean viewer test-report test-zoo test-peers test-interop test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -109,6 +109,11 @@ test-zoo: $(VENV)/.consumers $(DEPLOY)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APART) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q -m slow tests/deploy_app
+
+# what report.html views images with: bundle/report/assets/viewer.js, of NiiVue by its package-lock.json
+viewer:
+	@command -v npm >/dev/null || { echo "error: npm is missing: install Node.js (Debian and Ubuntu: apt install npm)"; exit 1; }
+	cd viewer && npm ci --no-audit --no-fund && npm run build
 
 # the methods of other packages that the benchmark runs, in an environment of their own: itk-elastix brings parts of ITK along
 test-peers: $(PEERS)/.installed
