@@ -204,10 +204,11 @@ class PrepareReportd(Transform):
         """Prepare."""
         item, start = dict(data), time.perf_counter()
         fixed, moving = (item[k].as_tensor().cpu() for k in ("fixed", "moving"))
-        labels = [item[k].as_tensor().cpu() if k in item else None for k in ("fixed_label", "moving_label")]
-        item["report"] = page_content(
-            fixed, moving, item["warped"], item["transform"], *labels, item.get("warped_label")
+        fixed_label, moving_label = (
+            item[k].as_tensor().cpu() if k in item else None for k in ("fixed_label", "moving_label")
         )
+        labels = {"fixed_label": fixed_label, "moving_label": moving_label, "warped_label": item.get("warped_label")}
+        item["report"] = page_content(fixed, moving, item["warped"], item["transform"], **labels)
         return _timed(item, "report", start)
 
 

@@ -153,8 +153,18 @@ def _placed(
         ordered = _reordered(values, steps.astype(int), start, grid.shape)
         if ordered is not None:
             return ordered
-    matrix = np.round(matrix, 9)  # so that the outermost voxels count as within
-    return np.asarray(affine_transform(values, matrix, output_shape=grid.shape, order=order, cval=fill))
+    placed = affine_transform(values, matrix, output_shape=grid.shape, order=order, mode="nearest")
+    return np.where(_within(matrix, grid.shape, values.shape), placed, placed.dtype.type(fill))
+
+
+def _within(matrix: Matrix, shape: Sequence[int], sides: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Where a map of indices leads into an image, half a voxel around its outermost centres included, as in ITK."""
+    i, j, k = np.ogrid[tuple(slice(n) for n in shape)]
+    within = np.ones(shape, dtype=bool)
+    for (a, b, c, start), n in zip(matrix[:3], sides):
+        index = (a * i + b * j) + (c * k + start)
+        within &= (index >= -0.5) & (index < n - 0.5)
+    return within
 
 
 def _reordered(values: Volume, steps: npt.NDArray[np.int64], start: Matrix, shape: Sequence[int]) -> Volume | None:

@@ -19,7 +19,7 @@ const HEADER_BYTES = 352;
 const TILES = 8;
 const GRID_LINES = 24;
 const GRID_COLOUR = [127, 208, 255];
-const UNCHANGED = 0.05; // part of a volume whose change is left clear
+const UNCHANGED = 0.1; // part of a volume whose change is left clear
 const FLICKER_MS = 600;
 
 const state = { mode: "side", other: "warped", overlay: "none", front: "right", swipe: 50 };
@@ -188,13 +188,12 @@ async function makeViewer(canvas, lines, buffer) {
     const viewer = new niivue.Niivue({
         backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.9, 0.7], crosshairWidth: 0.25, crosshairWidthUnit: "percent", crosshairGap: 4,
         fontColor: [1, 1, 1, 1], fontMinPx: 16, isRadiologicalConvention: true, showAllOrientationMarkers: true,
-        multiplanarLayout: niivue.MULTIPLANAR_TYPE.AUTO, multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
+        multiplanarLayout: niivue.MULTIPLANAR_TYPE.AUTO, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
         sliceType: niivue.SLICE_TYPE.MULTIPLANAR, multiplanarPadPixels: 4, isColorbar: false, isOrientCube: false,
         clipPlaneHotKey: "", cycleClipPlaneHotKey: "", viewModeHotKey: "", dragAndDropEnabled: false, logLevel: "error",
-        loadingText: "", show3Dcrosshair: true,
+        loadingText: "", show3Dcrosshair: true, renderOverlayBlend: 0,
     });
     await viewer.attachToCanvas(canvas, false);
-    performance.mark("attached");
     colourMaps(viewer);
     const bytes = () => {
         const copy = buffer.slice(0);
@@ -603,6 +602,12 @@ function listen() {
     followPointer(right);
 }
 
+// without a GPU a rendering takes a second, so it waits until it is asked for
+function drawnByProcessor(gl) {
+    const names = gl.getExtension("WEBGL_debug_renderer_info");
+    return /swiftshader|llvmpipe|software|basic render/i.test(gl.getParameter(names?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER));
+}
+
 function disable(name, value, reason) {
     const input = document.querySelector(`input[name="${name}"][value="${value}"]`);
     input.disabled = true;
@@ -615,12 +620,9 @@ async function start() {
     if (!document.createElement("canvas").getContext("webgl2")) {
         throw new Error("This browser has no WebGL 2, which draws the images.");
     }
-    performance.mark("script");
     const buffer = await readAll();
-    performance.mark("read");
     left = await makeViewer(byId("left"), byId("left-lines"), buffer);
     right = await makeViewer(byId("right"), byId("right-lines"), buffer);
-    performance.mark("made");
     link(left, right);
     link(right, left);
     if (!field) {
@@ -632,6 +634,9 @@ async function start() {
     }
     byId("flickering").checked = !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     listen();
+    if (!drawnByProcessor(right.gl)) {
+        setRendering(true);
+    }
     update();
     document.body.dataset.ready = Math.round(performance.now());
 }
