@@ -68,7 +68,7 @@ def asset(name: str) -> str:
 
 def as_json(data: Any) -> str:
     """Write JSON that a script element may hold: nothing in it can end the element."""
-    return json.dumps(data).replace("<", "\\u003c")
+    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def png(picture: Any) -> bytes:

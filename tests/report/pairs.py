@@ -52,7 +52,7 @@ class Pair:
         alignment[:3, 3] = (2.0, -3.0, 1.5)
         rng = np.random.default_rng(2)
         field = [gaussian_filter(rng.normal(size=fixed_shape), 5) for _ in range(3)]
-        ddf = torch.from_numpy(np.stack([2.5 * u / np.abs(u).max() for u in field]).astype(np.float32))
+        ddf = torch.from_numpy(np.stack([3.5 * u / np.abs(u).max() for u in field]).astype(np.float32))
         self.transform = SpatialTransform(
             alignment, None if linear else ddf, self.fixed_grid, self.fixed_grid, self.moving_grid
         )
@@ -74,7 +74,8 @@ class Pair:
     def write(self, path, quality=None, labelled=True, **summary):
         quality = QUALITY | (quality or {})
         judgement = judge(quality, *BOUNDS)
-        summary = {"moving": "/data/moving.nii.gz", "fixed": "/data/fixed.nii.gz"} | quality | summary
+        summary = {"moving": "/data/moving.nii.gz", "fixed": "/data/fixed.nii.gz"} | summary
+        summary |= {name: value if np.isfinite(value) else None for name, value in quality.items()}
         write_page(path, self.content(labelled), summary, judgement)
         return path
 

@@ -9,7 +9,7 @@ const MODE_KEYS = { 1: "side", 2: "swipe", 3: "flicker", 4: "checkerboard", 5: "
 const OTHER_KEYS = { m: "moving", a: "aligned", w: "warped" };
 const OVERLAY_KEYS = { n: "none", g: "grid", j: "jacobian", l: "contours" };
 const STEPS = {
-    ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
+    ArrowLeft: [-1, 0, 0], ArrowRight: [1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
     PageUp: [0, 0, 1], PageDown: [0, 0, -1],
 };
 // by Okabe and Ito, told apart by colour-blind eyes
@@ -235,7 +235,7 @@ function show(viewer, key, compose, colours) {
 function link(viewer, other) {
     viewer.onLocationChange = () => {
         if (other.scene.crosshairPos.some((value, axis) => Math.abs(value - viewer.scene.crosshairPos[axis]) > 1e-6)) {
-            other.scene.crosshairPos = viewer.scene.crosshairPos.slice();
+            other.scene.crosshairPos = Array.from(viewer.scene.crosshairPos);
             other.drawScene();
         }
         read(Array.from(viewer.scene.crosshairPos), "the crosshair");
@@ -577,9 +577,18 @@ function onKey(event) {
     }
 }
 
+// a voxel further, the way the arrow points
 function step([x, y, z]) {
-    const mirrored = byId("radiological").checked ? 1 : -1; // the arrows move the crosshair the way they point
-    right.moveCrosshairInVox(x * mirrored, y, z);
+    const mirrored = byId("radiological").checked ? 1 : -1;
+    const steps = [-x * mirrored, y, z];
+    place(Array.from(right.scene.crosshairPos, (value, axis) => value * shape[axis] - 0.5 + steps[axis]));
+}
+
+// put the crosshair of both images into the middle of the nearest voxel
+function place(voxel) {
+    right.scene.crosshairPos = voxel.map((value, axis) => (Math.min(Math.max(Math.round(value), 0), shape[axis] - 1) + 0.5) / shape[axis]);
+    right.drawScene();
+    right.createOnLocationChange();
 }
 
 function listen() {
@@ -638,6 +647,7 @@ async function start() {
         setRendering(true);
     }
     update();
+    place(shape.map((n) => (n - 1) / 2));
     document.body.dataset.ready = Math.round(performance.now());
 }
 
