@@ -171,6 +171,9 @@ def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_pa
     assert {name: row["state"] for name, row in rows.items()} == dict.fromkeys(EVERYTHING, "failed")
     assert rows["first"]["error"] == (tmp_path / "out/first.error.txt").read_text().strip()
     assert rows["first"]["error"] == "The moving holds NaN values."
+    index = (tmp_path / "out/index.html").read_text()
+    assert "3 not registered" in index
+    assert "The moving holds NaN values." in index
     assert "Not a directory" in rows["sub/second"]["error"] or "File exists" in rows["sub/second"]["error"]
     (tmp_path / "out/sub").unlink()
     assert batch() == EVERYTHING

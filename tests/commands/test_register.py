@@ -25,7 +25,8 @@ GRIDS = {  # small, unequal-sided, oblique; the moving one flipped and with thic
     "moving": ((44, 46, 28), centred_affine((44, 46, 28), (-4.1, 4.4, 6.0), degrees=(9, -5, 7))),
     "fixed": ((40, 48, 36), centred_affine((40, 48, 36), (4.2, 4.0, 4.4), degrees=(-4, 6, 3))),
 }
-FILES = ["displacement.nii.gz", "overview.png", "registration.json", "transform.h5", "warped.nii.gz"]
+FILES = ["displacement.nii.gz", "overview.png", "registration.json", "report.html", "thumbnail.png", "transform.h5"]
+FILES += ["warped.nii.gz"]
 STAGES = ["read", "align", "network", "resample", "report", "write", "total"]
 
 
@@ -282,6 +283,28 @@ def test_the_written_field_is_the_written_transform(result, pair):
     assert np.abs(by_alignment).max() > 2
 
 
+def test_the_report_tells_of_this_registration_and_is_left_out_on_request(
+    result, pair, fresh_weights, tmp_path, capsys
+):
+    folder, _ = result
+    summary = json.loads((folder / "registration.json").read_text())
+    page = (folder / "report.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+    assert data["judgement"] == summary["judgement"]
+    assert (data["judgement"]["level"] == "failed") == (summary["verdict"] == "not plausible")
+    assert data["summary"]["weights_sha256"] == summary["weights_sha256"]
+    assert data["summary"]["command"] == summary["command"]
+    assert {"fixed_label", "moving_label", "aligned_label", "warped_label"} <= data["volumes"].keys()
+    assert len(page) < 15e6
+
+    images = {role: pair[role] for role in ("moving", "fixed")}
+    options = dict(weights=str(fresh_weights), affine="none", device="cpu", spacing_mm=9)
+    (tmp_path / "report.html").touch()  # left there by an earlier registration
+    register(**images, **options, output_dir=str(tmp_path), report=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted({*FILES} - {"report.html", "thumbnail.png"})
+    assert "report.html" not in capsys.readouterr().out
+
+
 def test_an_initial_transform_stands_for_the_alignment_and_a_fresh_network_leaves_it(pair, fresh_weights, tmp_path):
     initial = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.05, -0.03, 0.04, (3.0, -5.0, 2.0))
     sitk.WriteTransform(initial, str(tmp_path / "initial.tfm"))
@@ -384,7 +407,7 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bundle.handlers.write_transform", full)  # the images are written by then
+    monkeypatch.setattr("bundle.results.write_transform", full)  # the images are written by then
     inputs = {"moving": pair["moving"], "fixed": pair["fixed"], "weights": weights, "affine": "none", "device": "cpu"}
     assert "No space left" in sentence_of(lambda: register(**inputs, output_dir=str(tmp_path / "out"), spacing_mm=9))
     assert list(tmp_path.iterdir()) == []
