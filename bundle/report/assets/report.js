@@ -19,6 +19,8 @@ const HEADER_BYTES = 352;
 const TILES = 8;
 const GRID_LINES = 24;
 const GRID_COLOUR = [127, 208, 255];
+const FOLDED = 255; // level of the Jacobian
+const BLACK = 20; // levels of an image up to this are
 const UNCHANGED = 0.1; // part of a volume whose change is left clear
 const FLICKER_MS = 600;
 
@@ -29,6 +31,7 @@ const arrays = {};
 let field = null;
 let left = null;
 let right = null;
+let started = false; // until then nothing is drawn that the next step would draw anew
 
 // ---- numbers and words
 
@@ -153,7 +156,7 @@ function composed() {
     const fixed = arrays.fixed.values;
     const other = arrays[state.other].values;
     if (state.mode === "difference") {
-        return other.map((value, n) => 128 + Math.max(-127, Math.round((value - fixed[n]) / 2)));
+        return other.map((value, n) => Math.min(Math.max(128 + value - fixed[n], 1), 255));
     }
     if (state.mode !== "checkerboard") {
         return other;
@@ -189,7 +192,7 @@ async function makeViewer(canvas, lines, buffer) {
         backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.9, 0.7], crosshairWidth: 0.25, crosshairWidthUnit: "percent", crosshairGap: 4,
         fontColor: [1, 1, 1, 1], fontMinPx: 16, isRadiologicalConvention: true, showAllOrientationMarkers: true,
         multiplanarLayout: niivue.MULTIPLANAR_TYPE.AUTO, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
-        sliceType: niivue.SLICE_TYPE.MULTIPLANAR, multiplanarPadPixels: 4, isColorbar: false, isOrientCube: false,
+        sliceType: niivue.SLICE_TYPE.MULTIPLANAR, multiplanarPadPixels: 4, isColorbar: false, isOrientCube: false, sagittalNoseLeft: true,
         clipPlaneHotKey: "", cycleClipPlaneHotKey: "", viewModeHotKey: "", dragAndDropEnabled: false, logLevel: "error",
         loadingText: "", show3Dcrosshair: true, renderOverlayBlend: 0,
     });
@@ -203,9 +206,13 @@ async function makeViewer(canvas, lines, buffer) {
     };
     const image = await niivue.NVImage.new(bytes(), "image.nii", "gray", 1, null, 0, 255);
     const overlay = await niivue.NVImage.new(bytes(), "overlay.nii", "ratio", 0, null, 0, 255);
-    [viewer.volumes, viewer.back, viewer.overlays] = [[image, overlay], image, [overlay]]; // drawn by the first update
+    [viewer.volumes, viewer.back, viewer.overlays] = [[image], image, []]; // drawn by the first update
+    viewer.changes = overlay; // joins the volumes when it is first asked for
     const draw = viewer.drawScene.bind(viewer);
     viewer.drawScene = (...rest) => {
+        if (!started) {
+            return "";
+        }
         const result = draw(...rest);
         drawLines(viewer, lines);
         return result;
@@ -213,21 +220,38 @@ async function makeViewer(canvas, lines, buffer) {
     return viewer;
 }
 
+// the Jacobian's levels, and 0, which is left clear, where both images are black: in the air it tells nothing
+let changesShown = null;
+
+function changes() {
+    const [fixed, warped] = [arrays.fixed.values, arrays.warped.values];
+    const shown = (level, n) => level === FOLDED || fixed[n] > BLACK || warped[n] > BLACK;
+    changesShown ??= arrays.jacobian.values.map((level, n) => (shown(level, n) ? level : 0));
+    return changesShown;
+}
+
 // bring a viewer up to date; the image itself is uploaded where it is another one than before
 function show(viewer, key, compose, colours) {
-    const [image, overlay] = viewer.volumes;
+    const [image] = viewer.volumes;
     const changed = viewer.shown !== key;
     if (changed) {
         image.img.set(compose());
         image.colormap = colours;
         viewer.shown = key;
     }
-    overlay.opacity = state.overlay === "jacobian" ? 0.6 : 0;
-    overlay.img.set(arrays.jacobian.values);
+    const opacity = state.overlay === "jacobian" ? 0.6 : 0;
+    const repainted = viewer.changes.opacity !== opacity;
+    if (repainted) {
+        viewer.changes.opacity = opacity;
+        viewer.changes.img.set(changes());
+        [viewer.volumes, viewer.overlays] = [[image, viewer.changes], [viewer.changes]];
+    }
     if (changed) {
         viewer.updateGLVolume();
     } else {
-        viewer.refreshLayers(overlay, 1);
+        if (repainted) {
+            viewer.refreshLayers(viewer.changes, 1);
+        }
         viewer.drawScene();
     }
 }
@@ -452,13 +476,13 @@ function tellLegend() {
     const legend = byId("legend");
     legend.replaceChildren();
     if (state.mode === "difference") {
-        legend.append("Difference, part of the range of grays ", bar(report.colours.signed, ["−1", "", "0", "", "+1"]));
+        legend.append("Difference, part of the range of grays ", bar(report.colours.signed, ["−1/2", "", "0", "", "+1/2"]));
     }
     if (state.overlay === "jacobian") {
         const largest = report.largest_jacobian;
         const ticks = [`1/${largest}`, "1/2", "1", "2", String(largest)];
         legend.append("Jacobian of the field: volume in moving to volume in fixed ", bar(report.colours.ratio.slice(1, 255), ticks));
-        legend.append(swatch(report.colours.ratio[255], "folded"), `changes below ${100 * UNCHANGED} % are left clear`);
+        legend.append(swatch(report.colours.ratio[255], "folded"), `clear: changes below ${100 * UNCHANGED} %, and what is black in both images`);
     }
     if (state.overlay === "contours") {
         const moved = `${state.other}_label` in arrays;
@@ -647,6 +671,8 @@ async function start() {
         setRendering(true);
     }
     update();
+    started = true;
+    left.drawScene();
     place(shape.map((n) => (n - 1) / 2));
     document.body.dataset.ready = Math.round(performance.now());
 }
