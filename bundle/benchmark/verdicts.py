@@ -172,11 +172,9 @@ def _measured_again(item: dict[str, Any], transform: SpatialTransform) -> dict[s
     warped = transform.resample(moving, grid)
     low, high = np.percentile(moving.numpy(), (0.5, 99.5))
     warped = ((warped - float(low)) / max(float(high - low), 1e-12)).clamp(0, 1)
-    found: dict[Hashable, Any] = {
-        **item,
-        "transform": transform,
-        "pred": torch.cat([warped, torch.zeros(3, *warped.shape[1:])]),
-    }
+    found: dict[Hashable, Any] = {}
+    found.update(item)
+    found["transform"], found["pred"] = transform, torch.cat([warped, torch.zeros(3, *warped.shape[1:])])
     found["quality"] = {**item["quality"], "similarity_after": similarity(warped, fixed)}
     if "moving_label" in item:
         found["warped_label"] = transform.resample(item["moving_label"].as_tensor().cpu(), mode="label_gaussian")

@@ -65,7 +65,8 @@ class Page:
 
     def __init__(self, driver, path):
         self.driver = driver
-        driver.get_log("browser"), driver.get_log("performance")
+        for kind in ("browser", "performance"):  # of the page before
+            driver.get_log(kind)
         driver.get(path.as_uri())
         end = time.monotonic() + PATIENCE_S
         while driver.execute_script(READY) is None and time.monotonic() < end:

@@ -1,5 +1,8 @@
 """The page as such: what it asks for, how fast it opens, how it is used without a mouse, what it says of odd pairs."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -9,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.report.browser.conftest import Page
 from tests.report.pairs import Pair
 
-READY_MS = 3000
+OPENED_S = 3.0
 
 
 def test_nothing_is_asked_for_and_nothing_complained_about(page, path):
@@ -25,8 +28,31 @@ def test_a_request_from_the_page_is_stopped_by_its_policy(page):
     assert any("Content Security Policy" in entry["message"] for entry in page.errors())
 
 
-def test_the_page_can_be_used_within_three_seconds(driver, path):
-    assert min(int(Page(driver, path).ready) for _ in range(3)) < READY_MS
+def processor_seconds(pid):
+    """What a process and all that it has started have used so far, on Linux."""
+    ticks, parents = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has ended
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+        ticks[int(stat.parent.name)] = int(fields[11]) + int(fields[12])
+
+    def descends(process):
+        return process == pid or (process in parents and descends(parents[process]))
+
+    return sum(used for process, used in ticks.items() if descends(process)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_opening_the_page_takes_less_than_three_seconds_of_two_processors(driver, path):
+    """Counted instead of what the clock says, which other programs slow down."""
+    used = []
+    for _ in range(3):
+        before = processor_seconds(driver.service.process.pid)
+        Page(driver, path)
+        used.append(processor_seconds(driver.service.process.pid) - before)
+    assert 0.2 < min(used) < 2 * OPENED_S
 
 
 def numbers(text):
