@@ -27,6 +27,7 @@ FIELD_VOXELS = 400_000
 FIELD_STEP_MM = 0.01  # of the displacements, kept as whole numbers
 OUTERMOST = (0.5, 99.5)  # percentiles that are drawn black and white
 LEVELS = 255
+THUMBNAIL = 160  # pixels along its longer side at most
 LARGEST_COUNTED = 2**20  # of labels
 FOLDED_LEVEL = 255  # of the Jacobian's bytes; 1 to 254 are its logarithm, 0 is nothing
 
@@ -94,7 +95,7 @@ def page_content(
         _field(transform, field_grid),
         field_grid,
         transform.alignment,
-        _thumbnail(scaled["fixed"][0], scaled["warped"][0]),
+        _thumbnail(scaled["fixed"][0], scaled["warped"][0], grid),
     )
 
 
@@ -254,12 +255,16 @@ def _field(transform: SpatialTransform, grid: Grid) -> str | None:
     return _packed(np.clip(steps, -32768, 32767).astype("<i2").tobytes())
 
 
-def _thumbnail(fixed: Volume, warped: Volume, tiles: int = 6) -> npt.NDArray[np.uint8]:
+def _thumbnail(fixed: Volume, warped: Volume, grid: Grid, tiles: int = 6) -> npt.NDArray[np.uint8]:
     """The middle axial plane, left on the right as radiologists have it, anterior up: tiles of both images in turn."""
     first, second = (image[::-1, ::-1, image.shape[2] // 2].T for image in (fixed, warped))
-    side = -(-max(first.shape) // tiles)
-    rows, columns = (np.arange(n) // side for n in first.shape)
-    return np.ascontiguousarray(np.where((rows[:, None] + columns) % 2, second, first))
+    spacing = grid.spacing_mm[[1, 0]]
+    extent = np.array(first.shape) * spacing
+    pixel = max(float(spacing.min()), float(extent.max()) / THUMBNAIL)
+    centres = [(np.arange(max(1, round(length / pixel))) + 0.5) * pixel for length in extent]  # mm
+    rows, columns = (np.minimum(c // s, n - 1).astype(int) for c, s, n in zip(centres, spacing, first.shape))
+    odd = ((centres[0] // (extent.max() / tiles))[:, None] + centres[1] // (extent.max() / tiles)) % 2
+    return np.where(odd, *(image[np.ix_(rows, columns)] for image in (second, first))).astype(np.uint8)
 
 
 def _nifti(values: Volume, grid: Grid, slope: float = 1.0, intercept: float = 0.0) -> str:

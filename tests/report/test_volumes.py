@@ -133,6 +133,14 @@ def test_labels_of_any_size_are_named_exactly(pair):
     assert pair.content().labels == [0, 10, 20, 30, 40, 50, 2**60 + 1]
 
 
+def test_the_thumbnail_has_square_pixels():
+    pair = Pair(fixed_shape=(40, 20, 12))
+    pair.fixed_grid = Grid((40, 20, 12), np.diag([-1.0, -4.0, 3.0, 1.0]))
+    linear = SpatialTransform(np.eye(4), None, pair.fixed_grid, pair.fixed_grid, pair.moving_grid)
+    pair.transform = linear
+    assert pair.content(labelled=False).thumbnail.shape == (80, 40)
+
+
 def test_constant_images_are_shown():
     pair = Pair()
     pair.fixed, pair.moving = np.full_like(pair.fixed, 7), np.zeros(MOVING_SHAPE, np.float32)
