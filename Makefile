@@ -16,13 +16,13 @@ HOST ?=
 WORKERS ?= -n 2 --dist loadfile
 PYTEST := -m pytest
 # folders of tests: those that have environments of their own, and those that test leaves to test-zoo
-APART := deploy_app pacs map interop
+APART := deploy_app pacs map interop report/browser
 ZOO := zoo docs recipes
 SOURCE ?=
 TABLE ?=
 ARCHIVE ?=
 
-.PHONY: demo test coverage coverage-clean test-zoo test-peers test-interop test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test coverage coverage-clean viewer test-report test-zoo test-peers test-interop test-pacs test-map models map release lint benchmark clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -43,6 +43,10 @@ $(VENV)/.tested: $(VENV)/.installed
 
 $(VENV)/.consumers: $(VENV)/.tested
 	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[test,zoo]"
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.tested
+	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[test,browser]"
 	@touch $@
 
 $(PEERS)/.installed: pyproject.toml constraints.txt
@@ -79,6 +83,7 @@ debian = @test "$$(dpkg-query -W -f='$${db:Status-Status}\n' $(1) 2>/dev/null | 
 	DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $(1) >/dev/null; }
 PACS_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools plastimatch dcm2niix
 INTEROP_PACKAGES := connectome-workbench plastimatch
+REPORT_PACKAGES := chromium chromium-driver
 MAP_PACKAGES := buildah mmdebstrap crun
 
 # register a phantom pair, or MOVING=… FIXED=… of the user's
@@ -92,7 +97,7 @@ endif
 test: $(VENV)/.tested $(DEPLOY)/.tested models
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APART) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python $(PYTEST) -q $(WORKERS) -m "not debian and not slow" tests/deploy_app tests/map
-	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), other methods and tools (make test-peers, test-interop), what needs Debian packages (make test-pacs), the container (make test-map)"
+	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), other methods and tools (make test-peers, test-interop), the report in a browser (make test-report), what needs Debian packages (make test-pacs), the container (make test-map)"
 
 # the same tests under branch coverage, with the processes that they start; fails below the floor in pyproject.toml
 coverage: PYTEST := -m coverage run -m pytest
@@ -110,6 +115,11 @@ test-zoo: $(VENV)/.consumers $(DEPLOY)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APART) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q -m slow tests/deploy_app
 
+# what report.html views images with: bundle/report/assets/viewer.js, of NiiVue by its package-lock.json
+viewer:
+	@command -v npm >/dev/null || { echo "error: npm is missing: install Node.js (Debian and Ubuntu: apt install npm)"; exit 1; }
+	cd viewer && npm ci --no-audit --no-fund && npm run build
+
 # the methods of other packages that the benchmark runs, in an environment of their own: itk-elastix brings parts of ITK along
 test-peers: $(PEERS)/.installed
 	OMP_NUM_THREADS=2 $(PEERS)/bin/python -m pytest -q tests/benchmark/test_methods.py -k "syn or elastix"
@@ -118,6 +128,11 @@ test-peers: $(PEERS)/.installed
 test-interop: $(INTEROP)/.installed
 	$(call debian,$(INTEROP_PACKAGES))
 	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q $(TABLE) tests/interop
+
+# report.html in Chromium: each control against what ITK makes of the same pair
+test-report: $(VENV)/.browser
+	$(call debian,$(REPORT_PACKAGES))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/report/browser
 
 # what needs DICOM validators and other programs, and the circle through a picture archive
 test-pacs: $(DEPLOY)/.tested models

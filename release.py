@@ -38,6 +38,7 @@ NAME = "pan_registration"
 CONTENT = (
     "LICENSE",
     "bundle/**/*.py",
+    "bundle/report/assets/*",
     "configs/*.json",
     "configs/logging.conf",
     "docs/**/*.ipynb",

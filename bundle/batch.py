@@ -12,6 +12,7 @@ from bundle.failures import bad_input
 from bundle.io.files import check_file, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES
+from bundle.report import write_index
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
@@ -35,7 +36,8 @@ class BatchRegistration:
     A pair is passed over if its folder below ``output_dir`` holds what these weights and settings made of the content
     that its files have now. One that fails leaves ``<name>.error.txt``, and is tried again by the next run. Several
     processes (torchrun, or any launcher that sets RANK and WORLD_SIZE) share the list and need not talk to each other:
-    each reads off the disk what has been done, and the last to finish leaves the whole ``batch.csv``.
+    each reads off the disk what has been done, and the last to finish leaves the whole ``batch.csv`` and
+    ``index.html``.
 
     Args:
         pairs: from ``read_pairs``.
@@ -150,11 +152,12 @@ class BatchRegistration:
 
     def _tabulate(self, digest: str) -> list[dict[str, Any]]:
         """Write the state of every pair: registered, with its numbers; failed, and why; or still to do."""
-        rows = []
+        rows, registered = [], {}
         for pair in self.pairs:
             row = {"pair": pair["name"], "moving": pair["moving"], "fixed": pair["fixed"]}
             found = self._found(pair)
             if found is not None and pair["name"] not in self.failures and self._is_done(pair, digest):
+                registered[pair["name"]] = found
                 row |= {"state": "registered", "error": ""} | {measure: found.get(measure) for measure in MEASURES}
             else:
                 reason = self._reason(pair)
@@ -164,6 +167,7 @@ class BatchRegistration:
         partial = self.output_dir / f".batch.{os.getpid()}.csv"
         write_csv(partial, rows)
         os.replace(partial, self.output_dir / "batch.csv")
+        write_index(self.output_dir, rows, registered)
         counts = {state: sum(row["state"] == state for row in rows) for state in ("registered", "failed", "to do")}
         print(", ".join(f"{count} {state}" for state, count in counts.items()))  # noqa: T201
         return rows

@@ -104,8 +104,8 @@ class PairwiseOptimiser:
         if found is coarse:
             return start
         # the middle of a halved voxel lies between two: no corners aligned, as upsample has them
-        sides = [n * f for n, f in zip(found.shape[2:], factor)]
-        change = voxels * F.interpolate(found - coarse, sides, mode="trilinear", align_corners=False)
+        whole = [n * f for n, f in zip(found.shape[2:], factor)]
+        change = voxels * F.interpolate(found - coarse, whole, mode="trilinear", align_corners=False)
         sides = start.shape[2:]
         return remove_folds(start + change[:, :, : sides[0], : sides[1], : sides[2]])
 

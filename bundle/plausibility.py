@@ -67,7 +67,7 @@ def measure(transform: SpatialTransform, fixed: torch.Tensor, warped: torch.Tens
     """
     steps = _steps(grid, RESOLUTION_MM)
     fixed, warped = (F.avg_pool3d(image[None].float(), steps)[0, 0] for image in (fixed, warped))
-    coarse = _every(grid, steps)
+    coarse = grid.blocks(steps)
     seen, anatomy = _seen(transform, coarse), foreground(fixed)
     shown = anatomy & seen
     numbers = _alike(fixed, warped, shown, seen)
@@ -203,7 +203,7 @@ def _volume(transform: SpatialTransform, points: torch.Tensor) -> dict[str, floa
 def _seen(transform: SpatialTransform, grid: Grid) -> torch.Tensor:
     """Where on a grid the moving image's field of view reaches, to the next few millimetres: (H, W, L)."""
     steps = _steps(grid, VIEW_MM)
-    rough = _every(grid, steps)
+    rough = grid.blocks(steps)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in rough.shape], indexing="ij"), -1)
     points = torch.from_numpy(rough.to_points(index))
     inverse = torch.from_numpy(transform.moving_grid.inverse)
@@ -215,12 +215,3 @@ def _seen(transform: SpatialTransform, grid: Grid) -> torch.Tensor:
 def _steps(grid: Grid, spacing_mm: float) -> list[int]:
     """How many voxels along each axis make a block of about a size."""
     return [max(1, min(round(spacing_mm / float(s)), n)) for s, n in zip(grid.spacing_mm, grid.shape)]
-
-
-def _every(grid: Grid, steps: list[int]) -> Grid:
-    """The grid of the blocks of voxels, at their centres."""
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.to_points((np.array(steps) - 1) / 2)
-    affine[:3, :3] *= steps
-    sides = [n // step for n, step in zip(grid.shape, steps)]
-    return Grid((sides[0], sides[1], sides[2]), affine)

@@ -1,7 +1,8 @@
 """From the network's prediction to the transform, the warped images, the numbers and the picture that users get.
 
 A chain of transforms in ``configs/inference.json``; each reads what the ones before added: ``BuildTransformd``,
-``ResampleMovingd``, ``MeasureRegistrationd``, on request ``InvertTransformd`` and ``MapJacobiand``, ``DrawOverviewd``.
+``ResampleMovingd``, ``MeasureRegistrationd``, on request ``InvertTransformd`` and ``MapJacobiand``, ``DrawOverviewd``,
+``PrepareReportd``.
 """
 
 import time
@@ -15,7 +16,7 @@ from bundle.intensity import fill_value
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.options import check_flags, check_numbers
 from bundle.plausibility import foreground, measure
-from bundle.report import overview
+from bundle.report import overview, page_content
 from bundle.similarity import contrast_correlation, similarity
 from bundle.spatial import LABEL_MODES, Inverse, SpatialTransform, compose, inverse_residual, invert
 from bundle.transforms import grid_of
@@ -27,6 +28,7 @@ __all__ = [
     "InvertTransformd",
     "MapJacobiand",
     "MeasureRegistrationd",
+    "PrepareReportd",
     "ResampleMovingd",
 ]
 
@@ -194,6 +196,21 @@ class DrawOverviewd(Transform):
         item, start = dict(data), time.perf_counter()
         fixed, moving = (item[k].as_tensor().cpu() for k in ("fixed", "moving"))
         item["overview"] = overview(fixed, moving, item["warped"], item["transform"])
+        return _timed(item, "report", start)
+
+
+class PrepareReportd(Transform):
+    """Bring what ``report.html`` shows onto its small grid: adds ``report``, a ``PageContent``."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Prepare."""
+        item, start = dict(data), time.perf_counter()
+        fixed, moving = (item[k].as_tensor().cpu() for k in ("fixed", "moving"))
+        fixed_label, moving_label = (
+            item[k].as_tensor().cpu() if k in item else None for k in ("fixed_label", "moving_label")
+        )
+        labels = {"fixed_label": fixed_label, "moving_label": moving_label, "warped_label": item.get("warped_label")}
+        item["report"] = page_content(fixed, moving, item["warped"], item["transform"], **labels)
         return _timed(item, "report", start)
 
 

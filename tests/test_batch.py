@@ -178,6 +178,9 @@ def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_pa
     assert rows["first"]["error"] == (tmp_path / "out/first.error.txt").read_text().strip()
     assert rows["first"]["error"] == "The moving holds NaN values."
     assert batch.failed.startswith("3 of 3 pairs failed, first first")
+    index = (tmp_path / "out/index.html").read_text()
+    assert "3 not registered" in index
+    assert "The moving holds NaN values." in index
     assert re.search(r"sub.* is a file|sub.* exists already, and is a file", rows["sub/second"]["error"])
     (tmp_path / "out/sub").unlink()
     assert batch() == EVERYTHING

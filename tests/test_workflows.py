@@ -177,6 +177,7 @@ def test_inferring_registers_every_pair_of_a_list(bundle_root, small_dataset, fr
     run(["inferring"], bundle_root, *config("inference"), *options)
     first, second = tmp_path / "out/phantom_000_to_phantom_001", tmp_path / "out/phantom_001_to_phantom_000"
     written = {"warped.nii.gz", "displacement.nii.gz", "transform.h5", "registration.json", "overview.png"}
+    written |= {"report.html", "thumbnail.png"}
     assert {path.name for path in first.iterdir()} == written | {"warped_label.nii.gz"}
     assert {path.name for path in second.iterdir()} == written
 

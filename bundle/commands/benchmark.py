@@ -17,6 +17,7 @@ from bundle.benchmark.peers import SYN_ITERATIONS
 from bundle.benchmark.rescans import measure_rescans, rescans_markdown
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
+from bundle.benchmark.verdicts import rows_of, split_and_judge
 from bundle.commands.register import check_affine, check_device, output_folder, register
 from bundle.data import draw_pairs, open_dataset, region_names
 from bundle.io.tables import write_csv
@@ -24,7 +25,7 @@ from bundle.options import check_flags
 from bundle.root import WEIGHTS
 from bundle.spatial import LABEL_MODES
 
-__all__ = ["accuracy", "benchmark", "rescans", "speed"]
+__all__ = ["accuracy", "benchmark", "rescans", "speed", "verdicts"]
 
 
 def speed(
@@ -221,6 +222,50 @@ def rescans(
     return rows
 
 
+def verdicts(
+    dataset: str,
+    foreign: str,
+    output_dir: str,
+    split: str = "validation",
+    pairs: int | None = None,
+    spoiled: int = 10,
+    seed: int = 0,
+    spacing_mm: float | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure how well the judgement of a registration tells good ones from ones that are spoiled on purpose.
+
+    Spoiled are: the alignment, by a shift of 15 mm; the field, its sign turned; the moving image, turned by 90 degrees,
+    its voxels shuffled, or another part of the body. Bounds are set on the pairs of one half and tried on the other.
+    Writes verdicts.json; what is done is kept in cache/, so that an interrupted call goes on where it stopped.
+
+    Args:
+        dataset: folder with dataset.json; its images need labels.
+        foreign: folder with dataset.json, of another part of the body.
+        output_dir: folder to write.
+        split: training, validation or test.
+        pairs: how many ordered pairs to draw; all by default.
+        spoiled: how many of them are spoiled, too.
+        seed: of the draw.
+        spacing_mm: voxel size that the network works at; by default the one that suits the weights.
+        device: auto, cpu or cuda.
+
+    Returns:
+        What verdicts.json holds.
+    """
+    folder = output_folder(output_dir)
+    _check_common(device, pairs=pairs, spoiled=spoiled)
+    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    others = sorted({pair["moving"] for pair in draw_pairs(open_dataset(foreign, split))})
+    options: dict[str, Any] = {"device": f"$torch.device('{_torch_device(device)}')", "never_worse": True}
+    options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}
+    rows = rows_of(drawn, others, min(spoiled, len(drawn)), folder / "cache", options)
+    result = split_and_judge(rows)
+    (folder / "verdicts.json").write_text(json.dumps(result, indent=4) + "\n")
+    print(json.dumps(result, indent=4))
+    return result
+
+
 def _check_common(device: str, **counts: int | None) -> None:
     """Refuse bad values before any work."""
     check_device(device)
@@ -242,4 +287,4 @@ def _torch_device(device: str) -> str:
     return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
 
 
-benchmark = {"speed": speed, "accuracy": accuracy, "rescans": rescans}
+benchmark = {"speed": speed, "accuracy": accuracy, "rescans": rescans, "verdicts": verdicts}

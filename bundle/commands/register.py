@@ -46,12 +46,13 @@ def register(
     inverse: bool = False,
     jacobian: bool = False,
     fill: float | None = None,
+    report: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Align a moving image to a fixed one.
 
-    Writes warped.nii.gz, displacement.nii.gz, transform.h5, registration.json, overview.png and, for a moving label,
-    warped_label.nii.gz. The same as running configs/inference.json on one pair.
+    Writes warped.nii.gz, displacement.nii.gz, transform.h5, registration.json, overview.png, report.html and, for a
+    moving label, warped_label.nii.gz. The same as running configs/inference.json on one pair.
 
     Args:
         moving: image to align (NIfTI, NRRD or MHA).
@@ -82,6 +83,7 @@ def register(
         jacobian: also write jacobian.nii.gz, the determinant of the field (the command jacobian says more).
         fill: value of the result where nothing of the moving image is; by default the image's own minimum where that
             is below 0 (the air of a CT), else 0.
+        report: write report.html, a page to look around in; with thumbnail.png, a small picture.
         device: auto, cpu or cuda.
 
     Returns:
@@ -90,7 +92,7 @@ def register(
     check_affine(affine)
     check_device(device)
     flags = {"never_worse": never_worse, "same_person": same_person, "symmetric": symmetric}
-    flags |= {"inverse": inverse, "jacobian": jacobian}
+    flags |= {"inverse": inverse, "jacobian": jacobian, "report": report}
     check_flags(**flags)
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
@@ -196,7 +198,10 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
     print(f"verdict: {'; '.join([result['verdict'], *result['limits_missed']])}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items())
     print(f"seconds: {stages}   peak memory: {result['peak_memory_mb']:.0f} MB")
-    print(f"picture: {folder / 'overview.png'}")
+    judgement = result["judgement"]
+    print(f"judgement: {judgement['level']}" + "".join(f"\n  {f['sentence']}" for f in judgement["findings"]))
+    page = folder / "report.html"
+    print(f"picture: {folder / 'overview.png'}" + (f"   page: {page}" if page.is_file() else ""))
 
 
 def _number(value: float | None) -> str:

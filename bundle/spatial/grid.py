@@ -138,6 +138,14 @@ class Grid:
         affine[:3, 3] += affine[:3, axis] * index
         return Grid((shape[0], shape[1], shape[2]), affine)
 
+    def blocks(self, steps: Sequence[int]) -> "Grid":
+        """Make one voxel of each block of so many along each axis, at its centre; the rest is cut off."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_points((np.array(steps) - 1) / 2)
+        affine[:3, :3] *= steps
+        sides = [n // step for n, step in zip(self.shape, steps)]
+        return Grid((sides[0], sides[1], sides[2]), affine)
+
     def canonical(self, spacing_mm: float | None = None) -> "Grid":
         """Order the axes as left to right, posterior to anterior, inferior to superior, as nearly as they lie.
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import os
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from bundle.io.itk import read_transform
 from bundle.spatial import Grid
 from matplotlib.image import imread
 
-FILES = ["displacement.nii.gz", "overview.png", "registration.json", "transform.h5", "warped.nii.gz"]
+FILES = ["displacement.nii.gz", "overview.png", "registration.json", "report.html", "thumbnail.png", "transform.h5"]
+FILES += ["warped.nii.gz"]
 STAGES = ["read", "align", "network", "resample", "report", "write", "total"]
 
 
@@ -253,6 +255,28 @@ def test_the_written_field_is_the_written_transform(result, pair):
     by_alignment = transform.without_field().displacement_field().numpy()
     assert np.linalg.norm(vectors - by_alignment, axis=0).max() > 2  # mm: there is a field to get wrong
     assert np.abs(by_alignment).max() > 2
+
+
+def test_the_report_tells_of_this_registration_and_is_left_out_on_request(
+    result, pair, fresh_weights, tmp_path, capsys
+):
+    folder, _ = result
+    summary = json.loads((folder / "registration.json").read_text())
+    page = (folder / "report.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+    assert data["judgement"] == summary["judgement"]
+    assert (data["judgement"]["level"] == "failed") == (summary["verdict"] == "not plausible")
+    assert data["summary"]["weights_sha256"] == summary["weights_sha256"]
+    assert data["summary"]["command"] == summary["command"]
+    assert {"fixed_label", "moving_label", "aligned_label", "warped_label"} <= data["volumes"].keys()
+    assert len(page) < 15e6
+
+    images = {role: pair[role] for role in ("moving", "fixed")}
+    options = dict(weights=str(fresh_weights), affine="none", device="cpu", spacing_mm=9)
+    (tmp_path / "report.html").touch()  # left there by an earlier registration
+    register(**images, **options, output_dir=str(tmp_path), report=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted({*FILES} - {"report.html", "thumbnail.png"})
+    assert "report.html" not in capsys.readouterr().out
 
 
 def test_an_initial_transform_stands_for_the_alignment_and_a_fresh_network_leaves_it(pair, fresh_weights, tmp_path):

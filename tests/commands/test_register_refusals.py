@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bundle.handlers.write_transform", full)  # the images are written by then
+    monkeypatch.setattr("bundle.results.write_transform", full)  # the images are written by then
     inputs = {"moving": pair["moving"], "fixed": pair["fixed"], "weights": weights, "affine": "none", "device": "cpu"}
     said = sentence_of(lambda: register(**inputs, output_dir=str(tmp_path / "out"), spacing_mm=9))
     assert said.startswith(f"The file or folder ({tmp_path / 'out'}) could not be written, as the disk")

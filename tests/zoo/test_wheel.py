@@ -58,7 +58,9 @@ def test_it_holds_configs_weights_licences_and_types(wheel):
     share = ("configs/inference.json", "configs/train.json", "models/model.pt", "docs/data_license.txt", "LICENSE")
     assert {f"bundle/share/{name}" for name in share} | {"bundle/py.typed", "bundle/root.py"} <= names
     assert not [name for name in names if "deploy_app" in name or name.startswith("tests")]
-    assert "License-Expression: Apache-2.0 AND CC-BY-SA-3.0 AND CC-BY-SA-4.0" in metadata
+    expression = "Apache-2.0 AND CC-BY-SA-3.0 AND CC-BY-SA-4.0 AND BSD-2-Clause AND MIT AND ISC"
+    assert f"License-Expression: {expression}" in metadata
+    assert "License-File: bundle/report/assets/viewer.LICENSE.txt" in metadata
     assert "License-File: docs/data_license.txt" in metadata
 
 

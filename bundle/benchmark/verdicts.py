@@ -1,0 +1,198 @@
+"""How well the judgement of a registration tells good ones from spoiled ones.
+
+Every pair is registered; some are then spoiled on purpose. Bounds are set on the good pairs of one half, and the pairs
+of the other half are judged by them. The halves share no fixed image.
+"""
+
+import json
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import torch
+from bundle.plausibility import LIMITS
+from bundle.postprocessing import MeasureRegistrationd
+from bundle.report import judge
+from bundle.root import ROOT
+from bundle.similarity import similarity
+from bundle.spatial import SpatialTransform
+from bundle.transforms import grid_of
+
+__all__ = ["GOOD", "KINDS", "MEASURES", "bounds_from", "read_rows", "rows_of", "separation", "split_and_judge"]
+
+Row = dict[str, Any]
+Pair = Mapping[str, str]
+
+GOOD = "good"
+KINDS = ("shifted", "negated", "turned", "noise", "other part")
+SHIFT_MM = 15.0
+MEASURES = {  # which end counts, and the least slack
+    "foreground_similarity": (1, 0.02),
+    "foreground_dice": (1, 0.01),
+    "common_view_percent": (1, 2.0),
+    "foreground_log_jacobian_sd": (-1, 0.05),
+    "max_nonrigid_displacement_mm": (-1, 2.0),
+    "folding_percent": (-1, 0.02),
+}
+
+
+def rows_of(
+    pairs: Sequence[Pair], foreign: Sequence[str], spoiled: int, cache: Path, options: Mapping[str, Any]
+) -> list[Row]:
+    """Register the pairs, good and spoiled: a row each, read from the cache where an earlier call made it.
+
+    Args:
+        pairs: with labels on both sides.
+        foreign: images of another part of the body.
+        spoiled: how many are spoiled, evenly over the pairs and the kinds.
+        cache: folder of ``rows.jsonl`` and of the images made for it.
+        options: keys of ``configs/inference.json``.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    rows = read_rows(cache)
+    done = {(row["pair"], row["kind"]) for row in rows}
+    chosen = {pairs[n * len(pairs) // spoiled]["name"]: (n, KINDS[n % len(KINDS)]) for n in range(spoiled)}
+    for pair in pairs:
+        n, kind = chosen.get(pair["name"], (0, GOOD))
+        if {(pair["name"], kind), (pair["name"], GOOD)} <= done:
+            continue
+        for name, quality in _registered(pair, kind, foreign[n % len(foreign)], cache, options):
+            row = {"pair": pair["name"], "fixed": Path(pair["fixed"]).name, "kind": name, **quality}
+            rows.append(row)
+            with (cache / "rows.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    return rows
+
+
+def read_rows(cache: Path) -> list[Row]:
+    """Read what earlier calls have made."""
+    path = cache / "rows.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def bounds_from(rows: Sequence[Row]) -> dict[str, tuple[float | None, float | None]]:
+    """Set bounds by good registrations: the worst of them, with a standard deviation to spare."""
+    bounds: dict[str, tuple[float | None, float | None]] = {}
+    for name, (sign, slack) in MEASURES.items():
+        values = sign * np.array([row[name] for row in rows if row["kind"] == GOOD], dtype=float)
+        bound = float(sign * (np.nanmin(values) - max(float(np.nanstd(values)), slack)))
+        bounds[name] = (round(bound, 3), None) if sign > 0 else (None, round(bound, 3))
+    return bounds
+
+
+def separation(rows: Sequence[Row], look_here: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """Judge registrations: the part of the spoiled that are not called good, and of the good that are."""
+    numbers = [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+    called = [(row["kind"], judge(row, LIMITS, look_here).level) for row in numbers]
+    spoiled = [level for kind, level in called if kind != GOOD]
+    good = [level for kind, level in called if kind == GOOD]
+    return {
+        "good": len(good),
+        "spoiled": len(spoiled),
+        "specificity": sum(level == GOOD for level in good) / max(len(good), 1),
+        "sensitivity": sum(level != GOOD for level in spoiled) / max(len(spoiled), 1),
+        "sensitivity of failed alone": sum(level == "failed" for level in spoiled) / max(len(spoiled), 1),
+        "good ones that failed": sum(level == "failed" for level in good),
+    }
+
+
+def split_and_judge(rows: Sequence[Row]) -> dict[str, Any]:
+    """Set bounds on the pairs of each half in turn, and judge the other half by them."""
+    names = sorted({row["fixed"] for row in rows})
+    halves = [[row for row in rows if row["fixed"] in part] for part in (names[::2], names[1::2])]
+    result: dict[str, Any] = {"pairs": len({row["pair"] for row in rows}), "rows": len(rows)}
+    for place, (setting, judged) in zip(("first", "second"), (halves, halves[::-1])):
+        bounds = bounds_from(setting)
+        result[f"bounds of the {place} half, the other half judged"] = {"bounds": bounds, **separation(judged, bounds)}
+    shipped = json.loads((ROOT / "configs" / "inference.json").read_text())["thresholds"]["look_here"]
+    result["bounds of configs/inference.json, all judged"] = {"bounds": shipped, **separation(rows, shipped)}
+    dice = {
+        kind: [row["dice_after"] for row in rows if row["kind"] == kind and row.get("dice_after")]
+        for kind in (GOOD, *KINDS)
+    }
+    result["mean Dice"] = {kind: round(float(np.mean(values)), 3) for kind, values in dice.items() if values}
+    return result
+
+
+def _registered(
+    pair: Pair, kind: str, foreign: str, cache: Path, options: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """The numbers of a pair, and those of its spoiled twin."""
+    item = _infer(pair, options)
+    yield GOOD, _finite(item["quality"])
+    if kind in ("shifted", "negated"):
+        yield kind, _finite(_measured_again(item, _spoiled_transform(item["transform"], kind)))
+    elif kind != GOOD:
+        moving = foreign if kind == "other part" else str(_spoiled_image(pair["moving"], kind, cache))
+        yield (
+            kind,
+            _finite(_infer({"name": pair["name"], "moving": moving, "fixed": pair["fixed"]}, options)["quality"]),
+        )
+
+
+def _infer(pair: Pair, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the inference workflow on a pair, and return what it found."""
+    from monai.bundle import ConfigWorkflow  # here, so that --help is quick
+
+    workflow = ConfigWorkflow(
+        str(ROOT / "configs" / "inference.json"),
+        meta_file=str(ROOT / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type="inference",
+        bundle_root=str(ROOT),
+        save=False,
+        tabulate=False,
+        **{"dataset#data": [dict(pair)]},
+        **options,
+    )
+    workflow.initialize()
+    workflow.run()
+    engine = workflow.parser.get_parsed_content("evaluator")
+    return dict(engine.state.batch[0]) | dict(engine.state.output[0])
+
+
+def _spoiled_transform(transform: SpatialTransform, kind: str) -> SpatialTransform:
+    """The alignment shifted along three axes at once; or the field with its sign turned."""
+    if kind == "negated":
+        return replace(transform, ddf=None if transform.ddf is None else -transform.ddf)
+    alignment = transform.alignment.copy()
+    alignment[:3, 3] += SHIFT_MM / math.sqrt(3)
+    return replace(transform, alignment=alignment)
+
+
+def _measured_again(item: dict[str, Any], transform: SpatialTransform) -> dict[str, float]:
+    """The numbers of another transform between the same images."""
+    grid, fixed = grid_of(item["image"]), item["image"].as_tensor()[1:].cpu()
+    moving = item["moving"].as_tensor().cpu().float()
+    warped = transform.resample(moving, grid)
+    low, high = np.percentile(moving.numpy(), (0.5, 99.5))
+    warped = ((warped - float(low)) / max(float(high - low), 1e-12)).clamp(0, 1)
+    found: dict[Hashable, Any] = {}
+    found.update(item)
+    found["transform"], found["pred"] = transform, torch.cat([warped, torch.zeros(3, *warped.shape[1:])])
+    found["quality"] = {**item["quality"], "similarity_after": similarity(warped, fixed)}
+    if "moving_label" in item:
+        found["warped_label"] = transform.resample(item["moving_label"].as_tensor().cpu(), mode="label_gaussian")
+    return dict(MeasureRegistrationd()(found)["quality"])
+
+
+def _spoiled_image(path: str, kind: str, cache: Path) -> Path:
+    """The image turned by a quarter about one axis under the same header; or its voxels shuffled."""
+    image = nibabel.load(path)
+    values: npt.NDArray[Any] = np.asarray(image.dataobj)
+    if kind == "turned":
+        values = np.ascontiguousarray(np.rot90(values, axes=(0, 1)))
+    else:
+        values = np.random.default_rng(0).permutation(values.ravel()).reshape(values.shape)
+    written = cache / f"{kind}_{Path(path).name}"
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), written)
+    return written
+
+
+def _finite(quality: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(value) if math.isfinite(value) else None for name, value in quality.items()}

@@ -1,0 +1,27 @@
+"""What a registration looks like: a picture of three planes, and a page to look around in.
+
+``overview`` draws ``overview.png``. ``report.html`` is made in two steps: ``page_content`` brings images, labels and
+field onto one small grid (``volumes``); ``write_page`` puts them, the numbers and what ``judge`` says of them into the
+page's template (``assets``).
+"""
+
+from bundle.report.index import write_index
+from bundle.report.judgement import judge, read_bounds
+from bundle.report.overview import FOLDED, checkerboard, jacobian_on, overview, scale
+from bundle.report.page import png, write_page
+from bundle.report.volumes import PageContent, page_content
+
+__all__ = [
+    "FOLDED",
+    "PageContent",
+    "checkerboard",
+    "jacobian_on",
+    "judge",
+    "overview",
+    "page_content",
+    "png",
+    "read_bounds",
+    "scale",
+    "write_index",
+    "write_page",
+]

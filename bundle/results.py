@@ -1,0 +1,154 @@
+"""Write what a registration found: images, transforms, numbers, picture and page, all or nothing."""
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import bundle
+import numpy as np
+import torch
+from bundle.inferers import recommended
+from bundle.io.files import fingerprint, named
+from bundle.io.images import write_displacement, write_image
+from bundle.io.itk import write_transform
+from bundle.io.labels import for_file
+from bundle.memory import peak_memory_mb
+from bundle.pairs import FILES
+from bundle.plausibility import LIMITS, verdict
+from bundle.report import judge, png, read_bounds, write_page
+from bundle.spatial import SpatialTransform
+from matplotlib.image import imsave
+
+__all__ = ["Bounds", "bounds_of", "source_of", "write_registration"]
+
+Item = Mapping[str, Any]
+Bounds = Mapping[str, tuple[float, float]]
+
+OPTIONAL_FILES = (
+    *("warped_label.nii.gz", "jacobian.nii.gz", "inverse.h5", "inverse_displacement.nii.gz"),
+    *("overview.png", "report.html", "thumbnail.png"),
+)
+
+
+def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float | None]]]) -> tuple[Bounds, Bounds]:
+    """The bounds beyond which a registration failed, and those beyond which somebody should look.
+
+    Weights with limits of their own, for images that vary more, have none of the second kind there.
+    """
+    unknown = sorted(thresholds.keys() - {"failed", "look_here"})
+    if unknown:
+        raise ValueError(f"thresholds has the keys failed and look_here, not {', '.join(unknown)}.")
+    own = recommended(weights, "limits") or {}
+    failed = {**LIMITS, **read_bounds(thresholds.get("failed", {})), **read_bounds(own)}
+    look_here = read_bounds(thresholds.get("look_here", {}))
+    return failed, {name: bounds for name, bounds in look_here.items() if name not in own}
+
+
+def write_registration(
+    item: Item,
+    folder: Path,
+    weights: str,
+    network_seconds: float,
+    settings: Mapping[str, Any] | None = None,
+    bounds: tuple[Bounds, Bounds] | None = None,
+) -> None:
+    """Write one registration into a temporary folder and move the files to theirs when all are there."""
+    start, (failed, look_here) = time.perf_counter(), bounds or bounds_of(weights, {})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".registration_", dir=folder.parent))
+    try:
+        with named(folder, partial), ThreadPoolExecutor() as pool:  # compression takes most of it, and frees the others
+            written = [pool.submit(write, *what) for write, *what in _files(item, partial)]
+            if "overview" in item:
+                imsave(partial / "overview.png", item["overview"])
+            for file in written:
+                file.result()
+        seconds = dict(item["seconds"]) | {"network": network_seconds, "write": time.perf_counter() - start}
+        summary = _summary(item, seconds, weights, settings or {}, failed)
+        judgement = judge(item["quality"], failed, look_here)
+        summary["judgement"] = judgement.as_json()
+        if "report" in item:
+            write_page(partial / "report.html", item["report"], summary, judgement)
+            (partial / "thumbnail.png").write_bytes(png(item["report"].thumbnail))
+        (partial / "registration.json").write_text(json.dumps(summary, indent=4) + "\n")
+        folder.mkdir(exist_ok=True)
+        for name in OPTIONAL_FILES:  # of an earlier registration in the same folder
+            (folder / name).unlink(missing_ok=True)
+        for path in sorted(partial.iterdir()):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _files(item: Item, folder: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield for each file what writes it, and that function's arguments."""
+    transform: SpatialTransform = item["transform"]
+    grid, like = transform.fixed_grid, source_of(item["fixed"]) or None
+    yield write_displacement, transform.displacement_field(), grid, folder / "displacement.nii.gz", like
+    yield write_image, item["warped"].float(), grid, folder / "warped.nii.gz", like
+    yield write_transform, transform, folder / "transform.h5"
+    if "warped_label" in item:
+        yield write_image, for_file(item["warped_label"]), grid, folder / "warped_label.nii.gz", like
+    if "jacobian" in item:
+        yield write_image, item["jacobian"], grid, folder / "jacobian.nii.gz", like
+    if "inverse" in item:
+        place = transform.moving_grid, folder / "inverse_displacement.nii.gz", source_of(item["moving"]) or None
+        yield write_displacement, item["inverse_mm"], *place
+        yield write_transform, item["inverse"], folder / "inverse.h5"
+
+
+def _summary(
+    item: Item, seconds: dict[str, float], weights: str, settings: Mapping[str, Any], limits: Bounds
+) -> dict[str, Any]:
+    """Collect what ``registration.json`` holds."""
+    stages = {stage: round(seconds[stage], 3) for stage in ("read", "align", "network", "resample", "report", "write")}
+    packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
+    transform = item["transform"]
+    return {
+        "moving": source_of(item["moving"]),
+        "fixed": source_of(item["fixed"]),
+        "notes": [note for note in item.get("notes", "").split("\n") if note],
+        **verdict(item["quality"], limits),
+        **{name: _finite(value) for name, value in item["quality"].items()},
+        "fill": item["fill"],
+        "alignment_lps_mm": transform.alignment.tolist(),
+        "field_grid": {"shape": transform.field_grid.shape, "spacing_mm": transform.field_grid.spacing_mm.tolist()},
+        "seconds": stages | {"total": round(sum(stages.values()), 3)},
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "device": "cuda" if item["pred"].is_cuda else "cpu",
+        "versions": {"pan_registration": bundle.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in packages},
+        "weights_sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
+        "inputs": {key: fingerprint(path) for key, path in _inputs(item).items()},
+        "settings": dict(settings),
+        "command": shlex.join(sys.orig_argv),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _inputs(item: Item) -> dict[str, str]:
+    """List the files that a registration was made of; volumes handed over in memory have none."""
+    paths = {key: item[key] if isinstance(item[key], str) else source_of(item[key]) for key in FILES if key in item}
+    return {key: path for key, path in paths.items() if path}
+
+
+def source_of(volume: torch.Tensor) -> str:
+    """Name the file a volume was read from; empty for one handed over in memory."""
+    name = getattr(volume, "meta", {}).get("filename_or_obj", "")
+    return str(name[0] if isinstance(name, list | tuple) and name else name)
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 6) if np.isfinite(value) else None

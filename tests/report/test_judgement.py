@@ -1,0 +1,71 @@
+import math
+
+import pytest
+from bundle.plausibility import LIMITS, verdict
+from bundle.report import judge, read_bounds
+from bundle.report.judgement import WORDS
+
+GOOD = {name: low if low > 0 else high for name, (low, high) in LIMITS.items()}
+GOOD |= {"similarity_before": 0.4, "similarity_after": 0.5}
+LOOK = {"folding_percent": (None, 0.1), "foreground_similarity": (0.6, None)}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("value", [-1e6, 1e6, math.nan])
+def test_a_registration_failed_where_the_verdict_is_not_plausible_and_nowhere_else(name, value):
+    quality = GOOD | {name: value}
+    failed = judge(quality, LIMITS, {}).level == "failed"
+    assert failed == (verdict(quality)["verdict"] == "not plausible")
+
+
+def test_images_less_alike_than_before_failed():
+    quality = GOOD | {"similarity_after": 0.3}
+    assert judge(quality, LIMITS, {}).findings[0].measure == "similarity_gain"
+    assert verdict(quality)["verdict"] == "not plausible"
+
+
+def test_between_both_bounds_somebody_should_look():
+    judgement = judge(GOOD | {"folding_percent": 0.3}, LIMITS, LOOK)
+    assert judgement.level == "look here"
+    assert [finding.measure for finding in judgement.findings] == ["folding_percent"]
+    assert "0.3" in judgement.findings[0].sentence
+    assert "at most 0.1" in judgement.findings[0].sentence
+    assert "Jacobian" in judgement.findings[0].look
+
+
+def test_what_failed_comes_first_and_is_said_once():
+    judgement = judge(
+        GOOD | {"folding_percent": 3.0, "foreground_similarity": 0.65}, LIMITS, {**LOOK, "stretch": (None, 1.1)}
+    )
+    assert judgement.level == "failed"
+    assert [f.measure for f in judgement.findings] == ["foreground_similarity", "folding_percent", "stretch"]
+
+
+def test_within_all_bounds_it_is_good():
+    judgement = judge(GOOD | {"folding_percent": 0.0}, LIMITS, LOOK)
+    assert (judgement.level, judgement.findings) == ("good", ())
+
+
+def test_a_dropped_field_is_to_be_looked_at():
+    assert judge(GOOD | {"folding_percent": 0.0, "field_dropped": 1.0}, LIMITS, LOOK).level == "look here"
+
+
+def test_overlap_counts_where_there_are_labels_alone():
+    bounds = {"dice_after": (0.5, None)}
+    assert judge(GOOD, {}, bounds).level == "good"
+    assert judge(GOOD | {"dice_after": 0.4}, {}, bounds).level == "look here"
+    assert judge(GOOD | {"dice_after": math.nan}, {}, bounds).level == "look here"
+
+
+def test_every_measure_with_a_limit_has_words():
+    assert LIMITS.keys() <= WORDS.keys()
+
+
+def test_bounds_are_read_as_json_has_them():
+    assert read_bounds({"stretch": [None, 1.2]}) == {"stretch": (-math.inf, 1.2)}
+
+
+@pytest.mark.parametrize("bounds", [{"strech": [0, 1]}, {"stretch": [2, 1]}, {"stretch": [1]}, {"stretch": "ab"}])
+def test_bounds_that_are_none_are_refused(bounds):
+    with pytest.raises(ValueError, match="threshold"):
+        read_bounds(bounds)

@@ -1,0 +1,39 @@
+import json
+import math
+
+import pytest
+from bundle.plausibility import LIMITS
+from bundle.results import bounds_of
+
+
+def test_the_limits_of_plausibility_are_those_of_what_failed(tmp_path):
+    failed, look_here = bounds_of(str(tmp_path / "model.pt"), {"look_here": {"stretch": [None, 1.1]}})
+    assert failed == LIMITS
+    assert look_here == {"stretch": (-math.inf, 1.1)}
+
+
+def test_limits_of_the_weights_come_before_both(tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps({"limits": {"stretch": [0, 1.6]}}))
+    thresholds = {
+        "failed": {"stretch": [None, 1.3], "folding_percent": [None, 2]},
+        "look_here": {"stretch": [None, 1.1]},
+    }
+    failed, look_here = bounds_of(str(tmp_path / "model.pt"), thresholds)
+    assert failed["stretch"] == (0.0, 1.6)
+    assert failed["folding_percent"] == (-math.inf, 2.0)
+    assert look_here == {}
+
+
+def test_the_shipped_thresholds_lie_within_the_limits(bundle_root):
+    config = json.loads((bundle_root / "configs" / "inference.json").read_text())
+    failed, look_here = bounds_of(str(bundle_root / "models" / "model.pt"), config["thresholds"])
+    assert look_here
+    for name, (low, high) in look_here.items():
+        assert failed[name][0] <= low
+        assert high <= failed[name][1]
+
+
+@pytest.mark.parametrize("thresholds", [{"look here": {}}, {"failed": {"folding": [0, 1]}}])
+def test_thresholds_that_are_none_are_refused(tmp_path, thresholds):
+    with pytest.raises(ValueError, match=r"thresholds has the keys|threshold is of one of"):
+        bounds_of(str(tmp_path / "model.pt"), thresholds)
