@@ -9,6 +9,7 @@ from bundle.metrics import folding_percent
 from bundle.mind import CHANNELS, mind_ssc
 from bundle.optimisation import PairwiseOptimiser, _Descriptors, _Equation1, remove_folds
 from bundle.similarity import contrasts_differ
+from monai.bundle import ConfigParser
 
 SHAPE = (24, 28, 20)
 
@@ -186,3 +187,22 @@ def test_auto_takes_what_suits_the_contrasts_and_by_default_refines_only_where_t
 def test_another_similarity_is_refused():
     with pytest.raises(ValueError, match="one of auto, ncc, mind, not 'mi'"):
         PairwiseOptimiser(1, similarity="mi")
+
+
+@pytest.mark.parametrize(
+    ("options", "iterations"),
+    [
+        ({}, None),
+        ({"optimise": 7}, 7),
+        ({"optimise": 0}, 0),
+        ({"same_person": True}, 0),  # what is left between two scans of one person is noise
+        ({"same_person": True, "optimise": 7}, 7),
+    ],
+)
+def test_the_workflow_leaves_the_steps_to_the_contrasts_unless_it_is_told(bundle_root, options, iterations):
+    config = ConfigParser()
+    config.read_config(str(bundle_root / "configs" / "inference.json"))
+    for name, value in options.items():
+        config[name] = value
+    optimiser = config.get_parsed_content("inferer").optimiser
+    assert (optimiser.iterations, optimiser.similarity) == (iterations, "auto")

@@ -189,7 +189,7 @@ LINEAR = "#Insight Transform File V1.0\n#Transform 0\nTransform: {}\nParameters:
         (("AffineTransform_double_2_2", "1 0 0 1 0 0", "0 0"), "is of 2 dimensions, not of 3"),
         (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 0 0 0 0", "0 0 0"), "is singular: it flattens space"),
         (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1e-9 0 0 0", "0 0 0"), "is singular: it flattens space"),
-        (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1 nan 0 0", "0 0 0"), "initial transform|transform"),
+        (("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1 nan 0 0", "0 0 0"), "cannot be read: it holds 'nan'"),
     ],
 )
 def test_an_initial_transform_that_aligns_nothing_ends_before_any_work(

@@ -284,7 +284,8 @@ def test_an_initial_transform_stands_for_the_alignment_and_a_fresh_network_leave
     sitk.WriteTransform(initial, str(tmp_path / "initial.tfm"))
     masked = {k: v for k, v in pair.items() if not k.endswith("_label")}
     initial_path = str(tmp_path / "initial.tfm")
-    options = dict(initial_transform=initial_path, weights=str(fresh_weights), device="cpu", spacing_mm=6)
+    # the images are not alike enough under it for one contrast: no optimisation
+    options = dict(initial_transform=initial_path, weights=str(fresh_weights), device="cpu", spacing_mm=6, optimise=0)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "warped_label.nii.gz").touch()  # left there by an earlier registration
     summary = register(**masked, **options, output_dir=str(tmp_path / "out"))

@@ -70,6 +70,7 @@ BAD = {
     "device": (lambda d: {"device": "tpu"}, "--device is one of auto, cpu, cuda"),
     "spacing": (lambda d: {"spacing_mm": -2}, "spacing must be above 0 mm"),
     "no number of steps": (lambda d: {"optimise": "many"}, "--optimise takes a whole number of steps from 0 up"),
+    "similarity": (lambda d: {"similarity": "mi"}, "--similarity is one of auto, ncc, mind, not 'mi'"),
     "no number": (lambda d: {"spacing_mm": "fine"}, "--spacing_mm takes millimetres, not 'fine'"),
     "output is a file": (lambda d: {"output_dir": text(d, "out")}, r"The output \(.*out\) is a file"),
 }
