@@ -94,14 +94,8 @@ def register(
     flags = {"never_worse": never_worse, "same_person": same_person, "symmetric": symmetric}
     flags |= {"inverse": inverse, "jacobian": jacobian, "report": report}
     check_flags(**flags)
-    if spacing_mm is not None and not isinstance(spacing_mm, int | float):
-        raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
-    if passes is not None and (not isinstance(passes, int) or passes < 1):
-        raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
-    if similarity not in SIMILARITIES:
-        raise ValueError(f"--similarity is one of {', '.join(SIMILARITIES)}, not '{similarity}'.")
-    if optimise is not None and (not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0):
-        raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
+    _check_numbers(spacing_mm, passes, optimise)
+    check_similarity(similarity)
     check_numbers(fill=fill)
     folder = output_folder(output_dir)
     if initial_transform is not None:
@@ -132,6 +126,22 @@ def register(
     result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
     _tell(result, folder)
     return result
+
+
+def _check_numbers(spacing_mm: float | None, passes: int | None, optimise: int | None) -> None:
+    """Refuse what is no number of millimetres, passes or steps."""
+    if spacing_mm is not None and not isinstance(spacing_mm, int | float):
+        raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
+    if passes is not None and (not isinstance(passes, int) or passes < 1):
+        raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
+    if optimise is not None and (not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0):
+        raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
+
+
+def check_similarity(similarity: str) -> None:
+    """Refuse what the optimisation cannot go by, before any work."""
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"--similarity is one of {', '.join(SIMILARITIES)}, not '{similarity}'.")
 
 
 def check_affine(affine: str) -> None:
