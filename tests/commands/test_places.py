@@ -107,6 +107,7 @@ import resource, sys
 import numpy as np, torch
 from bundle.failures import bad_input
 from bundle.io.files import in_place
+from bundle.io.itk import write_transform
 from bundle.spatial import Grid, SpatialTransform
 
 grid = Grid((30, 30, 30), np.eye(4))
