@@ -18,6 +18,7 @@ _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that 
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
 _SLOWEST = 1e-4  # a smaller gain of the cost counts as none
 _DESCRIPTOR_WEIGHT = 2.0  # of the descriptors' distance beside the smoothness
+_STEPS = 25  # across contrasts, unless the user says otherwise
 _SHOWN = 0.02  # intensity above which the fixed image shows something
 
 
@@ -85,7 +86,7 @@ class PairwiseOptimiser:
 
     def _refine(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
         differ = contrasts_differ(moving[0], fixed[0]) if self.similarity == "auto" else self.similarity == "mind"
-        if (self.iterations if self.iterations is not None else differ) == 0:
+        if self.iterations is None and not differ:
             return start
         if differ:
             return self._refine_halved(moving, fixed, start)
@@ -113,7 +114,7 @@ class PairwiseOptimiser:
         """Take the steps; the field with the least cost, and the cost of the start."""
         best, least, waited, first = ddf, float("inf"), 0, float("nan")
         direction, square = torch.zeros_like(ddf), 0.0
-        steps = cost.steps if self.iterations is None else self.iterations
+        steps = _STEPS if self.iterations is None else self.iterations
         sigma = cost.sigma if self.sigma is None else self.sigma
         for i in tqdm(range(steps + 1), desc="optimising", leave=False, disable=None):
             value, gradient = cost(ddf)
@@ -142,7 +143,7 @@ class _Equation1:
     a step that is composed.
     """
 
-    sigma, steps = 1.0, 0
+    sigma = 1.0
 
     def __init__(self, moving: Volume, fixed: Volume, alpha: float) -> None:
         self.moving, self.fixed, self.alpha = moving, fixed, alpha
@@ -162,7 +163,7 @@ class _Descriptors:
     The smoothness is added, and the gradient taken as for equation 1.
     """
 
-    sigma, steps = 1.5, 25
+    sigma = 1.5
 
     def __init__(self, moving: Volume, fixed: Volume, alpha: float) -> None:
         self.moving, self.fixed, self.alpha = mind_ssc(moving), mind_ssc(fixed), alpha
