@@ -45,8 +45,8 @@ class Network(Method):
     Args:
         weights: path of its state dict; ``NAME.json`` beside ``NAME.pt`` says which settings suit it.
         overrides: names of configs after ``inference``: one with another ``network_def``, say.
-        optimise: most steps of pairwise optimisation from the network's field on; None for what ``register`` does by
-            default, which depends on the contrasts.
+        optimise: most steps of pairwise optimisation from the network's field on.
+        similarity: that it goes by: auto, ncc or mind.
         device: that torch runs it on.
 
     Raises:
@@ -56,7 +56,8 @@ class Network(Method):
 
     weights: str
     overrides: tuple[str, ...] = ()
-    optimise: int | None = 0
+    optimise: int = 0
+    similarity: str = "auto"
     device: str = "cpu"
     aligned: bool = True
 
@@ -78,6 +79,7 @@ class Network(Method):
             "spacing_mm": self.spacing_mm,
             "weights_sha256": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
             "optimise": self.optimise,
+            "similarity": self.similarity,
             "device": self.device,
         }
 
@@ -100,6 +102,7 @@ class Network(Method):
         config = ConfigParser()
         config.read_config([str(ROOT / "configs" / f"{name}.json") for name in ("inference", *self.overrides)])
         config["ckpt"], config["optimise"] = self.weights, self.optimise
+        config["similarity"] = self.similarity
         config["device"] = f"$torch.device('{self.device}')"
         return config
 
@@ -141,7 +144,7 @@ METHODS: Mapping[str, Callable[[Options], Method]] = {
     "identity": lambda _: Linear(aligned=False),
     "affine": lambda _: Linear(),
     "pan": lambda o: Network(o.weights, device=o.device),
-    "pan-auto": lambda o: Network(o.weights, optimise=None, device=o.device),
+    "pan-mind": lambda o: Network(o.weights, optimise=25, similarity="mind", device=o.device),
     "pan-optimised": lambda o: Network(o.weights, optimise=o.optimise, device=o.device),
     "voxelmorph": _voxelmorph,
     **PEERS,

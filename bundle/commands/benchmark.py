@@ -112,8 +112,8 @@ def accuracy(
         split: training, validation or test.
         pairs: how many ordered pairs to draw; all by default.
         seed: of the draw.
-        methods: some of identity, affine, pan, pan-auto (what register does by default), pan-optimised, voxelmorph,
-            syn-mi, syn-cc, elastix, with commas.
+        methods: some of identity, affine, pan, pan-mind (25 steps across contrasts), pan-optimised, voxelmorph, syn-mi,
+            syn-cc, elastix, with commas.
         affine: pre-alignment of all methods but identity: none, center, rigid or affine.
         masked: blank everything outside the labels in both images, and cut them to what is left.
         spacing_mm: voxel size that all methods work at; by default networks work at the one that suits their weights,

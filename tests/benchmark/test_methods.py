@@ -96,7 +96,7 @@ def test_a_missing_peer_is_named_in_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("names", [[], ["pan", "pan"], ["demons"]])
 def test_names_that_are_no_methods_are_refused(names):
-    with pytest.raises(ValueError, match="identity,affine,pan,pan-auto,pan-optimised,voxelmorph,syn-mi,syn-cc,elastix"):
+    with pytest.raises(ValueError, match="identity,affine,pan,pan-mind,pan-optimised,voxelmorph,syn-mi,syn-cc,elastix"):
         make_methods(names, Options("unused.pt"))
 
 
