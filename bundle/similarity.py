@@ -8,9 +8,7 @@ from bundle.losses import local_ncc
 __all__ = ["contrast_correlation", "contrasts_differ", "similarity"]
 
 WINDOW = 9  # voxels, as in the loss
-ONE_CONTRAST = (
-    0.5  # correlation of two aligned heads: T1 and T1 0.67 to 0.84, synthetic 0.55, T1 and FLAIR 0.27 to 0.57
-)
+ONE_CONTRAST = 0.5  # correlation of two aligned images: heads of one contrast stay above, docs/accuracy.md tells more
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
 SHOWN = 0.05  # intensity above which an image shows something
 
