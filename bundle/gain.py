@@ -1,17 +1,15 @@
 """Keep a field where it makes the images more alike, and only there."""
 
 import torch
-import torch.nn.functional as F
 from bundle.fields import warp
 from bundle.losses import local_ncc
 from bundle.options import check_numbers
 from bundle.shapes import DDF
-from bundle.smoothing import smooth
+from bundle.smoothing import halve, restore, smooth, voxel_ratio
 
 __all__ = ["GainWeighting"]
 
-_HALVED = 2  # voxels of a side that are averaged first: an eighth of the work, and less noise
-# in voxels of the halved images:
+# in voxels of the halved images: an eighth of the work, and less noise
 _WINDOW = 5  # of the correlation, about as large as in the loss
 _BLUR = 0.6  # of the images compared: interpolating smooths noise, which looks like a gain
 _SMOOTHING = 0.8  # of the two correlations: the noise of a window is no gain
@@ -60,14 +58,10 @@ class GainWeighting:
     def weights(self, image: torch.Tensor, ddf: DDF) -> torch.Tensor:
         """Compute the weights of the fields of a batch: (B, 1, H, W, L), in [0, 1]."""
         sides = image.shape[2:]
-        factor = [_HALVED if n >= 2 * _HALVED else 1 for n in sides]
-        image, ddf = (F.avg_pool3d(volume.float(), factor, ceil_mode=True) for volume in (image, ddf))
-        ddf = ddf / torch.tensor(factor, device=ddf.device).view(1, 3, 1, 1, 1)
+        ratio = torch.tensor(voxel_ratio(sides), device=ddf.device).view(1, 3, 1, 1, 1)
+        image, ddf = halve(image.float()), halve(ddf.float()) / ratio
         moving, fixed = smooth(image, _BLUR).split(1, 1)
         before, after = (smooth(local_ncc(one, fixed, _WINDOW), _SMOOTHING) for one in (moving, warp(moving, ddf)))
         gain = (after - before) / (1 - before).clamp(min=_FLOOR)
         share = ((gain - self.least) / (self.full - self.least)).clamp(0, 1)
-        weights = smooth(share.square() * (3 - 2 * share), _TRANSITION).clamp(0, 1)
-        whole = [n * f for n, f in zip(weights.shape[2:], factor)]
-        weights = F.interpolate(weights, whole, mode="trilinear", align_corners=False)
-        return weights[:, :, : sides[0], : sides[1], : sides[2]]
+        return restore(smooth(share.square() * (3 - 2 * share), _TRANSITION).clamp(0, 1), sides)

@@ -7,7 +7,7 @@ from bundle.losses import ncc_loss, smoothness_loss
 from bundle.mind import CHANNELS, mind_ssc
 from bundle.shapes import DDF, Volume
 from bundle.similarity import contrasts_differ
-from bundle.smoothing import smooth
+from bundle.smoothing import halve, restore, smooth, voxel_ratio
 from tqdm import tqdm
 
 __all__ = ["SIMILARITIES", "PairwiseOptimiser", "remove_folds"]
@@ -97,18 +97,11 @@ class PairwiseOptimiser:
 
     def _refine_halved(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
         """Refine at half the resolution, where descriptors of whole patches are, and add what the steps changed."""
-        factor = [2 if n >= 4 else 1 for n in start.shape[2:]]
-        voxels = torch.tensor(factor, dtype=start.dtype, device=start.device).view(1, 3, 1, 1, 1)
-        halved = [F.avg_pool3d(volume, factor, ceil_mode=True) for volume in (moving, fixed, start)]
-        coarse = halved[2] / voxels
-        found, _ = self._descend(_Descriptors(halved[0], halved[1], self.alpha), coarse)
-        if found is coarse:
-            return start
-        # the middle of a halved voxel lies between two: no corners aligned, as upsample has them
-        whole = [n * f for n, f in zip(found.shape[2:], factor)]
-        change = voxels * F.interpolate(found - coarse, whole, mode="trilinear", align_corners=False)
         sides = start.shape[2:]
-        return remove_folds(start + change[:, :, : sides[0], : sides[1], : sides[2]])
+        ratio = torch.tensor(voxel_ratio(sides), device=start.device).view(1, 3, 1, 1, 1)
+        coarse = halve(start) / ratio
+        found, _ = self._descend(_Descriptors(halve(moving), halve(fixed), self.alpha), coarse)
+        return start if found is coarse else remove_folds(start + ratio * restore(found - coarse, sides))
 
     def _descend(self, cost: "_Equation1 | _Descriptors", ddf: DDF) -> tuple[DDF, float]:
         """Take the steps; the field with the least cost, and the cost of the start."""
