@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.inference import infer
 from bundle.plausibility import LIMITS
 from bundle.postprocessing import MeasureRegistrationd
 from bundle.report import judge
@@ -137,21 +138,7 @@ def _registered(
 
 def _infer(pair: Pair, options: Mapping[str, Any]) -> dict[str, Any]:
     """Run the inference workflow on a pair, and return what it found."""
-    from monai.bundle import ConfigWorkflow  # here, so that --help is quick
-
-    workflow = ConfigWorkflow(
-        str(ROOT / "configs" / "inference.json"),
-        meta_file=str(ROOT / "configs" / "metadata.json"),
-        logging_file=False,
-        workflow_type="inference",
-        bundle_root=str(ROOT),
-        save=False,
-        tabulate=False,
-        **{"dataset#data": [dict(pair)]},
-        **options,
-    )
-    workflow.initialize()
-    workflow.run()
+    workflow = infer(save=False, tabulate=False, **{"dataset#data": [dict(pair)]}, **options)
     engine = workflow.parser.get_parsed_content("evaluator")
     return dict(engine.state.batch[0]) | dict(engine.state.output[0])
 

@@ -1,17 +1,17 @@
 """Register one pair of images."""
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from bundle.affine import ALIGNMENTS
+from bundle.inference import infer
 from bundle.io.itk import read_linear
 from bundle.optimisation import SIMILARITIES
 from bundle.options import check_flags, check_numbers
-from bundle.root import ROOT, WEIGHTS
+from bundle.root import WEIGHTS
 from bundle.similarity import ONE_CONTRAST
 
 __all__ = ["register"]
@@ -122,7 +122,7 @@ def register(
         overrides["spacing_mm"] = float(spacing_mm)
     if passes is not None:
         overrides["passes"] = passes
-    infer(overrides)
+    infer(**overrides)
     result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
     _tell(result, folder)
     return result
@@ -169,24 +169,6 @@ def output_folder(output_dir: str) -> Path:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(f"The output ({folder}) cannot be written: {parent} is no folder that you may write to.")
     return folder
-
-
-def infer(overrides: dict[str, Any]) -> None:
-    """Run the bundle's inference workflow with some of its keys replaced."""
-    from monai.bundle import ConfigWorkflow  # here, so that --help is quick
-
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
-    workflow = ConfigWorkflow(
-        str(ROOT / "configs" / "inference.json"),
-        meta_file=str(ROOT / "configs" / "metadata.json"),
-        logging_file=False,
-        workflow_type="inference",
-        bundle_root=str(ROOT),
-        **overrides,
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
 
 
 def _tell(result: dict[str, Any], folder: Path) -> None:
