@@ -92,14 +92,14 @@ class RecursiveInferer(SimpleInferer):
             ddf = compose(found, residual)
             pred = torch.cat([warp(moving, ddf), ddf], 1)
         ddf = pred[:, 1:].clone() if self.symmetric else pred[:, 1:]
-        if self.remove_folds:
+        optimised = self.optimiser is not None and self.optimiser.iterations != 0
+        if self.remove_folds and (optimised or self.gain_weighting is None):
             ddf = remove_folds(ddf)
         if self.optimiser is not None:
             ddf = self.optimiser(inputs, ddf)
         if self.gain_weighting is not None:
             ddf = self.gain_weighting(inputs, ddf)
-            if self.remove_folds:
-                ddf = remove_folds(ddf)
+            ddf = remove_folds(ddf) if self.remove_folds else ddf
         return ddf
 
     def sharpen(self, image: torch.Tensor) -> torch.Tensor:

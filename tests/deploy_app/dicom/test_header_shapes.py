@@ -49,6 +49,42 @@ def test_a_side_is_written_where_a_part_may_be_paired_and_nowhere_else(values, p
     assert not {"KNEE", "BREAST", "KIDNEY", "EXTREMITY"} & UNPAIRED
 
 
+def classic_stack(**values):
+    """A stack of one classic MR frame of a head: a gradient echo as T1 images are, but for ``values``."""
+    usual = {"Modality": "MR", "BodyPartExamined": "HEAD", "ScanningSequence": "GR", "EchoTime": 3.0}
+    frame = frame_of(**{k: v for k, v in {**usual, "RepetitionTime": 8.0, **values}.items() if v is not None})
+    return Stack((frame,), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("values", "is_t1"),
+    [
+        ({}, True),
+        ({"EchoTime": 30.0}, True),
+        ({"EchoTime": 30.1}, False),  # T2*-weighted
+        ({"EchoTime": None}, False),  # nothing to judge by
+        ({"ScanningSequence": "SE", "EchoTime": 12.0, "RepetitionTime": 1000.0}, True),
+        ({"ScanningSequence": "SE", "EchoTime": 12.0, "RepetitionTime": 1000.1}, False),  # proton density
+        ({"ScanningSequence": "SE", "EchoTime": 12.0, "RepetitionTime": None}, False),
+        ({"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300.0}, True),  # MPRAGE
+        ({"ScanningSequence": ["SE", "IR"], "EchoTime": 120.0, "RepetitionTime": 9000.0}, False),  # FLAIR
+        ({"ScanningSequence": "SE", "EchoTime": 90.0, "RepetitionTime": 4000.0}, False),  # T2
+    ],
+)
+def test_t1_weighting_is_told_by_the_times_of_the_sequence_up_to_their_limits(values, is_t1):
+    found = departures(classic_stack(**values), "moving", INTENDED)
+    assert [("moving" in s and "T1-weighted" in s) for s in found] == ([] if is_t1 else [True])
+
+
+def test_weights_for_any_contrast_flag_no_contrast_but_other_modalities_and_parts_still():
+    any_contrast = {"modality": "MR", "body_parts": ["HEAD", "BRAIN"]}
+    assert departures(classic_stack(EchoTime=120.0, ScanningSequence="SE"), "fixed", any_contrast) == ()
+    (found,) = departures(classic_stack(Modality="CT"), "fixed", any_contrast)
+    assert "no MR" in found
+    (found,) = departures(classic_stack(BodyPartExamined="KNEE"), "fixed", any_contrast)
+    assert "another body part" in found
+
+
 def enhanced_stack(folder, edit):
     path = enhanced(folder, edit=edit)
     header = pydicom.dcmread(path, stop_before_pixels=True)
