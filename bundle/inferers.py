@@ -92,8 +92,7 @@ class RecursiveInferer(SimpleInferer):
             ddf = compose(found, residual)
             pred = torch.cat([warp(moving, ddf), ddf], 1)
         ddf = pred[:, 1:].clone() if self.symmetric else pred[:, 1:]
-        optimised = self.optimiser is not None and self.optimiser.iterations != 0
-        if self.remove_folds and (optimised or self.gain_weighting is None):
+        if self.remove_folds and self.gain_weighting is None:  # weights remove most, and are measured before the rest
             ddf = remove_folds(ddf)
         if self.optimiser is not None:
             ddf = self.optimiser(inputs, ddf)
