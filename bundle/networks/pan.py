@@ -151,6 +151,16 @@ class PAN(nn.Module):
             projections.append(projection(full, scale, image))
         return projections
 
+    @torch.jit.unused
+    def embeddings(self, image: Volume) -> list[torch.Tensor]:
+        """Encode one image as the attention sees it: (B, S·d, H, W, L) of each level, from level 1 down.
+
+        Args:
+            image: (B, 1, H, W, L); padded as for registration.
+        """
+        projections = self.encode(self.pad_to_pyramid(image), torch.zeros(0), False)
+        return [a.embed(p).flatten(1, 2) for p, a in zip(projections, reversed(self.attention))]  # type: ignore[operator]
+
     def decode(
         self, moving: Volume, queries: list[Features], keys: list[Features]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -1,0 +1,105 @@
+"""Train an encoder to see any contrast as another encoder sees the one it knows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from bundle.networks import PAN
+from bundle.options import check_numbers
+from bundle.shapes import Volume
+from bundle.supervision import Supervision
+from monai.inferers import SimpleInferer
+from torch import nn
+
+__all__ = ["EmbeddingInferer", "ImitationLoss", "load_teacher"]
+
+Embeddings = list[torch.Tensor]
+
+SHOWN = 0.03  # intensity above which the clean image shows something
+OUTSIDE = 0.05  # weight of a voxel that shows nothing
+
+
+class EmbeddingInferer(SimpleInferer):
+    """Encode the images of a pair, in place of registering them.
+
+    Args:
+        gamma: exponent of the intensities, the one that registration will use.
+
+    Raises:
+        ValueError: an exponent that is not positive.
+    """
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.gamma = _positive(gamma)
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Map ``image`` (B, 2, H, W, L) to the embeddings of the moving image, and those of the fixed one."""
+        moving, fixed = (inputs.clamp(min=0) ** self.gamma).split(1, 1)
+        return network.embeddings(moving), network.embeddings(fixed)  # type: ignore[attr-defined]
+
+
+class ImitationLoss(nn.Module):
+    """Compare the embeddings of images in any contrast with a teacher's of the clean images.
+
+    For each level the mean squared difference, divided by the mean square of the teacher's embeddings: 0 where both
+    are equal, about 2 where they have nothing in common. The levels are added up. Nothing of the field is asked for,
+    so that a training step takes a fraction of one that registers, and each voxel says what is right for it.
+
+    Args:
+        teacher: the network whose encoder is imitated; it stays as it is.
+        gamma: exponent of the intensities that the teacher sees.
+
+    Raises:
+        ValueError: an exponent that is not positive.
+
+    Source:
+        This project. The idea is that of hint training (Romero et al., FitNets, ICLR 2015).
+    """
+
+    def __init__(self, teacher: PAN, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.teacher, self.gamma = teacher.eval().requires_grad_(False), _positive(gamma)
+
+    def forward(self, embeddings: tuple[Embeddings, Embeddings], supervision: Supervision) -> torch.Tensor:
+        """Average over both images of a pair.
+
+        Args:
+            embeddings: of the moving and of the fixed image, as ``EmbeddingInferer`` returns them.
+            supervision: ``clean_moving`` and ``label``, the clean images: (B, 1, H, W, L) in [0, 1].
+        """
+        clean = supervision["clean_moving"], supervision["label"]
+        return torch.stack([self._compare(seen, image) for seen, image in zip(embeddings, clean)]).mean()
+
+    def _compare(self, seen: Embeddings, clean: Volume) -> torch.Tensor:
+        clean = self.teacher.pad_to_pyramid(clean)
+        with torch.no_grad():
+            targets = self.teacher.embeddings(clean.clamp(0, 1) ** self.gamma)
+        weight = torch.where(clean > SHOWN, 1.0, OUTSIDE)
+        total = clean.new_zeros(())
+        for level, (one, target) in enumerate(zip(seen, targets)):
+            if level > 0:
+                weight = F.avg_pool3d(weight, 2)
+            each = weight.expand(-1, target.shape[1], *target.shape[2:])
+            total = total + ((one - target).square() * each).sum() / (target.square() * each).sum()
+        return total
+
+
+def load_teacher(network: PAN, weights: str, device: torch.device | str = "cpu") -> PAN:
+    """Load weights into a network that is not to be trained.
+
+    Args:
+        network: of the weights' architecture.
+        weights: path of a state dict.
+        device: to move the network to.
+    """
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _positive(gamma: float) -> float:
+    check_numbers(gamma=gamma)
+    if gamma <= 0:
+        raise ValueError(f"gamma is above 0, got {gamma}.")
+    return gamma
