@@ -1,8 +1,11 @@
 """The command line: ``pan-registration COMMAND``, or ``python -m bundle COMMAND`` in a checkout."""
 
 import importlib
+import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,8 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
         meant = "" if not name or name.startswith("-") else f" ({name}: {suggestion(name, COMMANDS, 'unknown')})"
-        print(f"usage: {program()} {{{','.join(COMMANDS)}}} [--help]{meant}", file=sys.stderr)
+        options = "[--help] [--quiet] [--json]"
+        print(f"usage: {program()} {{{','.join(COMMANDS)}}} {options}{meant}", file=sys.stderr)
         raise SystemExit(0 if name in ("-h", "--help") else 2)
     try:
         run(name, sys.argv[2:])
@@ -50,11 +54,24 @@ def main() -> None:
 def run(name: str, arguments: Sequence[str]) -> None:
     """Hand a command to Fire, its arguments checked first: Fire would find out about a wrong one after the work.
 
-    What follows ``--`` is Fire's own.
+    What follows ``--`` is Fire's own. Two options are common to all commands: with ``--quiet`` nothing is printed but
+    an error, with ``--json`` what the command returns is, as JSON on the standard output, and the rest of its words go
+    to the standard error.
     """
-    command, arguments = load(name), list(arguments)
+    arguments = list(arguments)
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     arguments, fires = arguments[:cut], arguments[cut:]
+    quiet, as_json = (option in arguments for option in ("--quiet", "--json"))
+    arguments = [argument for argument in arguments if argument not in ("--quiet", "--json")]
+    with _output(quiet, as_json):
+        result = _fire(name, arguments, fires)
+    if as_json:
+        print(json.dumps(_plain(result), indent=4))
+
+
+def _fire(name: str, arguments: list[str], fires: list[str]) -> Any:
+    """Find the function, check its arguments, and have Fire call it; what it returns."""
+    command = load(name)
     helped = "-h" in arguments or "--help" in arguments
     line: list[str] = []
     function = None if isinstance(command, dict) else command
@@ -72,7 +89,33 @@ def run(name: str, arguments: Sequence[str]) -> None:
         if not {"-h", "--help"} & set(fires):
             line += normalise(function, arguments, " ".join([name, *line]))
         fire.decorators.SetParseFns(**parsers(function))(function)
-    fire.Fire(command, command=[*line, *fires], name=f"{program()} {name}", serialize=lambda _: None)
+    return fire.Fire(command, command=[*line, *fires], name=f"{program()} {name}", serialize=lambda _: None)
+
+
+@contextmanager
+def _output(quiet: bool, as_json: bool) -> Iterator[None]:
+    """Send what a command prints nowhere if it is to be quiet, to the standard error if JSON is asked for."""
+    with ExitStack() as stack:
+        if quiet:
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(redirect_stderr(nowhere))
+            stack.enter_context(redirect_stdout(nowhere))
+        elif as_json:
+            stack.enter_context(redirect_stdout(sys.stderr))
+        yield
+
+
+def _plain(value: Any) -> Any:
+    """Turn what a command returns into what JSON has: arrays and tensors to lists, paths to text, NaN to null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """Options of the command line: read by annotations, refused in one sentence before any work."""
 
+import json
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import fire
 import numpy as np
@@ -217,10 +220,53 @@ def test_help_is_shown_wherever_it_is_asked_for(monkeypatch, capsys, line):
 
 
 def test_a_misspelt_command_is_told_the_right_one(monkeypatch, capsys):
-    assert run(monkeypatch, capsys, "regsiter") == (
-        2,
-        f"usage: python -m bundle {{{','.join(COMMANDS)}}} [--help] (regsiter: did you mean register?)\n",
-    )
+    usage = f"usage: python -m bundle {{{','.join(COMMANDS)}}} [--help] [--quiet] [--json]"
+    assert run(monkeypatch, capsys, "regsiter") == (2, f"{usage} (regsiter: did you mean register?)\n")
+
+
+@pytest.fixture
+def talkative(monkeypatch):
+    """A command that prints, warns and returns what JSON does not have."""
+
+    def talk(name: str, fail: bool = False) -> dict[str, object]:
+        sys.stdout.write("hello\n")
+        sys.stderr.write("progress\n")
+        if fail:
+            raise ValueError(f"{name} is bad.")
+        return {"name": Path(name), "mean": np.float64(0.5), "none": float("nan"), "size": (np.int64(3), np.ones(2))}
+
+    monkeypatch.setattr("bundle.__main__.load", lambda name: talk)
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "err"),
+    [
+        ([], "hello\n", "progress\n"),
+        (["--quiet"], "", ""),
+        (["--json"], {"name": "n", "mean": 0.5, "none": None, "size": [3, [1.0, 1.0]]}, "hello\nprogress\n"),
+        (["--json", "--quiet"], {"name": "n", "mean": 0.5, "none": None, "size": [3, [1.0, 1.0]]}, ""),
+    ],
+)
+def test_a_command_is_quiet_or_prints_json_alone_where_it_is_asked_to(
+    monkeypatch, capsys, talkative, options, out, err
+):
+    for line in (["--name", "n", *options], [*options, "n"]):
+        monkeypatch.setattr("sys.argv", ["bundle", "register", *line])
+        main()
+        shown = capsys.readouterr()
+        assert (json.loads(shown.out) if isinstance(out, dict) else shown.out) == out
+        assert shown.err == err
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--json"])
+def test_an_error_is_said_whatever_is_asked_for(monkeypatch, capsys, talkative, option):
+    monkeypatch.setattr("sys.argv", ["bundle", "register", "--name", "n", "--fail", option])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.endswith("error: n is bad.\n")
 
 
 # --- what the workflows hand to our objects ---
