@@ -15,7 +15,7 @@ from bundle.options import normalise, parsers, suggestion
 
 COMMANDS = (
     *("register", "apply", "apply_points", "invert", "compose", "convert", "jacobian"),
-    *("prepare", "phantom", "demo", "benchmark", "root"),
+    *("prepare", "phantom", "demo", "benchmark", "report", "root"),
 )
 
 Command = Callable[..., Any] | dict[str, Callable[..., Any]]

@@ -2,7 +2,8 @@
 
 ``overview`` draws ``overview.png``. ``report.html`` is made in two steps: ``page_content`` brings images, labels and
 field onto one small grid (``volumes``); ``write_page`` puts them, the numbers and what ``judge`` says of them into the
-page's template (``assets``).
+page's template (``assets``). ``write_index`` makes the page of a batch, ``write_run_page`` that of a training or a
+benchmark (in ``run``, since it reads what only those leave).
 """
 
 from bundle.report.index import write_index
