@@ -64,8 +64,8 @@ def _draw_curve(tag: str, steps: Sequence[int], values: Sequence[float]) -> str:
 
 
 def _pictures(events: EventAccumulator, tag: str) -> list[str]:
-    """A few of the pictures of a tag, from the first to the last."""
-    logged = events.Images(tag)
+    """A few of the pictures of a tag, from the first to the last; of an epoch that was run again, the last."""
+    logged = list({event.step: event for event in events.Images(tag)}.values())
     chosen = np.unique(np.linspace(0, len(logged) - 1, EPOCHS).round().astype(int))
     return [
         figure(logged[i].encoded_image_string, f"{tag}, epoch {logged[i].step}, going through the slices")
