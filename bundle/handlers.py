@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from bundle.io.files import check_file
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.results import bounds_of, source_of, write_registration
+from bundle.weights import AcrossContrasts, check_weights
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, EarlyStopHandler
@@ -38,29 +38,6 @@ class WeightsCheckpointLoader(CheckpointLoader):
         """Check, then load."""
         check_weights(self.network, self.load_path)
         super().__call__(engine)
-
-
-def check_weights(network: torch.nn.Module, path: str) -> None:
-    """Compare the names and shapes of a weights file with a network's.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a weights file, or one of another network.
-    """
-    check_file(path, "weights", "do")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    except Exception as error:  # pickle, zip and torch each raise their own
-        raise ValueError(f"The weights ({path}) cannot be read as a PyTorch state dict.") from error
-    network = network.module if hasattr(network, "module") else network  # type: ignore[assignment]
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    if shapes != expected:
-        differing = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
-        raise ValueError(
-            f"The weights ({path}) belong to another network: {len(differing)} parameters differ, first "
-            f"'{differing[0]}' ({shapes.get(differing[0])} in the file, {expected.get(differing[0])} in the network)."
-        )
 
 
 class SetTrainer:
@@ -91,6 +68,7 @@ class RegistrationSaver:
         thresholds: ``failed`` and ``look_here``, each least and greatest value by measure, None for no bound: what the
             verdict and the judgement go by. ``failed`` are added to ``bundle.plausibility.LIMITS``; what the weights'
             description has as ``limits`` comes before both.
+        across_contrasts: which weights a pair of different contrasts was registered with; None for ``weights``.
 
     Raises:
         ValueError: a threshold that is none.
@@ -103,10 +81,11 @@ class RegistrationSaver:
         folder_per_pair: bool = True,
         settings: Mapping[str, Any] | None = None,
         thresholds: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None,
+        across_contrasts: AcrossContrasts | None = None,
     ) -> None:
         check_flags(folder_per_pair=folder_per_pair)
         self.output_dir, self.weights, self.folder_per_pair = Path(output_dir), weights, folder_per_pair
-        self.settings = dict(settings or {})
+        self.settings, self.across_contrasts = dict(settings or {}), across_contrasts
         self.bounds = bounds_of(weights, thresholds or {})
         self.network_start = self.network_seconds = 0.0
 
@@ -128,7 +107,12 @@ class RegistrationSaver:
         """Write every pair of the batch."""
         for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
-            write_registration(item, folder, self.weights, self.network_seconds, self.settings, self.bounds)
+            write_registration(item, folder, self._weights_of(item), self.network_seconds, self.settings, self.bounds)
+
+    def _weights_of(self, item: Mapping[str, Any]) -> str:
+        if self.across_contrasts is None:
+            return self.weights
+        return self.across_contrasts.weights_for(item["quality"]["contrast_correlation"])
 
 
 class PairTable:

@@ -12,7 +12,7 @@ from bundle.supervision import Supervision
 from monai.inferers import SimpleInferer
 from torch import nn
 
-__all__ = ["EmbeddingInferer", "ImitationLoss", "load_teacher"]
+__all__ = ["EmbeddingInferer", "ImitationLoss"]
 
 Embeddings = list[torch.Tensor]
 
@@ -84,18 +84,6 @@ class ImitationLoss(nn.Module):
             each = weight.expand(-1, target.shape[1], *target.shape[2:])
             total = total + ((one - target).square() * each).sum() / (target.square() * each).sum()
         return total
-
-
-def load_teacher(network: PAN, weights: str, device: torch.device | str = "cpu") -> PAN:
-    """Load weights into a network that is not to be trained.
-
-    Args:
-        network: of the weights' architecture.
-        weights: path of a state dict.
-        device: to move the network to.
-    """
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return network.to(device).eval().requires_grad_(False)
 
 
 def _positive(gamma: float) -> float:

@@ -1,8 +1,6 @@
-"""How the network is run on a pair, and the settings that suit its weights."""
+"""How the network is run on a pair."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,25 +9,15 @@ from bundle.gain import GainWeighting
 from bundle.optimisation import PairwiseOptimiser, remove_folds
 from bundle.options import check_flags, check_numbers
 from bundle.shapes import DDF
+from bundle.similarity import contrast_correlation
 from bundle.smoothing import smooth
 from bundle.symmetry import halfway
+from bundle.weights import AcrossContrasts
 from monai.inferers import SimpleInferer
 
-__all__ = ["RecursiveInferer", "recommended"]
+__all__ = ["RecursiveInferer"]
 
 UNSHARP_SIGMA = 0.7  # voxels
-
-
-def recommended(weights: str, setting: str, default: Any = None) -> Any:
-    """Look up a setting that suits some weights, such as the ``spacing_mm`` they were trained at.
-
-    Args:
-        weights: path of the weights; ``NAME.json`` beside ``NAME.pt`` describes them.
-        setting: key of the description.
-        default: for weights without a description, or one that lacks the setting.
-    """
-    description = Path(weights).with_suffix(".json")
-    return json.loads(description.read_text()).get(setting, default) if description.is_file() else default
 
 
 class RecursiveInferer(SimpleInferer):
@@ -45,6 +33,7 @@ class RecursiveInferer(SimpleInferer):
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.
         gain_weighting: keeps the field where it makes the images more alike; None keeps it everywhere.
         symmetric: register both ways and meet halfway, so that with the images swapped the field is the inverse.
+        across_contrasts: the network to run instead where the contrasts of a pair differ; None runs one for all.
 
     Raises:
         ValueError: less than one pass, an exponent that is not positive, or a negative strength.
@@ -59,6 +48,7 @@ class RecursiveInferer(SimpleInferer):
         sharpening: float = 0.0,
         gain_weighting: GainWeighting | None = None,
         symmetric: bool = False,
+        across_contrasts: AcrossContrasts | None = None,
     ) -> None:
         super().__init__()
         check_flags(remove_folds=remove_folds, symmetric=symmetric)
@@ -69,13 +59,17 @@ class RecursiveInferer(SimpleInferer):
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
-        self.symmetric = symmetric
+        self.symmetric, self.across_contrasts = symmetric, across_contrasts
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Map ``image`` (B, 2, H, W, L) to ``pred`` (B, 4, H, W, L)."""
         inputs = inputs.as_subclass(torch.Tensor)
+        if self.across_contrasts is not None:
+            if len(inputs) > 1:  # each pair has contrasts of its own
+                return torch.cat([self(pair, network) for pair in inputs.split(1)])
+            network = self.across_contrasts.network_for(contrast_correlation(inputs[0, :1], inputs[0, 1:]), network)
         ddf = self._one_way(inputs, network)
         if self.symmetric:
             ddf = halfway(ddf, self._one_way(inputs.flip(1), network))

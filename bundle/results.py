@@ -19,7 +19,6 @@ from typing import Any
 import bundle
 import numpy as np
 import torch
-from bundle.inferers import recommended
 from bundle.io.files import fingerprint, named
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
@@ -29,6 +28,7 @@ from bundle.pairs import FILES
 from bundle.plausibility import LIMITS, verdict
 from bundle.report import judge, png, read_bounds, write_page
 from bundle.spatial import SpatialTransform
+from bundle.weights import recommended
 from matplotlib.image import imsave
 
 __all__ = ["Bounds", "bounds_of", "source_of", "write_registration"]
@@ -130,6 +130,7 @@ def _summary(
         "device": "cuda" if item["pred"].is_cuda else "cpu",
         "versions": {"pan_registration": bundle.__version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
+        "weights": Path(weights).name,
         "weights_sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
         "inputs": {key: fingerprint(path) for key, path in _inputs(item).items()},
         "settings": dict(settings),

@@ -27,8 +27,12 @@ def stage_model(target: Path) -> None:
     for folder in ("bundle", "configs", "docs"):
         _copy(ROOT / folder, target / folder, *_LITTER)
     (target / "models").mkdir()
-    for name in ("models/model.pt", "models/model.json", "LICENSE"):
-        shutil.copyfile(ROOT / name, target / name)
+    shutil.copyfile(ROOT / "LICENSE", target / "LICENSE")
+    models = ROOT / "models"
+    others = json.loads((models / "model.json").read_text()).get("across_contrasts")
+    for weights in (models / "model.pt", *([models / others] if others else [])):
+        for path in (weights, weights.with_suffix(".json")):
+            shutil.copyfile(path, target / "models" / path.name)
     _readable(target)
 
 

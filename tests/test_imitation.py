@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from bundle.imitation import EmbeddingInferer, ImitationLoss, load_teacher
+from bundle.imitation import EmbeddingInferer, ImitationLoss
 from bundle.networks import PAN
 
 
@@ -86,14 +86,6 @@ def test_training_teaches_the_encoder_and_leaves_the_teacher_and_the_attention_a
     untouched = [a.position_bias for a in network.attention] + [a.merge.weight for a in network.attention]
     assert all(p.grad is None for p in untouched)
     assert all(p.grad is not None for p in network.encoder.parameters())
-
-
-def test_a_teacher_is_loaded_frozen(network, tmp_path):
-    torch.save(network.state_dict(), tmp_path / "weights.pt")
-    teacher = load_teacher(PAN(channels=(16, 32), heads=(2, 1)), str(tmp_path / "weights.pt"))
-    assert not teacher.training
-    assert not any(p.requires_grad for p in teacher.parameters())
-    assert all(torch.equal(v, teacher.state_dict()[k]) for k, v in network.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", [EmbeddingInferer, lambda gamma: ImitationLoss(PAN(), gamma)])

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from bundle.benchmark.method import Method, Register
 from bundle.benchmark.peers import SYN_ITERATIONS, Elastix, Syn
-from bundle.handlers import check_weights
-from bundle.inferers import recommended
 from bundle.root import ROOT
 from bundle.shapes import DDF
 from bundle.spatial import Grid
+from bundle.weights import check_weights, recommended
 from monai.bundle import ConfigParser
 
 __all__ = ["METHODS", "PEERS", "Linear", "Network", "Options", "make_methods"]
@@ -77,7 +76,7 @@ class Network(Method):
             "network": config["network_def"],
             **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening")},
             "spacing_mm": self.spacing_mm,
-            "weights_sha256": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
+            **self._digests(config),
             "optimise": self.optimise,
             "similarity": self.similarity,
             "device": self.device,
@@ -97,6 +96,12 @@ class Network(Method):
 
         register(torch.rand(1, 2, 32, 32, 32), Grid((32, 32, 32), np.eye(4)))  # kernels chosen, caches warm
         return register
+
+    def _digests(self, config: ConfigParser) -> dict[str, str]:
+        """SHA-256 of the weights, and of those for different contrasts if there are any."""
+        files = {"weights": self.weights, "across_contrasts": config.get_parsed_content("across_contrasts").weights}
+        digest = {k: hashlib.sha256(Path(file).read_bytes()).hexdigest() for k, file in files.items() if file}
+        return {f"{k}_sha256": value for k, value in digest.items()}
 
     def _config(self) -> ConfigParser:
         config = ConfigParser()

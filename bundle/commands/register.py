@@ -67,7 +67,8 @@ def register(
         fixed_cost_mask: what does not count in the fixed image.
         initial_transform: linear ITK transform, fixed to moving, instead of the pre-alignment.
         affine: pre-alignment: none (trust the headers), center, rigid or affine.
-        weights: weights of the network; models/model.pt by default.
+        weights: weights of the network. By default models/model.pt, or where the contrasts of the images differ
+            models/any_contrast.pt; registration.json says which.
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none. By
@@ -114,6 +115,7 @@ def register(
         **flags,
         "fill": fill,
         "ckpt": str(Path(str(weights)).absolute() if weights else WEIGHTS),
+        "choose_weights": not weights,
         "device": DEVICES[device],
         "folder_per_pair": False,
         "tabulate": False,
@@ -181,7 +183,7 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
     if result["contrast_correlation"] < ONE_CONTRAST:
-        print(f"the contrasts differ (correlation {result['contrast_correlation']:.2f})")
+        print(f"the contrasts differ (correlation {result['contrast_correlation']:.2f}): weights {result['weights']}")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
     if result.get("field_dropped"):

@@ -62,23 +62,35 @@ class BundleModel:
         if not found:
             raise Failure(Code.E_WEIGHTS, f"The models folder holds no bundle ({INFERENCE}, {WEIGHTS}): mount it.")
         self.root = found[0].resolve()
-        expected = self.description.get("sha256")
-        if expected != self.weights_sha256:
-            message = f"{WEIGHTS} is not the file that its description (model.json, sha256) names: install it anew."
-            raise Failure(Code.E_WEIGHTS, message)
+        for weights in self.weights:
+            if self._describe(weights).get("sha256") != _sha256(self.root / weights):
+                named = f"{weights.with_suffix('.json').name}, sha256"
+                message = f"{weights} is not the file that its description ({named}) names: install it anew."
+                raise Failure(Code.E_WEIGHTS, message)
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The weights, and those for different contrasts that their description names, below the bundle's root."""
+        name = self.description.get("across_contrasts")
+        return [WEIGHTS, WEIGHTS.with_name(name)] if name else [WEIGHTS]
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights."""
-        return hashlib.sha256((self.root / WEIGHTS).read_bytes()).hexdigest()
+        """SHA-256 of the weights; of several files, that of their digests, one after the other."""
+        digests = [_sha256(self.root / weights) for weights in self.weights]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @cached_property
     def description(self) -> dict[str, Any]:
         """What ``model.json`` says of the weights."""
+        return self._describe(WEIGHTS)
+
+    def _describe(self, weights: Path) -> dict[str, Any]:
+        path = (self.root / weights).with_suffix(".json")
         try:
-            content = json.loads((self.root / WEIGHTS).with_suffix(".json").read_text())
+            content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise Failure(Code.E_WEIGHTS, "The weights have no readable description (model.json).") from error
+            raise Failure(Code.E_WEIGHTS, f"The weights have no readable description ({path.name}).") from error
         return dict(content)
 
     @property
@@ -119,6 +131,13 @@ class BundleModel:
             raise _refusal(error) or error from error
         (item,) = workflow.parser.get_parsed_content("evaluator").state.output
         return Result(item["transform"], item["quality"], item["overview"])
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise Failure(Code.E_WEIGHTS, f"The models folder lacks {path.name}, which model.json names.") from error
 
 
 def volume(stack: Stack, values: Array, padding: float) -> MetaTensor:

@@ -1,0 +1,115 @@
+"""Weights files: their descriptions, what is no state dict, and which are taken where contrasts differ."""
+
+import hashlib
+import json
+import pickle
+
+import pytest
+import torch
+from bundle.inferers import RecursiveInferer
+from bundle.networks import PAN
+from bundle.weights import AcrossContrasts, check_weights, load_frozen, recommended
+from torch import nn
+
+
+class Intruder:
+    """An object whose unpickling writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda state, path: path.write_bytes(pickle.dumps(state))])
+@pytest.mark.property(13)
+def test_weights_are_read_without_running_what_is_pickled_in_them(tmp_path, save):
+    intruder = Intruder(tmp_path / "intruded")
+    save(PAN().state_dict() | {"intruder": intruder}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="cannot be read as a PyTorch state dict"):
+        check_weights(PAN(), str(tmp_path / "weights.pt"))
+    assert not intruder.path.exists()
+
+
+def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps({"spacing_mm": 1.5}))
+    assert recommended(str(tmp_path / "mine.pt"), "spacing_mm") == 1.5
+    assert recommended(str(tmp_path / "mine.pt"), "passes", 1) == 1
+    assert recommended(str(tmp_path / "other.pt"), "spacing_mm") is None
+
+
+def test_every_shipped_weights_file_is_described(bundle_root):
+    weights = sorted((bundle_root / "models").glob("*.pt"))
+    assert [path.stem for path in weights] == ["hippocampus", "model"]
+    for path in weights:
+        description = json.loads(path.with_suffix(".json").read_text())
+        assert {"spacing_mm", "trained_on", "command", "seed", "steps", "licence"} <= description.keys()
+        assert description["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert path.stat().st_size < 25e6
+
+
+def test_weights_are_loaded_frozen(tmp_path):
+    torch.manual_seed(0)
+    network = PAN(channels=(16, 32), heads=(2, 1))
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    loaded = load_frozen(PAN(channels=(16, 32), heads=(2, 1)), str(tmp_path / "weights.pt"))
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in network.state_dict().items())
+    with pytest.raises(ValueError, match="belong to another network"):
+        load_frozen(PAN(), str(tmp_path / "weights.pt"))
+
+
+class Shift(nn.Module):
+    """Stand for a network: move by as many voxels as its weight says."""
+
+    def __init__(self, voxels=0.0):
+        super().__init__()
+        self.voxels = nn.Parameter(torch.tensor(voxels))
+
+    def forward(self, pair):
+        return torch.cat([pair[:, :1], self.voxels.expand(len(pair), 3, *pair.shape[2:])], 1)
+
+
+@pytest.fixture
+def two_weights(tmp_path):
+    for name, voxels in (("usual", 1.0), ("other", 2.0)):
+        torch.save(Shift(voxels).state_dict(), tmp_path / f"{name}.pt")
+    (tmp_path / "usual.json").write_text(json.dumps({"across_contrasts": "other.pt"}))
+    return tmp_path
+
+
+def pairs():
+    """A pair of one contrast, and the same with the contrast of the fixed image turned around."""
+    image = torch.rand(1, 1, 12, 9, 6, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    return torch.cat([torch.cat([image, image], 1), torch.cat([image, 1 - image], 1)])
+
+
+def test_other_weights_are_taken_for_the_pairs_whose_contrasts_differ_and_for_no_other(two_weights):
+    across = AcrossContrasts(Shift(), str(two_weights / "usual.pt"))
+    with torch.no_grad():
+        pred = RecursiveInferer(across_contrasts=across)(pairs(), Shift(1.0))
+    assert pred[:, 1:].flatten(1).unique(dim=1).tolist() == [[1.0], [2.0]]
+    assert across.weights_for(0.9) == str(two_weights / "usual.pt")
+    assert across.weights_for(0.1) == str(two_weights / "other.pt")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_one_network_serves_all_pairs_where_no_other_weights_are_named_or_wanted(two_weights, enabled):
+    usual = two_weights / ("other.pt" if enabled else "usual.pt")  # nothing describes other.pt
+    across = AcrossContrasts(Shift(), str(usual), enabled=enabled)
+    with torch.no_grad():
+        pred = RecursiveInferer(across_contrasts=across)(pairs(), Shift(1.0))
+    assert (pred[:, 1:] == 1).all()
+    assert across.weights_for(0.1) == str(usual)
+
+
+def test_other_weights_are_read_when_they_are_needed_and_not_before(two_weights):
+    (two_weights / "other.pt").unlink()
+    across = AcrossContrasts(Shift(), str(two_weights / "usual.pt"))
+    inferer = RecursiveInferer(across_contrasts=across)
+    with torch.no_grad():
+        inferer(pairs()[:1], Shift(1.0))
+        with pytest.raises(FileNotFoundError, match=r"other\.pt"):
+            inferer(pairs()[1:], Shift(1.0))
