@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from bundle.benchmark.accuracy import compare
+from bundle.benchmark.equal_terms import NETWORKS, Terms, equal_terms_markdown, train_all
 from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import Options, make_methods
@@ -20,12 +21,13 @@ from bundle.benchmark.tables import markdown, write_tables
 from bundle.benchmark.verdicts import rows_of, split_and_judge
 from bundle.commands.register import check_affine, check_device, output_folder, register
 from bundle.data import draw_pairs, open_dataset, region_names
+from bundle.io.images import read_image
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
 from bundle.spatial import LABEL_MODES
 
-__all__ = ["accuracy", "benchmark", "rescans", "speed", "verdicts"]
+__all__ = ["accuracy", "benchmark", "networks", "rescans", "speed", "verdicts"]
 
 
 def speed(
@@ -164,6 +166,69 @@ def accuracy(
     return summary
 
 
+def networks(
+    dataset: str,
+    output_dir: str,
+    networks: str | Sequence[str] = tuple(NETWORKS),
+    learning_rates: Sequence[float] = (1e-4, 4e-4),
+    epochs: int = 10,
+    spatial_size: Sequence[int] | None = None,
+    roi_size: Sequence[int] | None = None,
+    misalignment_probability: float = 0.4,
+    val_pairs: int = 30,
+    cascades: int = 1,
+    seed: int = 0,
+    threads: int | None = None,
+) -> list[dict[str, Any]]:
+    """Train PAN and its peers on equal terms, one after the other, and choose the better learning rate of each.
+
+    Writes equal_terms.csv, equal_terms.md, a folder for each run, and in chosen/ the weights that benchmark accuracy
+    takes by --peer_weights. An interrupted call goes on where it stopped; finished runs are looked up.
+
+    Args:
+        dataset: folder with dataset.json.
+        output_dir: folder to write.
+        networks: some of pan, voxelmorph, dual-prnet, vit-v-net, transmorph, with commas.
+        learning_rates: to try, with commas.
+        epochs: of each run.
+        spatial_size: that images are cut or padded to, in voxels; by default the smallest that holds all of them.
+        roi_size: of random crops in training; by default the whole.
+        misalignment_probability: share of moving images moved by a random affine.
+        val_pairs: pairs that each epoch is validated on.
+        cascades: how many of each network register in a row, trained together.
+        seed: of weights and pairs.
+        threads: that each process may use; torch's own choice by default.
+
+    Returns:
+        The rows of equal_terms.csv.
+    """
+    folder = output_folder(output_dir)
+    chosen = networks.split(",") if isinstance(networks, str) else [str(name) for name in networks]
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(NETWORKS):
+        raise ValueError(f"--networks takes some of {','.join(NETWORKS)}, each once, not '{','.join(chosen)}'.")
+    rates = list(learning_rates) if isinstance(learning_rates, list | tuple) else [learning_rates]
+    if not rates or not all(isinstance(rate, float | int) and 0 < rate < 1 for rate in rates):
+        raise ValueError(f"--learning_rates takes numbers between 0 and 1, 1e-4,4e-4 say, not '{learning_rates}'.")
+    _check_common("cpu", epochs=epochs, val_pairs=val_pairs, cascades=cascades, threads=threads)
+    first = open_dataset(dataset, "training")[0]
+    terms = Terms(
+        dataset=str(Path(dataset).absolute()),
+        epochs=epochs,
+        spatial_size=None if spatial_size is None else _sides("spatial_size", spatial_size),
+        roi_size=None if roi_size is None else _sides("roi_size", roi_size),
+        misalignment_probability=float(misalignment_probability),
+        val_pairs=val_pairs,
+        spacing_mm=round(float(read_image(first["image"]).pixdim.prod() ** (1 / 3)), 4),
+        cascades=cascades,
+        seed=seed,
+        threads=threads or torch.get_num_threads(),
+    )
+    rows = train_all(terms, chosen, [float(rate) for rate in rates], folder)
+    print(equal_terms_markdown(rows))
+    print(f"tables and weights: {folder}")
+    return rows
+
+
 def rescans(
     dataset: str,
     output_dir: str,
@@ -287,4 +352,4 @@ def _torch_device(device: str) -> str:
     return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
 
 
-benchmark = {"speed": speed, "accuracy": accuracy, "rescans": rescans, "verdicts": verdicts}
+benchmark = {"speed": speed, "accuracy": accuracy, "networks": networks, "rescans": rescans, "verdicts": verdicts}
