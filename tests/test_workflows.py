@@ -66,7 +66,7 @@ def test_training_goes_on_where_it_stopped_and_keeps_the_best_weights(bundle_roo
 def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, small_dataset, tmp_path):
     own = {
         "network_def": {
-            "_target_": "bundle.networks.voxelmorph.VoxelMorph",
+            "_target_": "bundle.networks.peers.VoxelMorph",
             "channels": [4, 4, 4, 4],
             "unet_out_channels": 4,
             "final_conv_channels": [4],

@@ -130,7 +130,7 @@ def _voxelmorph(options: Options) -> Network:
     if not options.voxelmorph_weights:
         raise ValueError(
             "The method voxelmorph needs --voxelmorph_weights: train them with --config_file "
-            "\"['configs/train.json','configs/voxelmorph.json']\"."
+            "\"['configs/train.json','configs/peers/voxelmorph.json']\"."
         )
     return Network(options.voxelmorph_weights, ("voxelmorph",), device=options.device)
 

@@ -8,7 +8,7 @@ import torch
 from bundle.benchmark.methods import METHODS, Network, Options, make_methods
 from bundle.benchmark.peers import Elastix, Syn
 from bundle.fields import warp
-from bundle.networks.voxelmorph import VoxelMorph
+from bundle.networks.peers import VoxelMorph
 from bundle.optimisation import PairwiseOptimiser
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import Grid
