@@ -224,5 +224,7 @@ class EpochTable:
             "parameters": sum(p.numel() for p in engine.network.parameters()),
         }
         before = read_csv(self.path) if self.path.is_file() else []
-        kept = [one for one in before if int(one["epoch"]) < engine.state.epoch]  # an epoch that is done again counts once
+        kept = [
+            one for one in before if int(one["epoch"]) < engine.state.epoch
+        ]  # an epoch that is done again counts once
         write_csv(self.path, [*kept, row])

@@ -1,4 +1,4 @@
-"""Train networks on equal terms, one after the other: the same pairs, steps, augmentation, loss and choice of weights."""
+"""Train networks on equal terms, one after the other: same pairs, steps, augmentation, loss and choice of weights."""
 
 import json
 import math

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from bundle.benchmark.accuracy import compare
-from bundle.benchmark.equal_terms import NETWORKS, Terms, equal_terms_markdown, train_all
 from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import Options, make_methods
@@ -19,15 +18,15 @@ from bundle.benchmark.rescans import measure_rescans, rescans_markdown
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.benchmark.verdicts import rows_of, split_and_judge
-from bundle.commands.register import check_affine, check_device, output_folder, register
+from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, three_sides, torch_device
+from bundle.commands.equal_terms import curve, networks
+from bundle.commands.register import check_affine, output_folder, register
 from bundle.data import draw_pairs, open_dataset, region_names
-from bundle.io.images import read_image
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
-from bundle.spatial import LABEL_MODES
 
-__all__ = ["accuracy", "benchmark", "networks", "rescans", "speed", "verdicts"]
+__all__ = ["accuracy", "benchmark", "rescans", "speed", "verdicts"]
 
 
 def speed(
@@ -59,14 +58,14 @@ def speed(
     """
     folder = output_folder(output_dir)
     peers = against.split(",") if isinstance(against, str) else [str(peer) for peer in against]
-    sides, training_sides = _sides("size", size), _sides("training_size", training_size)
-    _check_common(device, repeats=repeats, threads=threads)
+    sides, training_sides = three_sides("size", size), three_sides("training_size", training_size)
+    check_common(device, repeats=repeats, threads=threads)
     check_flags(scaling=scaling)
     if not set(peers) <= set(PEERS):
         raise ValueError(f"--against takes some of {','.join(PEERS)}, not '{','.join(peers)}'.")
     make_methods([PEERS[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
     threads = threads or torch.get_num_threads()
-    result = measure_speed(sides, training_sides, peers, _torch_device(device), threads, repeats, scaling)
+    result = measure_speed(sides, training_sides, peers, torch_device(device), threads, repeats, scaling)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "speed.json").write_text(json.dumps(result, indent=4) + "\n")
     (folder / "speed.md").write_text(speed_markdown(result))
@@ -75,13 +74,6 @@ def speed(
     print(speed_markdown(result))
     print(f"tables: {folder}")
     return result
-
-
-def _sides(option: str, value: Sequence[int]) -> tuple[int, int, int]:
-    sides = tuple(value) if isinstance(value, list | tuple) else ()
-    if len(sides) != 3 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise ValueError(f"--{option} takes three sides in voxels, 160,192,160 say, not '{value}'.")
-    return sides
 
 
 def accuracy(
@@ -97,6 +89,7 @@ def accuracy(
     label_interpolation: str = "nearest",
     weights: str | None = None,
     voxelmorph_weights: str | None = None,
+    peer_weights: str | None = None,
     optimise: int = 5,
     syn_iterations: Sequence[int] = SYN_ITERATIONS,
     device: str = "auto",
@@ -114,8 +107,8 @@ def accuracy(
         split: training, validation or test.
         pairs: how many ordered pairs to draw; all by default.
         seed: of the draw.
-        methods: some of identity, affine, pan, pan-mind (25 steps across contrasts), pan-optimised, voxelmorph, syn-mi,
-            syn-cc, elastix, with commas.
+        methods: some of identity, affine, pan, pan-mind (25 steps across contrasts), pan-optimised, voxelmorph,
+            dual-prnet, vit-v-net, transmorph, syn-mi, syn-cc, elastix, greedy, greedy-nmi, convexadam, with commas.
         affine: pre-alignment of all methods but identity: none, center, rigid or affine.
         masked: blank everything outside the labels in both images, and cut them to what is left.
         spacing_mm: voxel size that all methods work at; by default networks work at the one that suits their weights,
@@ -124,8 +117,9 @@ def accuracy(
             writes them.
         weights: weights of PAN; models/model.pt by default.
         voxelmorph_weights: weights of VoxelMorph.
+        peer_weights: folder with the weights of networks: chosen/ of what benchmark networks has written.
         optimise: most steps of pan-optimised.
-        syn_iterations: of syn-mi and syn-cc, at a quarter, half and the whole of the resolution.
+        syn_iterations: of syn-mi, syn-cc, greedy and greedy-nmi, at a quarter, half and the whole of the resolution.
         device: auto, cpu or cuda, for the networks.
         threads: that each method may use; torch's own choice by default.
 
@@ -133,20 +127,19 @@ def accuracy(
         The rows of summary.csv.
     """
     folder = output_folder(output_dir)
-    _check_common(device, pairs=pairs, optimise=optimise, threads=threads)
+    check_common(device, pairs=pairs, optimise=optimise, threads=threads)
     check_flags(masked=masked)
-    _check(affine, label_interpolation, syn_iterations)
+    check_comparison(affine, label_interpolation, syn_iterations)
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else WEIGHTS),
         voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
+        peer_weights=str(Path(str(peer_weights)).absolute()) if peer_weights else None,
         optimise=optimise,
         syn_iterations=tuple(syn_iterations),
-        device=_torch_device(device),
+        device=torch_device(device),
     )
     chosen = make_methods(methods.split(",") if isinstance(methods, str) else [str(m) for m in methods], options)
-    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
-    if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
-        raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
+    drawn = labelled_pairs(dataset, split, pairs, seed)
     threads = threads or torch.get_num_threads()
     spacing_mm = None if spacing_mm is None else float(spacing_mm)
     common = Common(affine, masked, spacing_mm, threads, label_interpolation)
@@ -164,69 +157,6 @@ def accuracy(
     print(markdown(summary))
     print(f"tables and figures: {folder}")
     return summary
-
-
-def networks(
-    dataset: str,
-    output_dir: str,
-    networks: str | Sequence[str] = tuple(NETWORKS),
-    learning_rates: Sequence[float] = (1e-4, 4e-4),
-    epochs: int = 10,
-    spatial_size: Sequence[int] | None = None,
-    roi_size: Sequence[int] | None = None,
-    misalignment_probability: float = 0.4,
-    val_pairs: int = 30,
-    cascades: int = 1,
-    seed: int = 0,
-    threads: int | None = None,
-) -> list[dict[str, Any]]:
-    """Train PAN and its peers on equal terms, one after the other, and choose the better learning rate of each.
-
-    Writes equal_terms.csv, equal_terms.md, a folder for each run, and in chosen/ the weights that benchmark accuracy
-    takes by --peer_weights. An interrupted call goes on where it stopped; finished runs are looked up.
-
-    Args:
-        dataset: folder with dataset.json.
-        output_dir: folder to write.
-        networks: some of pan, voxelmorph, dual-prnet, vit-v-net, transmorph, with commas.
-        learning_rates: to try, with commas.
-        epochs: of each run.
-        spatial_size: that images are cut or padded to, in voxels; by default the smallest that holds all of them.
-        roi_size: of random crops in training; by default the whole.
-        misalignment_probability: share of moving images moved by a random affine.
-        val_pairs: pairs that each epoch is validated on.
-        cascades: how many of each network register in a row, trained together.
-        seed: of weights and pairs.
-        threads: that each process may use; torch's own choice by default.
-
-    Returns:
-        The rows of equal_terms.csv.
-    """
-    folder = output_folder(output_dir)
-    chosen = networks.split(",") if isinstance(networks, str) else [str(name) for name in networks]
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(NETWORKS):
-        raise ValueError(f"--networks takes some of {','.join(NETWORKS)}, each once, not '{','.join(chosen)}'.")
-    rates = list(learning_rates) if isinstance(learning_rates, list | tuple) else [learning_rates]
-    if not rates or not all(isinstance(rate, float | int) and 0 < rate < 1 for rate in rates):
-        raise ValueError(f"--learning_rates takes numbers between 0 and 1, 1e-4,4e-4 say, not '{learning_rates}'.")
-    _check_common("cpu", epochs=epochs, val_pairs=val_pairs, cascades=cascades, threads=threads)
-    first = open_dataset(dataset, "training")[0]
-    terms = Terms(
-        dataset=str(Path(dataset).absolute()),
-        epochs=epochs,
-        spatial_size=None if spatial_size is None else _sides("spatial_size", spatial_size),
-        roi_size=None if roi_size is None else _sides("roi_size", roi_size),
-        misalignment_probability=float(misalignment_probability),
-        val_pairs=val_pairs,
-        spacing_mm=round(float(read_image(first["image"]).pixdim.prod() ** (1 / 3)), 4),
-        cascades=cascades,
-        seed=seed,
-        threads=threads or torch.get_num_threads(),
-    )
-    rows = train_all(terms, chosen, [float(rate) for rate in rates], folder)
-    print(equal_terms_markdown(rows))
-    print(f"tables and weights: {folder}")
-    return rows
 
 
 def rescans(
@@ -260,7 +190,7 @@ def rescans(
         The rows of rescans.csv: see ``bundle.benchmark.rescans.judge``.
     """
     folder = output_folder(output_dir)
-    _check_common(device, heads=heads)
+    check_common(device, heads=heads)
     check_affine(affine)
     check_flags(same_person=same_person)
     items = open_dataset(dataset, split)[:heads]
@@ -319,10 +249,10 @@ def verdicts(
         What verdicts.json holds.
     """
     folder = output_folder(output_dir)
-    _check_common(device, pairs=pairs, spoiled=spoiled)
+    check_common(device, pairs=pairs, spoiled=spoiled)
     drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
     others = sorted({pair["moving"] for pair in draw_pairs(open_dataset(foreign, split))})
-    options: dict[str, Any] = {"device": f"$torch.device('{_torch_device(device)}')", "never_worse": True}
+    options: dict[str, Any] = {"device": f"$torch.device('{torch_device(device)}')", "never_worse": True}
     options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}
     rows = rows_of(drawn, others, min(spoiled, len(drawn)), folder / "cache", options)
     result = split_and_judge(rows)
@@ -331,25 +261,11 @@ def verdicts(
     return result
 
 
-def _check_common(device: str, **counts: int | None) -> None:
-    """Refuse bad values before any work."""
-    check_device(device)
-    for name, value in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"--{name} takes a whole number from 1 up, not '{value}'.")
-
-
-def _check(affine: str, label_interpolation: str, syn_iterations: Sequence[int]) -> None:
-    check_affine(affine)
-    if label_interpolation not in LABEL_MODES:
-        raise ValueError(f"--label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
-    steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
-    if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
-        raise ValueError(f"--syn_iterations takes three whole numbers, 100,70,20 say, not '{syn_iterations}'.")
-
-
-def _torch_device(device: str) -> str:
-    return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
-
-
-benchmark = {"speed": speed, "accuracy": accuracy, "networks": networks, "rescans": rescans, "verdicts": verdicts}
+benchmark = {
+    "speed": speed,
+    "accuracy": accuracy,
+    "curve": curve,
+    "networks": networks,
+    "rescans": rescans,
+    "verdicts": verdicts,
+}

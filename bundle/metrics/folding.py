@@ -11,6 +11,7 @@ from monai.utils import convert_to_tensor
 __all__ = ["folding_percent", "learn2reg_log_jacobian_sd", "log_jacobian_sd", "non_diffeomorphic_volume_percent"]
 
 Corner = tuple[int, int, int]
+CORNERS: list[Corner] = [(a, b, c) for a, b, c in product((0, 1), repeat=3)]
 
 
 def folding_percent(ddf: DDF, mask: torch.Tensor | None = None) -> float:
@@ -129,9 +130,9 @@ def non_diffeomorphic_volume_percent(ddf: DDF) -> float:
     field = _one_field(ddf)
     if not bool(field.isfinite().all()):
         return math.inf
-    corners = {corner: _shifted(field, corner) for corner in product((0, 1), repeat=3)}
+    corners = {corner: _shifted(field, corner) for corner in CORNERS}
     cells = corners[0, 0, 0][0].numel()
-    inverted = sum(_inverted_volume(corners, tetrahedron) for tetrahedron in _tetrahedra())
+    inverted = sum((_inverted_volume(corners, tetrahedron) for tetrahedron in _tetrahedra()), 0.0)
     return 100 * inverted / 2 / cells
 
 
@@ -152,12 +153,8 @@ def _shifted(field: torch.Tensor, corner: Corner) -> torch.Tensor:
 
 def _tetrahedra() -> list[tuple[Corner, ...]]:
     """List the tetrahedra of a cell: one at each corner, and the two of every other corner in the middle."""
-    corners = list(product((0, 1), repeat=3))
-    found: list[tuple[Corner, ...]] = []
-    for a, b, c in corners:
-        found.append(((a, b, c), (1 - a, b, c), (a, 1 - b, c), (a, b, 1 - c)))
-    found += [tuple(corner for corner in corners if sum(corner) % 2 == parity) for parity in (0, 1)]
-    return found
+    at_corners = [((a, b, c), (1 - a, b, c), (a, 1 - b, c), (a, b, 1 - c)) for a, b, c in CORNERS]
+    return [*at_corners, *(tuple(corner for corner in CORNERS if sum(corner) % 2 == parity) for parity in (0, 1))]
 
 
 def _inverted_volume(corners: dict[Corner, torch.Tensor], tetrahedron: tuple[Corner, ...]) -> float:

@@ -1,6 +1,7 @@
 """Dual-PRNet++: a feature pyramid of each image, and a field refined from level to level by local correlation."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -45,9 +46,9 @@ class FeaturePyramid(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.opening = convolution(1, channels[0])
-        self.halvings = nn.ModuleList(convolution(a, b, stride=2) for a, b in zip(channels, channels[1:]))
+        self.halvings = nn.ModuleList(convolution(a, b, stride=2) for a, b in pairwise(channels))
         self.residuals = nn.ModuleList(convolutions(c, c) for c in channels[1:])
-        self.narrowings = nn.ModuleList(convolution(b, a) for a, b in zip(channels, channels[1:]))
+        self.narrowings = nn.ModuleList(convolution(b, a) for a, b in pairwise(channels))
         self.refinements = nn.ModuleList(convolution(c, c) for c in channels[:-1])
 
     def forward(self, image: torch.Tensor) -> list[Features]:

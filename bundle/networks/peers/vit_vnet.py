@@ -47,8 +47,8 @@ class ViT(nn.Module):
 
     def positions(self, sides: list[int]) -> torch.Tensor:
         """Bring the position embedding to a grid: averaged where it is coarser, interpolated where it is finer."""
-        coarser = [min(side, n) for side, n in zip(sides, self.position.shape[2:])]
-        averaged = F.adaptive_avg_pool3d(self.position, coarser)
+        h, w, d = (min(side, n) for side, n in zip(sides, self.position.shape[2:]))
+        averaged = F.adaptive_avg_pool3d(self.position, (h, w, d))
         return F.interpolate(averaged, sides, mode="trilinear", align_corners=False)
 
 
