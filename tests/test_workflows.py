@@ -74,10 +74,10 @@ def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, s
     }
     (tmp_path / "own.json").write_text(json.dumps(own))
     options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path / "out"]
-    run(["training"], bundle_root, *config("train", "voxelmorph"), *options, "--epochs", 1, "--val_pairs", 1)
+    run(["training"], bundle_root, *config("train", "peers/voxelmorph"), *options, "--epochs", 1, "--val_pairs", 1)
     weights = tmp_path / "out/models/model.pt"
     assert "network.backbone" in next(iter(torch.load(weights, weights_only=True)))
-    files = config("train", "evaluate", "voxelmorph")
+    files = config("train", "evaluate", "peers/voxelmorph")
     run(["evaluating"], bundle_root, *files, *options, "--ckpt", weights, "--affine", "center", "--pairs", 1)
     row = next(csv.DictReader((tmp_path / "out/pairs.csv").open()))
     assert float(row["folding_percent"]) < 1

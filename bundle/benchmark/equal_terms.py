@@ -210,7 +210,8 @@ def _choose(own: list[Row], name: str, folder: Path, terms: Terms) -> list[Row]:
     chosen.mkdir(exist_ok=True)
     run = folder / f"{name}_{own[best]['learning_rate']}"
     shutil.copyfile(run / "models" / "model.pt", chosen / f"{name}.pt")
-    settings: Row = {"spacing_mm": terms.spacing_mm, "passes": 1, "cascades": terms.cascades}
+    settings: Row = {"network": NETWORKS[name][0]} if NETWORKS[name] else {}
+    settings |= {"spacing_mm": terms.spacing_mm, "passes": 1, "cascades": terms.cascades}
     settings |= {"trained_on": Path(terms.dataset).name, "steps": own[best]["steps"], "seed": terms.seed}
     (chosen / f"{name}.json").write_text(json.dumps(settings, indent=4) + "\n")
     return own
