@@ -59,21 +59,9 @@ def test_it_evaluates(bundle_root, heads, trained, tmp_path):
 
 def test_register_takes_its_weights_by_their_description(bundle_root, heads, trained, tmp_path):
     _, weights = trained
-    images = (
-        sorted((heads / "images").glob("*.nii.gz")) if (heads / "images").is_dir() else sorted(heads.rglob("*.nii.gz"))
-    )
-    pair = [
-        "--moving",
-        images[0],
-        "--fixed",
-        images[1],
-        "--affine",
-        "center",
-        "--weights",
-        weights,
-        "--report",
-        "False",
-    ]
+    items = json.loads((heads / "dataset.json").read_text())["test"]
+    moving, fixed = (heads / item["image"] for item in items)
+    pair = ["--moving", moving, "--fixed", fixed, "--affine", "center", "--weights", weights, "--report", "False"]
     run("bundle", "register", *pair, "--output_dir", tmp_path / "out", "--device", "cpu", cwd=bundle_root)
     assert (tmp_path / "out/transform.h5").is_file()
 

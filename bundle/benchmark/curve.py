@@ -89,5 +89,6 @@ def _figure(points: Sequence[Mapping[str, Any]]) -> Figure:
         ax.set_xlabel(title)
         ax.set_ylabel("DSC")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=8)
+        if methods:
+            ax.legend(fontsize=8)
     return figure
