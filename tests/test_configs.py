@@ -15,6 +15,7 @@ CONFIGS = [
     "abdomenmrct",
     "any_contrast",
     "batch_inference",
+    "equal_terms",
     "evaluate",
     "finetune",
     "inference",
@@ -25,13 +26,14 @@ CONFIGS = [
     "multi_gpu_train",
     "train",
 ]
-PEERS = ["dual_prnet", "equal_terms", "transmorph", "vit_vnet", "voxelmorph"]
+PEERS = ["dual_prnet", "transmorph", "vit_vnet", "voxelmorph"]
 MERGED = {
     "train": ["train"],
     "evaluate": ["train", "evaluate"],
     "inference": ["inference"],
     "batch_inference": ["inference", "batch_inference"],
     "finetune": ["train", "finetune"],
+    "equal_terms": ["train", "equal_terms"],
     "any_contrast": ["train", "any_contrast"],
     **{f"peers/{name}": ["train", f"peers/{name}"] for name in PEERS},
     "ixi": ["train", "ixi", "evaluate"],

@@ -52,6 +52,7 @@ class Terms:
         spatial_size: that images are cut or padded to; None for the smallest that holds all.
         roi_size: of random crops in training; None for the whole.
         misalignment_probability: share of moving images moved by a random affine.
+        mask_probability: share of pairs with everything outside the labels blanked.
         val_pairs: pairs that each epoch is validated on.
         spacing_mm: of the images, noted for the weights.
         cascades: of each network.
@@ -64,6 +65,7 @@ class Terms:
     spatial_size: tuple[int, ...] | None = None
     roi_size: tuple[int, ...] | None = None
     misalignment_probability: float = 0.4
+    mask_probability: float = 0.0
     val_pairs: int = 30
     spacing_mm: float | None = None
     cascades: int = 1
@@ -124,11 +126,11 @@ def _cell(value: Any, decimals: int | None) -> str:
 
 
 def _keep_terms(terms: Terms, folder: Path) -> None:
-    """Note the terms, or hold them against those that the folder's runs have; more epochs may follow."""
+    """Note the terms, or hold them against those that the folder's runs have."""
     folder.mkdir(parents=True, exist_ok=True)
     path, own = folder / "terms.json", json.loads(json.dumps(asdict(terms)))
     before = json.loads(path.read_text()) if path.is_file() else own
-    differing = [key for key in own if own[key] != before.get(key) and key != "threads"]
+    differing = [key for key in own if key in before and own[key] != before[key] and key != "threads"]
     if differing:
         raise ValueError(
             f"{folder} holds runs on other terms ({', '.join(differing)}): choose another --output_dir, or the terms "
@@ -144,7 +146,7 @@ def _epochs_done(run: Path) -> int:
 
 def _train(terms: Terms, name: str, rate: float, run: Path) -> None:
     """Run one training to its end in a process of its own; what it says goes to ``log.txt``."""
-    configs = ["train", *NETWORKS[name], "peers/equal_terms"]
+    configs = ["train", *NETWORKS[name], "equal_terms"]
     options: Row = {
         "config_file": [str(ROOT / "configs" / f"{config}.json") for config in configs],
         "bundle_root": ROOT,
@@ -154,6 +156,7 @@ def _train(terms: Terms, name: str, rate: float, run: Path) -> None:
         "learning_rate": rate,
         "patience": terms.epochs,
         "misalignment_probability": terms.misalignment_probability,
+        "mask_probability": terms.mask_probability,
         "val_pairs": terms.val_pairs,
         "seed": terms.seed,
         "cascades": terms.cascades,

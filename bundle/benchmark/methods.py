@@ -153,7 +153,7 @@ def _peer_network(name: str) -> Callable[[Options], Network]:
     return build
 
 
-PEERS: Mapping[str, Callable[[Options], Method]] = {
+PEERS: Mapping[str, Callable[[Options], Syn | Elastix | Greedy | ConvexAdam]] = {
     "syn-mi": lambda o: Syn("mattes", 32, o.syn_iterations),
     "syn-cc": lambda o: Syn("CC", 2, o.syn_iterations),
     "elastix": lambda _: Elastix(),

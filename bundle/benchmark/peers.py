@@ -122,7 +122,8 @@ class Elastix(Method):
 class Greedy(Method):
     """Greedy diffeomorphic registration by PICSL greedy, its deformable stage alone.
 
-    The images are handed over in memory, by SimpleITK: beside another toolkit of ITK it finds no readers of files.
+    The images are handed over in memory, by SimpleITK: beside another toolkit of ITK it finds no readers of files. The
+    field comes back whole (``-wp 0``): by default greedy rounds it to a tenth of a voxel.
 
     Args:
         metric: ``"NCC 2x2x2"`` (local correlation, the radius in voxels), ``"WNCC 2x2x2"`` or ``"NMI"``.
@@ -156,7 +157,7 @@ class Greedy(Method):
             tool = Greedy3D()
             tool.execute(
                 f"-V 0 -threads {torch.get_num_threads()} -i the_fixed the_moving -m {self.metric} -n {steps} "
-                f"-s {GREEDY_GRADIENT_SIGMA}vox {self.warp_sigma}vox -o the_warp",
+                f"-s {GREEDY_GRADIENT_SIGMA}vox {self.warp_sigma}vox -wp 0 -o the_warp",
                 the_fixed=fixed,
                 the_moving=moving,
                 the_warp=None,
@@ -196,7 +197,9 @@ class ConvexAdam(Method):
 
         def register(image: torch.Tensor, grid: Grid) -> DDF:
             moving, fixed = image[0]
-            found = convex_adam_pt(fixed, moving, device=torch.device(self.device), dtype=precision)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch, as the package has it
+                found = convex_adam_pt(fixed, moving, device=torch.device(self.device), dtype=precision)
             return torch.from_numpy(found).movedim(-1, 0).float()
 
         return register

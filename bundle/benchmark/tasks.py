@@ -141,7 +141,6 @@ def _peer(task: Task) -> Callable[[], object]:
     from bundle.spatial import Grid
 
     register = PEERS[task.name](Options(weights=str(WEIGHTS), syn_iterations=(40, 20, 0))).load()
-    assert register is not None
     return lambda: register(task.pair(), Grid(task.size, np.eye(4)))
 
 

@@ -15,7 +15,7 @@ from bundle.commands.comparing import check_common, check_comparison, labelled_p
 from bundle.commands.register import output_folder
 from bundle.data import open_dataset
 from bundle.io.images import read_image
-from bundle.options import check_flags
+from bundle.options import check_flags, check_numbers
 from bundle.root import WEIGHTS
 
 __all__ = ["curve", "networks"]
@@ -93,6 +93,7 @@ def networks(
     spatial_size: Sequence[int] | None = None,
     roi_size: Sequence[int] | None = None,
     misalignment_probability: float = 0.4,
+    mask_probability: float = 0.0,
     val_pairs: int = 30,
     cascades: int = 1,
     seed: int = 0,
@@ -112,6 +113,7 @@ def networks(
         spatial_size: that images are cut or padded to, in voxels; by default the smallest that holds all of them.
         roi_size: of random crops in training; by default the whole.
         misalignment_probability: share of moving images moved by a random affine.
+        mask_probability: share of pairs with everything outside the labels blanked: 1 for masked brains.
         val_pairs: pairs that each epoch is validated on.
         cascades: how many of each network register in a row, trained together.
         seed: of weights and pairs.
@@ -128,6 +130,7 @@ def networks(
     if not rates or not all(isinstance(rate, float | int) and 0 < rate < 1 for rate in rates):
         raise ValueError(f"--learning_rates takes numbers between 0 and 1, 1e-4,4e-4 say, not '{learning_rates}'.")
     check_common("cpu", epochs=epochs, val_pairs=val_pairs, cascades=cascades, threads=threads)
+    check_numbers(misalignment_probability=misalignment_probability, mask_probability=mask_probability)
     first = open_dataset(dataset, "training")[0]
     terms = Terms(
         dataset=str(Path(dataset).absolute()),
@@ -135,6 +138,7 @@ def networks(
         spatial_size=None if spatial_size is None else three_sides("spatial_size", spatial_size),
         roi_size=None if roi_size is None else three_sides("roi_size", roi_size),
         misalignment_probability=float(misalignment_probability),
+        mask_probability=float(mask_probability),
         val_pairs=val_pairs,
         spacing_mm=round(float(read_image(first["image"]).pixdim.prod() ** (1 / 3)), 4),
         cascades=cascades,

@@ -100,7 +100,7 @@ def test_greedy_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_our
     from picsl_greedy import Greedy3D
 
     tool = Greedy3D()
-    steps = f"-V 0 -i f m -m {metric} -n 40x20x10 -s 1.7321vox 0.7071vox -o w"
+    steps = f"-V 0 -i f m -m {metric} -n 40x20x10 -s 1.7321vox 0.7071vox -wp 0 -o w"
     tool.execute(steps, f=fixed, m=moving, w=None)
     tool.execute("-V 0 -rf f -rm m own -r w", own=None)
     own = torch.from_numpy(sitk.GetArrayFromImage(tool["own"]).transpose(2, 1, 0).copy())
@@ -112,7 +112,8 @@ def test_greedy_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_our
 def test_greedy_smooths_its_field_as_asked(pair):
     pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: pip install -e .[peers]")
     rough, even = (Greedy(iterations=(20, 10, 0), warp_sigma=sigma).load()(pair, GRID) for sigma in (0.3536, 3.0))
-    assert log_jacobian_sd(even[None]) < 0.5 * log_jacobian_sd(rough[None])
+    assert log_jacobian_sd(even[None]) < 0.7 * log_jacobian_sd(rough[None])
+    assert len(even.unique()) > even.numel() / 2  # not rounded to tenths of a voxel
 
 
 def test_convexadam_finds_a_field_in_voxels_of_the_grid_and_leaves_warnings_on(pair):
