@@ -122,7 +122,7 @@ viewer:
 
 # the methods of other packages that the benchmark runs, in an environment of their own: itk-elastix brings parts of ITK along
 test-peers: $(PEERS)/.installed
-	OMP_NUM_THREADS=2 $(PEERS)/bin/python -m pytest -q tests/benchmark/test_methods.py -k "syn or elastix"
+	OMP_NUM_THREADS=2 $(PEERS)/bin/python -m pytest -q tests/benchmark/test_methods.py -k "syn or elastix or greedy or convexadam"
 
 # our transforms in other tools, and theirs here; TABLE=--table writes what was found into docs/transforms.md
 test-interop: $(INTEROP)/.installed

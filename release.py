@@ -40,6 +40,7 @@ CONTENT = (
     "bundle/**/*.py",
     "bundle/report/assets/*",
     "configs/*.json",
+    "configs/peers/*.json",
     "configs/logging.conf",
     "docs/**/*.ipynb",
     "docs/**/*.csv",

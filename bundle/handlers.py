@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from bundle.io.tables import write_csv
+from bundle.io.tables import read_csv, write_csv
+from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
 from bundle.results import bounds_of, source_of, write_registration
 from bundle.weights import AcrossContrasts, check_weights
@@ -16,7 +17,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, EarlyStopHandler
 
-__all__ = ["PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
+__all__ = ["EpochTable", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 
 
 class WeightsCheckpointLoader(CheckpointLoader):
@@ -161,3 +162,53 @@ class PairTable:
         dist.all_gather_object(gathered, self.rows)
         unique = {row["pair"]: row for rows in gathered for row in rows}
         return [unique[name] for name in sorted(unique)] if dist.get_rank() == 0 else None
+
+
+class EpochTable:
+    """Tabulate what each epoch of a training cost and reached: ``epochs.csv``, a row each, whoever resumes it.
+
+    ``steps`` (so far), ``seconds`` (of the steps alone), ``validation`` (its key metric), ``peak_memory_mb`` (of this
+    process so far; on a GPU of the tensors there) and ``parameters`` (of the network).
+
+    Args:
+        output_dir: where to write.
+        validator: whose key metric is noted.
+    """
+
+    def __init__(self, output_dir: str, validator: Engine) -> None:
+        self.path, self.validator = Path(output_dir) / "epochs.csv", validator
+        self.seconds = self.start = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Time each step, write after each epoch: after what was attached before, the validation above all."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _begin(self, engine: Engine) -> None:
+        self.seconds = 0.0
+
+    def _start(self, engine: Engine) -> None:
+        self.start = time.perf_counter()
+
+    def _stop(self, engine: Engine) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - self.start
+
+    def _write(self, engine: Engine) -> None:
+        on_gpu = torch.cuda.is_available()
+        row = {
+            "epoch": engine.state.epoch,
+            "steps": engine.state.iteration,
+            "seconds": self.seconds,
+            "validation": self.validator.state.metrics[self.validator.state.key_metric_name],
+            "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory_mb(),
+            "parameters": sum(p.numel() for p in engine.network.parameters()),
+        }
+        before = read_csv(self.path) if self.path.is_file() else []
+        kept = [
+            one for one in before if int(one["epoch"]) < engine.state.epoch
+        ]  # an epoch that is done again counts once
+        write_csv(self.path, [*kept, row])

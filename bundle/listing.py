@@ -15,7 +15,8 @@ __all__ = ["IMAGE_SUFFIXES", "SPLITS", "is_listed", "open_dataset", "read_split"
 Item = dict[str, Any]
 SPLITS = ("training", "validation", "test")
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-KEYS = ("image", "label", "dataset", "initial_transform", *PAIR_KEYS)
+FILE_KEYS = ("image", "label", "landmarks", *PAIR_KEYS, "moving_landmarks", "fixed_landmarks")
+KEYS = ("dataset", "initial_transform", *FILE_KEYS)
 FOLDERS = {"training": "Tr", "validation": "Val", "test": "Ts"}  # imagesTr, labelsTr and so on
 NO_LISTING = "{} is not a data set listing in the style of the Medical Decathlon."
 SEED = 0  # of what is held out: the same images in every run
@@ -27,10 +28,10 @@ def open_dataset(
     """List the images of one split of a data set.
 
     ``dataset.json`` is in the style of the Medical Segmentation Decathlon: ``training``, ``validation`` and ``test``
-    list items with ``image`` and, optionally, ``label``, paths relative to the file; or explicit pairs, items with
-    ``moving``, ``fixed`` and optionally ``moving_label`` and ``fixed_label``. Where there are no such lists, as in
-    nnU-Net's, or no file at all, the folders ``imagesTr``, ``imagesTs`` and ``labelsTr`` are listed, a label map for
-    each image of its name (nnU-Net's ``_0000`` left out).
+    list items with ``image`` and, optionally, ``label`` and ``landmarks``, paths relative to the file; or explicit
+    pairs, items with ``moving``, ``fixed`` and optionally ``moving_label``, ``fixed_label``, ``moving_landmarks`` and
+    ``fixed_landmarks``. Where there are no such lists, as in nnU-Net's, or no file at all, the folders ``imagesTr``,
+    ``imagesTs`` and ``labelsTr`` are listed, a label map for each image of its name (nnU-Net's ``_0000`` left out).
 
     Args:
         dataset_dir: the folder that holds ``dataset.json``; several folders make one list, pairs stay within a folder.
@@ -108,7 +109,7 @@ def read_split(folder: Path, split: str) -> list[Item]:
         refuse_misspelt([*item], KEYS, where)
         if not ("image" in item or {"moving", "fixed"} <= item.keys()):
             raise ValueError(f"{where} has neither an image nor a moving and a fixed one.")
-        missing = [v for k, v in item.items() if k in ("image", "label", *PAIR_KEYS) and not Path(str(v)).is_file()]
+        missing = [v for k, v in item.items() if k in FILE_KEYS and not Path(str(v)).is_file()]
         if missing:
             raise FileNotFoundError(f"{listing} lists {missing[0]}, which does not exist.")
     return items

@@ -30,7 +30,8 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -
         seed: of the draw.
 
     Returns:
-        Items with ``moving``, ``fixed``, the labels there are, and ``name``: ``<moving>_to_<fixed>``, each its own.
+        Items with ``moving``, ``fixed``, the labels and landmarks there are, and ``name``: ``<moving>_to_<fixed>``,
+        each its own.
 
     Raises:
         ValueError: there are no two images to pair, or the count is no whole number from 1 up.
@@ -43,7 +44,8 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -
         for fixed in images:
             if moving is not fixed and moving.get("dataset") == fixed.get("dataset"):
                 pair = {"moving": moving["image"], "fixed": fixed["image"]}
-                pair |= {f"{k}_label": v["label"] for k, v in (("moving", moving), ("fixed", fixed)) if "label" in v}
+                for role, image in (("moving", moving), ("fixed", fixed)):
+                    pair |= {f"{role}_{extra}": image[extra] for extra in ("label", "landmarks") if extra in image}
                 pairs.append(pair)
     if not pairs:
         raise ValueError(f"A pair takes two images, the list has {len(images)}.")

@@ -15,6 +15,7 @@ CONFIGS = [
     "abdomenmrct",
     "any_contrast",
     "batch_inference",
+    "equal_terms",
     "evaluate",
     "finetune",
     "imitation",
@@ -25,17 +26,18 @@ CONFIGS = [
     "multi_gpu_evaluate",
     "multi_gpu_train",
     "train",
-    "voxelmorph",
 ]
+PEERS = ["dual_prnet", "transmorph", "vit_vnet", "voxelmorph"]
 MERGED = {
     "train": ["train"],
     "evaluate": ["train", "evaluate"],
     "inference": ["inference"],
     "batch_inference": ["inference", "batch_inference"],
     "finetune": ["train", "finetune"],
+    "equal_terms": ["train", "equal_terms"],
     "any_contrast": ["train", "any_contrast"],
     "imitation": ["train", "any_contrast", "imitation"],
-    "voxelmorph": ["train", "voxelmorph"],
+    **{f"peers/{name}": ["train", f"peers/{name}"] for name in PEERS},
     "ixi": ["train", "ixi", "evaluate"],
     "lpba40": ["train", "lpba40", "evaluate"],
     "abdomenmrct": ["train", "abdomenmrct", "evaluate"],
@@ -59,7 +61,9 @@ def walk(node, path=""):
 def test_every_config_is_listed_and_is_json_with_four_spaces(bundle_root):
     paths = sorted((bundle_root / "configs").glob("*.json"))
     assert [path.stem for path in paths] == CONFIGS
-    for path in paths:
+    peers = sorted((bundle_root / "configs/peers").glob("*.json"))
+    assert [path.stem for path in peers] == PEERS
+    for path in paths + peers:
         text = path.read_text()
         assert text == json.dumps(json.loads(text), indent=4, ensure_ascii=False) + "\n", path.name
 

@@ -66,7 +66,7 @@ def test_training_goes_on_where_it_stopped_and_keeps_the_best_weights(bundle_roo
 def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, small_dataset, tmp_path):
     own = {
         "network_def": {
-            "_target_": "bundle.networks.voxelmorph.VoxelMorph",
+            "_target_": "bundle.networks.peers.VoxelMorph",
             "channels": [4, 4, 4, 4],
             "unet_out_channels": 4,
             "final_conv_channels": [4],
@@ -74,10 +74,10 @@ def test_another_network_trains_and_evaluates_by_the_same_configs(bundle_root, s
     }
     (tmp_path / "own.json").write_text(json.dumps(own))
     options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path / "out"]
-    run(["training"], bundle_root, *config("train", "voxelmorph"), *options, "--epochs", 1, "--val_pairs", 1)
+    run(["training"], bundle_root, *config("train", "peers/voxelmorph"), *options, "--epochs", 1, "--val_pairs", 1)
     weights = tmp_path / "out/models/model.pt"
     assert "network.backbone" in next(iter(torch.load(weights, weights_only=True)))
-    files = config("train", "evaluate", "voxelmorph")
+    files = config("train", "evaluate", "peers/voxelmorph")
     run(["evaluating"], bundle_root, *files, *options, "--ckpt", weights, "--affine", "center", "--pairs", 1)
     row = next(csv.DictReader((tmp_path / "out/pairs.csv").open()))
     assert float(row["folding_percent"]) < 1

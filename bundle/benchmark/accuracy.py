@@ -13,7 +13,17 @@ from typing import Any
 import bundle
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from bundle.benchmark.measure import IMAGE_KEYS, Common, Pictures, Row, central_slices, transform_of, visible
+from bundle.benchmark.measure import (
+    IMAGE_KEYS,
+    LANDMARK_KEYS,
+    MEASURES,
+    Common,
+    Pictures,
+    Row,
+    central_slices,
+    transform_of,
+    visible,
+)
 from bundle.benchmark.method import Method
 from bundle.benchmark.worker import sentence, worker
 from bundle.io.itk import linear_to_itk
@@ -44,7 +54,7 @@ def compare(
         ``error``; ``pictures`` and ``pictures_before`` are paths of ``central_slices`` (warped; fixed and moving).
     """
     cache.mkdir(parents=True, exist_ok=True)
-    paths = {pair[key] for pair in pairs for key in IMAGE_KEYS}
+    paths = {pair[key] for pair in pairs for key in (*IMAGE_KEYS, *LANDMARK_KEYS) if key in pair}
     digests = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
     inputs = {pair["name"]: _inputs(pair, common, digests) for pair in pairs}
     rows: list[Row] = []
@@ -58,7 +68,8 @@ def compare(
             progress.set_description(name)
             with worker(method, common) as register:
                 for pair in pairs:
-                    depends = inputs[pair["name"]] | {"method": name, "settings": method.settings()}
+                    depends = inputs[pair["name"]] | {"method": name, "measures": MEASURES}
+                    depends["settings"] = method.settings()
                     row = _cached(cache, pair, alignments[pair["name"]], depends, register)
                     rows.append({"pair": pair["name"], "method": name} | row)
                     progress.update()
@@ -68,7 +79,7 @@ def compare(
 def _inputs(pair: Mapping[str, Any], common: Common, digests: Mapping[str, str]) -> dict[str, Any]:
     """List what every result of a pair depends on."""
     versions = {"python": platform.python_version(), "bundle": bundle.__version__, **{p: version(p) for p in PACKAGES}}
-    files = {key: digests[pair[key]] for key in IMAGE_KEYS}
+    files = {key: digests[pair[key]] for key in (*IMAGE_KEYS, *LANDMARK_KEYS) if key in pair}
     return {"pair": pair["name"], "files": files, "common": asdict(common), "versions": versions}
 
 

@@ -10,21 +10,55 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from bundle.benchmark.method import Method, Register
+from bundle.io.points import read_points
 from bundle.memory import peak_memory_mb, reset_peak_memory
-from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
+from bundle.metrics import (
+    dice_per_label,
+    folding_percent,
+    learn2reg_log_jacobian_sd,
+    log_jacobian_sd,
+    mean_dice,
+    non_diffeomorphic_volume_percent,
+    surface_distances,
+    tre_mm,
+)
 from bundle.report import scale
 from bundle.shapes import DDF
 from bundle.spatial import SpatialTransform
 from bundle.transforms import MatchPaird, ReadVolumed, grid_of
 from monai.transforms import CropForegroundd
 
-__all__ = ["IMAGE_KEYS", "MARGIN", "PLANES", "Common", "Pictures", "Row", "central_slices", "measure", "quality"]
+__all__ = [
+    "IMAGE_KEYS",
+    "LANDMARK_KEYS",
+    "MARGIN",
+    "MEASURES",
+    "PLANES",
+    "Common",
+    "Pictures",
+    "Row",
+    "central_slices",
+    "measure",
+    "quality",
+]
 
 Item = dict[str, Any]
 Row = dict[str, Any]
 Pictures = dict[str, npt.NDArray[np.uint8]]
 
 IMAGE_KEYS = ("moving", "fixed", "moving_label", "fixed_label")
+LANDMARK_KEYS = ("moving_landmarks", "fixed_landmarks")
+MEASURES = (
+    "dsc",
+    "hd95_mm",
+    "assd_mm",
+    "tre_mm",
+    "folding_percent",
+    "ndv_percent",
+    "log_jacobian_sd",
+    "learn2reg_log_jacobian_sd",
+)
+"""What ``quality`` finds of each pair."""
 PLANES = ("sagittal", "coronal", "axial")
 MARGIN = 4  # voxels around a masked brain
 
@@ -98,10 +132,12 @@ def measure(
         register: what ``method.load`` returned: finds the field; None where there is none to find.
 
     Returns:
-        ``dsc`` (mean over the labels), ``hd95_mm``, ``assd_mm``, ``folding_percent`` and ``log_jacobian_sd`` of the
-        field, ``seconds_align``, ``seconds_register`` (the field), ``seconds_resample`` (the image),
-        ``seconds_deformable`` (both), ``peak_memory_mb`` (of this process, from reading to resampling), ``regions``
-        (by label: ``dsc``, ``hd95_mm``, ``assd_mm``, ``volume_mm3`` in the fixed image). And the central slices.
+        ``dsc`` (mean over the labels), ``hd95_mm``, ``assd_mm``, ``tre_mm`` (mean over the landmarks, NaN without);
+        ``folding_percent``, ``ndv_percent`` (non-diffeomorphic volume), ``log_jacobian_sd`` and
+        ``learn2reg_log_jacobian_sd`` of the field; ``seconds_align``, ``seconds_register`` (the field),
+        ``seconds_resample`` (the image), ``seconds_deformable`` (both), ``peak_memory_mb`` (of this process, from
+        reading to resampling), ``regions`` (by label: ``dsc``, ``hd95_mm``, ``assd_mm``, ``volume_mm3`` in the fixed
+        image). And the central slices.
     """
     reset_peak_memory()
     item = common.read(pair, alignment["alignment"], method.spacing_mm)
@@ -121,7 +157,8 @@ def measure(
         "peak_memory_mb": peak_memory_mb(),
     }
     pictures = central_slices(transform, visible(item, "moving"), "warped")
-    return quality(item, transform, common.label_interpolation) | row, pictures
+    found = quality(item, transform, common.label_interpolation) | {"tre_mm": _landmark_error(pair, transform)}
+    return found | row, pictures
 
 
 def quality(item: Item, transform: SpatialTransform, label_interpolation: str) -> Row:
@@ -141,15 +178,25 @@ def quality(item: Item, transform: SpatialTransform, label_interpolation: str) -
         }
         for label, dsc in dice.items()
     }
-    ddf = torch.zeros(3, 2, 2, 2) if transform.ddf is None else transform.ddf
+    ddf = torch.zeros(3, 5, 5, 5) if transform.ddf is None else transform.ddf
     return {
         "dsc": mean_dice(warped, fixed),
         "hd95_mm": _mean(distance.hd95_mm for distance in distances.values()),
         "assd_mm": _mean(distance.assd_mm for distance in distances.values()),
         "folding_percent": folding_percent(ddf[None]),
+        "ndv_percent": non_diffeomorphic_volume_percent(ddf[None]),
         "log_jacobian_sd": log_jacobian_sd(ddf[None]),
+        "learn2reg_log_jacobian_sd": learn2reg_log_jacobian_sd(ddf[None]),
         "regions": regions,
     }
+
+
+def _landmark_error(pair: Mapping[str, Any], transform: SpatialTransform) -> float:
+    """Average how far a transform leaves the fixed image's landmarks from the moving image's, mm; NaN without any."""
+    if not all(key in pair for key in LANDMARK_KEYS):
+        return math.nan
+    moving, fixed = (read_points(pair[key]).points_mm for key in LANDMARK_KEYS)
+    return float(tre_mm(fixed + transform.displacement_at(fixed).numpy(), moving).mean())
 
 
 def _mean(values: Iterable[float]) -> float:

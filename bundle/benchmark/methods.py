@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from bundle.benchmark.equal_terms import NETWORKS
 from bundle.benchmark.method import Method, Register
-from bundle.benchmark.peers import SYN_ITERATIONS, Elastix, Syn
+from bundle.benchmark.peers import SYN_ITERATIONS, ConvexAdam, Elastix, Greedy, Syn
 from bundle.root import ROOT
 from bundle.shapes import DDF
+from bundle.smoothing import smooth
 from bundle.spatial import Grid
 from bundle.weights import check_weights, recommended
 from monai.bundle import ConfigParser
@@ -46,6 +48,7 @@ class Network(Method):
         overrides: names of configs after ``inference``: one with another ``network_def``, say.
         optimise: most steps of pairwise optimisation from the network's field on.
         similarity: that it goes by: auto, ncc or mind.
+        smoothing: of its field by a Gaussian of this standard deviation, in voxels; 0 for none.
         device: that torch runs it on.
 
     Raises:
@@ -57,6 +60,7 @@ class Network(Method):
     overrides: tuple[str, ...] = ()
     optimise: int = 0
     similarity: str = "auto"
+    smoothing: float = 0.0
     device: str = "cpu"
     aligned: bool = True
 
@@ -67,7 +71,7 @@ class Network(Method):
         return found
 
     def __post_init__(self) -> None:
-        check_weights(self._config().get_parsed_content("network_def"), self.weights)
+        check_weights(self._config().get_parsed_content("cascade_def"), self.weights)
 
     def settings(self) -> dict[str, Any]:
         """See ``Method``."""
@@ -80,6 +84,8 @@ class Network(Method):
             "optimise": self.optimise,
             "similarity": self.similarity,
             "device": self.device,
+            **({"smoothing": self.smoothing} if self.smoothing else {}),
+            **({"cascades": cascades} if (cascades := config.get_parsed_content("cascades")) > 1 else {}),
         }
 
     def load(self) -> Register:
@@ -92,7 +98,8 @@ class Network(Method):
         def register(image: torch.Tensor, grid: Grid) -> DDF:
             with torch.no_grad():
                 pred: torch.Tensor = inferer(image.to(self.device), network)
-            return pred[0, 1:].cpu()
+                ddf = smooth(pred[:, 1:], self.smoothing) if self.smoothing else pred[:, 1:]
+            return ddf[0].cpu()
 
         register(torch.rand(1, 2, 32, 32, 32), Grid((32, 32, 32), np.eye(4)))  # kernels chosen, caches warm
         return register
@@ -119,6 +126,7 @@ class Options:
     Args:
         weights: of PAN.
         voxelmorph_weights: of VoxelMorph.
+        peer_weights: folder that ``benchmark networks`` has put them into, NAME.pt for each network.
         optimise: most steps of the pairwise optimisation.
         syn_iterations: of SyN, at a quarter, half and the whole of the resolution.
         device: that torch runs the networks on.
@@ -126,24 +134,37 @@ class Options:
 
     weights: str
     voxelmorph_weights: str | None = None
+    peer_weights: str | None = None
     optimise: int = 5
     syn_iterations: tuple[int, ...] = SYN_ITERATIONS
     device: str = "cpu"
 
 
-def _voxelmorph(options: Options) -> Network:
-    if not options.voxelmorph_weights:
-        raise ValueError(
-            "The method voxelmorph needs --voxelmorph_weights: train them with --config_file "
-            "\"['configs/train.json','configs/voxelmorph.json']\"."
-        )
-    return Network(options.voxelmorph_weights, ("voxelmorph",), device=options.device)
+def _peer_network(name: str) -> Callable[[Options], Network]:
+    """Make what builds a peer by its weights."""
+
+    def build(options: Options) -> Network:
+        weights = options.voxelmorph_weights if name == "voxelmorph" else None
+        if not weights and options.peer_weights:
+            weights = str(Path(options.peer_weights) / f"{name}.pt")
+        if not weights:
+            own = "--voxelmorph_weights or " if name == "voxelmorph" else ""
+            raise ValueError(
+                f"The method {name} needs {own}--peer_weights: train them with 'python -m bundle benchmark networks' "
+                f"or --config_file \"['configs/train.json','configs/{NETWORKS[name][0]}.json']\"."
+            )
+        return Network(weights, NETWORKS[name], device=options.device)
+
+    return build
 
 
-PEERS: Mapping[str, Callable[[Options], Syn | Elastix]] = {
+PEERS: Mapping[str, Callable[[Options], Syn | Elastix | Greedy | ConvexAdam]] = {
     "syn-mi": lambda o: Syn("mattes", 32, o.syn_iterations),
     "syn-cc": lambda o: Syn("CC", 2, o.syn_iterations),
     "elastix": lambda _: Elastix(),
+    "greedy": lambda o: Greedy(iterations=o.syn_iterations),
+    "greedy-nmi": lambda o: Greedy("NMI", iterations=o.syn_iterations),
+    "convexadam": lambda o: ConvexAdam(o.device),
 }
 METHODS: Mapping[str, Callable[[Options], Method]] = {
     "identity": lambda _: Linear(aligned=False),
@@ -151,7 +172,7 @@ METHODS: Mapping[str, Callable[[Options], Method]] = {
     "pan": lambda o: Network(o.weights, device=o.device),
     "pan-mind": lambda o: Network(o.weights, optimise=25, similarity="mind", device=o.device),
     "pan-optimised": lambda o: Network(o.weights, optimise=o.optimise, device=o.device),
-    "voxelmorph": _voxelmorph,
+    **{name: _peer_network(name) for name in NETWORKS if name != "pan"},
     **PEERS,
 }
 

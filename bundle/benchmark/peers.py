@@ -1,6 +1,7 @@
-"""The methods of other packages: ANTs and elastix, from the pre-aligned image on."""
+"""The methods of other packages, from the pre-aligned image on: ANTs, elastix, greedy, ConvexAdam."""
 
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,10 +15,12 @@ from bundle.io.itk import ddf_from_itk, orthonormal
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix
 
-__all__ = ["SYN_ITERATIONS", "Elastix", "Syn"]
+__all__ = ["SYN_ITERATIONS", "ConvexAdam", "Elastix", "Greedy", "Syn"]
 
 SYN_ITERATIONS = (100, 70, 20)
 """Of SyN, at a quarter, half and the whole of the resolution; the package's own 40, 20, 0 ends at half."""
+GREEDY_GRADIENT_SIGMA = 1.7321
+"""Of greedy, voxels: how far the gradient of the metric is smoothed, its own setting."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Syn(Method):
         metric: ``"mattes"`` (mutual information) or ``"CC"`` (local cross-correlation).
         sampling: bins of the histogram, or radius of the correlation's window in voxels.
         iterations: at a quarter, half and the whole of the resolution.
+        flow_sigma: how far the velocities are smoothed, in voxels of each resolution; the package's own by default.
 
     Raises:
         ValueError: the package is not installed.
@@ -36,6 +40,7 @@ class Syn(Method):
     metric: str
     sampling: int
     iterations: tuple[int, ...] = SYN_ITERATIONS
+    flow_sigma: float = 3
     aligned: bool = True
 
     def __post_init__(self) -> None:
@@ -43,7 +48,10 @@ class Syn(Method):
 
     def settings(self) -> dict[str, Any]:
         """See ``Method``."""
-        return asdict(self) | {"antspyx": version("antspyx")}
+        own = asdict(self)
+        if self.flow_sigma == 3:
+            del own["flow_sigma"]  # results of the package's own setting keep their names
+        return own | {"antspyx": version("antspyx")}
 
     def load(self) -> Register:
         """See ``Method``."""
@@ -62,6 +70,7 @@ class Syn(Method):
                     syn_metric=self.metric,
                     syn_sampling=self.sampling,
                     reg_iterations=self.iterations,
+                    flow_sigma=self.flow_sigma,
                 )
                 warps = [path for path in found["fwdtransforms"] if path.endswith("Warp.nii.gz")]
                 return ddf_from_itk(sitk.ReadImage(warps[0]))[0]
@@ -107,6 +116,103 @@ class Elastix(Method):
         # the toolkit loads its modules at their first use, which takes seconds
         register(_blobs(), Grid((32, 32, 32), np.eye(4)), MaximumNumberOfIterations="1")
         return register
+
+
+@dataclass(frozen=True)
+class Greedy(Method):
+    """Greedy diffeomorphic registration by PICSL greedy, its deformable stage alone.
+
+    The images are handed over in memory, by SimpleITK: beside another toolkit of ITK it finds no readers of files. The
+    field comes back whole (``-wp 0``): by default greedy rounds it to a tenth of a voxel.
+
+    Args:
+        metric: ``"NCC 2x2x2"`` (local correlation, the radius in voxels), ``"WNCC 2x2x2"`` or ``"NMI"``.
+        iterations: from a quarter of the resolution on, as SyN's.
+        warp_sigma: how far the field is smoothed in every step, in voxels of each resolution; its own by default.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+
+    metric: str = "NCC 2x2x2"
+    iterations: tuple[int, ...] = SYN_ITERATIONS
+    warp_sigma: float = 0.7071
+    aligned: bool = True
+
+    def __post_init__(self) -> None:
+        require("picsl_greedy", f"greedy ({self.metric})")
+
+    def settings(self) -> dict[str, Any]:
+        """See ``Method``."""
+        return asdict(self) | {"picsl_greedy": version("picsl_greedy")}
+
+    def load(self) -> Register:
+        """See ``Method``."""
+        from picsl_greedy import Greedy3D
+
+        steps = "x".join(map(str, self.iterations))
+
+        def register(image: torch.Tensor, grid: Grid) -> DDF:
+            moving, fixed = (_to_simpleitk(channel, grid) for channel in image[0])
+            tool = Greedy3D()
+            tool.execute(
+                f"-V 0 -threads {torch.get_num_threads()} -i the_fixed the_moving -m {self.metric} -n {steps} "
+                f"-s {GREEDY_GRADIENT_SIGMA}vox {self.warp_sigma}vox -wp 0 -o the_warp",
+                the_fixed=fixed,
+                the_moving=moving,
+                the_warp=None,
+            )
+            return ddf_from_itk(tool["the_warp"])[0].float()
+
+        return register
+
+
+@dataclass(frozen=True)
+class ConvexAdam(Method):
+    """Coupled convex optimisation of MIND-SSC descriptors, refined by Adam, with the package's own settings.
+
+    Args:
+        device: that torch runs it on.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+
+    device: str = "cpu"
+    aligned: bool = True
+
+    def __post_init__(self) -> None:
+        require("convexAdam", "convexadam")
+
+    def settings(self) -> dict[str, Any]:
+        """See ``Method``."""
+        return asdict(self) | {"convexAdam": version("convexAdam")}
+
+    def load(self) -> Register:
+        """See ``Method``."""
+        with warnings.catch_warnings():  # the package silences all warnings of the process when it is imported
+            from convexAdam.convex_adam_MIND import convex_adam_pt
+
+        precision = torch.float32 if self.device == "cpu" else torch.float16
+
+        def register(image: torch.Tensor, grid: Grid) -> DDF:
+            moving, fixed = image[0]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch, as the package has it
+                found = convex_adam_pt(fixed, moving, device=torch.device(self.device), dtype=precision)
+            return torch.from_numpy(found).movedim(-1, 0).float()
+
+        return register
+
+
+def _to_simpleitk(channel: torch.Tensor, grid: Grid) -> sitk.Image:
+    """Make an image of SimpleITK, (H, W, L) on ``grid``."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(channel.numpy().transpose(2, 1, 0)))
+    origin, spacing, direction = _geometry(grid)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction.flatten().tolist())
+    return image
 
 
 def _to_itk(channel: torch.Tensor, grid: Grid) -> Any:

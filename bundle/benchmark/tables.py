@@ -20,16 +20,22 @@ COLUMNS = {  # of the tables: title and decimals
     "dsc": ("DSC", 3),
     "hd95_mm": ("HD95, mm", 2),
     "assd_mm": ("ASSD, mm", 2),
+    "tre_mm": ("TRE, mm", 2),
     "folding_percent": ("folding, %", 4),
+    "ndv_percent": ("NDV, %", 4),
     "log_jacobian_sd": ("SD log J", 3),
+    "learn2reg_log_jacobian_sd": ("SDlogJ (Learn2Reg)", 3),
     "seconds_align": ("align, s", 1),
     "seconds_register": ("field, s", 2),
     "seconds_resample": ("resampling, s", 2),
     "seconds_deformable": ("deformable, s", 2),
     "peak_memory_mb": ("memory, MB", 0),
 }
-IN_MARKDOWN = [name for name in COLUMNS if name not in ("seconds_register", "seconds_resample")]
-WITH_SD = ("dsc", "hd95_mm", "assd_mm", "folding_percent", "log_jacobian_sd")
+OF_EACH_PAIR = ("seconds_register", "seconds_resample")  # left out of the Markdown
+IF_THERE = ("tre_mm", "ndv_percent", "learn2reg_log_jacobian_sd")  # which a data set, or older rows, may lack
+WITHOUT_SD = ("seconds_align", "seconds_deformable", "peak_memory_mb")
+QUANTILE = 0.3
+"""Of the pairs' DSC: what the worst third reaches at best, DSC30."""
 
 
 def write_tables(rows: Sequence[Row], regions: Mapping[int, str], title: str, folder: Path) -> list[dict[str, Any]]:
@@ -68,7 +74,8 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Returns:
         For each method ``pairs`` (finished), ``failed``, mean and standard deviation (of the population, as in the
-        evaluation) of each measure, and ``wilcoxon_p`` of its DSC against ``REFERENCE``.
+        evaluation) of each measure, ``dsc30`` (the 30 % quantile over the pairs), and ``wilcoxon_p`` of its DSC against
+        ``REFERENCE``.
     """
     summary = []
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -76,10 +83,12 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
         failed = sum(row["method"] == method for row in rows) - len(finished)
         line: dict[str, Any] = {"method": method, "pairs": len(finished), "failed": failed}
         for name in COLUMNS:
-            values = np.array([row[name] for row in finished], dtype=float)
+            values = np.array([row.get(name, math.nan) for row in finished], dtype=float)
             values = values[np.isfinite(values)]
             line[f"{name}_mean"] = float(values.mean()) if len(values) else math.nan
             line[f"{name}_sd"] = float(values.std()) if len(values) else math.nan
+        dsc = np.array([row["dsc"] for row in finished], dtype=float)
+        line["dsc30"] = float(np.nanquantile(dsc, QUANTILE)) if np.isfinite(dsc).any() else math.nan
         summary.append(line | {"wilcoxon_p": wilcoxon_p(rows, method)})
     return summary
 
@@ -102,12 +111,16 @@ def wilcoxon_p(rows: Sequence[Row], method: str, reference: str = REFERENCE) -> 
 
 
 def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
-    """Lay a summary out as a Markdown table, with a sentence on what failed."""
-    head = ["method", "pairs", *(COLUMNS[name][0] for name in IN_MARKDOWN), f"p against {REFERENCE}"]
+    """Lay a summary out as a Markdown table, with a sentence on what failed; what no method has is left out."""
+    unknown = {name for name in IF_THERE if all(math.isnan(line[f"{name}_mean"]) for line in summary)}
+    first, *shown = [name for name in COLUMNS if name not in (*OF_EACH_PAIR, *unknown)]
+    titles = [COLUMNS[first][0], "DSC30", *(COLUMNS[name][0] for name in shown)]
+    head = ["method", "pairs", *titles, f"p against {REFERENCE}"]
     lines = [head, ["---"] * len(head)]
     for line in summary:
         p = line["wilcoxon_p"]
-        cells = [line["method"], str(line["pairs"]), *(_cell(line, name) for name in IN_MARKDOWN)]
+        dsc30 = "–" if math.isnan(line["dsc30"]) else f"{line['dsc30']:.3f}"
+        cells = [line["method"], str(line["pairs"]), _cell(line, first), dsc30, *(_cell(line, name) for name in shown)]
         lines.append([*cells, "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
     failed = [f"{line['method']} on {line['failed']}" for line in summary if line["failed"]]
@@ -120,4 +133,4 @@ def _cell(line: Mapping[str, Any], name: str) -> str:
     mean, decimals = line[f"{name}_mean"], COLUMNS[name][1]
     if math.isnan(mean):
         return "–"
-    return f"{mean:.{decimals}f}" + (f" ± {line[f'{name}_sd']:.{decimals}f}" if name in WITH_SD else "")
+    return f"{mean:.{decimals}f}" + ("" if name in WITHOUT_SD else f" ± {line[f'{name}_sd']:.{decimals}f}")

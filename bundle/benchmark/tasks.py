@@ -56,7 +56,7 @@ def _forward(task: Task) -> Callable[[], object]:
 
 
 def _voxelmorph(task: Task) -> Callable[[], object]:
-    from bundle.networks.voxelmorph import VoxelMorph
+    from bundle.networks.peers import VoxelMorph
 
     return _inference(VoxelMorph(), task)
 

@@ -18,12 +18,13 @@ from bundle.benchmark.rescans import measure_rescans, rescans_markdown
 from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.benchmark.verdicts import rows_of, split_and_judge
-from bundle.commands.register import check_affine, check_device, output_folder, register
+from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, three_sides, torch_device
+from bundle.commands.equal_terms import curve, networks
+from bundle.commands.register import check_affine, output_folder, register
 from bundle.data import draw_pairs, open_dataset, region_names
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
-from bundle.spatial import LABEL_MODES
 
 __all__ = ["accuracy", "benchmark", "rescans", "speed", "verdicts"]
 
@@ -57,14 +58,14 @@ def speed(
     """
     folder = output_folder(output_dir)
     peers = against.split(",") if isinstance(against, str) else [str(peer) for peer in against]
-    sides, training_sides = _sides("size", size), _sides("training_size", training_size)
-    _check_common(device, repeats=repeats, threads=threads)
+    sides, training_sides = three_sides("size", size), three_sides("training_size", training_size)
+    check_common(device, repeats=repeats, threads=threads)
     check_flags(scaling=scaling)
     if not set(peers) <= set(PEERS):
         raise ValueError(f"--against takes some of {','.join(PEERS)}, not '{','.join(peers)}'.")
     make_methods([PEERS[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
     threads = threads or torch.get_num_threads()
-    result = measure_speed(sides, training_sides, peers, _torch_device(device), threads, repeats, scaling)
+    result = measure_speed(sides, training_sides, peers, torch_device(device), threads, repeats, scaling)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "speed.json").write_text(json.dumps(result, indent=4) + "\n")
     (folder / "speed.md").write_text(speed_markdown(result))
@@ -73,13 +74,6 @@ def speed(
     print(speed_markdown(result))
     print(f"tables: {folder}")
     return result
-
-
-def _sides(option: str, value: Sequence[int]) -> tuple[int, int, int]:
-    sides = tuple(value) if isinstance(value, list | tuple) else ()
-    if len(sides) != 3 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise ValueError(f"--{option} takes three sides in voxels, 160,192,160 say, not '{value}'.")
-    return sides
 
 
 def accuracy(
@@ -95,6 +89,7 @@ def accuracy(
     label_interpolation: str = "nearest",
     weights: str | None = None,
     voxelmorph_weights: str | None = None,
+    peer_weights: str | None = None,
     optimise: int = 5,
     syn_iterations: Sequence[int] = SYN_ITERATIONS,
     device: str = "auto",
@@ -112,8 +107,8 @@ def accuracy(
         split: training, validation or test.
         pairs: how many ordered pairs to draw; all by default.
         seed: of the draw.
-        methods: some of identity, affine, pan, pan-mind (25 steps across contrasts), pan-optimised, voxelmorph, syn-mi,
-            syn-cc, elastix, with commas.
+        methods: some of identity, affine, pan, pan-mind (25 steps across contrasts), pan-optimised, voxelmorph,
+            dual-prnet, vit-v-net, transmorph, syn-mi, syn-cc, elastix, greedy, greedy-nmi, convexadam, with commas.
         affine: pre-alignment of all methods but identity: none, center, rigid or affine.
         masked: blank everything outside the labels in both images, and cut them to what is left.
         spacing_mm: voxel size that all methods work at; by default networks work at the one that suits their weights,
@@ -122,8 +117,9 @@ def accuracy(
             writes them.
         weights: weights of PAN; models/model.pt by default.
         voxelmorph_weights: weights of VoxelMorph.
+        peer_weights: folder with the weights of networks: chosen/ of what benchmark networks has written.
         optimise: most steps of pan-optimised.
-        syn_iterations: of syn-mi and syn-cc, at a quarter, half and the whole of the resolution.
+        syn_iterations: of syn-mi, syn-cc, greedy and greedy-nmi, at a quarter, half and the whole of the resolution.
         device: auto, cpu or cuda, for the networks.
         threads: that each method may use; torch's own choice by default.
 
@@ -131,20 +127,19 @@ def accuracy(
         The rows of summary.csv.
     """
     folder = output_folder(output_dir)
-    _check_common(device, pairs=pairs, optimise=optimise, threads=threads)
+    check_common(device, pairs=pairs, optimise=optimise, threads=threads)
     check_flags(masked=masked)
-    _check(affine, label_interpolation, syn_iterations)
+    check_comparison(affine, label_interpolation, syn_iterations)
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else WEIGHTS),
         voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
+        peer_weights=str(Path(str(peer_weights)).absolute()) if peer_weights else None,
         optimise=optimise,
         syn_iterations=tuple(syn_iterations),
-        device=_torch_device(device),
+        device=torch_device(device),
     )
     chosen = make_methods(methods.split(",") if isinstance(methods, str) else [str(m) for m in methods], options)
-    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
-    if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
-        raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
+    drawn = labelled_pairs(dataset, split, pairs, seed)
     threads = threads or torch.get_num_threads()
     spacing_mm = None if spacing_mm is None else float(spacing_mm)
     common = Common(affine, masked, spacing_mm, threads, label_interpolation)
@@ -195,7 +190,7 @@ def rescans(
         The rows of rescans.csv: see ``bundle.benchmark.rescans.judge``.
     """
     folder = output_folder(output_dir)
-    _check_common(device, heads=heads)
+    check_common(device, heads=heads)
     check_affine(affine)
     check_flags(same_person=same_person)
     items = open_dataset(dataset, split)[:heads]
@@ -254,10 +249,10 @@ def verdicts(
         What verdicts.json holds.
     """
     folder = output_folder(output_dir)
-    _check_common(device, pairs=pairs, spoiled=spoiled)
+    check_common(device, pairs=pairs, spoiled=spoiled)
     drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
     others = sorted({pair["moving"] for pair in draw_pairs(open_dataset(foreign, split))})
-    options: dict[str, Any] = {"device": f"$torch.device('{_torch_device(device)}')", "never_worse": True}
+    options: dict[str, Any] = {"device": f"$torch.device('{torch_device(device)}')", "never_worse": True}
     options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}
     rows = rows_of(drawn, others, min(spoiled, len(drawn)), folder / "cache", options)
     result = split_and_judge(rows)
@@ -266,25 +261,11 @@ def verdicts(
     return result
 
 
-def _check_common(device: str, **counts: int | None) -> None:
-    """Refuse bad values before any work."""
-    check_device(device)
-    for name, value in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"--{name} takes a whole number from 1 up, not '{value}'.")
-
-
-def _check(affine: str, label_interpolation: str, syn_iterations: Sequence[int]) -> None:
-    check_affine(affine)
-    if label_interpolation not in LABEL_MODES:
-        raise ValueError(f"--label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
-    steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
-    if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
-        raise ValueError(f"--syn_iterations takes three whole numbers, 100,70,20 say, not '{syn_iterations}'.")
-
-
-def _torch_device(device: str) -> str:
-    return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
-
-
-benchmark = {"speed": speed, "accuracy": accuracy, "rescans": rescans, "verdicts": verdicts}
+benchmark = {
+    "speed": speed,
+    "accuracy": accuracy,
+    "curve": curve,
+    "networks": networks,
+    "rescans": rescans,
+    "verdicts": verdicts,
+}

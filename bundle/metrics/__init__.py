@@ -3,7 +3,12 @@
 ``labels``, ``folding`` and ``landmarks`` measure one pair; ``handlers`` collects pairs in an engine, for the configs.
 """
 
-from bundle.metrics.folding import folding_percent, log_jacobian_sd
+from bundle.metrics.folding import (
+    folding_percent,
+    learn2reg_log_jacobian_sd,
+    log_jacobian_sd,
+    non_diffeomorphic_volume_percent,
+)
 from bundle.metrics.handlers import (
     DiceHandler,
     FoldingHandler,
@@ -27,8 +32,10 @@ __all__ = [
     "dice_per_label",
     "folding_percent",
     "key_metric",
+    "learn2reg_log_jacobian_sd",
     "log_jacobian_sd",
     "mean_dice",
+    "non_diffeomorphic_volume_percent",
     "surface_distances",
     "tre_mm",
 ]

@@ -18,7 +18,15 @@ from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
 from bundle.commands.benchmark import accuracy as run
 from bundle.commands.benchmark import benchmark as commands
 from bundle.data import draw_pairs, open_dataset
-from bundle.metrics import dice_per_label, folding_percent, log_jacobian_sd, mean_dice, surface_distances
+from bundle.metrics import (
+    dice_per_label,
+    folding_percent,
+    learn2reg_log_jacobian_sd,
+    log_jacobian_sd,
+    mean_dice,
+    non_diffeomorphic_volume_percent,
+    surface_distances,
+)
 from bundle.spatial import LABEL_MODES
 from bundle.transforms import grid_of
 from matplotlib.image import imread
@@ -101,6 +109,8 @@ def test_the_numbers_are_the_metrics_on_the_fixed_images_own_grid(benchmark, pai
         "hd95_mm": np.nanmean([d.hd95_mm for d in distances.values()]),
         "assd_mm": np.nanmean([d.assd_mm for d in distances.values()]),
         "folding_percent": folding_percent(ddf[None]),
+        "ndv_percent": non_diffeomorphic_volume_percent(ddf[None]),
+        "learn2reg_log_jacobian_sd": learn2reg_log_jacobian_sd(ddf[None]),
         "log_jacobian_sd": log_jacobian_sd(ddf[None]),
     }
     rows = [row for row in rows_of(folder / "pairs.csv") if row["method"] == "pan"]
@@ -121,6 +131,49 @@ def test_labels_are_scored_by_the_interpolation_asked_for(pairs, tmp_path, in_th
         assert row["dsc"] == pytest.approx(mean_dice(transform_of(item, None).resample(moving, mode=mode), fixed))
         found[mode] = row["dsc"]
     assert found["label_gaussian"] != pytest.approx(found["nearest"], abs=1e-4)
+
+
+def write_landmarks(path, points_mm):
+    """As 3-D Slicer keeps them."""
+    points = [{"position": list(map(float, point))} for point in points_mm]
+    markups = {"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": points}
+    path.write_text(json.dumps({"markups": [markups]}))
+
+
+def test_landmarks_are_measured_where_the_images_have_them(small_dataset, pairs, tmp_path, in_this_process):
+    fixed = np.array([[10.0, -20.0, 5.0], [0.0, 12.0, -8.0], [-15.0, 3.0, 20.0]])
+    alignment = COMMON.read(pairs[0])["alignment"].numpy()
+    there = fixed @ alignment[:3, :3].T + alignment[:3, 3]
+    off = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+    listing = json.loads((small_dataset / "dataset.json").read_text())
+    items = [{k: str(small_dataset / v) for k, v in item.items()} for item in listing["test"]]
+    for item, points in zip(items, (there + off, fixed)):
+        item["landmarks"] = f"{item['image'].split('/')[-1].split('.')[0]}.mrk.json"
+        write_landmarks(tmp_path / item["landmarks"], points)
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": items}))
+    first = next(p for p in draw_pairs(open_dataset(str(tmp_path), "test")) if p["name"] == pairs[0]["name"])
+    methods = {"identity": Linear(aligned=False), "affine": Linear()}
+    by_headers, aligned = compare([first], methods, COMMON, tmp_path / "cache")
+    assert aligned["tre_mm"] == pytest.approx((5 + 0 + 1) / 3, abs=1e-6)
+    assert by_headers["tre_mm"] == pytest.approx(np.linalg.norm(fixed - there - off, axis=1).mean(), abs=1e-6)
+    summary = summarise([by_headers, aligned])
+    assert "TRE, mm" in markdown(summary)
+    write_landmarks(tmp_path / first["moving_landmarks"], there)
+    assert compare([first], methods, COMMON, tmp_path / "cache")[1]["tre_mm"] == pytest.approx(0, abs=1e-6)
+    (tmp_path / items[0]["landmarks"]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"lists .*mrk.json, which does not exist"):
+        open_dataset(str(tmp_path), "test")
+
+
+def test_measures_that_older_rows_lack_are_left_out_of_the_table_and_dsc30_is_over_the_pairs():
+    rows = table(pan=[0.5, 0.6, 0.7, 0.8])
+    base = dict.fromkeys(("hd95_mm", "assd_mm", "folding_percent", "log_jacobian_sd"), 1.0)
+    old = [row | base for row in rows]
+    assert summarise(old)[0]["dsc30"] == pytest.approx(np.quantile([0.5, 0.6, 0.7, 0.8], 0.3))
+    assert "DSC30" in markdown(summarise(old))
+    assert "NDV" not in markdown(summarise(old))
+    assert "| NDV, % |" in markdown(summarise([row | {"ndv_percent": 0.25} for row in old]))
+    assert "| 0.2500 ± 0.0000 |" in markdown(summarise([row | {"ndv_percent": 0.25} for row in old]))
 
 
 def test_seconds_add_up_and_memory_is_a_process_of_its_own(benchmark):

@@ -1,14 +1,17 @@
 """Each method's field means what the bundle's convention says; what a method lacks is said in one sentence."""
 
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.benchmark.methods import METHODS, Network, Options, make_methods
-from bundle.benchmark.peers import Elastix, Syn
+from bundle.benchmark.methods import METHODS, PEERS, Network, Options, make_methods
+from bundle.benchmark.peers import ConvexAdam, Elastix, Greedy, Syn, _to_simpleitk
 from bundle.fields import warp
-from bundle.networks.voxelmorph import VoxelMorph
+from bundle.metrics import log_jacobian_sd
+from bundle.networks.peers import VoxelMorph
 from bundle.optimisation import PairwiseOptimiser
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import Grid
@@ -87,22 +90,60 @@ def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ou
     assert not list(tmp_path.iterdir())  # the user's folder is left alone
 
 
+@pytest.mark.parametrize("metric", ["NCC 2x2x2", "NMI"])
+def test_greedy_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, metric):
+    pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: pip install -e .[peers]")
+    ddf = Greedy(metric, (40, 20, 10)).load()(pair, GRID)
+    if metric != "NMI":
+        assert_aligns(pair, ddf)
+    moving, fixed = (_to_simpleitk(channel, GRID) for channel in pair[0])
+    from picsl_greedy import Greedy3D
+
+    tool = Greedy3D()
+    steps = f"-V 0 -i f m -m {metric} -n 40x20x10 -s 1.7321vox 0.7071vox -wp 0 -o w"
+    tool.execute(steps, f=fixed, m=moving, w=None)
+    tool.execute("-V 0 -rf f -rm m own -r w", own=None)
+    own = torch.from_numpy(sitk.GetArrayFromImage(tool["own"]).transpose(2, 1, 0).copy())
+    warped = warp(pair[:, :1], ddf[None])[0, 0]
+    assert ncc(warped, own) > 0.999
+    assert ncc(warped, pair[0, 1]) > ncc(pair[0, 0], pair[0, 1]) + 0.01
+
+
+def test_greedy_smooths_its_field_as_asked(pair):
+    pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: pip install -e .[peers]")
+    rough, even = (Greedy(iterations=(20, 10, 0), warp_sigma=sigma).load()(pair, GRID) for sigma in (0.3536, 3.0))
+    assert log_jacobian_sd(even[None]) < 0.7 * log_jacobian_sd(rough[None])
+    assert len(even.unique()) > even.numel() / 2  # not rounded to tenths of a voxel
+
+
+def test_convexadam_finds_a_field_in_voxels_of_the_grid_and_leaves_warnings_on(pair):
+    pytest.importorskip("convexAdam", reason="convexAdam is not installed: pip install -e .[peers]")
+    before = list(warnings.filters)
+    assert_aligns(pair, ConvexAdam().load()(pair, GRID))
+    assert warnings.filters == before
+
+
 def test_a_missing_peer_is_named_in_one_sentence(monkeypatch):
     monkeypatch.setattr("bundle.benchmark.peers.find_spec", lambda _: None)
-    for name in ("syn-mi", "syn-cc", "elastix"):
+    for name in PEERS:
         with pytest.raises(ValueError, match=r"pip install -e \.\[peers\]$"):
             make_methods([name], Options("unused.pt"))
 
 
 @pytest.mark.parametrize("names", [[], ["pan", "pan"], ["demons"]])
 def test_names_that_are_no_methods_are_refused(names):
-    with pytest.raises(ValueError, match="identity,affine,pan,pan-mind,pan-optimised,voxelmorph,syn-mi,syn-cc,elastix"):
+    with pytest.raises(ValueError, match=",".join(METHODS)):
         make_methods(names, Options("unused.pt"))
 
 
-def test_voxelmorph_without_weights_says_how_to_get_them():
-    with pytest.raises(ValueError, match="--voxelmorph_weights"):
+def test_a_network_without_weights_says_how_to_get_them():
+    with pytest.raises(ValueError, match=r"--voxelmorph_weights or --peer_weights: .*peers/voxelmorph\.json"):
         make_methods(["voxelmorph"], Options("unused.pt"))
+    for name, config in (("transmorph", "transmorph"), ("vit-v-net", "vit_vnet"), ("dual-prnet", "dual_prnet")):
+        with pytest.raises(ValueError, match=rf"{name} needs --peer_weights: .*peers/{config}\.json"):
+            make_methods([name], Options("unused.pt"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere/transmorph\.pt"):
+        make_methods(["transmorph"], Options("unused.pt", peer_weights="nowhere"))
 
 
 def test_weights_of_another_network_are_refused_before_any_work(fresh_weights):
@@ -134,7 +175,7 @@ def test_voxelmorph_is_monais_behind_pans_interface():
         warped, ddf = network.network(moving, fixed)
         pred = network(torch.cat([moving, fixed], 1))
     assert isinstance(network.network, nets.VoxelMorph)
-    assert torch.equal(pred, torch.cat([warped, ddf], 1))
+    torch.testing.assert_close(pred, torch.cat([warped, ddf], 1), atol=1e-5, rtol=0)
     assert torch.allclose(pred[:, :1], warp(moving, pred[:, 1:]), atol=1e-5)
 
 

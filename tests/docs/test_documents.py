@@ -11,9 +11,9 @@ import yaml
 from bundle.__main__ import load
 
 OF_DOCS = (
-    "README accuracy architecture benchmark conventions deploy paper paper_data register report safety speed training"
+    "README accuracy architecture benchmark conventions deploy paper paper_data peers register report safety speed"
 )
-OF_DOCS += " training_variants transforms"
+OF_DOCS += " training training_variants transforms"
 MADE = {"models/model.ts"}  # by an export that docs/README.md shows
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in OF_DOCS.split())]
 

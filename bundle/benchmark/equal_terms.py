@@ -1,0 +1,220 @@
+"""Train networks on equal terms, one after the other: same pairs, steps, augmentation, loss and choice of weights."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import bundle
+from bundle.io.tables import read_csv, write_csv
+from bundle.root import ROOT
+
+__all__ = ["NETWORKS", "Terms", "equal_terms_markdown", "train_all"]
+
+Row = dict[str, Any]
+
+NETWORKS: Mapping[str, tuple[str, ...]] = {
+    "pan": (),
+    "voxelmorph": ("peers/voxelmorph",),
+    "dual-prnet": ("peers/dual_prnet",),
+    "vit-v-net": ("peers/vit_vnet",),
+    "transmorph": ("peers/transmorph",),
+}
+"""Names of configs after those of a workflow, by network; also the methods of ``benchmark accuracy``."""
+
+COLUMNS = {  # of the table: title and decimals
+    "network": ("network", None),
+    "learning_rate": ("learning rate", None),
+    "parameters": ("parameters", 0),
+    "steps": ("steps", 0),
+    "seconds": ("seconds", 0),
+    "seconds_a_step": ("seconds a step", 2),
+    "peak_memory_mb": ("memory, MB", 0),
+    "validation": ("validation", 3),
+    "best_epoch": ("best epoch", 0),
+    "chosen": ("chosen", None),
+}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is the same for all networks.
+
+    Args:
+        dataset: folder with dataset.json.
+        epochs: of each run; there is no early end.
+        spatial_size: that images are cut or padded to; None for the smallest that holds all.
+        roi_size: of random crops in training; None for the whole.
+        misalignment_probability: share of moving images moved by a random affine.
+        mask_probability: share of pairs with everything outside the labels blanked.
+        val_pairs: pairs that each epoch is validated on.
+        spacing_mm: of the images, noted for the weights.
+        cascades: of each network.
+        seed: of weights and pairs.
+        threads: of the process.
+    """
+
+    dataset: str
+    epochs: int = 10
+    spatial_size: tuple[int, ...] | None = None
+    roi_size: tuple[int, ...] | None = None
+    misalignment_probability: float = 0.4
+    mask_probability: float = 0.0
+    val_pairs: int = 30
+    spacing_mm: float | None = None
+    cascades: int = 1
+    seed: int = 0
+    threads: int = 1
+
+
+def train_all(terms: Terms, networks: Sequence[str], learning_rates: Sequence[float], folder: Path) -> list[Row]:
+    """Train every network at every learning rate, and choose the better one of each by validation.
+
+    A run that was interrupted goes on from its last epoch, one that is finished is only looked up. The chosen weights
+    come to lie in ``folder/chosen/NAME.pt``, with the settings that suit them in ``NAME.json``; the rows in
+    ``equal_terms.csv`` and ``equal_terms.md``, renewed after every run.
+
+    Args:
+        terms: what is the same for all.
+        networks: some of ``NETWORKS``.
+        learning_rates: to try.
+        folder: to write to.
+
+    Returns:
+        A row a run: see ``equal_terms_markdown``.
+
+    Raises:
+        ValueError: the folder holds runs on other terms, or a training fails.
+    """
+    _keep_terms(terms, folder)
+    rows: list[Row] = []
+    for name in networks:
+        own: list[Row] = []
+        for rate in learning_rates:
+            run = folder / f"{name}_{rate:g}"
+            if _epochs_done(run) < terms.epochs:
+                _train(terms, name, rate, run)
+            own.append(_row(name, rate, run))
+            _print(own[-1])
+            write_csv(folder / "equal_terms.csv", rows + own)
+        rows += _choose(own, name, folder, terms)
+        write_csv(folder / "equal_terms.csv", rows)
+    (folder / "equal_terms.md").write_text(equal_terms_markdown(rows))
+    return rows
+
+
+def equal_terms_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lay the runs out as a Markdown table.
+
+    Args:
+        rows: ``network``, ``learning_rate``, ``parameters``, ``steps``, ``seconds`` (of the steps), ``seconds_a_step``,
+            ``peak_memory_mb``, ``validation`` (the best), ``best_epoch``, and ``chosen``: yes or no.
+    """
+    lines = [[title for title, _ in COLUMNS.values()], ["---"] * len(COLUMNS)]
+    lines += [[_cell(row[key], decimals) for key, (_, decimals) in COLUMNS.items()] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _cell(value: Any, decimals: int | None) -> str:
+    return str(value) if decimals is None else f"{float(value):,.{decimals}f}"
+
+
+def _keep_terms(terms: Terms, folder: Path) -> None:
+    """Note the terms, or hold them against those that the folder's runs have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, own = folder / "terms.json", json.loads(json.dumps(asdict(terms)))
+    before = json.loads(path.read_text()) if path.is_file() else own
+    differing = [key for key in own if key in before and own[key] != before[key] and key != "threads"]
+    if differing:
+        raise ValueError(
+            f"{folder} holds runs on other terms ({', '.join(differing)}): choose another --output_dir, or the terms "
+            f"in {path}."
+        )
+    path.write_text(json.dumps(own, indent=4) + "\n")
+
+
+def _epochs_done(run: Path) -> int:
+    path = run / "epochs.csv"
+    return int(read_csv(path)[-1]["epoch"]) if path.is_file() else 0
+
+
+def _train(terms: Terms, name: str, rate: float, run: Path) -> None:
+    """Run one training to its end in a process of its own; what it says goes to ``log.txt``."""
+    configs = ["train", *NETWORKS[name], "equal_terms"]
+    options: Row = {
+        "config_file": [str(ROOT / "configs" / f"{config}.json") for config in configs],
+        "bundle_root": ROOT,
+        "dataset_dir": terms.dataset,
+        "output_dir": run,
+        "epochs": terms.epochs,
+        "learning_rate": rate,
+        "patience": terms.epochs,
+        "misalignment_probability": terms.misalignment_probability,
+        "mask_probability": terms.mask_probability,
+        "val_pairs": terms.val_pairs,
+        "seed": terms.seed,
+        "cascades": terms.cascades,
+    }
+    for key in ("spatial_size", "roi_size"):
+        if getattr(terms, key) is not None:
+            options[key] = list(getattr(terms, key))
+    line = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
+    line += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "log.txt").open("a") as log:
+        path = os.pathsep.join([str(Path(bundle.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"OMP_NUM_THREADS": str(terms.threads), "PYTHONPATH": path}
+        done = subprocess.run(line, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
+    if done.returncode:
+        last = (run / "log.txt").read_text().strip().splitlines()[-1:]
+        raise ValueError(f"The training of {name} failed ({''.join(last)}): see {run / 'log.txt'}.")
+
+
+def _row(name: str, rate: float, run: Path) -> Row:
+    """Sum up a run by its epochs."""
+    epochs = [{key: float(value) for key, value in row.items()} for row in read_csv(run / "epochs.csv")]
+    best = max(epochs, key=lambda row: -math.inf if math.isnan(row["validation"]) else row["validation"])
+    seconds, steps = sum(row["seconds"] for row in epochs), epochs[-1]["steps"]
+    return {
+        "network": name,
+        "learning_rate": f"{rate:g}",
+        "parameters": int(best["parameters"]),
+        "steps": int(steps),
+        "seconds": seconds,
+        "seconds_a_step": seconds / steps,
+        "peak_memory_mb": max(row["peak_memory_mb"] for row in epochs),
+        "validation": best["validation"],
+        "best_epoch": int(best["epoch"]),
+        "chosen": "",
+    }
+
+
+def _print(row: Row) -> None:
+    print(  # noqa: T201
+        f"{row['network']} at {row['learning_rate']}: {row['steps']} steps in {row['seconds']:.0f} s "
+        f"({row['seconds_a_step']:.2f} s each), {row['parameters']:,} parameters, {row['peak_memory_mb']:.0f} MB, "
+        f"validation {row['validation']:.3f}",
+        flush=True,
+    )
+
+
+def _choose(own: list[Row], name: str, folder: Path, terms: Terms) -> list[Row]:
+    """Mark the run that validates best, and put its weights where the comparison takes them from."""
+    best = max(range(len(own)), key=lambda i: own[i]["validation"])
+    for i, row in enumerate(own):
+        row["chosen"] = "yes" if i == best else "no"
+    chosen = folder / "chosen"
+    chosen.mkdir(exist_ok=True)
+    run = folder / f"{name}_{own[best]['learning_rate']}"
+    shutil.copyfile(run / "models" / "model.pt", chosen / f"{name}.pt")
+    settings: Row = {"network": NETWORKS[name][0]} if NETWORKS[name] else {}
+    settings |= {"spacing_mm": terms.spacing_mm, "passes": 1, "cascades": terms.cascades}
+    settings |= {"trained_on": Path(terms.dataset).name, "steps": own[best]["steps"], "seed": terms.seed}
+    (chosen / f"{name}.json").write_text(json.dumps(settings, indent=4) + "\n")
+    return own

@@ -1,0 +1,50 @@
+"""What the commands of the benchmark check and look up alike, before any work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from bundle.commands.register import check_affine, check_device
+from bundle.data import draw_pairs, open_dataset
+from bundle.spatial import LABEL_MODES
+
+__all__ = ["check_common", "check_comparison", "labelled_pairs", "three_sides", "torch_device"]
+
+
+def check_common(device: str, **counts: int | None) -> None:
+    """Refuse bad values before any work."""
+    check_device(device)
+    for name, value in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"--{name} takes a whole number from 1 up, not '{value}'.")
+
+
+def check_comparison(affine: str, label_interpolation: str, syn_iterations: Sequence[int]) -> None:
+    """Refuse an unknown pre-alignment or interpolation, and iterations that are no three whole numbers."""
+    check_affine(affine)
+    if label_interpolation not in LABEL_MODES:
+        raise ValueError(f"--label_interpolation is one of {', '.join(LABEL_MODES)}, not '{label_interpolation}'.")
+    steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
+    if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
+        raise ValueError(f"--syn_iterations takes three whole numbers, 100,70,20 say, not '{syn_iterations}'.")
+
+
+def three_sides(option: str, value: Sequence[int]) -> tuple[int, int, int]:
+    """Read the sides of a volume, in voxels."""
+    sides = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(sides) != 3 or not all(isinstance(n, int) and n > 0 for n in sides):
+        raise ValueError(f"--{option} takes three sides in voxels, 160,192,160 say, not '{value}'.")
+    return sides
+
+
+def labelled_pairs(dataset: str, split: str, pairs: int | None, seed: int) -> list[dict[str, Any]]:
+    """Draw pairs that have label maps on both sides."""
+    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
+        raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
+    return drawn
+
+
+def torch_device(device: str) -> str:
+    """Choose what torch runs on."""
+    return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"

@@ -1,0 +1,151 @@
+"""``python -m bundle benchmark curve`` and ``networks``: what a comparison on equal terms takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from bundle.benchmark.accuracy import compare
+from bundle.benchmark.curve import curve_methods, write_curve
+from bundle.benchmark.equal_terms import NETWORKS, Terms, equal_terms_markdown, train_all
+from bundle.benchmark.measure import Common
+from bundle.benchmark.methods import Options
+from bundle.benchmark.peers import SYN_ITERATIONS
+from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, three_sides, torch_device
+from bundle.commands.register import output_folder
+from bundle.data import open_dataset
+from bundle.io.images import read_image
+from bundle.options import check_flags, check_numbers
+from bundle.root import WEIGHTS
+
+__all__ = ["curve", "networks"]
+
+
+def curve(
+    dataset: str,
+    output_dir: str,
+    split: str = "validation",
+    pairs: int | None = 20,
+    seed: int = 0,
+    methods: str | Sequence[str] = ("pan", "greedy", "syn-mi"),
+    affine: str = "affine",
+    masked: bool = False,
+    spacing_mm: float | None = None,
+    weights: str | None = None,
+    syn_iterations: Sequence[int] = SYN_ITERATIONS,
+    device: str = "auto",
+    threads: int | None = None,
+) -> list[dict[str, Any]]:
+    """Draw accuracy against regularity: each method at several strengths of smoothing, on the same pairs.
+
+    PAN's field is smoothed by a Gaussian after it is found; greedy smooths its field and SyN its velocities in every
+    step. Writes curve.csv and curve.png; what is done is kept in cache/, as by accuracy.
+
+    Args:
+        dataset: folder with dataset.json; its images need labels.
+        output_dir: folder to write.
+        split: training, validation or test.
+        pairs: how many ordered pairs to draw.
+        seed: of the draw.
+        methods: some of pan, greedy, syn-mi, syn-cc, with commas.
+        affine: pre-alignment of all methods: none, center, rigid or affine.
+        masked: blank everything outside the labels in both images, and cut them to what is left.
+        spacing_mm: voxel size that all methods work at; by default each its own, see accuracy.
+        weights: weights of PAN; models/model.pt by default.
+        syn_iterations: of greedy and SyN, at a quarter, half and the whole of the resolution.
+        device: auto, cpu or cuda, for the network.
+        threads: that each method may use; torch's own choice by default.
+
+    Returns:
+        The rows of curve.csv.
+    """
+    folder = output_folder(output_dir)
+    check_common(device, pairs=pairs, threads=threads)
+    check_flags(masked=masked)
+    check_comparison(affine, "nearest", syn_iterations)
+    options = Options(
+        weights=str(Path(str(weights)).absolute() if weights else WEIGHTS),
+        syn_iterations=tuple(syn_iterations),
+        device=torch_device(device),
+    )
+    names = methods.split(",") if isinstance(methods, str) else [str(method) for method in methods]
+    chosen = curve_methods(names, options)
+    drawn = labelled_pairs(dataset, split, pairs, seed)
+    common = Common(
+        affine, masked, None if spacing_mm is None else float(spacing_mm), threads or torch.get_num_threads()
+    )
+    points = write_curve(compare(drawn, chosen, common, folder / "cache"), folder)
+    for point in points:
+        print(
+            f"{point['method']:>8} {point['smoothing']:6.4g} voxels: DSC {point['dsc_mean']:.3f}, "
+            f"SD log J {point['log_jacobian_sd_mean']:.3f}, NDV {point['ndv_percent_mean']:.4f} %"
+        )
+    print(f"table and figure: {folder}")
+    return points
+
+
+def networks(
+    dataset: str,
+    output_dir: str,
+    networks: str | Sequence[str] = tuple(NETWORKS),
+    learning_rates: Sequence[float] = (1e-4, 4e-4),
+    epochs: int = 10,
+    spatial_size: Sequence[int] | None = None,
+    roi_size: Sequence[int] | None = None,
+    misalignment_probability: float = 0.4,
+    mask_probability: float = 0.0,
+    val_pairs: int = 30,
+    cascades: int = 1,
+    seed: int = 0,
+    threads: int | None = None,
+) -> list[dict[str, Any]]:
+    """Train PAN and its peers on equal terms, one after the other, and choose the better learning rate of each.
+
+    Writes equal_terms.csv, equal_terms.md, a folder for each run, and in chosen/ the weights that benchmark accuracy
+    takes by --peer_weights. An interrupted call goes on where it stopped; finished runs are looked up.
+
+    Args:
+        dataset: folder with dataset.json.
+        output_dir: folder to write.
+        networks: some of pan, voxelmorph, dual-prnet, vit-v-net, transmorph, with commas.
+        learning_rates: to try, with commas.
+        epochs: of each run.
+        spatial_size: that images are cut or padded to, in voxels; by default the smallest that holds all of them.
+        roi_size: of random crops in training; by default the whole.
+        misalignment_probability: share of moving images moved by a random affine.
+        mask_probability: share of pairs with everything outside the labels blanked: 1 for masked brains.
+        val_pairs: pairs that each epoch is validated on.
+        cascades: how many of each network register in a row, trained together.
+        seed: of weights and pairs.
+        threads: that each process may use; torch's own choice by default.
+
+    Returns:
+        The rows of equal_terms.csv.
+    """
+    folder = output_folder(output_dir)
+    chosen = networks.split(",") if isinstance(networks, str) else [str(name) for name in networks]
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(NETWORKS):
+        raise ValueError(f"--networks takes some of {','.join(NETWORKS)}, each once, not '{','.join(chosen)}'.")
+    rates: list[Any] = list(learning_rates) if isinstance(learning_rates, list | tuple) else [learning_rates]
+    if not rates or not all(isinstance(rate, float | int) and 0 < rate < 1 for rate in rates):
+        raise ValueError(f"--learning_rates takes numbers between 0 and 1, 1e-4,4e-4 say, not '{learning_rates}'.")
+    check_common("cpu", epochs=epochs, val_pairs=val_pairs, cascades=cascades, threads=threads)
+    check_numbers(misalignment_probability=misalignment_probability, mask_probability=mask_probability)
+    first = open_dataset(dataset, "training")[0]
+    terms = Terms(
+        dataset=str(Path(dataset).absolute()),
+        epochs=epochs,
+        spatial_size=None if spatial_size is None else three_sides("spatial_size", spatial_size),
+        roi_size=None if roi_size is None else three_sides("roi_size", roi_size),
+        misalignment_probability=float(misalignment_probability),
+        mask_probability=float(mask_probability),
+        val_pairs=val_pairs,
+        spacing_mm=round(float(read_image(first["image"]).pixdim.prod() ** (1 / 3)), 4),
+        cascades=cascades,
+        seed=seed,
+        threads=threads or torch.get_num_threads(),
+    )
+    rows = train_all(terms, chosen, [float(rate) for rate in rates], folder)
+    print(equal_terms_markdown(rows))
+    print(f"tables and weights: {folder}")
+    return rows

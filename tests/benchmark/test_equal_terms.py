@@ -1,0 +1,168 @@
+"""Training on equal terms: what is the same for all, what is chosen, what an interrupted call does over again."""
+
+import json
+import subprocess
+
+import pytest
+import torch
+from bundle.benchmark import equal_terms
+from bundle.benchmark.equal_terms import NETWORKS, Terms, equal_terms_markdown, train_all
+from bundle.commands.equal_terms import networks as command
+from bundle.handlers import EpochTable
+from bundle.io.tables import read_csv, write_csv
+from ignite.engine import Engine
+from tests.forked import run_module
+
+VALIDATION = {"pan_0.0001": [0.4, 0.7, 0.6], "pan_0.0004": [0.5, 0.6, 0.65], "voxelmorph_0.0001": [0.3, 0.2, 0.1]}
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """In place of trainings: their command lines; each writes what a training leaves."""
+    lines = []
+
+    def train(line, **_):
+        words = line[line.index("training") + 1 :]
+        options = {key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2])}
+        lines.append(options)
+        run = equal_terms.Path(options["output_dir"])
+        (run / "models").mkdir(parents=True)
+        (run / "models/model.pt").write_bytes(run.name.encode())
+        values = VALIDATION.get(run.name, [0.1])
+        rows = [
+            {"epoch": i, "steps": 10 * i, "seconds": 5.0, "validation": v, "peak_memory_mb": 900.0 + i, "parameters": 7}
+            for i, v in enumerate(values, 1)
+        ]
+        write_csv(run / "epochs.csv", rows)
+        return subprocess.CompletedProcess(line, 0)
+
+    monkeypatch.setattr(equal_terms.subprocess, "run", train)
+    return lines
+
+
+def test_the_rate_that_validates_best_is_chosen_for_each_network(trainings, tmp_path):
+    terms = Terms("DATA/hippocampus", epochs=3, spacing_mm=1.0, cascades=2)
+    rows = train_all(terms, ["pan", "voxelmorph"], [1e-4, 4e-4], tmp_path)
+    assert [(r["network"], r["learning_rate"], r["chosen"]) for r in rows] == [
+        ("pan", "0.0001", "yes"),
+        ("pan", "0.0004", "no"),
+        ("voxelmorph", "0.0001", "yes"),
+        ("voxelmorph", "0.0004", "no"),
+    ]
+    assert rows[0] | {"chosen": ""} == {
+        "network": "pan",
+        "learning_rate": "0.0001",
+        "parameters": 7,
+        "steps": 30,
+        "seconds": 15.0,
+        "seconds_a_step": 0.5,
+        "peak_memory_mb": 903.0,
+        "validation": 0.7,
+        "best_epoch": 2,
+        "chosen": "",
+    }
+    assert (tmp_path / "chosen/pan.pt").read_bytes() == b"pan_0.0001"
+    settings = json.loads((tmp_path / "chosen/voxelmorph.json").read_text())
+    assert settings["network"] == "peers/voxelmorph"
+    assert (settings["spacing_mm"], settings["cascades"]) == (1.0, 2)
+    assert "network" not in json.loads((tmp_path / "chosen/pan.json").read_text())
+    assert (tmp_path / "equal_terms.md").read_text() == equal_terms_markdown(rows)
+    assert "| pan | 0.0001 | 7 | 30 | 15 | 0.50 | 903 | 0.700 | 2 | yes |" in equal_terms_markdown(rows)
+    assert [row["chosen"] for row in read_csv(tmp_path / "equal_terms.csv")] == ["yes", "no", "yes", "no"]
+
+
+def test_all_networks_are_trained_by_the_same_options(trainings, tmp_path):
+    terms = Terms("DATA/hippocampus", epochs=1, spatial_size=(32, 48, 32), seed=3)
+    train_all(terms, list(NETWORKS), [1e-4], tmp_path)
+    own = [{k: v for k, v in line.items() if k not in ("config_file", "output_dir")} for line in trainings]
+    assert len(own) == len(NETWORKS)
+    assert all(options == own[0] for options in own)
+    assert own[0]["spatial_size"] == "[32, 48, 32]"
+    assert own[0]["patience"] == own[0]["epochs"] == "1"  # nobody ends early
+    assert "roi_size" not in own[0]
+    assert len({line["config_file"] for line in trainings}) == len(NETWORKS)
+
+
+def test_finished_runs_are_looked_up_and_others_go_on(trainings, tmp_path):
+    terms = Terms("DATA/hippocampus", epochs=3)
+    train_all(terms, ["pan"], [1e-4, 4e-4], tmp_path)
+    assert len(trainings) == 2
+    rows = train_all(terms, ["pan"], [1e-4, 4e-4], tmp_path)
+    assert len(trainings) == 2
+    assert [row["chosen"] for row in rows] == ["yes", "no"]
+
+
+def test_runs_on_other_terms_are_not_mixed(trainings, tmp_path):
+    train_all(Terms("DATA/hippocampus", epochs=3), ["pan"], [1e-4], tmp_path)
+    with pytest.raises(ValueError, match=r"holds runs on other terms \(seed\)"):
+        train_all(Terms("DATA/hippocampus", epochs=3, seed=1), ["pan"], [1e-4], tmp_path)
+    train_all(Terms("DATA/hippocampus", epochs=3, threads=2), ["pan"], [1e-4], tmp_path)  # changes no result
+
+
+def test_a_training_that_fails_is_named_with_its_last_words(monkeypatch, tmp_path):
+    def fail(line, stdout, **_):
+        stdout.write("reading\nerror: no images\n")
+        return subprocess.CompletedProcess(line, 1)
+
+    monkeypatch.setattr(equal_terms.subprocess, "run", fail)
+    with pytest.raises(ValueError, match=r"The training of pan failed \(error: no images\): see .*log.txt"):
+        train_all(Terms("DATA"), ["pan"], [1e-4], tmp_path)
+    assert not (tmp_path / "equal_terms.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"networks": "pan,unet"}, "--networks takes some of pan,voxelmorph,dual-prnet,vit-v-net,transmorph"),
+        ({"networks": "pan,pan"}, "each once"),
+        ({"learning_rates": [2.0]}, "--learning_rates takes numbers between 0 and 1"),
+        ({"epochs": 0}, "--epochs takes a whole number"),
+        ({"spatial_size": [32, 48]}, "--spatial_size takes three sides"),
+        ({"dataset": "missing"}, "There is no missing/dataset.json"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(small_dataset, tmp_path, wrong, sentence):
+    with pytest.raises((ValueError, OSError), match=sentence):
+        command(**{"dataset": str(small_dataset), "output_dir": str(tmp_path / "out")} | wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_epoch_is_a_row_and_one_that_is_done_again_replaces_its_own(tmp_path):
+    validator = Engine(lambda *_: None)
+    validator.state.metrics, validator.state.key_metric_name = {"dice": 0.5}, "dice"
+
+    def train(epochs):
+        engine = Engine(lambda *_: None)
+        engine.network = torch.nn.Linear(3, 2)
+        EpochTable(str(tmp_path), validator).attach(engine)
+        engine.run([0, 1, 2], max_epochs=epochs)
+
+    train(3)
+    validator.state.metrics["dice"] = 0.75
+    train(2)  # anew
+    rows = read_csv(tmp_path / "epochs.csv")
+    assert [(row["epoch"], row["steps"], float(row["validation"])) for row in rows] == [
+        ("1", "3", 0.75),
+        ("2", "6", 0.75),
+    ]
+    assert {row["parameters"] for row in rows} == {"8"}
+    assert all(float(row["seconds"]) > 0 and float(row["peak_memory_mb"]) > 50 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_command_trains_goes_on_and_hands_weights_to_the_comparison(bundle_root, small_dataset, tmp_path):
+    def run(*arguments):
+        done = run_module("bundle", "benchmark", *arguments, cwd=bundle_root)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout
+
+    options = ["--dataset", small_dataset, "--threads", 1]
+    training = ["networks", *options, "--networks", "voxelmorph", "--learning_rates", "1e-3", "--val_pairs", 1]
+    run(*training, "--output_dir", tmp_path / "runs", "--epochs", 1)
+    with pytest.raises(AssertionError, match="other terms"):
+        run(*training, "--output_dir", tmp_path / "runs", "--epochs", 1, "--seed", 1)
+    comparison = ["--methods", "voxelmorph", "--peer_weights", tmp_path / "runs/chosen", "--pairs", 1]
+    run("accuracy", *options, *comparison, "--affine", "center", "--output_dir", tmp_path / "out")
+    (row,) = read_csv(tmp_path / "out/pairs.csv")
+    assert 0 < float(row["dsc"]) < 1
+    assert float(row["ndv_percent"]) >= 0
