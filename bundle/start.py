@@ -56,7 +56,7 @@ def load_monai() -> None:
         # nothing is an instance of it: no process of ours shards its optimiser
         sys.modules[SHARDED].ZeroRedundancyOptimizer = type("ZeroRedundancyOptimizer", (), {})  # type: ignore[attr-defined]
     try:
-        import ignite.engine
+        import ignite.engine  # noqa: F401
         import monai
         import monai.bundle
         import monai.handlers  # noqa: F401
