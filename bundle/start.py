@@ -15,7 +15,7 @@ UNUSED = (
     *("jsonschema", "lmdb", "mlflow", "nni", "onnx", "onnxruntime", "openslide", "optuna", "pandas", "psutil"),
     *("pydicom", "pynvml", "requests", "sklearn", "skimage", "tensorboard", "tensorboardX", "tensorrt", "torchvision"),
     *("transformers", "yaml", "zarr"),
-    *("matplotlib.pyplot", "mpl_toolkits", "scipy.optimize", "scipy.signal", "scipy.sparse", "scipy.spatial"),
+    *("matplotlib", "mpl_toolkits", "scipy.optimize", "scipy.signal", "scipy.sparse", "scipy.spatial"),
     "torch.utils.tensorboard",
 )
 """Modules that MONAI imports where they are installed, and does without where they are not."""
