@@ -9,6 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ Part = tuple[str, Callable[[], Row]]
 
 SIZES: tuple[Size, ...] = ((160, 192, 160), (160, 192, 224))
 ODD: Size = (11, 13, 37)  # of no tile's sides
+HEADS = (1, 8)
 RUNS = 5
 FORWARD_FLOATS, BACKWARD_FLOATS = 16, 31  # read and written a voxel and head, docs/paper.md
 
@@ -111,8 +113,8 @@ def _parts(one: _Device, size: Size) -> Iterator[Part]:
 def _kernels(one: _Device, size: Size, check: bool) -> Iterator[Part]:
     """Yield the local attention of one head: against the reference, or its time."""
     if check:
-        for heads in (1, 8):
-            yield f"kernels against the reference, {heads} heads", lambda heads=heads: _difference(one, size, heads)
+        for heads in HEADS:
+            yield f"kernels against the reference, {heads} heads", partial(_difference, one, size, heads)
         return
     yield "kernel, forward", lambda: _kernel(one, size, False)
     yield "kernels, forward and both backward", lambda: _kernel(one, size, True)

@@ -59,7 +59,7 @@ WHOLE: Mapping[str, tuple[str, Callable[[str, str, str, int], list[str]]]] = {
     "syn": ("ants", lambda m, f, folder, _: ["-c", ANTS, m, f, folder, "SyN"]),
     "syn-cc": ("ants", lambda m, f, folder, _: ["-c", ANTS, m, f, folder, "SyNCC"]),
 }
-"""The module that a command needs, and the arguments of Python that run it: affine, then deformable, then resampling."""
+"""The module that a command needs, and the arguments of Python that run it: affine, deformable, resampling."""
 
 
 def check_installed(names: Sequence[str]) -> None:

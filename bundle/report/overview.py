@@ -76,8 +76,8 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
         displaced = _deformed_positions(transform, plane)[others].squeeze(axis + 1)
         panels.append(_grid_lines(displaced * pixels, steps[others], sides[others] * pixels))
         for number, panel in enumerate(panels):
-            corner = [LEFT + number * STEP, TOP + axis * STEP]
-            picture.paste(panel, [c + (CELL - n) // 2 for c, n in zip(corner, panel.size)])
+            left, top = LEFT + number * STEP, TOP + axis * STEP
+            picture.paste(panel, (left + (CELL - panel.width) // 2, top + (CELL - panel.height) // 2))
         _write(picture, name, (LEFT // 2, TOP + axis * STEP + CELL // 2), upright=True)
     for number, title in enumerate(titles):
         _write(picture, title, (LEFT + number * STEP + CELL // 2, TOP // 2))
@@ -208,4 +208,4 @@ def _write(picture: Image.Image, words: str, middle: Sequence[int], points: int 
     mask = Image.new("L", (size[0], size[1]))
     ImageDraw.Draw(mask).text((1 - box[0], 1 - box[1]), words, fill=255, font=font)
     mask = mask.transpose(Image.Transpose.ROTATE_90) if upright else mask
-    picture.paste("white", [m - n // 2 for m, n in zip(middle, mask.size)], mask)
+    picture.paste("white", (middle[0] - mask.width // 2, middle[1] - mask.height // 2), mask)
