@@ -22,7 +22,7 @@ SOURCE ?=
 TABLE ?=
 ARCHIVE ?=
 
-.PHONY: demo test coverage coverage-clean viewer test-report test-zoo test-peers test-interop test-pacs test-map models map release lint benchmark clean
+.PHONY: demo test coverage coverage-clean viewer test-report test-zoo test-peers test-interop test-pacs test-map models map release lint benchmark gpu clean
 .DELETE_ON_ERROR:
 
 define python_is_ready
@@ -166,6 +166,11 @@ lint: $(VENV)/.tested
 # seconds and memory of the network, a training step and the whole command
 benchmark: $(VENV)/.installed
 	$(BIN)/python -W ignore -m bundle benchmark speed
+
+# what there is to ask of a GPU, in one call of some minutes; PYTHON needs torch alone. SIZES=16,16,16 DEVICE=cpu rehearses it
+GPU_DEVICE := $(if $(filter auto,$(DEVICE)),cuda,$(DEVICE))
+gpu:
+	$(PYTHON) -W ignore -m bundle.benchmark.gpu --device $(GPU_DEVICE) $(if $(SIZES),--sizes "$(SIZES)")
 
 clean:
 	rm -rf $(VENV) $(DEPLOY) $(PEERS) $(INTEROP) output data build

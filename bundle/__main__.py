@@ -12,18 +12,24 @@ from typing import Any
 import fire
 from bundle.failures import bad_input
 from bundle.options import normalise, parsers, suggestion
+from bundle.start import load_monai, without_collections
 
 COMMANDS = (
     *("register", "apply", "apply_points", "invert", "compose", "convert", "jacobian"),
     *("prepare", "phantom", "demo", "benchmark", "report", "root"),
 )
 
+PLAIN = ("root",)  # need no MONAI
+
 Command = Callable[..., Any] | dict[str, Callable[..., Any]]
 
 
 def load(name: str) -> Command:
     """Import a command only when it is asked for: a typing error should not cost the import of torch."""
-    command: Command = getattr(importlib.import_module(f"bundle.commands.{name}"), name)
+    with without_collections():
+        if name not in PLAIN:
+            load_monai()
+        command: Command = getattr(importlib.import_module(f"bundle.commands.{name}"), name)
     return command
 
 

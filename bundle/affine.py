@@ -1,7 +1,9 @@
 """Pre-alignment: a linear transform from fixed to moving space, through ITK's registration framework (SimpleITK)."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ Array = npt.NDArray[np.float32]
 WORKING_SPACING_MM = 2.0  # finer voxels cost time and bring a linear transform nothing
 BINS = 32
 SAMPLES = 20_000
+STEPS_MM = {4: (2.0, 0.02), 2: (1.0, 0.02), 1: (0.5, 0.01)}  # first and last of the search, by resolution
+RELAXATION = 0.7  # of the step where the search turns round
 FEWEST_PLANES = 8  # along each axis of what is aligned
 
 
@@ -39,8 +43,9 @@ def align(
 
     ``none`` trusts the headers. ``center`` lays the centres of the two grids over each other, to the next whole voxel
     where the grids are parallel and equally fine: half a voxel further, interpolation would blur. ``rigid`` and
-    ``affine`` maximise mutual information over up to three resolutions, rigid first, from whichever start is best: the
-    headers as they are, the centres of the grids or those of the masses. Deterministic for a given seed.
+    ``affine`` maximise mutual information over up to three resolutions, from whichever start is best: the headers as
+    they are, the centres of the grids or those of the masses. ``affine`` starts from a rigid alignment that spares the
+    finest resolution. Deterministic for a given seed.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -78,12 +83,15 @@ def align(
     ]
     try:
         with _single_thread():
-            rigid = _best_start(images, masks, seed)
-            _optimise(images, masks, rigid, seed)
+            levels = [_level(images, masks, factor, seed) for factor in _factors(images)]
+            rigid = _best_start(images, levels[0])
+            for level in levels if kind == "rigid" else levels[:-1] or levels:
+                level.improve(rigid)
             if kind == "rigid":
                 return linear_from_itk(rigid)
             affine = _as_affine(rigid)
-            _optimise(images, masks, affine, seed)
+            for level in levels:
+                level.improve(affine)
             return linear_from_itk(affine)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
@@ -140,27 +148,82 @@ def _finer(image: sitk.Image, factors: list[int], interpolator: int = sitk.sitkL
     return sitk.Resample(image, size, transform, interpolator, origin, spacing, image.GetDirection(), 0.0, pixel)
 
 
-def _registration(masks: list[sitk.Image | None], seed: int, voxels: int) -> sitk.ImageRegistrationMethod:
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(BINS)
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(min(1.0, SAMPLES / voxels), seed)
-    method.SetInterpolator(sitk.sitkLinear)
-    if masks[0] is not None:
-        method.SetMetricFixedMask(masks[0])
-    if masks[1] is not None:
-        method.SetMetricMovingMask(masks[1])
-    return method
+@dataclass(frozen=True)
+class _Level:
+    """Both images at one resolution.
+
+    Args:
+        fixed: smoothed, on fewer voxels: each may be a sample.
+        moving: smoothed, on twice as many along each axis: samples lie between them.
+        masks: where fixed and moving image count; None for everywhere.
+        factor: how much coarser than the working copies.
+        seed: of the random samples.
+    """
+
+    fixed: sitk.Image
+    moving: sitk.Image
+    masks: tuple[sitk.Image | None, sitk.Image | None]
+    factor: int
+    seed: int
+
+    def _metric(self, transform: sitk.Transform) -> sitk.ImageRegistrationMethod:
+        """Prepare mutual information at a transform, which ``Execute`` would improve in place."""
+        method = sitk.ImageRegistrationMethod()
+        method.SetMetricAsMattesMutualInformation(BINS)
+        method.SetMetricSamplingStrategy(method.RANDOM)
+        method.SetMetricSamplingPercentage(min(1.0, SAMPLES / self.fixed.GetNumberOfPixels()), self.seed)
+        method.SetMetricUseMovingImageGradientFilter(False)  # gradients where samples are, not of a whole image
+        method.SetInterpolator(sitk.sitkLinear)
+        if self.masks[0] is not None:
+            method.SetMetricFixedMask(self.masks[0])
+        if self.masks[1] is not None:
+            method.SetMetricMovingMask(self.masks[1])
+        method.SetInitialTransform(transform, inPlace=True)
+        return method
+
+    def value(self, transform: sitk.Transform) -> float:
+        """Evaluate the metric: the less, the more alike."""
+        return float(self._metric(transform).MetricEvaluate(self.fixed, self.moving))
+
+    def improve(self, transform: sitk.Transform) -> None:
+        """Maximise mutual information from a transform on, in place."""
+        method, (first, last) = self._metric(transform), STEPS_MM[self.factor]
+        method.SetOptimizerAsRegularStepGradientDescent(
+            learningRate=first,
+            minStep=last,
+            numberOfIterations=150,
+            relaxationFactor=RELAXATION,
+            gradientMagnitudeTolerance=1e-6,
+        )
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.Execute(self.fixed, self.moving)
 
 
-def _best_start(images: list[sitk.Image], masks: list[sitk.Image | None], seed: int) -> sitk.Euler3DTransform:
+def _factors(images: Sequence[sitk.Image]) -> list[int]:
+    """How much coarser than the working copies the resolutions are, the coarsest first."""
+    fewest = min(min(image.GetSize()) for image in images)
+    return [factor for factor in (4, 2, 1) if fewest // factor >= FEWEST_PLANES // 2 or factor == 1]
+
+
+def _level(images: Sequence[sitk.Image], masks: Sequence[sitk.Image | None], factor: int, seed: int) -> _Level:
+    """Bring both images to one resolution, smoothed by a Gaussian of as many mm as its factor."""
+    fixed, moving = _smoothed(images[0], factor, factor), _smoothed(images[1], max(1, factor // 2), factor)
+    return _Level(fixed, moving, (masks[0], masks[1]), factor, seed)
+
+
+def _smoothed(image: sitk.Image, block: int, sigma_mm: float) -> sitk.Image:
+    """Average blocks of voxels, which smooths too, and go on with what a Gaussian needs to get to ``sigma_mm``."""
+    variances = [sigma_mm**2 - s**2 * (block**2 - 1) / 12 for s in image.GetSpacing()]
+    sigmas = [math.sqrt(max(variance, sigma_mm**2 / 4)) for variance in variances]  # thick slices: no less than half
+    return sitk.SmoothingRecursiveGaussian(sitk.BinShrink(image, [block] * 3) if block > 1 else image, sigmas)
+
+
+def _best_start(images: list[sitk.Image], level: _Level) -> sitk.Euler3DTransform:
     """Choose between the headers, the centres of the grids and the centres of mass, by mutual information."""
     starts: list[tuple[float, int, sitk.Transform]] = []
     for start in _starts(images):
-        method = _registration(masks, seed, images[0].GetNumberOfPixels())
-        method.SetInitialTransform(start)
         try:
-            starts.append((method.MetricEvaluate(*images), len(starts), start))
+            starts.append((level.value(start), len(starts), start))
         except RuntimeError:  # this start leaves no overlap
             continue
     if not starts:
@@ -195,22 +258,3 @@ def _single_thread() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-
-
-def _optimise(images: list[sitk.Image], masks: list[sitk.Image | None], transform: sitk.Transform, seed: int) -> None:
-    """Improve a transform in place: maximise mutual information over up to three resolutions."""
-    method = _registration(masks, seed, images[0].GetNumberOfPixels())
-    fewest = min(min(image.GetSize()) for image in images)
-    factors = [factor for factor in (4, 2, 1) if fewest // factor >= FEWEST_PLANES // 2 or factor == 1]
-    method.SetShrinkFactorsPerLevel(factors)
-    method.SetSmoothingSigmasPerLevel(factors)
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    # per level; the share of voxels sampled grows as the images shrink
-    share = min(1.0, SAMPLES / images[0].GetNumberOfPixels())
-    method.SetMetricSamplingPercentagePerLevel([min(1.0, share * f**3) for f in factors], seed)
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2.0, minStep=0.01, numberOfIterations=150, relaxationFactor=0.8, gradientMagnitudeTolerance=1e-6
-    )
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(*images)

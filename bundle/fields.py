@@ -159,6 +159,10 @@ def jacobian_determinant(ddf: DDF) -> Volume:
     """
     if ddf.dim() != 5 or ddf.shape[1] != 3 or min(ddf.shape[2:]) < 2:
         raise ValueError(f"A field must be (B, 3, H, W, L) with sides of 2 or more, got {tuple(ddf.shape)}.")
+    if not torch.jit.is_scripting():
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            if ddf.device.type == "cpu" and ddf.is_floating_point() and not torch.is_grad_enabled():
+                return _determinant_by_slabs(ddf.as_subclass(torch.Tensor))
     j = [list(torch.gradient(ddf[:, i], dim=(1, 2, 3))) for i in range(3)]
     for i in range(3):
         j[i][i] = j[i][i] + 1
@@ -168,3 +172,30 @@ def jacobian_determinant(ddf: DDF) -> Volume:
         + j[0][2] * (j[1][0] * j[2][1] - j[1][1] * j[2][0])
     )
     return det.unsqueeze(1)
+
+
+def _determinant_by_slabs(ddf: DDF) -> Volume:
+    """Compute the determinant some planes at a time: what is made on the way stays in the cache of a CPU."""
+    out, height = ddf.new_empty(len(ddf), 1, *ddf.shape[2:]), ddf.shape[2]
+    planes = max(1, VOXELS_PER_SLAB // (ddf.shape[3] * ddf.shape[4]))
+    for first in range(0, height, planes):
+        last, start = min(first + planes, height), max(0, first - 1)
+        slab = ddf[:, :, start : min(last + 1, height)]
+        a, b, c = (_difference(slab, axis)[:, :, first - start : last - start].unbind(1) for axis in range(3))
+        det = a[0] * (b[1] * c[2] - c[1] * b[2])
+        det -= b[0] * (a[1] * c[2] - c[1] * a[2])
+        det += c[0] * (a[1] * b[2] - b[1] * a[2])
+        out[:, 0, first:last] = det
+    return out
+
+
+def _difference(ddf: DDF, axis: int) -> torch.Tensor:
+    """Differentiate x + ddf(x) along one axis as ``torch.gradient`` does: (B, 3, H, W, L)."""
+    found, dim, n = torch.empty_like(ddf), axis + 2, ddf.shape[axis + 2]
+    inner = found.narrow(dim, 1, n - 2)
+    torch.sub(ddf.narrow(dim, 2, n - 2), ddf.narrow(dim, 0, n - 2), out=inner)
+    inner.mul_(0.5)
+    for place, step in ((0, 0), (n - 1, n - 2)):
+        found.select(dim, place).copy_(ddf.select(dim, step + 1) - ddf.select(dim, step))
+    found[:, axis] += 1
+    return found

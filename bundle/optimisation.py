@@ -1,5 +1,7 @@
 """Pairwise optimisation: refine the field of one pair by gradient steps on the field itself."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from bundle.fields import compose, jacobian_determinant, warp
@@ -190,9 +192,18 @@ def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
         folded = (jacobian_determinant(ddf) <= 0).to(ddf.dtype)
         if not folded.any():
             break
-        near = folded
+        near, box = folded, _box_around(folded, 2 + 2 * math.ceil(3 * sigma) + 1)
+        near, part = near[box], ddf[box]
         for kernel in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
             near = F.max_pool3d(near, kernel, stride=1, padding=[n // 2 for n in kernel])
         near = smooth(near, sigma)  # no edge between what is smoothed and what is not
-        ddf = ddf + near * (smooth(ddf, sigma) - ddf)
+        ddf = ddf.clone()
+        ddf[box] = part + near * (smooth(part, sigma) - part)
     return ddf
+
+
+def _box_around(mask: torch.Tensor, margin: int) -> tuple[slice, ...]:
+    """Find the part of (B, C, H, W, L) that holds all that is not 0, and a margin: what lies beyond does not change."""
+    shown = [mask.amax([d for d in range(5) if d != dim]).nonzero() for dim in (2, 3, 4)]
+    ends = [(int(where[0]), int(where[-1]) + 1) for where in shown]
+    return slice(None), slice(None), *(slice(max(0, a - margin), b + margin) for a, b in ends)

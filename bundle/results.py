@@ -29,7 +29,7 @@ from bundle.plausibility import LIMITS, verdict
 from bundle.report import judge, png, read_bounds, write_page
 from bundle.spatial import SpatialTransform
 from bundle.weights import recommended
-from matplotlib.image import imsave
+from PIL import Image
 
 __all__ = ["Bounds", "bounds_of", "source_of", "write_registration"]
 
@@ -72,7 +72,7 @@ def write_registration(
         with named(folder, partial), ThreadPoolExecutor() as pool:  # compression takes most of it, and frees the others
             written = [pool.submit(write, *what) for write, *what in _files(item, partial)]
             if "overview" in item:
-                imsave(partial / "overview.png", item["overview"])
+                Image.fromarray(item["overview"]).save(partial / "overview.png", compress_level=3)
             for file in written:
                 file.result()
         seconds = dict(item["seconds"]) | {"network": network_seconds, "write": time.perf_counter() - start}

@@ -4,7 +4,6 @@ import numpy as np
 from bundle.fields import compose, warp
 from bundle.shapes import DDF
 from bundle.spatial import Matrix
-from scipy.linalg import sqrtm
 
 __all__ = ["geometric_mean", "half_field", "halfway", "inverse_field", "root"]
 
@@ -79,6 +78,8 @@ def root(matrix: Matrix) -> Matrix:
     Raises:
         ValueError: it has none, as a mirror image or half a turn.
     """
+    from scipy.linalg import sqrtm  # here, since register is symmetric on request alone
+
     half = np.asarray(sqrtm(matrix))
     if np.abs(half.imag).max() > 1e-6 or not np.isfinite(half).all():
         raise ValueError("The alignment has no half: the images are mirrored, or half a turn apart.")

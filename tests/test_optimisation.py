@@ -9,6 +9,7 @@ from bundle.metrics import folding_percent
 from bundle.mind import CHANNELS, mind_ssc
 from bundle.optimisation import PairwiseOptimiser, _Descriptors, _Equation1, remove_folds
 from bundle.similarity import contrasts_differ
+from bundle.smoothing import smooth
 from monai.bundle import ConfigParser
 
 SHAPE = (24, 28, 20)
@@ -206,3 +207,22 @@ def test_the_workflow_leaves_the_steps_to_the_contrasts_unless_it_is_told(bundle
         config[name] = value
     optimiser = config.get_parsed_content("inferer").optimiser
     assert (optimiser.iterations, optimiser.similarity) == (iterations, "auto")
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (20, 17, 15), (39, 30, 3)])
+def test_folds_are_smoothed_away_around_them_alone_as_in_the_whole_field(place, monkeypatch):
+    ddf = smooth(torch.randn(1, 3, 40, 34, 30, generator=torch.Generator().manual_seed(3)), 2.0)
+    i, j, k = place
+    ddf[:, :, i : i + 2, j : j + 2, k : k + 2] += torch.tensor([2.5, -3.0, 2.0]).view(1, 3, 1, 1, 1)
+    assert (jacobian_determinant(ddf) <= 0).any()
+    found = remove_folds(ddf)
+    monkeypatch.setattr("bundle.optimisation._box_around", lambda *_: (slice(None),) * 5)
+    assert torch.equal(found, remove_folds(ddf))
+    assert not torch.equal(found, ddf)
+
+
+def test_the_determinant_by_slabs_is_that_of_the_whole_field_to_the_bit():
+    ddf = torch.randn(2, 3, 41, 67, 59, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    expected = jacobian_determinant(ddf)
+    with torch.no_grad():
+        assert torch.equal(jacobian_determinant(ddf), expected)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-__all__ = ["PEERS", "measure_speed", "speed_markdown", "write_scaling"]
+__all__ = ["PEERS", "measure_speed", "span", "speed_markdown", "write_pair", "write_scaling"]
 
 PEERS = {"voxelmorph": "voxelmorph", "syn": "syn-mi", "elastix": "elastix"}
 RUNS = 5  # of what takes seconds at most; the median counts
@@ -61,7 +61,7 @@ def measure_speed(
         the command's stages; ``scaling``; and what they were measured on.
     """
     with tempfile.TemporaryDirectory() as folder:
-        images = _write_pair(Path(folder), size)
+        images = write_pair(Path(folder), size)
         task = Task("", size, device, threads, str(images["pair"]))
         training = replace(task, size=training_size, images=None)
         tasks = {name: replace(task, name=name, runs=RUNS) for name in ("convolution", "forward", "attention")}
@@ -141,7 +141,7 @@ def _call(command: list[str], threads: int, stdin: str = "") -> str:
     return done.stdout
 
 
-def _write_pair(folder: Path, size: tuple[int, int, int]) -> dict[str, Path]:
+def write_pair(folder: Path, size: tuple[int, int, int]) -> dict[str, Path]:
     """Write two synthetic heads: as files, and as the array that tasks read."""
     root = write_phantoms(folder / "heads", 0, 0, 2, size, 1.0)
     paths = {role: root / "images" / f"phantom_00{i}.nii.gz" for i, role in enumerate(("moving", "fixed"))}
@@ -159,7 +159,7 @@ def speed_markdown(result: dict[str, Any]) -> str:
         where = f" ({'×'.join(map(str, result['training_size']))})" if "training" in name else ""
         lines.append(f"| {name}{where} | {_spread(turns, 'seconds', 2)} | {_spread(turns, 'peak_memory_mb', 0)} |")
     lines += ["", "| ratio | |", "| --- | --- |"]
-    lines += [f"| {name} | {_span(found, 1)} |" for name, found in result["ratios"].items()]
+    lines += [f"| {name} | {span(found, 1)} |" for name, found in result["ratios"].items()]
     stages = [key for key in next(iter(result["register"].values()))[0] if key not in ("total", "peak_memory_mb")]
     lines += [
         "",
@@ -173,10 +173,11 @@ def speed_markdown(result: dict[str, Any]) -> str:
 
 
 def _spread(turns: Turns, key: str, digits: int) -> str:
-    return _span([turn[key] for turn in turns], digits)
+    return span([turn[key] for turn in turns], digits)
 
 
-def _span(values: Sequence[float], digits: int) -> str:
+def span(values: Sequence[float], digits: int) -> str:
+    """Write a median, and in brackets the least and the largest, with so many digits."""
     middle = f"{statistics.median(values):.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 

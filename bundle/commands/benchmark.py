@@ -15,65 +15,18 @@ from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import Options, make_methods
 from bundle.benchmark.peers import SYN_ITERATIONS
 from bundle.benchmark.rescans import measure_rescans, rescans_markdown
-from bundle.benchmark.speed import PEERS, measure_speed, speed_markdown, write_scaling
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.benchmark.verdicts import rows_of, split_and_judge
-from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, three_sides, torch_device
+from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, torch_device
 from bundle.commands.equal_terms import curve, networks
 from bundle.commands.register import check_affine, output_folder, register
+from bundle.commands.speed import speed
 from bundle.data import draw_pairs, open_dataset, region_names
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
 
 __all__ = ["accuracy", "benchmark", "rescans", "speed", "verdicts"]
-
-
-def speed(
-    output_dir: str = "output/speed",
-    size: Sequence[int] = (160, 192, 160),
-    training_size: Sequence[int] = (80, 96, 80),
-    against: str | Sequence[str] = (),
-    device: str = "auto",
-    threads: int | None = None,
-    repeats: int = 3,
-    scaling: bool = False,
-) -> dict[str, Any]:
-    """Time the network, its training step and the whole register command, with the largest memory of each.
-
-    Writes speed.json, speed.md and, if asked, scaling.png.
-
-    Args:
-        output_dir: folder to write.
-        size: sides of the volume in voxels, for example 160,192,160.
-        training_size: those of the volume that a training step takes.
-        against: some of voxelmorph, syn, elastix, with commas: they register the same pair.
-        device: auto, cpu or cuda, for what torch runs.
-        threads: that each process may use; torch's own choice by default.
-        repeats: turns.
-        scaling: also time forward passes of cubes from 64³ to 192³.
-
-    Returns:
-        What speed.json holds.
-    """
-    folder = output_folder(output_dir)
-    peers = against.split(",") if isinstance(against, str) else [str(peer) for peer in against]
-    sides, training_sides = three_sides("size", size), three_sides("training_size", training_size)
-    check_common(device, repeats=repeats, threads=threads)
-    check_flags(scaling=scaling)
-    if not set(peers) <= set(PEERS):
-        raise ValueError(f"--against takes some of {','.join(PEERS)}, not '{','.join(peers)}'.")
-    make_methods([PEERS[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
-    threads = threads or torch.get_num_threads()
-    result = measure_speed(sides, training_sides, peers, torch_device(device), threads, repeats, scaling)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "speed.json").write_text(json.dumps(result, indent=4) + "\n")
-    (folder / "speed.md").write_text(speed_markdown(result))
-    if result["scaling"]:
-        write_scaling(result["scaling"], folder / "scaling.png")
-    print(speed_markdown(result))
-    print(f"tables: {folder}")
-    return result
 
 
 def accuracy(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 import SimpleITK as sitk  # noqa: N813
 from bundle.io.integrity import DamagedFileError, check_whole
 
@@ -114,7 +113,9 @@ def _count(name: str, words: Sequence[str], path: str | os.PathLike[str]) -> int
 def _of_matlab(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, int]]]:
     """Yield each transform's kind and how many numbers it has; nothing of a file that MATLAB did not write so."""
     try:
-        arrays = [(name, math.prod(shape)) for name, shape, _ in scipy.io.whosmat(os.fspath(path))]
+        from scipy.io import whosmat  # here: few have such files, and it loads sparse matrices and their solvers
+
+        arrays = [(name, math.prod(shape)) for name, shape, _ in whosmat(os.fspath(path))]
     except Exception:  # of many kinds: ITK says what is wrong with it
         return
     following: list[tuple[str, Any]] = [*arrays[1:], ("", 0)]

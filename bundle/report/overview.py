@@ -1,17 +1,14 @@
 """Pictures of a registration."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.report.colours import colour_map
 from bundle.spatial import Grid, SpatialTransform
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
+from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["overview"]
 
@@ -22,7 +19,28 @@ GRID_LINES = 24
 TILES = 8
 LARGEST_JACOBIAN = 4.0  # colours reach from a quarter to four times the volume
 FOLDED = "#00ff40"
-PLACES = {"left": 0.015, "right": 0.995, "top": 0.965, "bottom": 0.06, "wspace": 0.02, "hspace": 0.02}
+SIZE = (2000, 820)  # width and height of the picture, pixels
+LEFT, TOP, CELL, STEP = 28, 26, 244, 246  # where the first panel is, its side, and how far to the next
+LINES = "#7fd0ff"
+FINER = 4  # how much finer lines are drawn: what is averaged has no steps
+
+
+class _Column(NamedTuple):
+    """What a column shows of a plane.
+
+    Args:
+        volume: (H, W, L), one of the sides 1; masked where it has no value.
+        low: value of the first colour.
+        high: value of the last colour.
+        colours: ``"gray"`` or a name of ``colour_map``.
+        smooth: whether to interpolate between voxels.
+    """
+
+    volume: Volume
+    low: float = 0.0
+    high: float = 1.0
+    colours: str = "gray"
+    smooth: bool = True
 
 
 def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, transform: SpatialTransform) -> Picture:
@@ -44,34 +62,31 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
     grid = transform.fixed_grid.canonical()
     ranges = ((fixed, fixed), (moving, warped), (warped, warped))  # moving and warped have the same intensities
     images = [torch.from_numpy(scale(image.float().numpy(), of.numpy())) for image, of in ranges]
-    planes = [grid.plane(axis, n // 2) for axis, n in enumerate(grid.shape)]
-    columns = [_columns(images, transform, plane) for plane in planes]
-    sides = grid.spacing_mm * (np.array(grid.shape) - 1)
+    sides = grid.spacing_mm * np.maximum(np.array(grid.shape) - 1, 1)
     line_mm = max(1, round(float(sides.max()) / GRID_LINES))
     steps = np.maximum(np.rint(line_mm / grid.spacing_mm), 1).astype(int)
-    figure = Figure(figsize=(20, 8.2), dpi=100, facecolor="black")
-    cells = figure.add_gridspec(4, len(columns[0]) + 1, height_ratios=(1, 1, 1, 0.04), **PLACES)
-    axes = np.array([[figure.add_subplot(cells[row, c]) for c in range(cells.ncols)] for row in range(3)])
-    for axis, plane in enumerate(PLANES):
-        others = [i for i in range(3) if i != axis]
-        extent = (0.0, float(sides[others[0]]), 0.0, float(sides[others[1]]))
-        for ax, (name, (volume, style)) in zip(axes[axis], columns[axis].items()):
-            ax.imshow(volume.squeeze(axis).T, origin="lower", extent=extent, **style)
-            _dress(ax, name if axis == 0 else "")
-        axes[axis, 0].set_ylabel(plane, color="white", fontsize=11)
-        displaced = _deformed_positions(transform, planes[axis])[others].squeeze(axis + 1)
-        _draw_grid(axes[axis, -1], displaced, steps[others], extent)
-        _dress(axes[axis, -1], f"deformed grid, {line_mm} mm" if axis == 0 else "")
-    _explain_colours(figure, cells, axes[0])
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    picture = Image.new("RGB", SIZE)
+    titles: list[str] = []
+    for axis, name in enumerate(PLANES):
+        plane, others = grid.plane(axis, grid.shape[axis] // 2), [i for i in range(3) if i != axis]
+        columns = _columns(images, transform, plane)
+        titles = [*columns, f"deformed grid, {line_mm} mm"]
+        pixels = CELL / float(sides[others].max())  # a mm
+        panels = [_panel(column, axis, sides[others] * pixels) for column in columns.values()]
+        displaced = _deformed_positions(transform, plane)[others].squeeze(axis + 1)
+        panels.append(_grid_lines(displaced * pixels, steps[others], sides[others] * pixels))
+        for number, panel in enumerate(panels):
+            left, top = LEFT + number * STEP, TOP + axis * STEP
+            picture.paste(panel, (left + (CELL - panel.width) // 2, top + (CELL - panel.height) // 2))
+        _write(picture, name, (LEFT // 2, TOP + axis * STEP + CELL // 2), upright=True)
+    for number, title in enumerate(titles):
+        _write(picture, title, (LEFT + number * STEP + CELL // 2, TOP // 2))
+    _explain_colours(picture)
+    return np.asarray(picture).copy()
 
 
-def _columns(
-    images: list[torch.Tensor], transform: SpatialTransform, grid: Grid
-) -> dict[str, tuple[Volume, dict[str, Any]]]:
-    """Bring the scaled images, fixed, moving and warped, onto one grid: the volume and drawing style of each column."""
+def _columns(images: list[torch.Tensor], transform: SpatialTransform, grid: Grid) -> dict[str, _Column]:
+    """Bring the scaled images, fixed, moving and warped, onto the grid of a plane: the columns by their titles."""
     fixed, moving, warped = images
     identity = transform.without_field(aligned=False)
     aligned = {
@@ -80,14 +95,13 @@ def _columns(
         "warped": identity.resample(warped, grid, image_grid=transform.fixed_grid),
     }
     scaled = {name: image[0].numpy() for name, image in aligned.items()}
-    gray, signed = {"cmap": "gray", "vmin": 0, "vmax": 1}, {"cmap": "coolwarm", "vmin": -1, "vmax": 1}
-    colours = colormaps["coolwarm"].with_extremes(bad=FOLDED)
-    jacobian = {"cmap": colours, "norm": LogNorm(1 / LARGEST_JACOBIAN, LARGEST_JACOBIAN), "interpolation": "nearest"}
-    return {name: (volume, gray) for name, volume in scaled.items()} | {
-        "difference before": (scaled["moving, aligned"] - scaled["fixed"], signed),
-        "difference after": (scaled["warped"] - scaled["fixed"], signed),
-        "checkerboard": (checkerboard(scaled["fixed"], scaled["warped"]), gray),
-        "Jacobian determinant": (jacobian_on(grid, transform), jacobian),
+    before, after = (scaled[name] - scaled["fixed"] for name in ("moving, aligned", "warped"))
+    largest = float(np.log(LARGEST_JACOBIAN))
+    return {name: _Column(volume) for name, volume in scaled.items()} | {
+        "difference before": _Column(before, -1, 1, "coolwarm"),
+        "difference after": _Column(after, -1, 1, "coolwarm"),
+        "checkerboard": _Column(checkerboard(scaled["fixed"], scaled["warped"])),
+        "Jacobian determinant": _Column(np.ma.log(jacobian_on(grid, transform)), -largest, largest, "coolwarm", False),
     }
 
 
@@ -120,6 +134,21 @@ def scale(image: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> npt.
     return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
 
 
+def _panel(column: _Column, axis: int, size: npt.NDArray[np.float64]) -> Image.Image:
+    """Draw a plane, the first axis to the right and the second up, as large as so many pixels."""
+    width, height = (max(1, round(n)) for n in size.tolist())
+    plane = np.flipud(column.volume.squeeze(axis).T)  # rows run downwards
+    values = (np.ma.getdata(plane) - column.low) / (column.high - column.low)
+    enlarged = width >= 3 * plane.shape[1]  # the voxels themselves are seen then
+    how = Image.Resampling.BILINEAR if column.smooth and not enlarged else Image.Resampling.NEAREST
+    stretched = Image.fromarray(values.astype(np.float32)).resize((width, height), how)
+    levels = np.clip(np.asarray(stretched) * 255 + 0.5, 0, 255).astype(np.uint8)
+    panel = Image.fromarray(colour_map(column.colours)[levels])
+    if np.ma.is_masked(plane):
+        panel.paste(FOLDED, (0, 0), Image.fromarray(np.uint8(np.ma.getmaskarray(plane) * 255)).resize(panel.size, how))
+    return panel
+
+
 def _deformed_positions(transform: SpatialTransform, grid: Grid) -> npt.NDArray[np.float64]:
     """Where the network's field moves each voxel, in mm along the canonical axes: (3, H, W, L)."""
     field = transform.without_alignment().displacement_field(grid).numpy()
@@ -128,40 +157,55 @@ def _deformed_positions(transform: SpatialTransform, grid: Grid) -> npt.NDArray[
     return np.stack(positions) + along_axes
 
 
-def _draw_grid(
-    ax: Axes,
-    positions: npt.NDArray[np.float64],
-    steps: npt.NDArray[np.int64],
-    extent: tuple[float, float, float, float],
-) -> None:
-    """Draw every few grid lines of one plane where the field takes them."""
+def _grid_lines(
+    positions: npt.NDArray[np.float64], steps: npt.NDArray[np.int64], size: npt.NDArray[np.float64]
+) -> Image.Image:
+    """Draw every few grid lines of one plane where the field takes them.
+
+    Args:
+        positions: (2, H, W), pixels, to the right and up.
+        steps: from line to line along each axis.
+        size: of the panel, pixels.
+    """
+    width, height = (max(1, round(n)) for n in size.tolist())
+    mask = Image.new("L", (width * FINER, height * FINER))
+    draw = ImageDraw.Draw(mask)
+    right, down = positions[0] * FINER, (height - positions[1]) * FINER
     for axis in (0, 1):
-        lines = np.moveaxis(positions, axis + 1, 1)[:, :: steps[axis]]
-        ax.plot(lines[0].T, lines[1].T, color="#7fd0ff", linewidth=0.5)
-    ax.set_xlim(extent[0], extent[1])
-    ax.set_ylim(extent[2], extent[3])
-    ax.set_aspect("equal")
+        for x, y in zip(*(np.moveaxis(p, axis, 0)[:: steps[axis]] for p in (right, down))):
+            draw.line(np.stack([x, y], 1).ravel().tolist(), fill=255, width=FINER * 3 // 4)
+    panel = Image.new("RGB", (width, height))
+    panel.paste(LINES, (0, 0), mask.reduce(FINER))
+    return panel
 
 
-def _explain_colours(figure: Figure, cells: GridSpec, axes: npt.NDArray[Any]) -> None:
+def _explain_colours(picture: Image.Image) -> None:
     """Put a colour bar below the differences and one below the Jacobian determinant."""
     ratios = [1 / LARGEST_JACOBIAN, 0.5, 1, 2, LARGEST_JACOBIAN]
-    for columns, values, label in (
-        (slice(3, 5), [-1, 0, 1], "part of the range of grays"),
-        (slice(6, 7), ratios, "volume ratio; green: folded"),
-    ):
-        bar_ax = figure.add_subplot(cells[-1, columns])
-        bar = figure.colorbar(axes[columns][0].images[0], cax=bar_ax, orientation="horizontal", ticks=values)
-        bar.set_label(label, color="white", fontsize=9)
-        bar_ax.minorticks_off()
-        bar_ax.set_xticklabels([f"{v:g}" for v in values])
-        bar_ax.tick_params(colors="white", labelsize=9)
+    differences = {(v + 1) / 2: f"{v:g}" for v in (-1, 0, 1)}
+    volumes = {(np.log(v) / np.log(LARGEST_JACOBIAN) + 1) / 2: f"{v:g}" for v in ratios}
+    _bar(picture, (3, 5), differences, "part of the range of grays")
+    _bar(picture, (6, 7), volumes, "volume ratio; green: folded")
 
 
-def _dress(ax: Axes, title: str) -> None:
-    ax.set_facecolor("black")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.set_title(title, color="white", fontsize=11)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+def _bar(picture: Image.Image, columns: tuple[int, int], ticks: dict[Any, str], label: str) -> None:
+    """Draw a colour bar below some columns, with words at parts of its length."""
+    left, right = LEFT + columns[0] * STEP, LEFT + columns[1] * STEP - (STEP - CELL)
+    top = TOP + len(PLANES) * STEP + 4
+    levels = np.linspace(0, 255, right - left).round().astype(np.uint8)
+    picture.paste(Image.fromarray(colour_map("coolwarm")[np.tile(levels, (9, 1))]), (left, top))
+    for part, words in ticks.items():
+        inside = min(max(left + float(part) * (right - left), left + 10), right - 10)
+        _write(picture, words, (round(inside), top + 19), 12)
+    _write(picture, label, ((left + right) // 2, top + 36), 12)
+
+
+def _write(picture: Image.Image, words: str, middle: Sequence[int], points: int = 15, upright: bool = False) -> None:
+    """Write in white about a place; upright runs from below."""
+    font = ImageFont.load_default(points)
+    box = font.getbbox(words)
+    size = [int(box[2] - box[0]) + 2, int(box[3] - box[1]) + 2]
+    mask = Image.new("L", (size[0], size[1]))
+    ImageDraw.Draw(mask).text((1 - box[0], 1 - box[1]), words, fill=255, font=font)
+    mask = mask.transpose(Image.Transpose.ROTATE_90) if upright else mask
+    picture.paste("white", (middle[0] - mask.width // 2, middle[1] - mask.height // 2), mask)

@@ -11,12 +11,12 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from bundle.report.colours import colour_map
 from bundle.report.judgement import Judgement
 from bundle.report.overview import LARGEST_JACOBIAN
 from bundle.report.volumes import FIELD_STEP_MM, PageContent
 from bundle.spatial import Grid
-from matplotlib import colormaps
-from matplotlib.image import imsave
+from PIL import Image
 
 __all__ = ["as_json", "asset", "png", "write_page"]
 
@@ -74,7 +74,7 @@ def as_json(data: Any) -> str:
 def png(picture: Any) -> bytes:
     """Encode (H, W), bytes, as a gray PNG."""
     file = io.BytesIO()
-    imsave(file, picture, format="png", cmap="gray", vmin=0, vmax=255)
+    Image.fromarray(picture).save(file, format="png")
     return file.getvalue()
 
 
@@ -89,5 +89,5 @@ def _place(grid: Grid) -> dict[str, Any]:
 
 def _colours(name: str, last: tuple[int, int, int] | None = None) -> list[list[int]]:
     """256 colours of a map, (256, 3); the last one may stand for something else."""
-    table = (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(int).tolist()
+    table = colour_map(name).tolist()
     return table if last is None else [*table[:-1], list(last)]

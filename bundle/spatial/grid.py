@@ -278,11 +278,14 @@ class Grid:
 
     def slabs(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield (slice along axis 0, points (h, W, L, 3) in mm, float64) of a few planes at a time."""
+        return self.slabs_under(np.eye(4))
+
+    def slabs_under(self, linear: Matrix) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield as ``slabs`` does what a linear map, 4×4, makes of the points: a sum of three terms, one an axis."""
         planes = max(1, POINTS_PER_SLAB // (self.shape[1] * self.shape[2]))
-        matrix = torch.from_numpy(self.affine)
-        j, k = (torch.arange(n, dtype=torch.float64) for n in self.shape[1:])
+        matrix = torch.from_numpy(np.asarray(linear @ self.affine, dtype=np.float64))
+        i, j, k = (torch.arange(n, dtype=torch.float64)[:, None] * m for n, m in zip(self.shape, matrix[:3, :3].T))
+        plane = j[:, None] + (k + matrix[:3, 3])
         for first in range(0, self.shape[0], planes):
             rows = slice(first, min(first + planes, self.shape[0]))
-            i = torch.arange(rows.start, rows.stop, dtype=torch.float64)
-            index = torch.stack(torch.meshgrid(i, j, k, indexing="ij"), -1)
-            yield rows, index @ matrix[:3, :3].T + matrix[:3, 3]
+            yield rows, i[rows, None, None] + plane

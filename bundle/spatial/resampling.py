@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from bundle.spatial.grid import Grid
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
-__all__ = ["SplineSampler", "antialias", "is_inside", "sample"]
+__all__ = ["SplineSampler", "antialias", "is_inside", "sample", "sample_at"]
 
 
 def antialias(image: torch.Tensor, grid: Grid, target: Grid, pointwise: bool = False) -> torch.Tensor:
@@ -50,20 +50,23 @@ def sample(
         (C, …): float64 for linear interpolation, the image's dtype for the nearest voxel.
     """
     matrix, origin = torch.from_numpy(grid.inverse[:3, :3]), torch.from_numpy(grid.origin_mm)
-    index = ((points.reshape(-1, 3) - origin) @ matrix.T).to(image.device)
-    sides = torch.tensor(grid.shape, dtype=index.dtype, device=index.device)
-    read = _nearest if mode == "nearest" else _linear
-    values = read(image, index.view(*points.shape[:-1], 3), sides)
+    return sample_at(image, ((points.reshape(-1, 3) - origin) @ matrix.T).view(points.shape), mode, fill)
+
+
+def sample_at(image: torch.Tensor, index: torch.Tensor, mode: str = "linear", fill: float | None = 0.0) -> torch.Tensor:
+    """Read an image, (C, H, W, L), at indices (…, 3), fractions too, float64: see ``sample``."""
+    index = index.to(image.device)
+    sides = torch.tensor(image.shape[1:], dtype=index.dtype, device=index.device)
+    values = (_nearest if mode == "nearest" else _linear)(image, index, sides)
     if fill is not None:
-        inside = is_inside(index, grid.shape).view(points.shape[:-1])
-        values = torch.where(inside, values, torch.tensor(fill, dtype=values.dtype))
+        values = torch.where(is_inside(index, image.shape[1:]), values, torch.tensor(fill, dtype=values.dtype))
     return values
 
 
 def is_inside(index: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Tell which indices (…, 3) lie in a grid's voxels, half a voxel around the outermost centres included: (…)."""
-    sides = torch.tensor(shape, dtype=index.dtype, device=index.device)
-    return ((index >= -0.5) & (index < sides - 0.5)).all(-1)
+    within = [(i >= -0.5) & (i < n - 0.5) for i, n in zip(index.unbind(-1), shape)]
+    return within[0] & within[1] & within[2]
 
 
 class SplineSampler:
@@ -83,9 +86,8 @@ class SplineSampler:
         self.coefficients = [spline_filter(channel, order=3, mode="mirror") for channel in channels]
         self.grid, self.fill = grid, fill
 
-    def __call__(self, points: torch.Tensor) -> torch.Tensor:
-        """Read at points (…, 3), mm, float64: (C, …), float64."""
-        index = torch.from_numpy(self.grid.to_index(points.cpu().numpy()))
+    def __call__(self, index: torch.Tensor) -> torch.Tensor:
+        """Read at indices (…, 3), fractions too, float64: (C, …), float64."""
         places = index.movedim(-1, 0).numpy()
         read = [map_coordinates(c, places, order=3, mode="mirror", prefilter=False) for c in self.coefficients]
         values = torch.from_numpy(np.stack(read))

@@ -1,6 +1,6 @@
 """The one transform that a registration returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -11,7 +11,7 @@ from bundle.fields import jacobian_determinant
 from bundle.labels import LabelSampler, consecutive
 from bundle.shapes import DDF
 from bundle.spatial.grid import Grid, Matrix
-from bundle.spatial.resampling import SplineSampler, antialias, sample
+from bundle.spatial.resampling import SplineSampler, antialias, sample, sample_at
 
 __all__ = ["LABEL_MODES", "MODES", "SpatialTransform"]
 
@@ -197,16 +197,22 @@ class SpatialTransform:
         if mode != "nearest":
             image = image.double()
         read = _reader(image, image_grid, mode, fill)
-        for rows, points in grid.slabs():
-            result[:, rows] = read(points + self.displacement_at(points)).to(dtype)
+        for rows, index in self._slabs(grid, image_grid):
+            result[:, rows] = read(index).to(dtype)
         return result
+
+    def _slabs(self, grid: Grid, image_grid: Grid) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield where the voxels of a grid lie in an image, in its voxels, some rows at a time: (rows, W, L, 3)."""
+        if self.ddf is None:  # three sums a voxel instead of two products of matrices
+            yield from grid.slabs_under(image_grid.inverse @ self.alignment)
+            return
+        matrix, origin = torch.from_numpy(image_grid.inverse[:3, :3]), torch.from_numpy(image_grid.origin_mm)
+        for rows, points in grid.slabs():
+            yield rows, (points + self.displacement_at(points) - origin) @ matrix.T
 
 
 def _reader(image: torch.Tensor, grid: Grid, mode: str, fill: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What reads an image at points (…, 3), mm: (C, …)."""
+    """What reads an image at indices (…, 3) of its voxels, fractions too: (C, …)."""
     if mode == "bspline":
         return SplineSampler(image, grid, fill)
-    if mode != "label_gaussian":
-        return partial(sample, image, grid, mode=mode, fill=fill)
-    vote, inverse = LabelSampler(image), torch.from_numpy(grid.inverse)
-    return lambda places: vote(places @ inverse[:3, :3].T + inverse[:3, 3])
+    return LabelSampler(image) if mode == "label_gaussian" else partial(sample_at, image, mode=mode, fill=fill)

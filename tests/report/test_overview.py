@@ -3,7 +3,9 @@ import pytest
 import torch
 from bundle.fields import identity_grid
 from bundle.report import FOLDED, checkerboard, jacobian_on, overview
+from bundle.report.colours import colour_map
 from bundle.spatial import Grid, SpatialTransform
+from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from scipy.spatial.transform import Rotation
 
@@ -98,3 +100,18 @@ def test_a_checkerboard_takes_cubes_of_both_images_in_turn():
 def test_a_checkerboard_of_one_image_is_the_image():
     image = np.random.default_rng(1).normal(size=SHAPE)
     assert (checkerboard(image, image) == image).all()
+
+
+@pytest.mark.parametrize("name", ["gray", "coolwarm", "berlin", "PuOr_r"])
+def test_the_colours_are_those_of_matplotlib(name):
+    assert np.abs(colour_map(name) / 255 - colormaps[name](np.arange(256))[:, :3]).max() <= 0.5 / 255 + 1e-9
+
+
+@pytest.mark.parametrize("name", ["fixed", "warped"])
+def test_the_panels_show_the_middle_planes_the_right_way_round(name):
+    ramp = torch.arange(SHAPE[2], dtype=torch.float32).expand(1, *SHAPE) * 7  # upwards: the third axis points there
+    column = {"fixed": 0, "warped": 2}[name]
+    panel = overview(ramp, ramp, ramp, transform_of(None))[26:270, 28 + column * 246 : 272 + column * 246, 0]
+    rows = np.flatnonzero(panel.max(1))
+    assert panel[rows[0]].mean() > 200  # the top is the brightest
+    assert panel[rows[-1]].mean() < 40
