@@ -14,13 +14,13 @@ __all__ = ["departures"]
 def departures(stack: Stack, role: str, intended: Mapping[str, Any]) -> tuple[str, ...]:
     """List how a stack departs from the images that the weights are meant for.
 
-    T1 weighting is recognised by the sequence's times: a short echo, and either a gradient echo, an inversion pulse or
-    a short repetition.
+    Contrasts are recognised by the sequence's times. T1: a short echo, and either a gradient echo, an inversion pulse
+    or a short repetition. FLAIR: an inversion pulse, a long echo and a long repetition.
 
     Args:
         stack: fixed or moving.
         role: what sentences call it.
-        intended: ``intended_input`` of the weights' description: modality, body_parts, contrast.
+        intended: ``intended_input`` of the weights' description: modality, body_parts, contrasts.
 
     Returns:
         Sentences without patient data.
@@ -36,17 +36,22 @@ def departures(stack: Stack, role: str, intended: Mapping[str, Any]) -> tuple[st
         found.append(
             f"The {role} series {known}; the weights were trained on {' or '.join(body_parts).lower()} images."
         )
-    if intended.get("contrast") == "T1" and stack.modality == "MR" and not _is_t1_weighted(frame):
-        found.append(f"The {role} series does not look T1-weighted, which the weights were trained on.")
+    contrasts = intended.get("contrasts", [])
+    if contrasts and stack.modality == "MR" and _contrast_of(frame) not in contrasts:
+        found.append(f"The {role} series does not look {' or '.join(contrasts)}-weighted, as the weights want it.")
     if agent_given(frame):
         found.append(f"The {role} series was taken with a contrast agent, which the weights have not seen.")
     return tuple(found)
 
 
-def _is_t1_weighted(frame: Frame) -> bool:
+def _contrast_of(frame: Frame) -> str | None:
+    """T1 or FLAIR; None for another, or where the header does not tell."""
     echo, sequence = echo_time_of(frame), sequence_of(frame)
     repetition = numbers(holder_of(frame, "RepetitionTime"), "RepetitionTime", 1)
     if echo is None:
-        return False
-    short_repetition = repetition is not None and repetition[0] <= 1000
-    return echo <= 30 and ("GR" in sequence or "IR" in sequence or short_repetition)
+        return None
+    if echo <= 30:
+        short_repetition = repetition is not None and repetition[0] <= 1000
+        return "T1" if "GR" in sequence or "IR" in sequence or short_repetition else None
+    long_repetition = repetition is not None and repetition[0] >= 4000
+    return "FLAIR" if echo >= 60 and long_repetition and "IR" in sequence else None

@@ -12,7 +12,7 @@ from panreg.objects.modules import UNPAIRED, describe_body_part
 from panreg.registration.intended_input import departures
 from pydicom import Dataset
 
-INTENDED = {"modality": "MR", "contrast": "T1", "body_parts": ["HEAD", "BRAIN"]}
+INTENDED = {"modality": "MR", "contrasts": ["T1"], "body_parts": ["HEAD", "BRAIN"]}
 
 
 def frame_of(**values):
@@ -74,6 +74,24 @@ def classic_stack(**values):
 def test_t1_weighting_is_told_by_the_times_of_the_sequence_up_to_their_limits(values, is_t1):
     found = departures(classic_stack(**values), "moving", INTENDED)
     assert [("moving" in s and "T1-weighted" in s) for s in found] == ([] if is_t1 else [True])
+
+
+@pytest.mark.parametrize(
+    ("values", "is_flair"),
+    [
+        ({}, True),
+        ({"EchoTime": 60.0, "RepetitionTime": 4000.0}, True),
+        ({"EchoTime": 59.9}, False),
+        ({"RepetitionTime": 3999.9}, False),
+        ({"RepetitionTime": None}, False),
+        ({"ScanningSequence": "SE"}, False),  # T2
+        ({"ScanningSequence": ["IR", "SE"], "EchoTime": 389.0, "RepetitionTime": 5000.0}, True),  # in 3-D
+    ],
+)
+def test_a_flair_image_is_told_by_its_inversion_and_long_times(values, is_flair):
+    stack = classic_stack(**{"ScanningSequence": ["SE", "IR"], "EchoTime": 120.0, "RepetitionTime": 9000.0, **values})
+    found = departures(stack, "fixed", {**INTENDED, "contrasts": ["T1", "FLAIR"]})
+    assert [("T1 or FLAIR-weighted" in sentence) for sentence in found] == ([] if is_flair else [True])
 
 
 def test_weights_for_any_contrast_flag_no_contrast_but_other_modalities_and_parts_still():
