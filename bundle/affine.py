@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.inpainting import fill_in
 from bundle.io.itk import image_to_itk, linear_from_itk
 from bundle.spatial import Grid, Matrix, SpatialTransform
 
@@ -76,6 +77,7 @@ def align(
         fixed = fixed * (fixed_mask > 0)
     if moving_mask is not None:
         moving = moving * (moving_mask > 0)
+    fixed, moving = _filled(fixed, fixed_ignored), _filled(moving, moving_ignored)
     images = [_working_copy(_to_itk(a, g)) for a, g in ((fixed, fixed_grid), (moving, moving_grid))]
     masks = [
         _counting(mask, ignored, grid)
@@ -99,6 +101,15 @@ def align(
             f"The {kind} pre-alignment failed ({reason}): align the images by hand first, or start from --affine "
             "center or --initial_transform."
         ) from error
+
+
+def _filled(image: Array, ignored: Array | None) -> Array:
+    """Fill what does not count from around it: smoothing would carry it into what does, and centres would shift."""
+    if ignored is None:
+        return image
+    unknown = torch.from_numpy(ignored > 0)[None, None]
+    filled: Array = fill_in(torch.from_numpy(np.ascontiguousarray(image))[None, None], unknown)[0, 0].numpy()
+    return filled
 
 
 def _counting(mask: Array | None, ignored: Array | None, grid: Grid) -> sitk.Image | None:

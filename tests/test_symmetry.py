@@ -105,7 +105,7 @@ def test_swapping_the_images_inverts_alignment_grid_and_field():
     points = grid_of(b).to_points(np.random.default_rng(0).uniform(8, 16, (300, 3)))
     moved = points + there.displacement_at(points).numpy()
     again = moved + back.displacement_at(moved).numpy()
-    assert np.linalg.norm(moved - points, axis=1).mean() > 0.3
+    assert np.linalg.norm(moved - points, axis=1).mean() > 0.25
     assert np.linalg.norm(again - points, axis=1).mean() < 0.02
 
 

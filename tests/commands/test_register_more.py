@@ -108,6 +108,11 @@ def spoiled(path, mask, folder, seed=0):
     return str(folder / "spoiled.nii.gz")
 
 
+def share_that_differs(image, other):
+    """Share of voxels that are not alike; all of them where an alignment far off led to another grid."""
+    return 1.0 if image.shape != other.shape else float(((image - other).abs() > 0.1).float().mean())
+
+
 @pytest.mark.parametrize("role", ["moving", "fixed"])
 def test_what_lies_in_a_cost_mask_changes_neither_alignment_nor_similarity_nor_what_the_network_sees(
     pair, tmp_path, role
@@ -117,9 +122,8 @@ def test_what_lies_in_a_cost_mask_changes_neither_alignment_nor_similarity_nor_w
     mask = {f"{role}_cost_mask": pair[f"{role}_cost_mask"]}
     lesion = {role: spoiled(pair[role], pair[f"{role}_cost_mask"], tmp_path)}
     clean, with_mask, without = (match(read(images(pair) | more)) for more in (mask, mask | lesion, lesion))
-    differing = [((item["image"] - clean["image"]).abs() > 0.1).float().mean() for item in (with_mask, without)]
-    assert differing[0] < 3e-4  # at the head's edge: the alignments are not the same to the last digit
-    assert differing[1] > 5 * differing[0]
+    assert share_that_differs(with_mask["image"], clean["image"]) < 3e-4  # clipped at other percentiles
+    assert share_that_differs(without["image"], clean["image"]) > 1.5e-3
     np.testing.assert_allclose(with_mask["alignment"], clean["alignment"], atol=0.2)
     assert with_mask["alike"]["similarity_aligned"] == pytest.approx(clean["alike"]["similarity_aligned"], abs=5e-3)
     assert with_mask["ignored"].sum() > 50
