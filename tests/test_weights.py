@@ -41,7 +41,7 @@ def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_pat
 
 def test_every_shipped_weights_file_is_described(bundle_root):
     weights = sorted((bundle_root / "models").glob("*.pt"))
-    assert [path.stem for path in weights] == ["hippocampus", "model"]
+    assert [path.stem for path in weights] == ["any_contrast", "hippocampus", "model"]
     for path in weights:
         description = json.loads(path.with_suffix(".json").read_text())
         assert {"spacing_mm", "trained_on", "command", "seed", "steps", "licence"} <= description.keys()
