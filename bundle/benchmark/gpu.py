@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit_s", type=float, default=450.0)
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error("there is no CUDA GPU, or torch was built without it: --device cpu rehearses on the CPU")
+        parser.error("there is no CUDA GPU, or torch was built without it")
     sizes = [tuple(int(n) for n in size.split(",")) for size in given.sizes.split(";")]
     rows = measure_gpu(given.device, sizes, given.limit_s)  # type: ignore[arg-type]
     where = torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device

@@ -30,7 +30,7 @@ def small(monkeypatch):
 
 @pytest.mark.slow
 def test_every_row_comes_out_of_one_call(small, tmp_path, capsys):
-    gpu.main(["--device", "cpu", "--sizes", "32,32,16", "--output_dir", str(tmp_path)])
+    gpu.main(["--device", "cpu", "--sizes", "16,16,16", "--output_dir", str(tmp_path)])
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert not any("failed" in row or "left_out" in row for row in rows)
     assert rows[0]["error"] < 1e-5
