@@ -72,7 +72,7 @@ def register(
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none. By
-            default 25 where the contrasts of the images differ, else none, nor for one person.
+            default none, but 25 where the contrasts of the images differ and --weights are not made for that.
         similarity: that it goes by: ncc (local correlation), mind (MIND-SSC, for different contrasts), or auto, which
             looks at the images.
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
