@@ -1,4 +1,4 @@
-"""Colours of pictures and pages, from a file: matplotlib, which has them too, takes long to start."""
+"""Colours of pictures and pages, from a file (RRGGBB, one after the other): matplotlib takes long to start."""
 
 import json
 from functools import cache
@@ -16,4 +16,4 @@ def colour_map(name: str) -> npt.NDArray[np.uint8]:
     if name == "gray":
         return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     tables = json.loads(files("bundle.report").joinpath("assets", "colours.json").read_text(encoding="utf-8"))
-    return np.array(tables[name], dtype=np.uint8)
+    return np.frombuffer(bytes.fromhex(tables[name]), dtype=np.uint8).reshape(-1, 3)
