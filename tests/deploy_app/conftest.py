@@ -65,7 +65,7 @@ def coarse_models(tmp_path_factory):
     """The bundle as it is, but its network at twice the voxel size: for whole runs whose accuracy does not matter."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "models").mkdir()
-    for name in ("bundle", "configs", "models/model.pt"):
+    for name in ("bundle", "configs", "models/model.pt", "models/any_contrast.pt", "models/any_contrast.json"):
         (folder / name).symlink_to(ROOT / name)
     description = json.loads((ROOT / "models/model.json").read_text())
     description["spacing_mm"] *= 2

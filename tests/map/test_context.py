@@ -75,9 +75,17 @@ def test_requirements_of_the_image_are_the_application_s(built):
 
 def test_model_folder_holds_the_bundle_its_weights_and_their_terms(built):
     files = tree(built / "context" / "models" / NAME)
-    wanted = {"bundle/__init__.py", "configs/inference.json", "models/model.pt", "LICENSE", "docs/data_license.txt"}
+    wanted = {
+        "bundle/__init__.py",
+        "configs/inference.json",
+        "models/model.pt",
+        "models/any_contrast.json",
+        "LICENSE",
+        "docs/data_license.txt",
+    }
     assert wanted <= files.keys()
-    assert [name for name in files if name.endswith((".pt", ".pyc"))] == ["models/model.pt"]
+    weights = ["models/any_contrast.pt", "models/model.pt"]
+    assert sorted(name for name in files if name.endswith((".pt", ".pyc"))) == weights
     manifest = json.loads((built / "context" / "map" / "pkg.json").read_text())
     assert manifest["models"] == {NAME: f"/opt/holoscan/models/{NAME}"}
 
