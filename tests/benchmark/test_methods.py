@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.benchmark.methods import METHODS, PEERS, Network, Options, make_methods
-from bundle.benchmark.peers import ConvexAdam, Elastix, Greedy, Syn, _to_simpleitk
+from bundle.benchmark.peers import ConvexAdam, Elastix, Greedy, Syn
 from bundle.fields import warp
 from bundle.metrics import log_jacobian_sd
 from bundle.networks.peers import VoxelMorph
@@ -91,18 +91,21 @@ def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ou
 
 
 @pytest.mark.parametrize("metric", ["NCC 2x2x2", "NMI"])
-def test_greedy_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, metric):
-    pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: pip install -e .[peers]")
+def test_greedy_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, metric, monkeypatch):
+    picsl_greedy = pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: pip install -e .[peers]")
+    tools = []
+
+    def kept():
+        tools.append(plain())
+        return tools[-1]
+
+    plain = picsl_greedy.Greedy3D
+    monkeypatch.setattr(picsl_greedy, "Greedy3D", kept)
     ddf = Greedy(metric, (40, 20, 10)).load()(pair, GRID)
     if metric != "NMI":
         assert_aligns(pair, ddf)
-    moving, fixed = (_to_simpleitk(channel, GRID) for channel in pair[0])
-    from picsl_greedy import Greedy3D
-
-    tool = Greedy3D()
-    steps = f"-V 0 -i f m -m {metric} -n 40x20x10 -s 1.7321vox 0.7071vox -wp 0 -o w"
-    tool.execute(steps, f=fixed, m=moving, w=None)
-    tool.execute("-V 0 -rf f -rm m own -r w", own=None)
+    (tool,) = tools
+    tool.execute("-V 0 -rf the_fixed -rm the_moving own -r the_warp", own=None)
     own = torch.from_numpy(sitk.GetArrayFromImage(tool["own"]).transpose(2, 1, 0).copy())
     warped = warp(pair[:, :1], ddf[None])[0, 0]
     assert ncc(warped, own) > 0.999
