@@ -1,10 +1,10 @@
 """What a comparison of methods left: its summary, the spread over the pairs, and the pairs that came out worst."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bundle.io.tables import read_csv
 from bundle.report.parts import draw, figure, section, table
 from matplotlib.figure import Figure
 
@@ -25,7 +25,8 @@ def comparison_sections(folder: Path) -> list[str]:
     """Make the sections of a benchmark's accuracy: summary, box plot, worst pairs; none without ``pairs.csv``."""
     if not (folder / "pairs.csv").is_file():
         return []
-    pairs, summary = _read(folder / "pairs.csv"), _read(folder / "summary.csv")
+    pairs = read_csv(folder / "pairs.csv")
+    summary = read_csv(folder / "summary.csv") if (folder / "summary.csv").is_file() else []
     found = [section("Summary", _summary(summary))] if summary else []
     if any(_number(row.get(MEASURE)) is not None for row in pairs):
         found.append(section("Overlap of the pairs", _box_plot(pairs), *_pictures(folder)))
@@ -35,13 +36,6 @@ def comparison_sections(folder: Path) -> list[str]:
         rows = [(row["pair"], row.get("method", ""), row["error"]) for row in failed]
         found.append(section("Failed", table(("pair", "method", "why"), rows)))
     return found
-
-
-def _read(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _number(text: str | None) -> float | None:

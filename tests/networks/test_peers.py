@@ -44,11 +44,10 @@ def head(network):
     return network.network.backbone.net[-1][-1].conv if isinstance(network, VoxelMorph) else network.head
 
 
-def test_a_fresh_network_moves_next_to_nothing(network):
-    if isinstance(network, VoxelMorph):
-        pytest.skip("MONAI's starts from random fields")
+def test_a_fresh_network_moves_next_to_nothing_or_as_monai_has_it_less_than_a_voxel(network):
     with torch.no_grad():
-        assert network(torch.rand(1, 2, 32, 33, 34))[:, 1:].abs().max() < 0.01
+        largest = network(torch.rand(1, 2, 32, 33, 34))[:, 1:].abs().max()
+    assert largest < (1.0 if isinstance(network, VoxelMorph) else 0.01)
 
 
 def test_moving_and_fixed_are_one_tensor_or_two(network):

@@ -8,7 +8,7 @@ from panreg.operators.step_operator import StepOperator
 from panreg.output.manifest import describe_geometry
 from panreg.registration.bundle_model import BundleModel, volume
 from panreg.registration.foreground import foreground
-from panreg.registration.intended_input import departures
+from panreg.registration.intended_input import contrast_of, departures
 from panreg.registration.preparation import Prepared, prepare, registration_options
 from panreg.registration.result import Registration
 from panreg.settings import digest
@@ -31,7 +31,7 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
             fixed.sop_instance_uids, moving.sop_instance_uids, model.weights_sha256, config, VERSION, self.job.clock
         )
         manifest.record(weights_sha256=model.weights_sha256, config_sha256=config, device=model.device)
-        intended = model.description.get("intended_input", {})
+        intended = model.intended_input(across_contrasts=contrast_of(fixed) != contrast_of(moving))
         flags = departures(fixed, "fixed", intended) + departures(moving, "moving", intended)
         prepared = prepare(fixed, taken.fixed, moving, taken.moving, settings)
         manifest.record(geometry=describe_geometry(taken.pair, prepared.fixed))

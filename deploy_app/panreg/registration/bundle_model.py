@@ -85,6 +85,10 @@ class BundleModel:
         """What ``model.json`` says of the weights."""
         return self._describe(WEIGHTS)
 
+    def intended_input(self, across_contrasts: bool) -> dict[str, Any]:
+        """What images the weights suit, by their description; two of different contrasts may have others."""
+        return dict(self._describe(self.weights[-1 if across_contrasts else 0]).get("intended_input", {}))
+
     def _describe(self, weights: Path) -> dict[str, Any]:
         path = (self.root / weights).with_suffix(".json")
         try:

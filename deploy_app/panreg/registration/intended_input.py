@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from panreg.dicom.attributes import numbers
-from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import agent_given, body_part_of, echo_time_of, holder_of, sequence_of
 from panreg.ingest.stack import Stack
 
-__all__ = ["departures"]
+__all__ = ["contrast_of", "departures"]
 
 
 def departures(stack: Stack, role: str, intended: Mapping[str, Any]) -> tuple[str, ...]:
@@ -37,15 +36,18 @@ def departures(stack: Stack, role: str, intended: Mapping[str, Any]) -> tuple[st
             f"The {role} series {known}; the weights were trained on {' or '.join(body_parts).lower()} images."
         )
     contrasts = intended.get("contrasts", [])
-    if contrasts and stack.modality == "MR" and _contrast_of(frame) not in contrasts:
-        found.append(f"The {role} series does not look {' or '.join(contrasts)}-weighted, as the weights want it.")
+    if contrasts and stack.modality == "MR" and contrast_of(stack) not in contrasts:
+        found.append(
+            f"The contrast of the {role} series does not look like {' or '.join(contrasts)}, as the weights want it."
+        )
     if agent_given(frame):
         found.append(f"The {role} series was taken with a contrast agent, which the weights have not seen.")
     return tuple(found)
 
 
-def _contrast_of(frame: Frame) -> str | None:
-    """T1 or FLAIR; None for another, or where the header does not tell."""
+def contrast_of(stack: Stack) -> str | None:
+    """Tell T1 and FLAIR by the header; None for another, or where it does not tell."""
+    frame = stack.frames[len(stack.frames) // 2]
     echo, sequence = echo_time_of(frame), sequence_of(frame)
     repetition = numbers(holder_of(frame, "RepetitionTime"), "RepetitionTime", 1)
     if echo is None:

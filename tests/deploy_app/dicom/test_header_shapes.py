@@ -1,5 +1,7 @@
 """Real header shapes: what our objects say of body part and side, and what is read of enhanced images."""
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -9,7 +11,8 @@ from panreg.dicom.frame import Frame
 from panreg.ingest.stack import Stack
 from panreg.objects.acquisition import copy_acquisition
 from panreg.objects.modules import UNPAIRED, describe_body_part
-from panreg.registration.intended_input import departures
+from panreg.registration.bundle_model import BundleModel
+from panreg.registration.intended_input import contrast_of, departures
 from pydicom import Dataset
 
 INTENDED = {"modality": "MR", "contrasts": ["T1"], "body_parts": ["HEAD", "BRAIN"]}
@@ -73,7 +76,7 @@ def classic_stack(**values):
 )
 def test_t1_weighting_is_told_by_the_times_of_the_sequence_up_to_their_limits(values, is_t1):
     found = departures(classic_stack(**values), "moving", INTENDED)
-    assert [("moving" in s and "T1-weighted" in s) for s in found] == ([] if is_t1 else [True])
+    assert [("moving" in s and "does not look like T1," in s) for s in found] == ([] if is_t1 else [True])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,20 @@ def test_t1_weighting_is_told_by_the_times_of_the_sequence_up_to_their_limits(va
 def test_a_flair_image_is_told_by_its_inversion_and_long_times(values, is_flair):
     stack = classic_stack(**{"ScanningSequence": ["SE", "IR"], "EchoTime": 120.0, "RepetitionTime": 9000.0, **values})
     found = departures(stack, "fixed", {**INTENDED, "contrasts": ["T1", "FLAIR"]})
-    assert [("T1 or FLAIR-weighted" in sentence) for sentence in found] == ([] if is_flair else [True])
+    assert [("does not look like T1 or FLAIR," in sentence) for sentence in found] == ([] if is_flair else [True])
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "flagged"),
+    [("T1", "T1", 0), ("T1", "FLAIR", 0), ("FLAIR", "T1", 0), ("FLAIR", "FLAIR", 2), ("T1", "T2", 1)],
+)
+def test_flair_is_what_the_shipped_weights_suit_beside_t1_alone(fixed, moving, flagged):
+    long = {"EchoTime": 120.0, "RepetitionTime": 9000.0}
+    kinds = {"T1": {}, "FLAIR": {"ScanningSequence": ["SE", "IR"], **long}, "T2": {"ScanningSequence": "SE", **long}}
+    stacks = {"fixed": classic_stack(**kinds[fixed]), "moving": classic_stack(**kinds[moving])}
+    differ = contrast_of(stacks["fixed"]) != contrast_of(stacks["moving"])
+    intended = BundleModel(Path(__file__).parents[3]).intended_input(across_contrasts=differ)
+    assert sum(len(departures(stack, role, intended)) for role, stack in stacks.items()) == flagged
 
 
 def test_weights_for_any_contrast_flag_no_contrast_but_other_modalities_and_parts_still():
@@ -116,7 +132,7 @@ def test_an_enhanced_mprage_is_known_as_t1_weighted_image_of_a_head(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda shared, group: setattr(group.MREchoSequence[0], "EffectiveEchoTime", 90.0), "T1-weighted"),
+        (lambda shared, group: setattr(group.MREchoSequence[0], "EffectiveEchoTime", 90.0), "does not look like T1"),
         (
             lambda shared, group: setattr(
                 shared.FrameAnatomySequence[0].AnatomicRegionSequence[0], "CodeValue", "818981001"
