@@ -4,13 +4,15 @@ import torch
 import torch.nn.functional as F
 from bundle.inpainting import dilate
 from bundle.losses import local_ncc
+from bundle.smoothing import smooth
 
 __all__ = ["contrast_correlation", "contrasts_differ", "similarity"]
 
 WINDOW = 9  # voxels, as in the loss
-ONE_CONTRAST = 0.5  # correlation of two aligned images: heads of one contrast stay above, docs/accuracy.md tells more
+ONE_CONTRAST = 0.62  # correlation of two aligned images: those of one contrast are above, docs/accuracy.md tells more
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
 SHOWN = 0.05  # intensity above which an image shows something
+SHADING_SIGMAS = 3.0, 8.0  # coarse voxels: a receive coil's shading is smoother, anatomy finer
 
 
 def similarity(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor | None = None) -> float:
@@ -32,6 +34,8 @@ def contrast_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:
     """Correlate the intensities of two aligned images where both show something, from −1 to 1.
 
     Near 1 for one contrast. Unlike ``similarity`` it is low wherever dark and bright tissues have changed places.
+    Shading is divided out first, at two scales, and the higher correlation counts: of two people what is large
+    corresponds, of one person what is small does, whatever the shading.
 
     Args:
         moving: (1, H, W, L), in [0, 1], aligned.
@@ -41,11 +45,24 @@ def contrast_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:
         Pearson's correlation; 0 where nothing is shown by both, or one of them is flat.
     """
     size = [min(COARSE, n) for n in moving.shape[1:]]
-    one, other = (F.avg_pool3d(image[None].float(), size)[0] for image in (moving, fixed))
+    one, other = (F.avg_pool3d(image[None].float(), size) for image in (moving, fixed))
     shown = (one > SHOWN) & (other > SHOWN)
-    one, other = (image[shown].double() for image in (one, other))
-    if len(one) < 2:
+    if shown.sum() < 2:
         return 0.0
+    return max(
+        _pearson(*(_without_shading(image, shown, sigma)[shown].double() for image in (one, other)))
+        for sigma in SHADING_SIGMAS
+    )
+
+
+def _without_shading(image: torch.Tensor, shown: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Divide an image, (1, 1, H, W, L), by the mean around each voxel of what is shown."""
+    weight = shown.float()
+    mean = smooth(image * weight, sigma) / smooth(weight, sigma).clamp(min=1e-3)
+    return image / mean.clamp(min=1e-3)
+
+
+def _pearson(one: torch.Tensor, other: torch.Tensor) -> float:
     one, other = one - one.mean(), other - other.mean()
     scale = (one.square().sum() * other.square().sum()).sqrt()
     return float((one * other).sum() / scale) if scale > 0 else 0.0

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 from bundle.similarity import contrast_correlation, contrasts_differ, similarity
+from bundle.smoothing import smooth
+from scipy.ndimage import gaussian_filter
 
 
 def test_similarity_does_not_depend_on_the_intensity_scale():
@@ -12,15 +14,34 @@ def test_similarity_does_not_depend_on_the_intensity_scale():
     assert similarity(torch.rand(1, 40, 42, 44), torch.rand(1, 40, 42, 44)) < 0.5
 
 
-def test_the_contrast_correlation_is_pearsons_of_averaged_voxels_where_both_images_show_something():
-    fixed = torch.rand(1, 12, 15, 9, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.1
+def without_shading(image, shown, sigma):
+    """Divide by the mean of what is shown around, as SciPy filters."""
+    weight = gaussian_filter(shown.astype(float), sigma, mode="nearest", truncate=3.0)
+    return image / (gaussian_filter(image * shown, sigma, mode="nearest", truncate=3.0) / np.maximum(weight, 1e-3))
+
+
+def test_the_contrast_correlation_is_pearsons_of_averaged_voxels_without_shading_where_both_images_show_something():
+    fixed = torch.rand(1, 24, 30, 18, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.1
     moving = (0.5 * fixed + 0.3 * torch.rand(fixed.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
-    moving[:, :3] = 0  # shown by one alone
-    averaged = [image.reshape(4, 3, 5, 3, 3, 3).mean((1, 3, 5)).numpy() for image in (moving, fixed)]
+    moving[:, :6] = 0  # shown by one alone
+    averaged = [image.reshape(8, 3, 10, 3, 6, 3).mean((1, 3, 5)).double().numpy() for image in (moving, fixed)]
     shown = averaged[0] > 0.05
-    expected = np.corrcoef(averaged[0][shown], averaged[1][shown])[0, 1]
-    assert contrast_correlation(moving, fixed) == pytest.approx(expected, abs=1e-6)
-    assert contrast_correlation(1 - fixed, fixed) == pytest.approx(-1, abs=1e-6)
+    expected = max(
+        np.corrcoef(*(without_shading(image, shown, sigma)[shown] for image in averaged))[0, 1] for sigma in (3, 8)
+    )
+    assert contrast_correlation(moving, fixed) == pytest.approx(expected, abs=1e-3)
+    assert contrast_correlation(1 - fixed, fixed) == pytest.approx(-1, abs=0.02)
+
+
+def test_shading_makes_no_other_contrast():
+    generator = torch.Generator().manual_seed(0)
+    scan = smooth(torch.rand(1, 1, 96, 108, 84, generator=generator), 2.0)[0]
+    scan = ((scan - scan.min()) / (scan.max() - scan.min())) * 0.6 + 0.2
+    shading = torch.linspace(2.0, 0.2, 108).view(1, 1, -1, 1) * torch.linspace(0.4, 1.2, 96).view(1, -1, 1, 1)
+    shaded = scan * shading / (scan * shading).max()
+    assert np.corrcoef(shaded.flatten(), scan.flatten())[0, 1] < 0.5
+    assert not contrasts_differ(shaded, scan)
+    assert contrasts_differ(shaded, 1 - scan)
 
 
 @pytest.mark.parametrize("size", [(1, 1, 2, 2), (1, 2, 40, 30)])
