@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import ncc_loss, smoothness_loss
 from bundle.mind import CHANNELS, mind_ssc
+from bundle.options import check_numbers
 from bundle.shapes import DDF, Volume
 from bundle.similarity import contrasts_differ
 from bundle.smoothing import halve, restore, smooth, voxel_ratio
@@ -20,7 +21,6 @@ _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that 
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
 _SLOWEST = 1e-4  # a smaller gain of the cost counts as none
 _DESCRIPTOR_WEIGHT = 2.0  # of the descriptors' distance beside the smoothness
-_STEPS = 25  # across contrasts, unless the user says otherwise
 _SHOWN = 0.02  # intensity above which the fixed image shows something
 
 
@@ -36,12 +36,13 @@ class PairwiseOptimiser:
     plus the smoothness (``mind``), at half the resolution.
 
     Args:
-        iterations: most steps; 0 returns the field as it is, None takes 25 with ``mind`` and none with ``ncc``.
+        iterations: most steps; 0 returns the field as it is.
         alpha: weight of the smoothness, as in training.
         step: length of a step in voxels, root mean square over the field.
         sigma: width of the Gaussian in voxels; by default 1 with ``ncc`` and 1.5 with ``mind``.
         patience: steps without gain after which the optimisation ends early.
-        similarity: ``ncc``, ``mind``, or ``auto``: the one that suits the contrasts of each pair.
+        similarity: ``ncc``, ``mind``, or ``auto``: ``mind`` where the contrasts of a pair differ.
+        one_contrast: see ``contrasts_differ``; by default ``auto`` takes no contrasts as different.
 
     Raises:
         ValueError: a negative or broken number of iterations, or another similarity.
@@ -53,21 +54,21 @@ class PairwiseOptimiser:
 
     def __init__(
         self,
-        iterations: int | None,
+        iterations: int,
         alpha: float = 1.0,
         step: float = 0.3,
         sigma: float | None = None,
         patience: int = 3,
         similarity: str = "ncc",
+        one_contrast: float = -1.0,
     ) -> None:
-        if iterations is not None and (
-            isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0
-        ):
+        check_numbers(one_contrast=one_contrast)
+        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
             raise ValueError(f"The number of optimisation steps is a whole number from 0 up, not {iterations}.")
         if similarity not in SIMILARITIES:
             raise ValueError(f"The similarity is one of {', '.join(SIMILARITIES)}, not '{similarity}'.")
         self.iterations, self.alpha, self.step, self.patience = iterations, alpha, step, patience
-        self.similarity, self.sigma = similarity, sigma
+        self.similarity, self.sigma, self.one_contrast = similarity, sigma, one_contrast
 
     @torch.no_grad()
     def __call__(self, image: torch.Tensor, ddf: DDF) -> DDF:
@@ -87,10 +88,8 @@ class PairwiseOptimiser:
             return torch.cat([self._refine(one[:, :1], one[:, 1:], start) for one, start in pairs])
 
     def _refine(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
-        differ = contrasts_differ(moving[0], fixed[0]) if self.similarity == "auto" else self.similarity == "mind"
-        if self.iterations is None and not differ:
-            return start
-        if differ:
+        auto = self.similarity == "auto"
+        if contrasts_differ(moving[0], fixed[0], self.one_contrast) if auto else self.similarity == "mind":
             return self._refine_halved(moving, fixed, start)
         cost = _Equation1(moving, fixed, self.alpha)
         found, cost_at_start = self._descend(cost, start)
@@ -109,7 +108,7 @@ class PairwiseOptimiser:
         """Take the steps; the field with the least cost, and the cost of the start."""
         best, least, waited, first = ddf, float("inf"), 0, float("nan")
         direction, square = torch.zeros_like(ddf), 0.0
-        steps = _STEPS if self.iterations is None else self.iterations
+        steps = self.iterations
         sigma = cost.sigma if self.sigma is None else self.sigma
         for i in tqdm(range(steps + 1), desc="optimising", leave=False, disable=None):
             value, gradient = cost(ddf)

@@ -9,7 +9,6 @@ from bundle.smoothing import smooth
 __all__ = ["contrast_correlation", "contrasts_differ", "similarity"]
 
 WINDOW = 9  # voxels, as in the loss
-ONE_CONTRAST = 0.62  # correlation of two aligned images: those of one contrast are above, docs/accuracy.md tells more
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
 SHOWN = 0.05  # intensity above which an image shows something
 SHADING_SIGMAS = 3.0, 8.0  # coarse voxels: a receive coil's shading is smoother, anatomy finer
@@ -68,6 +67,12 @@ def _pearson(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one * other).sum() / scale) if scale > 0 else 0.0
 
 
-def contrasts_differ(moving: torch.Tensor, fixed: torch.Tensor) -> bool:
-    """Tell whether two aligned images, as for ``contrast_correlation``, show their tissues in different contrasts."""
-    return contrast_correlation(moving, fixed) < ONE_CONTRAST
+def contrasts_differ(moving: torch.Tensor, fixed: torch.Tensor, one_contrast: float) -> bool:
+    """Tell whether two aligned images, as for ``contrast_correlation``, correlate less than those of one contrast do.
+
+    Args:
+        moving: (1, H, W, L), in [0, 1], aligned.
+        fixed: same shape.
+        one_contrast: least correlation of images of one contrast; it depends on what they show. −1: none differ.
+    """
+    return one_contrast > -1 and contrast_correlation(moving, fixed) < one_contrast

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from bundle.io.files import check_file
-from bundle.similarity import ONE_CONTRAST
 from torch import nn
 
 __all__ = ["AcrossContrasts", "check_weights", "load_frozen", "recommended"]
@@ -69,8 +68,8 @@ def load_frozen(network: nn.Module, weights: str, device: torch.device | str = "
 class AcrossContrasts:
     """The network to run where the contrasts of a pair differ, if the weights' description names one.
 
-    ``across_contrasts`` in ``NAME.json`` beside ``NAME.pt`` is the name of another file there. It is loaded when it is
-    needed first.
+    ``across_contrasts`` in ``NAME.json`` beside ``NAME.pt`` is the name of another file there, ``one_contrast`` the
+    least ``contrast_correlation`` of images of one contrast. The file is loaded when it is needed first.
 
     Args:
         network: of the architecture of both files.
@@ -86,6 +85,7 @@ class AcrossContrasts:
         self.usual = weights
         self.weights = str(Path(weights).with_name(name)) if name else None
         self.network, self.device = network, device
+        self.one_contrast = float(recommended(weights, "one_contrast", -1.0))
 
     @cached_property
     def loaded(self) -> nn.Module:
@@ -94,8 +94,8 @@ class AcrossContrasts:
 
     def network_for(self, correlation: float, usual: Callable[..., Any]) -> Callable[..., Any]:
         """Choose the network for a pair whose aligned intensities correlate so (``contrast_correlation``)."""
-        return self.loaded if self.weights and correlation < ONE_CONTRAST else usual
+        return self.loaded if self.weights and correlation < self.one_contrast else usual
 
     def weights_for(self, correlation: float) -> str:
         """Name the file of that network's weights."""
-        return self.weights if self.weights and correlation < ONE_CONTRAST else self.usual
+        return self.weights if self.weights and correlation < self.one_contrast else self.usual

@@ -8,7 +8,6 @@ from bundle.losses import RegistrationLoss
 from bundle.metrics import folding_percent
 from bundle.mind import CHANNELS, mind_ssc
 from bundle.optimisation import PairwiseOptimiser, _Descriptors, _Equation1, remove_folds
-from bundle.similarity import contrasts_differ
 from bundle.smoothing import smooth
 from monai.bundle import ConfigParser
 
@@ -170,19 +169,15 @@ def test_odd_and_thin_images_are_refined_across_contrasts(size):
     assert torch.isfinite(found).all()
 
 
-def test_auto_takes_what_suits_the_contrasts_and_by_default_refines_only_where_they_differ(pair):
+def test_auto_takes_what_suits_the_contrasts(pair):
     image, truth = pair
     start, painted = 0.5 * truth, other_contrast(pair[0])
-    assert not contrasts_differ(image[0, :1], image[0, 1:])
-    assert contrasts_differ(painted[0, :1], painted[0, 1:])
     for some, name in ((image, "ncc"), (painted, "mind")):
-        auto, named = (PairwiseOptimiser(3, similarity=each)(some, start) for each in ("auto", name))
+        auto, named = (PairwiseOptimiser(3, similarity=each, one_contrast=0.4)(some, start) for each in ("auto", name))
         assert torch.equal(auto, named)
         assert not torch.equal(auto, start)
-    assert torch.equal(PairwiseOptimiser(None, similarity="auto")(image, start), start)
-    assert torch.equal(PairwiseOptimiser(None, similarity="ncc")(painted, start), start)
-    by_default = PairwiseOptimiser(None, similarity="auto")(painted, start)
-    assert torch.equal(by_default, PairwiseOptimiser(25, similarity="mind")(painted, start))
+    unaware = PairwiseOptimiser(3, similarity="auto")(painted, start)
+    assert torch.equal(unaware, PairwiseOptimiser(3, similarity="ncc")(painted, start))
 
 
 def test_another_similarity_is_refused():
@@ -190,24 +185,13 @@ def test_another_similarity_is_refused():
         PairwiseOptimiser(1, similarity="mi")
 
 
-@pytest.mark.parametrize(
-    ("options", "iterations"),
-    [
-        ({}, 0),  # steps would undo where T1 is fixed what the weights for other contrasts found
-        ({"choose_weights": False}, None),  # the optimiser asks the contrasts
-        ({"optimise": 7}, 7),
-        ({"optimise": 0}, 0),
-        ({"same_person": True}, 0),  # what is left between two scans of one person is noise
-        ({"same_person": True, "optimise": 7}, 7),
-    ],
-)
-def test_the_workflow_leaves_the_steps_to_the_contrasts_unless_it_is_told(bundle_root, options, iterations):
+@pytest.mark.parametrize(("weights", "one_contrast"), [("model.pt", 0.62), ("hippocampus.pt", -1.0)])
+def test_the_workflow_tells_contrasts_apart_as_the_weights_description_says(bundle_root, weights, one_contrast):
     config = ConfigParser()
     config.read_config(str(bundle_root / "configs" / "inference.json"))
-    for name, value in options.items():
-        config[name] = value
+    config["ckpt"] = str(bundle_root / "models" / weights)
     optimiser = config.get_parsed_content("inferer").optimiser
-    assert (optimiser.iterations, optimiser.similarity) == (iterations, "auto")
+    assert (optimiser.iterations, optimiser.similarity, optimiser.one_contrast) == (0, "auto", one_contrast)
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (20, 17, 15), (39, 30, 3)])

@@ -76,7 +76,7 @@ class Shift(nn.Module):
 def two_weights(tmp_path):
     for name, voxels in (("usual", 1.0), ("other", 2.0)):
         torch.save(Shift(voxels).state_dict(), tmp_path / f"{name}.pt")
-    (tmp_path / "usual.json").write_text(json.dumps({"across_contrasts": "other.pt"}))
+    (tmp_path / "usual.json").write_text(json.dumps({"across_contrasts": "other.pt", "one_contrast": 0.5}))
     return tmp_path
 
 

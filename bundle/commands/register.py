@@ -12,7 +12,6 @@ from bundle.io.itk import read_linear
 from bundle.optimisation import SIMILARITIES
 from bundle.options import check_flags, check_numbers
 from bundle.root import WEIGHTS
-from bundle.similarity import ONE_CONTRAST
 
 __all__ = ["register"]
 
@@ -71,8 +70,7 @@ def register(
             models/any_contrast.pt; registration.json says which.
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
-        optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); 0 for none. By
-            default none, but 25 where the contrasts of the images differ and --weights are not made for that.
+        optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); none by default.
         similarity: that it goes by: ncc (local correlation), mind (MIND-SSC, for different contrasts), or auto, which
             looks at the images.
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
@@ -182,7 +180,7 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
         if f"{name}_before" in result:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
-    if result["contrast_correlation"] < ONE_CONTRAST:
+    if result["contrast_correlation"] < result["settings"]["one_contrast"]:
         print(f"the contrasts differ (correlation {result['contrast_correlation']:.2f}): weights {result['weights']}")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
