@@ -114,7 +114,7 @@ def _summary(
     item: Item, seconds: dict[str, float], weights: str, settings: Mapping[str, Any], limits: Bounds
 ) -> dict[str, Any]:
     """Collect what ``registration.json`` holds."""
-    order = ("read", "align", "network", "expected_error", "resample", "report", "write")
+    order = ("read", "align", "network", "refill", "expected_error", "resample", "report", "write")
     stages = {stage: round(seconds[stage], 3) for stage in order if stage in seconds}
     packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
     transform = item["transform"]

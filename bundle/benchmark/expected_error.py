@@ -46,21 +46,22 @@ class Sample:
     moved: float
 
 
-def samples_of(items: Sequence[Item], seed: int, register: Register, cache: Path) -> list[Sample]:
+def samples_of(items: Sequence[Item], seed: int, register: Register, cache: Path, masked: bool) -> list[Sample]:
     """Simulate a pair of each head, register it, and compare: read from the cache where an earlier call made it.
 
     Args:
-        items: images; of every second one the brain is masked, if it has labels.
+        items: images; with labels, if they are masked.
         seed: of the first pair; the others follow.
         register: takes the paths of a moving and a fixed image, and returns what the inference workflow found.
         cache: folder, written.
+        masked: blank what has no label.
     """
     cache.mkdir(parents=True, exist_ok=True)
     samples = []
     for n, item in enumerate(tqdm(items, desc="known pairs", unit="pair", disable=None)):
         path = cache / f"{Path(item['image']).name.partition('.')[0]}_{seed + n}.npz"
         if not path.is_file():
-            pair = simulate_pair(*_anatomy(item, masked=n % 2 == 1), seed + n)
+            pair = simulate_pair(*_anatomy(item, masked), seed + n)
             sample = sample_of(pair, _registered(pair, register), seed + n)
             partial = path.with_suffix(".partial.npz")
             np.savez(partial, signs=sample.signs, error=sample.error, moved=sample.moved)
@@ -71,10 +72,10 @@ def samples_of(items: Sequence[Item], seed: int, register: Register, cache: Path
 
 
 def _anatomy(item: Item, masked: bool) -> tuple[torch.Tensor, Grid]:
-    """Read an image, from 0 up, (1, H, W, L), and its grid; without what has no label, if it has labels."""
+    """Read an image, from 0 up, (1, H, W, L), and its grid."""
     image = read_image(item["image"])
     values = image.as_tensor().clamp(min=0)
-    if masked and "label" in item:
+    if masked:
         values = values * (read_image(item["label"], exact=True).as_tensor() > 0)
     return values, grid_of(image)
 

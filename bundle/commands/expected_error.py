@@ -11,6 +11,7 @@ from bundle.commands.comparing import check_common, torch_device
 from bundle.commands.register import output_folder
 from bundle.data import open_dataset
 from bundle.inference import infer
+from bundle.options import check_flags
 from bundle.root import ROOT, WEIGHTS
 
 __all__ = ["expected_error"]
@@ -24,6 +25,7 @@ def expected_error(
     fit_heads: int = 12,
     heads: int = 6,
     seed: int = 0,
+    masked: bool = False,
     spacing_mm: float | None = None,
     weights: str | None = None,
     device: str = "auto",
@@ -31,9 +33,8 @@ def expected_error(
     """Calibrate the map of register --expected_error on known deformations, and try it on others.
 
     Each head is scanned twice, with a deformation in between, a scanner of its own each time, and what an alignment
-    leaves; in about every second pair a ball of one scan shows noise alone. Of every second head the brain is masked, if
-    there are labels. The calibration is fitted on one split, and the pairs of the other are judged by it, and by the
-    one of configs/inference.json. Writes expected_error.json and
+    leaves; in about every second pair a ball of one scan shows noise alone. The calibration is fitted on one split, and
+    the pairs of the other are judged by it, and by the one of configs/inference.json. Writes expected_error.json and
     expected_error.md; what is done is kept in cache/, so that an interrupted call goes on where it stopped.
 
     Args:
@@ -44,6 +45,7 @@ def expected_error(
         fit_heads: how many of the first, in their order.
         heads: how many of the second.
         seed: of what is simulated.
+        masked: blank everything outside the labels.
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         weights: weights of the network; models/model.pt by default.
         device: auto, cpu or cuda, for the network.
@@ -53,6 +55,7 @@ def expected_error(
     """
     folder = output_folder(output_dir)
     check_common(device, heads=heads, fit_heads=fit_heads)
+    check_flags(masked=masked)
     if fit_split == split:
         raise ValueError(
             f"The calibration is tried on other heads than those of its fit: --split is not '{split}' then."
@@ -69,9 +72,12 @@ def expected_error(
         return dict(engine.state.batch[0]) | dict(engine.state.output[0])
 
     parts = (fit_split, fit_heads, seed), (split, heads, seed + 1000)
+    items = [open_dataset(dataset, name)[:count] for name, count, _ in parts]
+    if masked and any("label" not in item for item in items[0] + items[1]):
+        raise ValueError(f"--masked needs a label map for every image, but {dataset} lists images without one.")
     drawn = [
-        samples_of(open_dataset(dataset, name)[:count], start, run, folder / "cache" / name)
-        for name, count, start in parts
+        samples_of(some, start, run, folder / "cache" / f"{name}_{'brain' if masked else 'head'}", masked)
+        for some, (name, _, start) in zip(items, parts)
     ]
     fitted = fit(drawn[0])
     shipped = json.loads((ROOT / "configs" / "inference.json").read_text())["error_calibration"]
@@ -79,7 +85,8 @@ def expected_error(
     rows |= {f"{split}, by configs/inference.json": judge(drawn[1], shipped)}
     title = (
         f"{Path(dataset).name}: {len(drawn[0])} heads of the {fit_split} split, {len(drawn[1])} of the {split} split, "
-        f"seed {seed}; weights {Path(chosen).name}; torch {torch.__version__}. "
+        f"seed {seed}; {'masked by the labels' if masked else 'whole images'}; weights {Path(chosen).name}; "
+        f"torch {torch.__version__}. "
         f"Calibration fitted: {json.dumps(fitted)}; of configs/inference.json: {json.dumps(shipped)}."
     )
     result = {"fitted": fitted, "shipped": shipped, "judged": _finite(rows)}
