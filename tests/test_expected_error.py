@@ -65,15 +65,15 @@ def test_what_the_fields_are_apart_is_counted_in_millimetres_of_the_grid():
 
 
 class Unsure(torch.nn.Module):
-    """A network that is right, the identity, but for one place, where it says what the images' noise says."""
+    """A network that is right, the identity, but for one place, where the order of the images counts."""
 
     def __init__(self, ball):
         super().__init__()
         self.ball = ball
 
     def forward(self, pair):
-        difference = (pair[:, :1] - pair[:, 1:]) * (self.ball | self.ball.flip(2))
-        return torch.cat([pair[:, :1], 8 * difference.expand(-1, 3, -1, -1, -1)], 1)
+        difference = (pair[:, :1] - 0.5 * pair[:, 1:]) * (self.ball | self.ball.flip(2))
+        return torch.cat([pair[:, :1], 4 * difference.expand(-1, 3, -1, -1, -1)], 1)
 
 
 def mapped(network, calibration, fixed_grid, symmetric=False):
