@@ -22,6 +22,7 @@ __all__ = ["RefillIgnoredd", "ignored_in_fixed"]
 Item = dict[Hashable, Any]
 
 REFILLS = 2
+TOUCHED = 1e-3  # share of a voxel of the mask that counts; less is rounding
 UNSURE = 1  # voxels around what does not count in which the field found so far is not relied on
 
 
@@ -65,7 +66,7 @@ class RefillIgnoredd(Transform):
 
 def ignored_in_fixed(ignored: torch.Tensor, ddf: DDF) -> torch.Tensor:
     """Carry what does not count in the moving image, the first of two masks, (1, 2, H, W, L), to the fixed one."""
-    return torch.cat([warp(ignored[:, :1].float(), ddf) > 0, ignored[:, 1:]], 1)
+    return torch.cat([warp(ignored[:, :1].float(), ddf) > TOUCHED, ignored[:, 1:]], 1)
 
 
 def _refilled(image: torch.Tensor, ignored: torch.Tensor, ddf: DDF) -> torch.Tensor:
@@ -79,6 +80,6 @@ def _refilled(image: torch.Tensor, ignored: torch.Tensor, ddf: DDF) -> torch.Ten
     if ignored[:, 0].any():
         back = inverse_field(ddf)
         pulled = torch.cat([moving, warp(image[:, 1:], back, padding="border")], 1)
-        here = torch.cat([ignored[:, :1], warp(ignored[:, 1:].float(), back) > 0], 1)
+        here = torch.cat([ignored[:, :1], warp(ignored[:, 1:].float(), back) > TOUCHED], 1)
         moving = without_ignored(pulled[0], here[0])[None, :1]
     return torch.cat([moving, fixed], 1)
