@@ -34,7 +34,7 @@ __all__ = [
 
 Item = dict[Hashable, Any]
 
-UNSURE = 4  # voxels around what does not count in which the field is continued, too
+UNSURE = 2  # voxels around what does not count in which the field is continued, too
 
 
 class BuildTransformd(Transform):
@@ -81,7 +81,7 @@ class BuildTransformd(Transform):
     def _kept(self, item: Item) -> tuple[torch.Tensor, dict[str, float]]:
         """The prediction to go on with, (4, H, W, L), and how alike the images are: before, aligned, after."""
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
-        moving, fixed, ignored = image[:1], image[1:], item.get("ignored")
+        moving, fixed, ignored = image[:1], image[1:], _ignored(item)
         alike = {name: float(value) for name, value in item["alike"].items()}
         alike["contrast_correlation"] = contrast_correlation(moving, fixed)
         if ignored is not None:
@@ -212,6 +212,11 @@ class PrepareReportd(Transform):
         labels = {"fixed_label": fixed_label, "moving_label": moving_label, "warped_label": item.get("warped_label")}
         item["report"] = page_content(fixed, moving, item["warped"], item["transform"], **labels)
         return _timed(item, "report", start)
+
+
+def _ignored(item: Item) -> torch.Tensor | None:
+    """Where either image does not count, (1, H, W, L); None for nowhere."""
+    return item["ignored"].as_subclass(torch.Tensor).any(0, keepdim=True) if "ignored" in item else None
 
 
 def _checked(label_interpolation: str) -> str:

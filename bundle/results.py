@@ -37,7 +37,7 @@ Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
 
 OPTIONAL_FILES = (
-    *("warped_label.nii.gz", "jacobian.nii.gz", "inverse.h5", "inverse_displacement.nii.gz"),
+    *("warped_label.nii.gz", "jacobian.nii.gz", "expected_error.nii.gz", "inverse.h5", "inverse_displacement.nii.gz"),
     *("overview.png", "report.html", "thumbnail.png"),
 )
 
@@ -101,8 +101,9 @@ def _files(item: Item, folder: Path) -> Iterator[tuple[Any, ...]]:
     yield write_transform, transform, folder / "transform.h5"
     if "warped_label" in item:
         yield write_image, for_file(item["warped_label"]), grid, folder / "warped_label.nii.gz", like
-    if "jacobian" in item:
-        yield write_image, item["jacobian"], grid, folder / "jacobian.nii.gz", like
+    for name in ("jacobian", "expected_error"):
+        if name in item:
+            yield write_image, item[name], grid, folder / f"{name}.nii.gz", like
     if "inverse" in item:
         place = transform.moving_grid, folder / "inverse_displacement.nii.gz", source_of(item["moving"]) or None
         yield write_displacement, item["inverse_mm"], *place
@@ -113,7 +114,8 @@ def _summary(
     item: Item, seconds: dict[str, float], weights: str, settings: Mapping[str, Any], limits: Bounds
 ) -> dict[str, Any]:
     """Collect what ``registration.json`` holds."""
-    stages = {stage: round(seconds[stage], 3) for stage in ("read", "align", "network", "resample", "report", "write")}
+    order = ("read", "align", "network", "refill", "expected_error", "resample", "report", "write")
+    stages = {stage: round(seconds[stage], 3) for stage in order if stage in seconds}
     packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
     transform = item["transform"]
     return {

@@ -19,6 +19,7 @@ from bundle.benchmark.tables import markdown, write_tables
 from bundle.benchmark.verdicts import rows_of, split_and_judge
 from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, torch_device
 from bundle.commands.equal_terms import curve, networks
+from bundle.commands.expected_error import expected_error
 from bundle.commands.register import check_affine, output_folder, register
 from bundle.commands.speed import speed
 from bundle.data import draw_pairs, open_dataset, region_names
@@ -26,7 +27,7 @@ from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
 
-__all__ = ["accuracy", "benchmark", "rescans", "speed", "verdicts"]
+__all__ = ["accuracy", "benchmark", "expected_error", "rescans", "speed", "verdicts"]
 
 
 def accuracy(
@@ -221,4 +222,5 @@ benchmark = {
     "networks": networks,
     "rescans": rescans,
     "verdicts": verdicts,
+    "expected_error": expected_error,
 }

@@ -44,6 +44,7 @@ def register(
     symmetric: bool = False,
     inverse: bool = False,
     jacobian: bool = False,
+    expected_error: bool = False,
     fill: float | None = None,
     report: bool = True,
     device: str = "auto",
@@ -80,6 +81,8 @@ def register(
             the inverse, up to interpolation.
         inverse: also write the inverse, inverse.h5 and inverse_displacement.nii.gz.
         jacobian: also write jacobian.nii.gz, the determinant of the field (the command jacobian says more).
+        expected_error: also write expected_error.nii.gz, how many mm each voxel is likely to be off; the network runs
+            three times more.
         fill: value of the result where nothing of the moving image is; by default the image's own minimum where that
             is below 0 (the air of a CT), else 0.
         report: write report.html, a page to look around in; with thumbnail.png, a small picture.
@@ -91,7 +94,7 @@ def register(
     check_affine(affine)
     check_device(device)
     flags = {"never_worse": never_worse, "same_person": same_person, "symmetric": symmetric}
-    flags |= {"inverse": inverse, "jacobian": jacobian, "report": report}
+    flags |= {"inverse": inverse, "jacobian": jacobian, "expected_error": expected_error, "report": report}
     check_flags(**flags)
     _check_numbers(spacing_mm, passes, optimise)
     check_similarity(similarity)
@@ -187,6 +190,12 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
     if result.get("field_dropped"):
         print("the network's field left the images less alike and was dropped: the alignment alone remains")
     print(f"folding: {result['folding_percent']:.4f} %   SD of log-Jacobian: {_number(result['log_jacobian_sd'])}")
+    if "expected_error_mean_mm" in result:
+        mean, median, p95 = (_number(result[f"expected_error_{name}_mm"]) for name in ("mean", "median", "p95"))
+        above = _number(result["expected_error_above_2mm_percent"])
+        print(
+            f"expected error: {mean} mm (median {median}, 95th percentile {p95}); above 2 mm at {above} % of the voxels"
+        )
     print(f"verdict: {'; '.join([result['verdict'], *result['limits_missed']])}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items())
     print(f"seconds: {stages}   peak memory: {result['peak_memory_mb']:.0f} MB")

@@ -1,7 +1,7 @@
 """Dictionary transforms that the configs name."""
 
 from bundle.transforms.augmentation import RandMaskd
-from bundle.transforms.matching import MatchPaird
+from bundle.transforms.matching import MatchPaird, without_ignored
 from bundle.transforms.prediction import WarpByPredictiond
 from bundle.transforms.reading import ReadVolumed, grid_of, on_grid_of, read_grid, read_volume
 
@@ -14,4 +14,5 @@ __all__ = [
     "on_grid_of",
     "read_grid",
     "read_volume",
+    "without_ignored",
 ]

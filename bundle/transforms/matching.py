@@ -18,7 +18,7 @@ from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles, Transform, generate_spatial_bounding_box
 
-__all__ = ["MARGIN_MM", "MatchPaird"]
+__all__ = ["MARGIN_MM", "MatchPaird", "without_ignored"]
 
 Item = dict[Hashable, Any]
 
@@ -44,7 +44,7 @@ class MatchPaird(Transform):
     Adds ``image`` (2, H, W, L: moving, fixed) with the RAS affine of its grid, ``label`` (the fixed channel),
     ``alignment`` (4×4, mm, LPS, fixed to moving), ``alike`` (``similarity_before`` by the headers,
     ``similarity_aligned``, and with ``never_worse`` whether the ``alignment_dropped``) and ``seconds``; with cost masks
-    ``ignored``, (1, H, W, L), bool, where one of the images does not count.
+    ``ignored``, (2, H, W, L), bool, where moving and fixed image do not count.
 
     Args:
         affine: pre-alignment: none (headers alone), center, rigid or affine.
@@ -96,8 +96,8 @@ class MatchPaird(Transform):
             )
         image = torch.cat(channels).as_subclass(torch.Tensor)
         if ignored is not None:
-            item["ignored"] = ignored.any(0, keepdim=True)
-            image = _without(image, ignored)
+            item["ignored"] = ignored
+            image = without_ignored(image, ignored)
         item["image"] = MetaTensor(image, affine=torch.from_numpy(ras_from_lps(grid.affine)))
         item["label"] = image[1:]
         item["alignment"], item["alike"] = torch.from_numpy(matrix), alike
@@ -194,7 +194,7 @@ class MatchPaird(Transform):
         return transform.resample(antialias(image, grid, target))
 
 
-def _without(image: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
+def without_ignored(image: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
     """Replace what does not count in a pair, (2, H, W, L), so that nothing differs there and nothing is to be moved.
 
     Each image takes the other's values there, in the intensities that fit best around it; where neither counts, both
