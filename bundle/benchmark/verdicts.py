@@ -18,6 +18,7 @@ import torch
 from bundle.inference import infer
 from bundle.plausibility import LIMITS
 from bundle.postprocessing import MeasureRegistrationd
+from bundle.progress import Progress
 from bundle.report import judge
 from bundle.root import ROOT
 from bundle.similarity import similarity
@@ -58,7 +59,7 @@ def rows_of(
     rows = read_rows(cache)
     done = {(row["pair"], row["kind"]) for row in rows}
     chosen = {pairs[n * len(pairs) // spoiled]["name"]: (n, KINDS[n % len(KINDS)]) for n in range(spoiled)}
-    for pair in pairs:
+    for pair in Progress(pairs, title="registering good and spoiled", unit="pair"):
         n, kind = chosen.get(pair["name"], (0, GOOD))
         if {(pair["name"], kind), (pair["name"], GOOD)} <= done:
             continue
