@@ -1,6 +1,7 @@
 """How far a command is, and how long it still takes: one line that changes on a terminal, now and then one in a log."""
 
 import math
+import os
 import sys
 import threading
 import time
@@ -30,6 +31,14 @@ def millions(shape: Iterable[int]) -> float:
 
 def _is_terminal() -> bool:
     return bool(getattr(sys.stderr, "isatty", lambda: False)())
+
+
+def _size() -> dict[str, int]:
+    """The size that tqdm is told of a terminal which does not say its own, and where it would print nothing."""
+    try:
+        return {} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80, "nrows": 24}
+    except (OSError, ValueError):
+        return {"ncols": 80, "nrows": 24}
 
 
 class _Log:
@@ -86,7 +95,7 @@ class Progress(Generic[T]):
         self.total = len(steps) if total is None and isinstance(steps, Sized) else total
         self.now = ""
         bar = {"total": self.total, "initial": done, "desc": title, "unit": unit, "leave": leave}
-        self.bar = tqdm(**bar) if _is_terminal() else None
+        self.bar = tqdm(**bar, **_size()) if _is_terminal() else None
         self.log = None if self.bar is not None else _Log(title)
         self.start = time.monotonic()
 
@@ -155,7 +164,7 @@ class Stages:
         self.over: set[str] = set()
         self.lock, self.ended = threading.Lock(), threading.Event()
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far{postfix}"
-        self.bar = tqdm(total=100, desc=title, leave=False, bar_format=layout) if _is_terminal() else None
+        self.bar = tqdm(total=100, desc=title, leave=False, bar_format=layout, **_size()) if _is_terminal() else None
         self.log = None if self.bar is not None else _Log(title)
         self.clock = threading.Thread(target=self._follow, daemon=True)
         self.clock.start()
