@@ -9,7 +9,7 @@ benchmark (in ``run``, since it reads what only those leave).
 from bundle.report.index import write_index
 from bundle.report.judgement import judge, read_bounds
 from bundle.report.overview import FOLDED, checkerboard, jacobian_on, overview, scale
-from bundle.report.page import png, write_page
+from bundle.report.page import page, png, write_page
 from bundle.report.volumes import PageContent, page_content
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "jacobian_on",
     "judge",
     "overview",
+    "page",
     "page_content",
     "png",
     "read_bounds",
