@@ -26,7 +26,7 @@ from bundle.io.labels import for_file
 from bundle.memory import peak_memory_mb
 from bundle.pairs import FILES
 from bundle.plausibility import LIMITS, verdict
-from bundle.report import judge, page, png, read_bounds, write_page
+from bundle.report import fill_page, judge, png, read_bounds, write_page
 from bundle.spatial import SpatialTransform
 from bundle.weights import recommended
 from PIL import Image
@@ -118,7 +118,7 @@ def anonymous_page(
         **_made_with(item, weights),
         "settings": dict(settings or {}),
     }
-    return page(item["report"], summary, judge(item["quality"], failed, look_here))
+    return fill_page(item["report"], summary, judge(item["quality"], failed, look_here))
 
 
 def _files(item: Item, folder: Path) -> Iterator[tuple[Any, ...]]:

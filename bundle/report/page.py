@@ -18,18 +18,18 @@ from bundle.report.volumes import FIELD_STEP_MM, PageContent
 from bundle.spatial import Grid
 from PIL import Image
 
-__all__ = ["as_json", "asset", "page", "png", "write_page"]
+__all__ = ["as_json", "asset", "fill_page", "png", "write_page"]
 
 SIGNED, RATIO = "berlin", "PuOr_r"  # colour-blind eyes tell both ends apart; black and white in between
 FOLDED_COLOUR = (255, 232, 0)  # yellow: far from both ends of the ratios' colours, in brightness too
 
 
 def write_page(path: Path, content: PageContent, summary: Mapping[str, Any], judgement: Judgement) -> None:
-    """Write ``report.html``: see ``page``."""
-    path.write_text(page(content, summary, judgement), encoding="utf-8")
+    """Write ``report.html``: see ``fill_page``."""
+    path.write_text(fill_page(content, summary, judgement), encoding="utf-8")
 
 
-def page(content: PageContent, summary: Mapping[str, Any], judgement: Judgement) -> str:
+def fill_page(content: PageContent, summary: Mapping[str, Any], judgement: Judgement) -> str:
     """Fill the page of a registration: it needs no other file and asks for nothing from outside.
 
     Args:
