@@ -36,7 +36,7 @@ SHIFT_MM = 15.0
 MEASURES = {  # which end counts, and the least slack
     "foreground_similarity": (1, 0.02),
     "foreground_dice": (1, 0.01),
-    "common_view_percent": (1, 2.0),
+    "common_view_percent": (1, 10.0),  # a scan cut closer says nothing of the registration
     "foreground_log_jacobian_sd": (-1, 0.05),
     "max_nonrigid_displacement_mm": (-1, 2.0),
     "folding_percent": (-1, 0.02),
@@ -78,11 +78,20 @@ def read_rows(cache: Path) -> list[Row]:
 
 
 def bounds_from(rows: Sequence[Row]) -> dict[str, tuple[float | None, float | None]]:
-    """Set bounds by good registrations: the worst of them, with a standard deviation to spare."""
+    """Set bounds on rows, good and spoiled.
+
+    A measure that tells all spoiled ones from all good ones gets the middle between the two. Any other gets the worst
+    of the good, with a standard deviation to spare.
+    """
     bounds: dict[str, tuple[float | None, float | None]] = {}
     for name, (sign, slack) in MEASURES.items():
-        values = sign * np.array([row[name] for row in rows if row["kind"] == GOOD], dtype=float)
-        bound = float(sign * (np.nanmin(values) - max(float(np.nanstd(values)), slack)))
+        good, spoiled = (
+            sign * np.array([row[name] for row in rows if (row["kind"] == GOOD) == wanted], dtype=float)
+            for wanted in (True, False)
+        )
+        worst, best = np.nanmin(good), np.nanmax(spoiled, initial=-math.inf)
+        spare = float(worst - best) / 2 if math.isfinite(best) and best < worst else float(np.nanstd(good))
+        bound = float(sign * (worst - max(spare, slack)))
         bounds[name] = (round(bound, 3), None) if sign > 0 else (None, round(bound, 3))
     return bounds
 
