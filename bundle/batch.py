@@ -12,6 +12,7 @@ from bundle.failures import bad_input
 from bundle.io.files import check_file, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES
+from bundle.progress import Progress
 from bundle.report import write_index
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
@@ -82,7 +83,7 @@ class BatchRegistration:
         share = self.pairs[rank::processes]
         todo = [pair for pair in share if not self._is_done(pair, digest)]
         print(f"process {rank}: {len(share) - len(todo)} of {len(share)} pairs are done already")  # noqa: T201
-        for pair in tqdm(todo, desc="registering", unit="pair", disable=None):
+        for pair in Progress(todo, title="registering", unit="pair"):
             self._register(pair)
         self._raise_failures(self._tabulate(digest), begun)
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
 from bundle.pairs import draw_pairs, read_pairs
+from bundle.progress import Progress
 from bundle.spatial import ras_from_lps
 from bundle.transforms import read_grid
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Randomizable
-from tqdm import tqdm
 
 __all__ = [
     "SPLITS",
@@ -70,7 +70,7 @@ class _ImageCache(CacheDataset):
         chosen = range(self.cache_num) if indices is None else indices
         with ThreadPoolExecutor(self.num_workers) as pool:  # waits for its threads, and starts nothing after an error
             loaded = pool.map(self._load_cache_item, chosen)
-            return list(tqdm(loaded, total=len(chosen), desc="Loading dataset", disable=not self.progress))
+            return list(Progress(loaded, len(chosen), title="loading", unit="image") if self.progress else loaded)
 
 
 class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):

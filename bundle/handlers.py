@@ -11,13 +11,13 @@ import torch.distributed as dist
 from bundle.io.tables import read_csv, write_csv
 from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
-from bundle.results import bounds_of, source_of, write_registration
+from bundle.results import anonymous_page, bounds_of, source_of, write_registration
 from bundle.weights import AcrossContrasts, check_weights
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, EarlyStopHandler
 
-__all__ = ["EpochTable", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
+__all__ = ["EpochTable", "PageMaker", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 
 
 class WeightsCheckpointLoader(CheckpointLoader):
@@ -108,12 +108,51 @@ class RegistrationSaver:
         """Write every pair of the batch."""
         for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
-            write_registration(item, folder, self._weights_of(item), self.network_seconds, self.settings, self.bounds)
+            weights = _weights_of(item, self.weights, self.across_contrasts)
+            write_registration(item, folder, weights, self.network_seconds, self.settings, self.bounds)
 
-    def _weights_of(self, item: Mapping[str, Any]) -> str:
-        if self.across_contrasts is None:
-            return self.weights
-        return self.across_contrasts.weights_for(item["quality"]["contrast_correlation"])
+
+def _weights_of(item: Mapping[str, Any], weights: str, across_contrasts: AcrossContrasts | None) -> str:
+    """Name the weights that a pair was registered with."""
+    if across_contrasts is None:
+        return weights
+    return across_contrasts.weights_for(item["quality"]["contrast_correlation"])
+
+
+class PageMaker:
+    """Make the page of each registration as text, for an application that hands it on: ``page`` of the output.
+
+    It names no file and repeats nothing of a header: see ``bundle.results.anonymous_page``.
+
+    Args:
+        weights: path of the weights.
+        settings: what else the result depends on, shown at the foot.
+        thresholds: as for ``RegistrationSaver``.
+        across_contrasts: likewise.
+        notes: sentences to show beside the numbers.
+    """
+
+    def __init__(
+        self,
+        weights: str,
+        settings: Mapping[str, Any] | None = None,
+        thresholds: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None,
+        across_contrasts: AcrossContrasts | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.weights, self.settings, self.notes = weights, dict(settings or {}), tuple(notes)
+        self.bounds, self.across_contrasts = bounds_of(weights, thresholds or {}), across_contrasts
+
+    def attach(self, engine: Engine) -> None:
+        """Make it after the postprocessing."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Make a page for every pair of the batch."""
+        for batch, output in zip(engine.state.batch, engine.state.output):
+            item = batch | output
+            weights = _weights_of(item, self.weights, self.across_contrasts)
+            output["page"] = anonymous_page(item, weights, self.settings, self.bounds, self.notes)
 
 
 class PairTable:

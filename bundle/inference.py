@@ -23,6 +23,7 @@ def infer(**overrides: Any) -> "ConfigWorkflow":
     from monai.bundle import ConfigWorkflow  # here, so that --help is quick
 
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns that there is no logging file
     workflow = ConfigWorkflow(
         [str(ROOT / "configs" / f"{name}.json") for name in _configs(str(overrides.get("ckpt", WEIGHTS)))],
         meta_file=str(ROOT / "configs" / "metadata.json"),

@@ -8,10 +8,10 @@ from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import ncc_loss, smoothness_loss
 from bundle.mind import CHANNELS, mind_ssc
 from bundle.options import check_numbers
+from bundle.progress import Progress
 from bundle.shapes import DDF, Volume
 from bundle.similarity import contrasts_differ
 from bundle.smoothing import halve, restore, smooth, voxel_ratio
-from tqdm import tqdm
 
 __all__ = ["SIMILARITIES", "PairwiseOptimiser", "remove_folds"]
 
@@ -110,7 +110,7 @@ class PairwiseOptimiser:
         direction, square = torch.zeros_like(ddf), 0.0
         steps = self.iterations
         sigma = cost.sigma if self.sigma is None else self.sigma
-        for i in tqdm(range(steps + 1), desc="optimising", leave=False, disable=None):
+        for i in Progress(range(steps + 1), title="optimising", leave=False):
             value, gradient = cost(ddf)
             first = value if i == 0 else first
             waited = 0 if value < least - _SLOWEST else waited + 1

@@ -26,12 +26,12 @@ from bundle.io.labels import for_file
 from bundle.memory import peak_memory_mb
 from bundle.pairs import FILES
 from bundle.plausibility import LIMITS, verdict
-from bundle.report import judge, png, read_bounds, write_page
+from bundle.report import fill_page, judge, png, read_bounds, write_page
 from bundle.spatial import SpatialTransform
 from bundle.weights import recommended
 from PIL import Image
 
-__all__ = ["Bounds", "bounds_of", "source_of", "write_registration"]
+__all__ = ["Bounds", "anonymous_page", "bounds_of", "source_of", "write_registration"]
 
 Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
@@ -92,6 +92,35 @@ def write_registration(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def anonymous_page(
+    item: Item,
+    weights: str,
+    settings: Mapping[str, Any] | None = None,
+    bounds: tuple[Bounds, Bounds] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """Fill the page of a registration without anything of where its images are from.
+
+    It holds the images themselves, the numbers, and what the registration was made with; no name or hash of a file, no
+    command, no time, nothing of a header but where the voxels are.
+
+    Args:
+        item: with ``report``, a ``PageContent``.
+        weights: path of the weights.
+        settings: what else the result depends on.
+        bounds: from ``bounds_of``.
+        notes: sentences to show beside the numbers.
+    """
+    failed, look_here = bounds or bounds_of(weights, {})
+    summary = {
+        "notes": list(notes),
+        **_numbers(item, failed),
+        **_made_with(item, weights),
+        "settings": dict(settings or {}),
+    }
+    return fill_page(item["report"], summary, judge(item["quality"], failed, look_here))
+
+
 def _files(item: Item, folder: Path) -> Iterator[tuple[Any, ...]]:
     """Yield for each file what writes it, and that function's arguments."""
     transform: SpatialTransform = item["transform"]
@@ -116,28 +145,42 @@ def _summary(
     """Collect what ``registration.json`` holds."""
     order = ("read", "align", "network", "refill", "expected_error", "resample", "report", "write")
     stages = {stage: round(seconds[stage], 3) for stage in order if stage in seconds}
-    packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
-    transform = item["transform"]
     return {
         "moving": source_of(item["moving"]),
         "fixed": source_of(item["fixed"]),
         "notes": [note for note in item.get("notes", "").split("\n") if note],
+        **_numbers(item, limits),
+        "seconds": stages | {"total": round(sum(stages.values()), 3)},
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+        **_made_with(item, weights),
+        "inputs": {key: fingerprint(path) for key, path in _inputs(item).items()},
+        "settings": dict(settings),
+        "command": shlex.join(sys.orig_argv),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _numbers(item: Item, limits: Bounds) -> dict[str, Any]:
+    """The verdict, the quality, and what was found."""
+    transform = item["transform"]
+    return {
         **verdict(item["quality"], limits),
         **{name: _finite(value) for name, value in item["quality"].items()},
         "fill": item["fill"],
         "alignment_lps_mm": transform.alignment.tolist(),
         "field_grid": {"shape": transform.field_grid.shape, "spacing_mm": transform.field_grid.spacing_mm.tolist()},
-        "seconds": stages | {"total": round(sum(stages.values()), 3)},
-        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+
+
+def _made_with(item: Item, weights: str) -> dict[str, Any]:
+    """The device, the versions and the weights."""
+    packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
+    return {
         "device": "cuda" if item["pred"].is_cuda else "cpu",
         "versions": {"pan_registration": bundle.__version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
         "weights": Path(weights).name,
         "weights_sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
-        "inputs": {key: fingerprint(path) for key, path in _inputs(item).items()},
-        "settings": dict(settings),
-        "command": shlex.join(sys.orig_argv),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 

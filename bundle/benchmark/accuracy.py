@@ -27,7 +27,7 @@ from bundle.benchmark.measure import (
 from bundle.benchmark.method import Method
 from bundle.benchmark.worker import sentence, worker
 from bundle.io.itk import linear_to_itk
-from tqdm import tqdm
+from bundle.progress import Progress
 
 __all__ = ["align_pair", "compare"]
 
@@ -58,14 +58,14 @@ def compare(
     digests = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
     inputs = {pair["name"]: _inputs(pair, common, digests) for pair in pairs}
     rows: list[Row] = []
-    with tqdm(total=len(pairs) * (len(methods) + 1), unit="registration", disable=None) as progress:
+    with Progress[None](total=len(pairs) * (len(methods) + 1), title="comparing", unit="registration") as progress:
         alignments: dict[str, Row] = {}
         for pair in pairs:
-            progress.set_description("aligning")
+            progress.say("aligning")
             alignments[pair["name"]] = align_pair(pair, common, inputs[pair["name"]], cache)
             progress.update()
         for name, method in methods.items():
-            progress.set_description(name)
+            progress.say(name)
             with worker(method, common) as register:
                 for pair in pairs:
                     depends = inputs[pair["name"]] | {"method": name, "measures": MEASURES}

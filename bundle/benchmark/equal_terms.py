@@ -13,6 +13,7 @@ from typing import Any
 
 import bundle
 from bundle.io.tables import read_csv, write_csv
+from bundle.progress import Progress
 from bundle.root import ROOT
 
 __all__ = ["NETWORKS", "Terms", "equal_terms_markdown", "train_all"]
@@ -94,17 +95,20 @@ def train_all(terms: Terms, networks: Sequence[str], learning_rates: Sequence[fl
     """
     _keep_terms(terms, folder)
     rows: list[Row] = []
-    for name in networks:
-        own: list[Row] = []
-        for rate in learning_rates:
-            run = folder / f"{name}_{rate:g}"
-            if _epochs_done(run) < terms.epochs:
-                _train(terms, name, rate, run)
-            own.append(_row(name, rate, run))
-            _print(own[-1])
-            write_csv(folder / "equal_terms.csv", rows + own)
-        rows += _choose(own, name, folder, terms)
-        write_csv(folder / "equal_terms.csv", rows)
+    with Progress[None](total=len(networks) * len(learning_rates), title="training", unit="network") as progress:
+        for name in networks:
+            own: list[Row] = []
+            for rate in learning_rates:
+                progress.say(f"{name} at {rate:g}")
+                run = folder / f"{name}_{rate:g}"
+                if _epochs_done(run) < terms.epochs:
+                    _train(terms, name, rate, run)
+                own.append(_row(name, rate, run))
+                _print(own[-1])
+                write_csv(folder / "equal_terms.csv", rows + own)
+                progress.update()
+            rows += _choose(own, name, folder, terms)
+            write_csv(folder / "equal_terms.csv", rows)
     (folder / "equal_terms.md").write_text(equal_terms_markdown(rows))
     return rows
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from bundle.io.images import read_image, write_image
 from bundle.io.itk import read_transform
+from bundle.progress import Progress
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import Acquisition
 from bundle.synthesis.rescan import draw_region, region_change
 from bundle.transforms import grid_of
 from scipy.spatial.transform import Rotation
-from tqdm import tqdm
 
 __all__ = ["Rescan", "judge", "measure_rescans", "rescans_markdown", "simulate"]
 
@@ -141,7 +141,7 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
         second one a growth) and what ``judge`` says.
     """
     rows: list[Row] = []
-    with tqdm(total=2 * len(items), desc="rescans", unit="pair", disable=None) as progress:
+    with Progress[None](total=2 * len(items), title="registering rescans", unit="pair") as progress:
         for i, item in enumerate(items):
             peak = PEAKS_MM[i % len(PEAKS_MM)] * (1 if (i // len(PEAKS_MM) + i) % 2 else -1)
             for change in (0.0, peak):

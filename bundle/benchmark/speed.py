@@ -18,10 +18,10 @@ import torch
 from bundle.benchmark.tasks import Task, encode
 from bundle.networks import PAN
 from bundle.phantom import write_phantoms
+from bundle.progress import Progress
 from bundle.report import scale
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 __all__ = ["PEERS", "measure_speed", "span", "speed_markdown", "write_pair", "write_scaling"]
 
@@ -70,14 +70,16 @@ def measure_speed(
         tasks |= {name: replace(task, name=PEERS[name], runs=int(name == "voxelmorph")) for name in against}
         turns: dict[str, Turns] = {name: [] for name in tasks}
         commands: dict[str, Turns] = {affine: [] for affine in PRE_ALIGNMENTS}
-        with tqdm(total=repeats * (len(tasks) + len(commands)), desc="speed", disable=None) as progress:
+        with Progress[None](
+            total=repeats * (len(tasks) + len(commands)), title="measuring speed", unit="run"
+        ) as progress:
             for _ in range(repeats):
                 for name, one in tasks.items():
-                    progress.set_postfix_str(name)
+                    progress.say(name)
                     turns[name].append(_run(one))
                     progress.update()
                 for affine, found in commands.items():
-                    progress.set_postfix_str(f"register, {affine}")
+                    progress.say(f"register, {affine}")
                     found.append(_register(images, affine, device, threads, Path(folder)))
                     progress.update()
     cubes = [replace(task, name="forward", size=(n, n, n), images=None) for n in (SCALING if scaling else ())]
@@ -90,7 +92,7 @@ def measure_speed(
         "tasks": turns,
         "ratios": _ratios(turns, size),
         "register": commands,
-        "scaling": [{"side": one.size[0]} | _run(one) for one in tqdm(cubes, desc="cubes", disable=None)],
+        "scaling": [{"side": one.size[0]} | _run(one) for one in Progress(cubes, title="measuring cubes", unit="cube")],
     }
 
 

@@ -18,6 +18,7 @@ import torch
 from bundle.inference import infer
 from bundle.plausibility import LIMITS
 from bundle.postprocessing import MeasureRegistrationd
+from bundle.progress import Progress
 from bundle.report import judge
 from bundle.root import ROOT
 from bundle.similarity import similarity
@@ -35,7 +36,7 @@ SHIFT_MM = 15.0
 MEASURES = {  # which end counts, and the least slack
     "foreground_similarity": (1, 0.02),
     "foreground_dice": (1, 0.01),
-    "common_view_percent": (1, 2.0),
+    "common_view_percent": (1, 10.0),  # a scan cut closer says nothing of the registration
     "foreground_log_jacobian_sd": (-1, 0.05),
     "max_nonrigid_displacement_mm": (-1, 2.0),
     "folding_percent": (-1, 0.02),
@@ -58,7 +59,7 @@ def rows_of(
     rows = read_rows(cache)
     done = {(row["pair"], row["kind"]) for row in rows}
     chosen = {pairs[n * len(pairs) // spoiled]["name"]: (n, KINDS[n % len(KINDS)]) for n in range(spoiled)}
-    for pair in pairs:
+    for pair in Progress(pairs, title="registering good and spoiled", unit="pair"):
         n, kind = chosen.get(pair["name"], (0, GOOD))
         if {(pair["name"], kind), (pair["name"], GOOD)} <= done:
             continue
@@ -77,11 +78,20 @@ def read_rows(cache: Path) -> list[Row]:
 
 
 def bounds_from(rows: Sequence[Row]) -> dict[str, tuple[float | None, float | None]]:
-    """Set bounds by good registrations: the worst of them, with a standard deviation to spare."""
+    """Set bounds on rows, good and spoiled.
+
+    A measure that tells all spoiled ones from all good ones gets the middle between the two. Any other gets the worst
+    of the good, with a standard deviation to spare.
+    """
     bounds: dict[str, tuple[float | None, float | None]] = {}
     for name, (sign, slack) in MEASURES.items():
-        values = sign * np.array([row[name] for row in rows if row["kind"] == GOOD], dtype=float)
-        bound = float(sign * (np.nanmin(values) - max(float(np.nanstd(values)), slack)))
+        good, spoiled = (
+            sign * np.array([row[name] for row in rows if (row["kind"] == GOOD) == wanted], dtype=float)
+            for wanted in (True, False)
+        )
+        worst, best = np.nanmin(good), np.nanmax(spoiled, initial=-math.inf)
+        spare = float(worst - best) / 2 if math.isfinite(best) and best < worst else float(np.nanstd(good))
+        bound = float(sign * (worst - max(spare, slack)))
         bounds[name] = (round(bound, 3), None) if sign > 0 else (None, round(bound, 3))
     return bounds
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from bundle.progress import Progress
 
 __all__ = ["WHOLE", "check_installed", "measure_whole", "whole_markdown", "whole_rows"]
 
@@ -95,10 +95,10 @@ def measure_whole(
         RuntimeError: a command failed; the message ends with the last line that it wrote.
     """
     turns: dict[str, Turns] = {name: [] for name in names}
-    with tqdm(total=repeats * len(turns), desc="whole commands", disable=None) as progress:
+    with Progress[None](total=repeats * len(turns), title="measuring whole commands", unit="command") as progress:
         for _ in range(repeats):
             for name, found in turns.items():
-                progress.set_postfix_str(name)
+                progress.say(name)
                 (folder / name).mkdir(parents=True, exist_ok=True)
                 arguments = WHOLE[name][1](str(moving), str(fixed), str(folder / name), threads)
                 found.append(_launch(name, [sys.executable, "-W", "ignore", *arguments], threads))

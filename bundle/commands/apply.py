@@ -9,6 +9,7 @@ from bundle.intensity import fill_value
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
 from bundle.io.labels import for_file
+from bundle.progress import RESAMPLING, WRITING, Stages, millions
 from bundle.spatial import LABEL_MODES, MODES, SpatialTransform, compose
 from bundle.transforms import grid_of, read_grid, read_volume
 
@@ -55,14 +56,16 @@ def apply(
         raise ValueError(
             f"--fill is for images: with --interpolation {interpolation} it is 0 beyond the map. Leave it out."
         )
-    image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
-    grid, notes = read_grid(Path(str(fixed)), "fixed image")
-    notes = [f"moving image ({moving}): {note}" for note in image.meta.get("notes", "").split("\n") if note] + notes
-    chain = read_chain(transform, inverse, grid, grid_of(image), kind)
-    found = compose(chain, grid, grid_of(image))
-    result = _resampled(found, image.as_tensor(), interpolation, fill)
-    with in_place(str(output)) as partial:
-        write_image(for_file(result) if is_label else result, grid, partial, str(fixed), str(moving))
+    with Stages("applying", "reading") as stages:
+        image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
+        grid, notes = read_grid(Path(str(fixed)), "fixed image")
+        notes = [f"moving image ({moving}): {n}" for n in image.meta.get("notes", "").split("\n") if n] + notes
+        chain = read_chain(transform, inverse, grid, grid_of(image), kind)
+        found = compose(chain, grid, grid_of(image))
+        result = _resampled(found, image.as_tensor(), interpolation, fill, stages)
+        stages.begin("writing")
+        with in_place(str(output)) as partial:
+            write_image(for_file(result) if is_label else result, grid, partial, str(fixed), str(moving))
     if result.min() == result.max() and image.min() < image.max():
         notes.append(
             "no voxel of the result shows anything of the image: is the transform of these images, and its order?"
@@ -73,9 +76,19 @@ def apply(
     return str(output)
 
 
-def _resampled(transform: SpatialTransform, image: torch.Tensor, mode: str, fill: float | None) -> torch.Tensor:
+def _resampled(
+    transform: SpatialTransform, image: torch.Tensor, mode: str, fill: float | None, stages: Stages
+) -> torch.Tensor:
     """Resample an image, (C, H, W, L), volume by volume: all of them at once would not fit into memory."""
-    if mode in LABEL_MODES:
-        return torch.cat([transform.resample(volume[None], mode=mode) for volume in image])
-    fill = fill_value(image.float()) if fill is None else float(fill)
-    return torch.cat([transform.resample(volume[None].float(), mode=mode, fill=fill) for volume in image])
+    size, resampled = millions(transform.fixed_grid.shape), []
+    names = [f"volume {n} of {len(image)}" for n in range(1, len(image) + 1)]
+    stages.expect(dict.fromkeys(names, RESAMPLING * size) | {"writing": WRITING * size * len(image)})
+    if mode not in LABEL_MODES and fill is None:
+        fill = fill_value(image.float())
+    for name, volume in zip(names, image[:, None]):
+        stages.begin(name)
+        if mode in LABEL_MODES:
+            resampled.append(transform.resample(volume, mode=mode))
+        else:
+            resampled.append(transform.resample(volume.float(), mode=mode, fill=float(fill or 0)))
+    return torch.cat(resampled)

@@ -7,6 +7,7 @@ from bundle.commands.reading import read_chain
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
+from bundle.progress import RESAMPLING, WRITING, Stages, millions
 from bundle.spatial import compose as composed
 from bundle.transforms import read_grid
 
@@ -34,13 +35,18 @@ def compose(
     """
     if not str(output).endswith((".h5", ".nii.gz")):
         raise ValueError(f"The output ({output}) must end in .h5 or .nii.gz.")
-    fixed_grid, _ = read_grid(Path(str(fixed)), "fixed image")
-    moving_grid, _ = read_grid(Path(str(moving)), "moving image")
-    whole = composed(read_chain(transforms, inverse, fixed_grid, moving_grid, kind), fixed_grid, moving_grid)
-    with in_place(str(output)) as partial:
-        if partial.name.endswith(".h5"):
-            write_transform(whole, partial)
-        else:
-            write_displacement(whole.displacement_field(), fixed_grid, partial, str(fixed))
+    with Stages("composing", "reading") as stages:
+        fixed_grid, _ = read_grid(Path(str(fixed)), "fixed image")
+        moving_grid, _ = read_grid(Path(str(moving)), "moving image")
+        chain, size = read_chain(transforms, inverse, fixed_grid, moving_grid, kind), millions(fixed_grid.shape)
+        stages.expect({"composing": RESAMPLING * size * len(chain), "writing": 3 * WRITING * size})
+        stages.begin("composing")
+        whole = composed(chain, fixed_grid, moving_grid)
+        stages.begin("writing")
+        with in_place(str(output)) as partial:
+            if partial.name.endswith(".h5"):
+                write_transform(whole, partial)
+            else:
+                write_displacement(whole.displacement_field(), fixed_grid, partial, str(fixed))
     print(f"written: {output}")
     return str(output)

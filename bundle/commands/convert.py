@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bundle.commands.reading import read_one
 from bundle.io.export import FORMS, form_of, write_as
+from bundle.progress import WRITING, Stages, millions
 from bundle.transforms import read_grid
 
 __all__ = ["convert"]
@@ -29,11 +30,14 @@ def convert(
     if to is not None and to not in FORMS:
         raise ValueError(f"--to is one of {', '.join(FORMS)}, not '{to}'.")
     form = to or form_of(output)
-    (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (
-        read_grid(Path(path), f"{name} image") for name, path in {"moving": str(moving), "fixed": str(fixed)}.items()
-    )
-    found = read_one(str(transform), fixed_grid, moving_grid, kind)
-    files = write_as(found, str(output), form, str(fixed))
+    with Stages("converting", "reading") as stages:
+        (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (
+            read_grid(Path(path), f"{n} image") for n, path in {"moving": str(moving), "fixed": str(fixed)}.items()
+        )
+        stages.expect({"writing": 3 * WRITING * millions(fixed_grid.shape)})
+        found = read_one(str(transform), fixed_grid, moving_grid, kind)
+        stages.begin("writing")
+        files = write_as(found, str(output), form, str(fixed))
     for note in moving_notes + fixed_notes:
         print(f"note: {note}")
     for file in files:

@@ -8,11 +8,15 @@ from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
 from bundle.plausibility import foreground
+from bundle.progress import WRITING, Stages, millions
 from bundle.spatial import Inverse, compose, inverse_residual
 from bundle.spatial import invert as inverted
 from bundle.transforms import grid_of, read_grid, read_volume
 
 __all__ = ["invert"]
+
+STAGES = ("inverse of the lattice", "inverse at the voxels", "writing", "measuring")
+SOLVING = 6.0  # seconds for a million points
 
 WRITTEN = ("inverse.h5", "inverse_displacement.nii.gz")
 
@@ -39,16 +43,23 @@ def invert(
     folder = Path(str(output_dir)) if output_dir is not None else Path(str(transform)).parent
     if any((folder / name).absolute() == Path(str(transform)).absolute() for name in WRITTEN):
         raise ValueError(f"The inverse would overwrite the transform ({transform}): give another --output_dir.")
-    image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
-    moving_grid, _ = read_grid(Path(str(moving)), "moving image")
-    found = read_one(str(transform), grid_of(image), moving_grid, kind)
-    back = inverted(found)
-    field_mm = compose([Inverse(found)], moving_grid, grid_of(image)).displacement_field()
-    with in_place(folder / "inverse.h5") as partial:
-        write_transform(back, partial)
-    with in_place(folder / "inverse_displacement.nii.gz") as partial:
-        write_displacement(field_mm, moving_grid, partial, str(moving))
-    residual = inverse_residual(found, back, foreground(image.as_tensor()[0]))
+    with Stages("inverting", "reading") as stages:
+        image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
+        moving_grid, _ = read_grid(Path(str(moving)), "moving image")
+        found = read_one(str(transform), grid_of(image), moving_grid, kind)
+        sizes = [millions(grid.shape) for grid in (found.field_grid, moving_grid, grid_of(image))]
+        stages.expect(dict(zip(STAGES, [SOLVING * sizes[0], SOLVING * sizes[1], 3 * WRITING * sizes[1], sizes[2]])))
+        stages.begin(STAGES[0])
+        back = inverted(found)
+        stages.begin(STAGES[1])
+        field_mm = compose([Inverse(found)], moving_grid, grid_of(image)).displacement_field()
+        stages.begin(STAGES[2])
+        with in_place(folder / "inverse.h5") as partial:
+            write_transform(back, partial)
+        with in_place(folder / "inverse_displacement.nii.gz") as partial:
+            write_displacement(field_mm, moving_grid, partial, str(moving))
+        stages.begin(STAGES[3])
+        residual = inverse_residual(found, back, foreground(image.as_tensor()[0]))
     print(
         f"|p − T⁻¹(T(p))| of inverse.h5: mean {residual['mean_mm']:.3f}, 99 % within {residual['p99_mm']:.3f}, most "
         f"{residual['max_mm']:.3f} mm"

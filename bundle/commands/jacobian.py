@@ -7,6 +7,7 @@ import torch
 from bundle.commands.reading import grid_if_given, read_one
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
+from bundle.progress import RESAMPLING, WRITING, Stages, millions
 from bundle.transforms import read_grid
 
 __all__ = ["jacobian"]
@@ -39,13 +40,18 @@ def jacobian(
         Path of the file written.
     """
     check_ending(str(output))
-    grid, _ = read_grid(Path(str(fixed)), "fixed image")
-    found = read_one(str(transform), grid, grid_if_given(moving, "moving image"), kind)
-    determinant = (found if whole else found.without_alignment()).jacobian_on(grid)
-    folds = int((determinant <= 0).sum())
-    values = torch.where(determinant > 0, determinant.log(), torch.tensor(np.nan)) if log else determinant
-    with in_place(Path(str(output))) as partial:
-        write_image(values.float(), grid, partial, str(fixed))
+    with Stages("mapping the Jacobian", "reading") as stages:
+        grid, _ = read_grid(Path(str(fixed)), "fixed image")
+        size = millions(grid.shape)
+        stages.expect({"reading": size, "determinant": RESAMPLING * size, "writing": WRITING * size})
+        found = read_one(str(transform), grid, grid_if_given(moving, "moving image"), kind)
+        stages.begin("determinant")
+        determinant = (found if whole else found.without_alignment()).jacobian_on(grid)
+        folds = int((determinant <= 0).sum())
+        values = torch.where(determinant > 0, determinant.log(), torch.tensor(np.nan)) if log else determinant
+        stages.begin("writing")
+        with in_place(Path(str(output))) as partial:
+            write_image(values.float(), grid, partial, str(fixed))
     print(f"determinant: {float(determinant.min()):.3f} to {float(determinant.max()):.3f}, {folds} voxels fold")
     print(f"written: {output}")
     return str(output)

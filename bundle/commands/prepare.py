@@ -17,10 +17,10 @@ from bundle.io.headers import read_header
 from bundle.io.labels import for_file
 from bundle.listing import IMAGE_SUFFIXES, is_listed, visible_images
 from bundle.options import check_flags
+from bundle.progress import Progress
 from bundle.recipes import RECIPES, Recipe
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import on_grid_of, read_volume
-from tqdm import tqdm
 
 __all__ = ["prepare"]
 
@@ -84,7 +84,7 @@ def prepare(
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
     listing |= _about(Path(source), known)
     listing |= {"spacing_mm": [round(float(s), 4) for s in grid.spacing_mm]} | {split: [] for split in splits}
-    for split, item in tqdm([(s, i) for s in splits for i in splits[s]], desc="preparing", disable=None):
+    for split, item in Progress([(s, i) for s in splits for i in splits[s]], title="preparing", unit="image"):
         entry = {key: f"{key}s/{names[item['image']]}.nii.gz" for key in ("image", "label") if key in item}
         if not all((root / path).exists() for path in entry.values()):
             moving = _read(item, known)

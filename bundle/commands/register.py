@@ -120,6 +120,7 @@ def register(
         "device": DEVICES[device],
         "folder_per_pair": False,
         "tabulate": False,
+        "progress": True,
     }
     if spacing_mm is not None:
         overrides["spacing_mm"] = float(spacing_mm)

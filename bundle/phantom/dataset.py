@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from bundle.phantom.anatomy import REGIONS, Matrix, random_anatomy
 from bundle.phantom.head import centred_affine, sample
-from tqdm import tqdm
+from bundle.progress import Progress
 
 __all__ = ["write_pair", "write_phantoms"]
 
@@ -62,7 +62,7 @@ def write_phantoms(
     description = _describe(settings | {"contrast": contrast, "version": _VERSION}, counts)
     if _is_done(root, description):
         return root
-    for index in tqdm(range(sum(counts.values())), desc="phantoms", unit="head", disable=None):
+    for index in Progress(range(sum(counts.values())), title="drawing phantoms", unit="head"):
         image, label = sample(random_anatomy((seed, index), contrast), shape, affine)
         _write_volume(root / "images" / _name(index), np.rint(image).astype(np.int16), affine)
         _write_volume(root / "labels" / _name(index), label, affine)

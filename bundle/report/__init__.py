@@ -9,13 +9,14 @@ benchmark (in ``run``, since it reads what only those leave).
 from bundle.report.index import write_index
 from bundle.report.judgement import judge, read_bounds
 from bundle.report.overview import FOLDED, checkerboard, jacobian_on, overview, scale
-from bundle.report.page import png, write_page
+from bundle.report.page import fill_page, png, write_page
 from bundle.report.volumes import PageContent, page_content
 
 __all__ = [
     "FOLDED",
     "PageContent",
     "checkerboard",
+    "fill_page",
     "jacobian_on",
     "judge",
     "overview",

@@ -18,19 +18,23 @@ from bundle.report.volumes import FIELD_STEP_MM, PageContent
 from bundle.spatial import Grid
 from PIL import Image
 
-__all__ = ["as_json", "asset", "png", "write_page"]
+__all__ = ["as_json", "asset", "fill_page", "png", "write_page"]
 
 SIGNED, RATIO = "berlin", "PuOr_r"  # colour-blind eyes tell both ends apart; black and white in between
 FOLDED_COLOUR = (255, 232, 0)  # yellow: far from both ends of the ratios' colours, in brightness too
 
 
 def write_page(path: Path, content: PageContent, summary: Mapping[str, Any], judgement: Judgement) -> None:
-    """Write ``report.html``: it needs no other file and asks for nothing from outside.
+    """Write ``report.html``: see ``fill_page``."""
+    path.write_text(fill_page(content, summary, judgement), encoding="utf-8")
+
+
+def fill_page(content: PageContent, summary: Mapping[str, Any], judgement: Judgement) -> str:
+    """Fill the page of a registration: it needs no other file and asks for nothing from outside.
 
     Args:
-        path: to write.
         content: images, labels and field.
-        summary: what ``registration.json`` holds.
+        summary: what ``registration.json`` holds; what is left out is not shown.
         judgement: what its numbers say.
     """
     names = {role: Path(str(summary.get(role) or role)).name for role in ("fixed", "moving")}
@@ -47,7 +51,7 @@ def write_page(path: Path, content: PageContent, summary: Mapping[str, Any], jud
         "colours": {"signed": _colours(SIGNED), "ratio": _colours(RATIO, FOLDED_COLOUR)},
         "largest_jacobian": LARGEST_JACOBIAN,
     }
-    page = Template(asset("report.html")).substitute(
+    return Template(asset("report.html")).substitute(
         title=html.escape(f"{names['moving']} onto {names['fixed']}"),
         level=html.escape(judgement.level),
         level_class=judgement.level.replace(" ", "-"),
@@ -58,7 +62,6 @@ def write_page(path: Path, content: PageContent, summary: Mapping[str, Any], jud
         licences=html.escape(asset("viewer.LICENSE.txt")),
         data=as_json(data),
     )
-    path.write_text(page, encoding="utf-8")
 
 
 def asset(name: str) -> str:

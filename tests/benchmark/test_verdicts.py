@@ -24,10 +24,28 @@ def row(kind=GOOD, fixed="a", **numbers):
     return {"pair": f"{fixed}{kind}{sorted(numbers.items())}", "fixed": fixed, "kind": kind, **FINE, **numbers}
 
 
-def test_bounds_leave_a_standard_deviation_to_spare_and_see_good_ones_alone():
+def test_bounds_leave_a_standard_deviation_to_spare():
     rows = [row(foreground_similarity=value) for value in (0.8, 0.9)]
-    rows += [row("noise", foreground_similarity=0.1)]
     assert bounds_from(rows)["foreground_similarity"] == (0.75, None)
+    rows += [row("noise", foreground_similarity=0.85)]  # among the good ones: it does not count
+    assert bounds_from(rows)["foreground_similarity"] == (0.75, None)
+
+
+def test_the_bound_of_a_measure_that_separates_lies_in_the_middle():
+    rows = [row(foreground_similarity=value) for value in (0.8, 0.9)]
+    rows += [row("noise", foreground_similarity=value) for value in (0.1, 0.2)]
+    assert bounds_from(rows)["foreground_similarity"] == (0.5, None)
+    rows = [row(folding_percent=0.0), row("negated", folding_percent=1.0)]
+    assert bounds_from(rows)["folding_percent"] == (None, 0.5)
+
+
+def test_bounds_see_what_could_not_be_measured_nowhere():
+    rows = [row(foreground_similarity=value) for value in (0.8, 0.9)] + [row("noise", foreground_similarity=None)]
+    assert bounds_from(rows)["foreground_similarity"] == (0.75, None)
+
+
+def test_folding_and_the_like_are_bounded_from_above():
+    rows = [row(folding_percent=0.0)]
     assert bounds_from(rows)["folding_percent"] == (None, 0.02)
 
 

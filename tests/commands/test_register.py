@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from pathlib import Path
 
 import nibabel
@@ -13,6 +14,7 @@ from bundle.commands.apply import apply
 from bundle.commands.register import register
 from bundle.io.itk import read_transform
 from bundle.spatial import Grid
+from bundle.stages import STAGES as STAGES_TOLD
 from matplotlib.image import imread
 
 FILES = ["displacement.nii.gz", "overview.png", "registration.json", "report.html", "thumbnail.png", "transform.h5"]
@@ -312,3 +314,20 @@ def test_a_path_is_a_path_whatever_it_starts_with(pair, weights, tmp_path, monke
     )
     assert Path(summary["moving"]).name == "$moving.nii.gz"
     assert sorted(p.name for p in (tmp_path / "%out").iterdir()) == FILES
+
+
+def test_a_log_is_told_the_stages_and_what_is_left(pair, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bundle.progress.QUICK", 0.0)
+    register(pair["moving"], pair["fixed"], str(tmp_path), weights=weights, affine="center", device="cpu")
+    told = re.findall(r"registering: (.*), \d\d:\d\d so far, about \d\d:\d\d left", capsys.readouterr().err)
+    assert [stage for stage in dict.fromkeys(told) if stage != "reading and aligning"] == list(STAGES_TOLD[1:])
+
+
+def test_a_registration_that_fails_leaves_no_clock_running(pair, weights, tmp_path):
+    image = nibabel.load(pair["moving"])
+    far = image.affine + np.array([[0, 0, 0, 5000]] * 3 + [[0, 0, 0, 0]])
+    moving = save(np.asarray(image.dataobj), far, tmp_path / "far.nii.gz")
+    threads = threading.active_count()
+    with pytest.raises(Exception, match=r".*"):
+        register(moving, pair["fixed"], str(tmp_path / "out"), weights=weights, affine="none", device="cpu")
+    assert threading.active_count() == threads

@@ -15,6 +15,7 @@ from panreg.output.publication import Publication, output_failures
 from synthetic import FIXED_AFFINE, write_series
 
 SLICES = 2
+PAGE = "<p>a page</p>"
 
 
 @cache
@@ -27,7 +28,8 @@ def objects():
 
 
 def write_objects(staging):
-    """What the writers do."""
+    """What the writers do, with a page beside the objects."""
+    (staging / "report.html").write_text(PAGE)
     (staging / "registered").mkdir()
     for path, content in objects().items():
         (staging / path).write_bytes(content)
@@ -40,7 +42,7 @@ def run(output, work=None, write=write_objects, validators=()):
         try:
             with output_failures():
                 write(publication.staging)
-            manifest.succeed(publication.publish(validators))
+            manifest.succeed(publication.publish(validators), publication.page)
         except Failure as failure:
             publication.withdraw()
             return manifest.fail(failure)
@@ -68,7 +70,9 @@ def names_below(folder):
 
 
 def is_published(output):
-    return (output / "dicom").exists() and is_complete(output) and status_of(output) == "ok"
+    if not (output / "dicom").exists() or not is_complete(output) or status_of(output) != "ok":
+        return False
+    return (output / "report.html").read_text() == PAGE
 
 
 def in_child(action):

@@ -1,17 +1,19 @@
 """The whole application, as a platform starts it: folders in, exit code and folders out."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from functools import partial
 
 import bundle
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 from application import DEFORMABLE, MR, ROOT, SC, SEG, SR, manifest_of, objects_of, run, tree
-from canaries import found, found_below
+from canaries import found, found_below, parts_of_page
 from panreg.objects.provenance import VERSION
 
 
@@ -52,6 +54,8 @@ def test_a_run_leaves_every_object_and_a_manifest_with_their_hashes(registered, 
     assert manifest["status"] == "ok"
     assert [len(objects_of(output, kind)) for kind in (MR, DEFORMABLE, SR, SC, SEG)] == [24, 1, 1, 1, 1]
     files = {f"dicom/{name}": digest for name, digest in tree(output / "dicom").items()}
+    assert {manifest["page"]["path"]: manifest["page"]["sha256"]} == {"report.html": tree(output)["report.html"]}
+    assert sorted(path.name for path in output.iterdir()) == ["dicom", "report.html", "run_manifest.json"]
     assert files == {entry["path"]: entry["sha256"] for entry in manifest["outputs"]}
     images = {digest for name, digest in tree(phantom).items() if "lesions" not in name}
     assert {entry["sha256"] for entry in manifest["inputs"]} == images
@@ -69,6 +73,35 @@ def test_nothing_identifies_the_patient_outside_the_objects(registered, phantom,
     assert debug.returncode != 0
     assert found(debug.stdout + debug.stderr) == []
     assert found_below(tmp_path / "out") == []
+
+
+@pytest.mark.property(6)
+def test_the_page_shows_the_images_and_names_nobody(registered, phantom):
+    output, _ = registered
+    text = (output / "report.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["names"] == {"fixed": "fixed", "moving": "moving"}
+    assert "research use only" in data["summary"]["notes"][0]
+    assert {"fixed", "moving", "aligned", "warped", "jacobian"} <= data["volumes"].keys()
+    told = {value for path in phantom.rglob("*.dcm") for value in identifying(pydicom.dcmread(path))}
+    told |= ({path.name for path in phantom.rglob("*")} | {str(phantom)}) - {"fixed", "moving"}
+    assert len(told) > 100
+    words, (*volumes, _) = parts_of_page(text)  # the field comes last, and has no header
+    assert len(volumes) == len(data["volumes"])
+    for volume in volumes:
+        header = nibabel.Nifti1Header(volume[:348], check=False)
+        texts = [header[key].tobytes() for key in ("data_type", "db_name", "intent_name", "descrip", "aux_file")]
+        assert set(b"".join(texts)) <= {0}
+        assert volume[348:352] == bytes(4)  # nothing more follows
+        assert len(volume) == 352 + np.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    words = re.sub(r"<script>.*?</script>|<pre>.*?</pre>", "", words, flags=re.DOTALL)  # viewer and licences
+    assert [value for value in told if value in words] == []
+
+
+def identifying(dataset):
+    """List the values that tell of whom or when an image is: UIDs, dates, times, names and texts of some length."""
+    kinds = ("UI", "DA", "TM", "DT", "PN", "LO", "SH", "LT", "ST", "UT")
+    return [str(e.value) for e in dataset.iterall() if e.VR in kinds and len(str(e.value)) > 5]
 
 
 @pytest.mark.property(5)
@@ -122,6 +155,13 @@ def killed(registered, tmp_path):
     return output
 
 
+def test_a_setting_leaves_the_page_out(phantom, tmp_path, start):
+    done = start(phantom, tmp_path / "out", PAGE="false")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dicom", "run_manifest.json"]
+    assert manifest_of(tmp_path / "out")["page"] is None
+
+
 @pytest.mark.hazard("half a result is used")
 def test_a_run_killed_after_publication_is_recognised_as_complete_by_the_next(registered, phantom, killed, start):
     objects = tree(killed / "dicom")
@@ -129,6 +169,13 @@ def test_a_run_killed_after_publication_is_recognised_as_complete_by_the_next(re
     assert done.returncode == 0, done.stdout + done.stderr
     assert manifest_of(killed) == manifest_of(registered[0])
     assert tree(killed / "dicom") == objects
+
+
+def test_a_run_killed_before_its_page_appeared_is_completed_by_the_next(registered, phantom, killed, start):
+    (killed / "report.html").rename(killed / ".report.html.part")
+    done = start(phantom, killed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tree(killed) == tree(registered[0])
 
 
 def test_results_of_a_killed_run_that_are_not_what_this_run_makes_are_refused(phantom, killed, tmp_path, start):

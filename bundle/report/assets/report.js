@@ -678,7 +678,7 @@ async function start() {
 }
 
 start().catch((error) => {
-    byId("message").textContent = `${error.message} overview.png, beside this page, shows three planes of the images.`;
+    byId("message").textContent = `${error.message} A picture of three planes of the images is among the files beside this page.`;
     byId("message").hidden = false;
     byId("viewer").hidden = true;
     document.body.dataset.ready = "failed";

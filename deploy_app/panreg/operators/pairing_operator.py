@@ -14,6 +14,7 @@ __all__ = ["PairingOperator"]
 
 BYTES_PER_VOXEL = 2  # of the registered series
 OTHER_BYTES = 8_000_000  # headers, montage, report, segmentations
+PAGE_BYTES = 15_000_000  # of report.html, at most
 
 
 class PairingOperator(StepOperator[Ingested, Paired]):
@@ -35,4 +36,5 @@ class PairingOperator(StepOperator[Ingested, Paired]):
 
 def _bytes_needed(fixed: Stack, settings: Settings) -> int:
     """How large the results will be, about."""
-    return math.prod(fixed.shape) * BYTES_PER_VOXEL + int(settings.deformable.max_megabytes * 1e6) + OTHER_BYTES
+    others = OTHER_BYTES + (PAGE_BYTES if settings.page else 0)
+    return math.prod(fixed.shape) * BYTES_PER_VOXEL + int(settings.deformable.max_megabytes * 1e6) + others

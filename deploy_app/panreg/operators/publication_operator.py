@@ -12,6 +12,7 @@ class PublicationOperator(StepOperator[Written, Published]):
 
     def step(self, taken: Written) -> Published:
         """Check, publish, declare."""
-        objects = self.job.publication.publish([missing], self.job.manifest.announce)
-        self.job.manifest.succeed(objects)
+        publication, manifest = self.job.publication, self.job.manifest
+        objects = publication.publish([missing], lambda staged: manifest.announce(staged, publication.page))
+        manifest.succeed(objects, publication.page)
         return Published(tuple(objects))

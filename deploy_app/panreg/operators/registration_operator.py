@@ -9,7 +9,7 @@ from panreg.output.manifest import describe_geometry
 from panreg.registration.bundle_model import BundleModel, volume
 from panreg.registration.foreground import foreground
 from panreg.registration.intended_input import contrast_of, departures
-from panreg.registration.preparation import Prepared, prepare, registration_options
+from panreg.registration.preparation import Prepared, page_options, prepare, registration_options
 from panreg.registration.result import Registration
 from panreg.settings import digest
 
@@ -43,6 +43,7 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
         self, model: BundleModel, pair: Prepared, options: dict[str, Any], flags: tuple[str, ...]
     ) -> Registration:
         padding = self.job.settings.padding
+        options = options | page_options(self.job.settings, pair.fixed, pair.moving, [*pair.notes, *flags])
         result = model.register(
             volume(pair.fixed, pair.fixed_values, padding[pair.fixed.modality]),
             volume(pair.moving, pair.moving_values, padding[pair.moving.modality]),
@@ -52,6 +53,7 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
         return Registration(
             *(pair.fixed, pair.moving, pair.moving_values, result.transform, result.quality, result.overview),
             warnings=(*pair.notes, *flags, *dropped),
+            page=result.page,
             body=foreground(pair.fixed_values, pair.fixed.spacing_mm),
             is_straightened=pair.is_straightened,
         )

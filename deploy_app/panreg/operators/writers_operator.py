@@ -12,10 +12,10 @@ from panreg.objects.segmentation.propagation import propagate_segmentations
 from panreg.operators.hand_overs import Registered, Written
 from panreg.operators.job import Job
 from panreg.operators.step_operator import StepOperator
+from panreg.output.page import PAGE
 from panreg.output.publication import output_failures
-from panreg.registration.quality import enforce, verdict, within_one_frame
+from panreg.registration.quality import enforce, gate_of, verdict
 from panreg.registration.result import Registration
-from panreg.settings import QualityGate
 
 __all__ = ["WritersOperator"]
 
@@ -47,7 +47,7 @@ def write_objects(taken: Registered, job: Job) -> Written:
     field = write_deformable_registration(registration, provenance, settings, folder / "registration.dcm")
     measurements = _measurements(registration, field)
     job.manifest.record(dsro=asdict(field), quality=measurements)
-    broken = verdict(measurements, _gate(registration, settings.quality))
+    broken = verdict(measurements, gate_of(settings.quality, registration.fixed, registration.moving))
     job.manifest.warn(enforce(broken, settings.quality))
     uid = provenance.uid("dsro")
     write_registered_series(registration, provenance, settings, folder / "registered", uid, flagged=bool(broken))
@@ -58,6 +58,8 @@ def write_objects(taken: Registered, job: Job) -> Written:
     registration = replace(registration, warnings=(*registration.warnings, *notes))
     write_montage(registration, provenance, settings, folder / "montage.dcm")
     write_quality_report(registration, measurements, broken, provenance, settings, folder / "report.dcm")
+    if registration.page is not None:
+        (folder / PAGE).write_text(registration.page, encoding="utf-8")
     return Written(tuple(broken))
 
 
@@ -71,11 +73,6 @@ def _measurements(registration: Registration, field: StoredField) -> dict[str, f
         "grid_error_max_everywhere_mm": field.max_error_mm,
         "grid_megabytes": field.size_bytes / 1e6,
     }
-
-
-def _gate(registration: Registration, gate: QualityGate) -> QualityGate:
-    one_frame = registration.fixed.frame_of_reference_uid == registration.moving.frame_of_reference_uid
-    return within_one_frame(gate) if one_frame else gate
 
 
 def _beyond_the_grid(field: StoredField) -> Iterator[str]:

@@ -17,6 +17,7 @@ from panreg.dicom.attributes import integer, pydicom_silenced
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack
 from panreg.output.manifest_content import GeometryEntry, InputEntry, ManifestContent, PairEntry, RefusedEntry, Role
+from panreg.output.page import PublishedPage
 from panreg.output.publication import PublishedObject, output_failures, sync
 from panreg.pairing.choice import Pair, day_of, modality_of
 
@@ -70,13 +71,13 @@ class Manifest:
         """Add warnings, each once."""
         self.record(warnings=tuple(dict.fromkeys([*self._content.warnings, *sentences])))
 
-    def announce(self, objects: Sequence[PublishedObject]) -> None:
+    def announce(self, objects: Sequence[PublishedObject], page: PublishedPage | None = None) -> None:
         """Say what is about to appear: of a run that is killed then, the next can tell that its output is complete."""
-        self._write("running", outputs=[asdict(found) for found in objects])
+        self._write("running", **_outputs(objects, page))
 
-    def succeed(self, objects: Sequence[PublishedObject]) -> None:
+    def succeed(self, objects: Sequence[PublishedObject], page: PublishedPage | None = None) -> None:
         """Declare the output valid."""
-        self._write("ok", outputs=[asdict(found) for found in objects])
+        self._write("ok", **_outputs(objects, page))
 
     def fail(self, error: BaseException) -> Code:
         """Say why there is no output; the code to exit with.
@@ -89,13 +90,17 @@ class Manifest:
             code, message = error.code, error.message
         else:
             code, message = Code.E_INTERNAL, f"Something unforeseen went wrong ({type(error).__name__})."
-        self._write("failed", outputs=(), code=code.value, message=message)
+        self._write("failed", outputs=(), page=None, code=code.value, message=message)
         return code
 
     def _write(self, status: str, **changes: Any) -> None:
         state = {"status": status, "code": None, "message": None}
         self._content = ManifestContent.model_validate(dict(self._content) | state | changes)
         _replace(self._path, self._content)
+
+
+def _outputs(objects: Sequence[PublishedObject], page: PublishedPage | None) -> dict[str, Any]:
+    return {"outputs": [asdict(found) for found in objects], "page": None if page is None else asdict(page)}
 
 
 def declare_ok(output: Path, content: ManifestContent) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "InputEntry",
     "ManifestContent",
     "OutputEntry",
+    "PageEntry",
     "PairEntry",
     "RefusedEntry",
     "StackEntry",
@@ -92,6 +93,13 @@ class OutputEntry(Entry):
     sha256: Sha256
 
 
+class PageEntry(Entry):
+    """The page of the registration, for a browser: no DICOM object."""
+
+    path: Literal["report.html"]
+    sha256: Sha256
+
+
 class GridEntry(Entry):
     """The grid of an image."""
 
@@ -142,6 +150,7 @@ class ManifestContent(Entry):
     pair: PairEntry | None = None
     inputs: tuple[InputEntry, ...] = ()
     outputs: tuple[OutputEntry, ...] = ()
+    page: PageEntry | None = Field(default=None, description="beside dicom/; null where the settings leave it out")
     skipped: dict[str, int] = Field(default_factory=dict, description="files that were left out, counted by reason")
     refused: tuple[RefusedEntry, ...] = ()
     warnings: tuple[str, ...] = ()

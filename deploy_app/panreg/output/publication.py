@@ -28,6 +28,7 @@ from types import TracebackType
 from panreg.dicom.attributes import pydicom_silenced
 from panreg.dicom.elements import invalid, strict
 from panreg.failures import Code, Failure
+from panreg.output.page import PAGE, PublishedPage, hidden, hide_page, remove_page, show_page
 from pydicom import Dataset, dcmread
 
 __all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "lock", "output_failures", "sync"]
@@ -81,7 +82,8 @@ class Publication:
     """The way of a run's DICOM objects into its output folder.
 
     An output folder that already holds ``dicom/`` is refused and left as it is: whose files these are, nobody here can
-    know, and old beside new would be a mixture.
+    know, and old beside new would be a mixture. A file ``report.html`` of the staging folder comes to lie beside
+    ``dicom/``: hidden until that is there, so that none is ever seen alone.
 
     Args:
         output: the run's output folder; made if it isn't there.
@@ -96,6 +98,7 @@ class Publication:
         self._places = (
             [output / ".panreg.part"] if work is None else [work / f"panreg-{name}.part", output / ".panreg.part"]
         )
+        self.page: PublishedPage | None = None
         self._published = False
         self._lock = -1
 
@@ -109,9 +112,7 @@ class Publication:
             self.results.parent.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.results.parent)
             try:
-                if os.path.lexists(self.results):
-                    message = f"The output folder holds results already ({self.results.name}/): give an empty one."
-                    raise Failure(Code.E_OUTPUT, message)
+                self._refuse_results()
                 self.staging = self._stage()
             except BaseException:
                 os.close(self._lock)
@@ -127,6 +128,16 @@ class Publication:
                 self.withdraw()
         finally:
             os.close(self._lock)
+
+    def _refuse_results(self) -> None:
+        """Refuse a folder that holds results; a page that is still hidden is a killed run's."""
+        taken = {self.results: f"{self.results.name}/"}
+        if self.results.name == RESULTS:  # nothing else comes with a page
+            taken[self.results.with_name(PAGE)] = PAGE
+            hidden(self.results.parent).unlink(missing_ok=True)
+        for place, name in taken.items():
+            if os.path.lexists(place):
+                raise Failure(Code.E_OUTPUT, f"The output folder holds results already ({name}): give an empty one.")
 
     def require_space(self, size: int) -> None:
         """Refuse to begin what the file system has no space for.
@@ -152,6 +163,7 @@ class Publication:
             Failure: E_OUTPUT; then nothing was published.
         """
         with output_failures():
+            self.page = hide_page(self.staging, self.results.parent)
             paths = sorted(path for path in self.staging.rglob("*") if not path.is_dir())
             objects = [self._inspect(path, validators) for path in paths]
             if not objects or len({found.sop_instance_uid for found in objects}) < len(objects):
@@ -159,10 +171,13 @@ class Publication:
             for path in paths + [path for path in self.staging.rglob("*") if path.is_dir()]:
                 sync(path)
             sync(self.staging)
+            if self.page is not None:
+                sync(hidden(self.results.parent))
             if announce is not None:
                 announce(objects)
             self._published = True  # before it is true: a failure from here on withdraws
             self.staging.rename(self.results)
+            show_page(self.results.parent)
             sync(self.results.parent)
         return objects
 
@@ -171,7 +186,9 @@ class Publication:
         with output_failures():
             if self._published and not self.staging.exists() and self.results.exists():
                 self.results.rename(self.staging)
-        self._published = False
+            if self.page is not None:
+                remove_page(self.results.parent, shown=self._published)
+        self._published, self.page = False, None
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def _stage(self) -> Path:

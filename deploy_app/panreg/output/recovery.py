@@ -14,7 +14,8 @@ from panreg.ingest.stacks import find_stacks
 from panreg.objects.provenance import VERSION
 from panreg.output.manifest import NAME, declare_ok, describe_inputs
 from panreg.output.manifest_content import ManifestContent
-from panreg.output.publication import RESULTS, lock
+from panreg.output.page import PAGE, hidden, show_page
+from panreg.output.publication import RESULTS, lock, sync
 from panreg.pairing.choice import choose_pair
 from panreg.registration.bundle_model import BundleModel
 from panreg.registration.preparation import registration_options
@@ -45,6 +46,8 @@ def completed_earlier(output: Path, source: Path, models: Path, settings: Settin
         content = _announced(output)
         if content is None or not _is_whole(output, content) or not _is_same(content, source, models, settings):
             return False
+        show_page(output)
+        sync(output)
         declare_ok(output, content)
         return True
     finally:
@@ -61,13 +64,12 @@ def _announced(output: Path) -> ManifestContent | None:
 
 
 def _is_whole(output: Path, content: ManifestContent) -> bool:
-    """Compare the files with what was announced: each there, with its hash, and no other."""
-    found = {
-        path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (output / RESULTS).rglob("*")
-        if path.is_file()
-    }
-    return found == {entry.path: entry.sha256 for entry in content.outputs}
+    """Compare the files, the page hidden or not, with what was announced: each there, with its hash, and no other."""
+    pages = {path: PAGE for path in (hidden(output), output / PAGE) if path.is_file()}
+    names = {path: path.relative_to(output).as_posix() for path in (output / RESULTS).rglob("*") if path.is_file()}
+    found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for path, name in (names | pages).items()}
+    announced = {entry.path: entry.sha256 for entry in content.outputs}
+    return found == announced | ({} if content.page is None else {content.page.path: content.page.sha256})
 
 
 def _is_same(content: ManifestContent, source: Path, models: Path, settings: Settings) -> bool:

@@ -39,11 +39,13 @@ class Result:
         transform: fixed to moving.
         quality: the numbers of its report.
         overview: its picture, (height, width, 3), bytes.
+        page: its page, HTML; None where none was asked for.
     """
 
     transform: Transform
     quality: Mapping[str, float]
     overview: npt.NDArray[np.uint8]
+    page: str | None = None
 
 
 class BundleModel:
@@ -134,7 +136,7 @@ class BundleModel:
         except Exception as error:
             raise _refusal(error) or error from error
         (item,) = workflow.parser.get_parsed_content("evaluator").state.output
-        return Result(item["transform"], item["quality"], item["overview"])
+        return Result(item["transform"], item["quality"], item["overview"], item.get("page"))
 
 
 def _sha256(path: Path) -> str:

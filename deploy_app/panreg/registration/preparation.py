@@ -1,16 +1,18 @@
 """What is decided before the bundle registers: the pre-alignment, the grid of the results, the padding."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from panreg.ingest.decode import Volume
 from panreg.ingest.stack import Stack
+from panreg.registration.quality import gate_of, page_bounds
 from panreg.registration.result import Array
 from panreg.registration.straight import grid_of_result, resample_onto
 from panreg.settings import Settings
 
-__all__ = ["Prepared", "prealignment", "prepare", "registration_options", "without_padding"]
+__all__ = ["Prepared", "page_options", "prealignment", "prepare", "registration_options", "without_padding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,26 @@ def registration_options(settings: Settings, fixed: Stack, moving: Stack) -> dic
         "affine": prealignment(settings.affine, fixed, moving),
         "field_spacing_mm": settings.deformable.spacing_mm,  # no finer than its object holds it: all outputs agree
         "same_person": True,  # pairing lets no others through
+    }
+
+
+def page_options(settings: Settings, fixed: Stack, moving: Stack, notes: Sequence[str]) -> dict[str, Any]:
+    """Choose the page of a registration, likewise; its verdict goes by the limits of the quality gate.
+
+    Args:
+        settings: of the run.
+        fixed: the fixed stack.
+        moving: the moving stack.
+        notes: what the page is to say, without patient data.
+    """
+    # no sentence may begin with $, @ or %: the bundle's configuration would take it for an expression
+    if not settings.page:
+        return {}
+    gate = gate_of(settings.quality, fixed, moving)
+    return {
+        "page": True,
+        "page_notes": [f"Every object says: {settings.label}.", *notes],
+        "thresholds#failed": page_bounds(gate),
     }
 
 

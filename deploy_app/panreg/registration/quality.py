@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from panreg.failures import Code, Failure
+from panreg.ingest.stack import Stack
 from panreg.settings import QualityGate
 
-__all__ = ["MEASURES", "enforce", "verdict", "within_one_frame"]
+__all__ = ["MEASURES", "enforce", "gate_of", "page_bounds", "verdict", "within_one_frame"]
 
 # setting -> the number that it bounds
 MEASURES: Mapping[str, str] = {
@@ -49,12 +50,29 @@ def verdict(quality: Mapping[str, float], gate: QualityGate) -> list[str]:
     return broken
 
 
+def gate_of(gate: QualityGate, fixed: Stack, moving: Stack) -> QualityGate:
+    """Choose the limits for a pair: stricter within one frame of reference."""
+    return within_one_frame(gate) if fixed.frame_of_reference_uid == moving.frame_of_reference_uid else gate
+
+
 def within_one_frame(gate: QualityGate) -> QualityGate:
     """Halve the stretch that is allowed where one frame of reference says that the images lie as they should.
 
     The field alone would have to stretch there, and it reaches only half of what is wrong.
     """
     return gate.model_copy(update={"max_stretch": 1 + (gate.max_stretch - 1) / 2})
+
+
+def page_bounds(gate: QualityGate) -> dict[str, list[float | None]]:
+    """List the gate's limits on the bundle's numbers as the bundle's page takes them: least and greatest value."""
+    limits, bounds = gate.model_dump(), dict[str, list[float | None]]()
+    for setting, name in MEASURES.items():
+        limit = limits[setting]
+        if name == "volume_ratio":
+            bounds[name] = [1 / limit, limit]
+        elif not name.startswith("grid_error"):  # which the bundle doesn't know
+            bounds[name] = [limit, None] if setting.startswith("min") else [None, limit]
+    return bounds
 
 
 def _variable(setting: str) -> str:

@@ -44,6 +44,7 @@ class Registration:
         overview: the bundle's picture, (height, width, 3), bytes.
         warnings: what the report and the manifest must flag, without patient data.
         body: where the fixed image shows the body, ``[k, j, i]``; None where that is not known.
+        page: the bundle's page of the registration, HTML without patient data; None where none was asked for.
         is_straightened: ``fixed`` is a straight grid on the planes of a sheared fixed series, whose frames it names.
     """
 
@@ -55,6 +56,7 @@ class Registration:
     overview: npt.NDArray[np.uint8]
     warnings: tuple[str, ...] = field(default=())
     body: npt.NDArray[np.bool_] | None = None
+    page: str | None = None
     is_straightened: bool = False
 
     def pull(self, values: Array, mode: str = "linear") -> Array:

@@ -81,6 +81,7 @@ class Settings(Section):
         default_factory=lambda: {"CT": -1024, "MR": 0}
     )
     label: Label = "AI-derived, research use only, not for primary diagnosis"
+    page: Flag = True
     plain_uids: Flag = False
     dates: Flag = False
 

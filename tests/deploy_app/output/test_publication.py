@@ -42,8 +42,27 @@ def test_all_objects_appear_with_their_hashes_and_nothing_else_is_left(places):
         header = pydicom.dcmread(path)
         assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert (found.sop_class_uid, found.sop_instance_uid) == (header.SOPClassUID, header.SOPInstanceUID)
-    assert os.listdir(output) == ["dicom"]
+    assert publication.page.path == "report.html"
+    assert publication.page.sha256 == hashlib.sha256((output / "report.html").read_bytes()).hexdigest()
+    assert sorted(os.listdir(output)) == ["dicom", "report.html"]
     assert work is None or not os.listdir(work)
+
+
+def test_objects_may_come_without_a_page(tmp_path):
+    with Publication(tmp_path) as publication:
+        write_objects(publication.staging)
+        (publication.staging / "report.html").unlink()
+        publication.publish()
+        assert publication.page is None
+    assert os.listdir(tmp_path) == ["dicom"]
+
+
+def test_a_page_of_somebody_else_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    failure = failed(lambda: run(tmp_path))
+    assert (failure.code, "report.html" in failure.message) == (Code.E_OUTPUT, True)
+    assert names_below(tmp_path) == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "mine"
 
 
 def test_leaving_without_publishing_leaves_nothing(places):

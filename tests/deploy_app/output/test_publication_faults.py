@@ -158,6 +158,7 @@ def test_a_run_killed_at_any_step_leaves_no_results_or_all(places):
         if published:
             assert is_complete(output)
         else:
+            assert not (output / "report.html").exists()  # never alone
             assert status in (None, "running")
             if steps % 7 == 0:
                 assert run(output, work) is None  # what is left is not in the next run's way

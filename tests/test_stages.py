@@ -1,0 +1,39 @@
+"""What the stages of a registration are expected to take."""
+
+import numpy as np
+import pytest
+from bundle.spatial import Grid
+from bundle.stages import STAGES, _network_sides, expected_seconds
+
+
+def seconds(**settings):
+    return expected_seconds(1.3, 1.3, 5.3, {"affine": "affine"} | settings)
+
+
+def test_every_stage_is_expected_to_take_some_time():
+    assert tuple(seconds()) == STAGES
+    assert min(seconds().values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "stage", "factor"),
+    [
+        ({"passes": 2}, "network", 2),
+        ({"cascades": 3}, "network", 3),
+        ({"symmetric": True}, "network", 2),
+        ({"optimise": 10}, "network", 2),
+    ],
+)
+def test_more_work_is_expected_to_take_longer(settings, stage, factor):
+    assert seconds(**settings)[stage] == pytest.approx(factor * seconds()[stage])
+
+
+def test_headers_need_no_alignment_and_an_inverse_takes_its_time():
+    assert seconds(affine="none")[STAGES[0]] < seconds(affine="rigid")[STAGES[0]] < seconds()[STAGES[0]]
+    assert seconds(inverse=True)[STAGES[2]] > seconds()[STAGES[2]]
+
+
+def test_the_networks_grid_is_guessed_with_its_margin_and_multiple():
+    fixed = Grid((90, 120, 120), np.diag([2.0, 2.0, 2.0, 1.0]))
+    assert _network_sides(fixed, 4 / 3) == (160, 192, 192)
+    assert _network_sides(fixed, None) == (112, 128, 128)
