@@ -98,5 +98,5 @@ def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):
     assert "E_OUTPUT" in done.stderr + done.stdout
     ours, *_ = done.stderr.split(
         "Exception ignored in atexit callback: <bound method Coverage"
-    )  # make coverage adds it
+    )  # of make coverage
     assert "Traceback" not in ours
