@@ -7,19 +7,17 @@ a large image every volume is coarser, so that memory and the page's size stay b
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from bundle.labels import consecutive
 from bundle.report.overview import LARGEST_JACOBIAN
-from bundle.spatial import Grid, Matrix, SpatialTransform, ras_from_lps
+from bundle.report.placing import interpolated, lies_within, placed, thinned, within
+from bundle.spatial import Grid, SpatialTransform, ras_from_lps
 from isal import igzip
-from scipy.ndimage import affine_transform
 
 __all__ = ["FIELD_STEP_MM", "PageContent", "display_grid", "page_content"]
 
@@ -128,93 +126,11 @@ def _images(
     """The four images on the grid, in their own intensities."""
     of_moving = transform.moving_grid
     return {
-        "fixed": _placed(*_thinned(fixed, transform.fixed_grid, grid), grid),
-        "moving": _placed(*_thinned(moving, of_moving, grid), grid),
-        "aligned": _placed(*_thinned(moving, of_moving, grid), grid, transform.alignment),
-        "warped": _placed(*_thinned(warped, transform.fixed_grid, grid), grid),
+        "fixed": placed(*thinned(fixed, transform.fixed_grid, grid), grid),
+        "moving": placed(*thinned(moving, of_moving, grid), grid),
+        "aligned": placed(*thinned(moving, of_moving, grid), grid, transform.alignment),
+        "warped": placed(*thinned(warped, transform.fixed_grid, grid), grid),
     }
-
-
-def _placed(
-    image: torch.Tensor, image_grid: Grid, grid: Grid, linear: Matrix | None = None, order: int = 1, fill: float = 0.0
-) -> Volume:
-    """Bring an image onto the grid through a linear map: (H, W, L).
-
-    Args:
-        image: (1, H, W, L) on ``image_grid``.
-        image_grid: where its voxels are.
-        grid: of the result.
-        linear: 4×4, from the grid's space to the image's; None where they are one.
-        order: 1 interpolates linearly, 0 takes the nearest voxel.
-        fill: value beyond the image.
-    """
-    values = image[0].float().numpy() if order else image[0].numpy()
-    matrix = image_grid.inverse @ (np.eye(4) if linear is None else linear) @ grid.affine
-    steps, start = np.rint(matrix[:3, :3]), np.rint(matrix[:3, 3])
-    if np.abs(matrix[:3] - np.column_stack([steps, start])).max() < 1e-4:  # the same voxels, the axes in another order
-        ordered = _reordered(values, steps.astype(int), start, grid.shape)
-        if ordered is not None:
-            return ordered
-    if order:
-        placed = _interpolated(torch.from_numpy(values)[None], matrix, grid.shape)[0]
-    else:
-        placed = affine_transform(values, matrix, output_shape=grid.shape, order=0, mode="nearest")
-    if _lies_within(matrix, grid.shape, values.shape):
-        return placed
-    return np.where(_within(matrix, grid.shape, values.shape), placed, placed.dtype.type(fill))
-
-
-def _interpolated(image: torch.Tensor, matrix: Matrix, shape: Sequence[int]) -> Volume:
-    """Interpolate (C, H, W, L) linearly where a map of indices leads, the outermost values going on beyond.
-
-    The same as SciPy's ``affine_transform`` up to rounding, and faster.
-    """
-    sides = np.maximum(np.array(image.shape[1:]) - 1.0, 1.0) / 2  # to -1 at one end and 1 at the other
-    linear, start = matrix[:3, :3] / sides[:, None], matrix[:3, 3] / sides - 1
-    i, j, k = (
-        torch.arange(n, dtype=torch.float32).view([n if a == axis else 1 for a in range(3)])
-        for axis, n in enumerate(shape)
-    )
-    where = [(a * i + b * j + c) + d * k for (a, b, d), c in zip(linear.tolist(), start.tolist())]
-    lattice = torch.stack(where[::-1], -1)[None]  # grid_sample has the last axis first
-    return F.grid_sample(image.float()[None], lattice, "bilinear", "border", align_corners=True)[0].numpy()
-
-
-def _lies_within(matrix: Matrix, shape: Sequence[int], sides: Sequence[int]) -> bool:
-    """Whether a map of indices leads into an image from everywhere: a box does if its corners do."""
-    corners = np.array(list(product(*[(0, n - 1) for n in shape])))
-    index = corners @ matrix[:3, :3].T + matrix[:3, 3]
-    return bool((index >= -0.5).all() and (index < np.array(sides) - 0.5).all())
-
-
-def _within(matrix: Matrix, shape: Sequence[int], sides: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Where a map of indices leads into an image, half a voxel around its outermost centres included, as in ITK."""
-    i, j, k = np.ogrid[tuple(slice(n) for n in shape)]
-    within = np.ones(shape, dtype=bool)
-    for (a, b, c, start), n in zip(matrix[:3], sides):
-        index = (a * i + b * j) + (c * k + start)
-        within &= (index >= -0.5) & (index < n - 0.5)
-    return within
-
-
-def _reordered(values: Volume, steps: npt.NDArray[np.int64], start: Matrix, shape: Sequence[int]) -> Volume | None:
-    """Put the axes into another order and direction, where that alone is the map: steps · index + start."""
-    axes = np.abs(steps).argmax(0)
-    turned = [axis for axis in range(3) if steps[axes[axis], axis] < 0]
-    first = [n - 1 if steps[row].min() < 0 else 0 for row, n in enumerate(values.shape)]
-    if sorted(axes) != [0, 1, 2] or values.transpose(axes).shape != tuple(shape) or not (start == first).all():
-        return None
-    return np.flip(values.transpose(axes), tuple(turned))
-
-
-def _thinned(image: torch.Tensor, image_grid: Grid, grid: Grid) -> tuple[torch.Tensor, Grid]:
-    """Average whole blocks of voxels where the grid is that much coarser, a slab at a time: (1, H, W, L), its grid."""
-    along = np.linalg.norm(grid.inverse[:3, :3] @ image_grid.affine[:3, :3], axis=0)  # of its voxels, in the grid's
-    steps = [int(max(1, min(np.floor(1 / step + 1e-3), n))) for step, n in zip(along, image_grid.shape)]
-    if steps == [1, 1, 1]:
-        return image, image_grid
-    slabs = image[:, : image.shape[1] // steps[0] * steps[0]].split(steps[0] * 8, dim=1)
-    return torch.cat([F.avg_pool3d(slab.float(), steps) for slab in slabs], 1), image_grid.blocks(steps)
 
 
 def _scaled(images: dict[str, Volume]) -> dict[str, tuple[Volume, tuple[float, float]]]:
@@ -234,7 +150,7 @@ def _jacobian_bytes(transform: SpatialTransform, grid: Grid) -> Volume:
     """The logarithm of the determinant as bytes: 1 for a quarter of the volume, 254 for four times; 255 for a fold."""
     if transform.jacobian is None:
         return np.full(grid.shape, (FOLDED_LEVEL + 1) // 2, np.uint8)
-    determinant = _placed(transform.jacobian, transform.field_grid, grid, order=0, fill=1.0)
+    determinant = placed(transform.jacobian, transform.field_grid, grid, order=0, fill=1.0)
     logarithm = np.log(np.maximum(determinant, 1e-6)) / np.log(LARGEST_JACOBIAN)
     levels = 1 + np.rint((np.clip(logarithm, -1, 1) + 1) / 2 * (FOLDED_LEVEL - 2))
     return np.where(determinant > 0, levels, FOLDED_LEVEL).astype(np.uint8)
@@ -251,11 +167,11 @@ def _labels(
     of_fixed, of_moving, there = transform.fixed_grid, transform.moving_grid, {}
     numbers, indices = _numbered([fixed_label, moving_label, warped_label])
     if fixed_label is not None:
-        there["fixed_label"] = _placed(indices[0], of_fixed, grid, order=0)
+        there["fixed_label"] = placed(indices[0], of_fixed, grid, order=0)
     if moving_label is not None and warped_label is not None:
-        there["moving_label"] = _placed(indices[1], of_moving, grid, order=0)
-        there["aligned_label"] = _placed(indices[1], of_moving, grid, transform.alignment, order=0)
-        there["warped_label"] = _placed(indices[2], of_fixed, grid, order=0)
+        there["moving_label"] = placed(indices[1], of_moving, grid, order=0)
+        there["aligned_label"] = placed(indices[1], of_moving, grid, transform.alignment, order=0)
+        there["warped_label"] = placed(indices[2], of_fixed, grid, order=0)
     return there, numbers
 
 
@@ -280,9 +196,9 @@ def _field(transform: SpatialTransform, grid: Grid) -> str | None:
     if transform.field_mm is None:
         return None
     matrix = transform.field_grid.inverse @ grid.affine
-    field = _interpolated(transform.field_mm, matrix, grid.shape)
-    if not _lies_within(matrix, grid.shape, transform.field_grid.shape):
-        field = field * _within(matrix, grid.shape, transform.field_grid.shape)
+    field = interpolated(transform.field_mm, matrix, grid.shape)
+    if not lies_within(matrix, grid.shape, transform.field_grid.shape):
+        field = field * within(matrix, grid.shape, transform.field_grid.shape)
     steps = np.rint(field / FIELD_STEP_MM)
     return _packed(np.clip(steps, -32768, 32767).astype("<i2").tobytes())
 
