@@ -14,11 +14,11 @@ from bundle.benchmark.known_fields import KnownPair, simulate_pair
 from bundle.expected_error import SIGNS
 from bundle.io.images import read_image, write_image
 from bundle.plausibility import foreground
+from bundle.progress import Progress
 from bundle.spatial import Grid
 from bundle.transforms import grid_of
 from scipy.optimize import nnls
 from scipy.stats import rankdata
-from tqdm import tqdm
 
 __all__ = ["Sample", "expected", "fit", "judge", "markdown", "sample_of", "samples_of"]
 
@@ -58,7 +58,7 @@ def samples_of(items: Sequence[Item], seed: int, register: Register, cache: Path
     """
     cache.mkdir(parents=True, exist_ok=True)
     samples = []
-    for n, item in enumerate(tqdm(items, desc="known pairs", unit="pair", disable=None)):
+    for n, item in enumerate(Progress(items, title="known pairs")):
         path = cache / f"{Path(item['image']).name.partition('.')[0]}_{seed + n}.npz"
         if not path.is_file():
             pair = simulate_pair(*_anatomy(item, masked), seed + n)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.benchmark.expected_error import fit, judge, markdown, samples_of
+from bundle.benchmark.expected_error import Register, fit, judge, markdown, samples_of
 from bundle.commands.comparing import check_common, torch_device
 from bundle.commands.register import output_folder
 from bundle.data import open_dataset
@@ -61,16 +61,7 @@ def expected_error(
             f"The calibration is tried on other heads than those of its fit: --split is not '{split}' then."
         )
     chosen = str(Path(str(weights)).absolute() if weights else WEIGHTS)
-    options: dict[str, Any] = {"affine": "none", "ckpt": chosen, "choose_weights": False, "never_worse": False}
-    options |= {"device": f"$torch.device('{torch_device(device)}')"}
-    options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}
-
-    def run(moving: str, fixed: str) -> dict[str, Any]:
-        pair = [{"name": "pair", "moving": moving, "fixed": fixed}]
-        workflow = infer(save=False, tabulate=False, expected_error=True, **{"dataset#data": pair}, **options)
-        engine = workflow.parser.get_parsed_content("evaluator")
-        return dict(engine.state.batch[0]) | dict(engine.state.output[0])
-
+    run = _registration(chosen, torch_device(device), spacing_mm)
     parts = (fit_split, fit_heads, seed), (split, heads, seed + 1000)
     items = [open_dataset(dataset, name)[:count] for name, count, _ in parts]
     if masked and any("label" not in item for item in items[0] + items[1]):
@@ -84,8 +75,8 @@ def expected_error(
     rows = {f"{fit_split}, fitted": judge(drawn[0], fitted), split: judge(drawn[1], fitted)}
     rows |= {f"{split}, by configs/inference.json": judge(drawn[1], shipped)}
     title = (
-        f"{Path(dataset).name}: {len(drawn[0])} heads of the {fit_split} split, {len(drawn[1])} of the {split} split, "
-        f"seed {seed}; {'masked by the labels' if masked else 'whole images'}; weights {Path(chosen).name}; "
+        f"{Path(dataset).name}: {fit_heads} heads of the {fit_split} split, {heads} of the {split} split, seed {seed}; "
+        f"{'masked by the labels' if masked else 'whole images'}; weights {Path(chosen).name}; "
         f"torch {torch.__version__}. "
         f"Calibration fitted: {json.dumps(fitted)}; of configs/inference.json: {json.dumps(shipped)}."
     )
@@ -94,6 +85,21 @@ def expected_error(
     (folder / "expected_error.md").write_text(f"{title}\n\n{markdown(rows)}")
     print(f"{title}\n\n{markdown(rows)}\ntables: {folder}")
     return result
+
+
+def _registration(weights: str, device: str, spacing_mm: float | None) -> Register:
+    """Make what registers two files by the inference workflow, and returns what it found."""
+    options: dict[str, Any] = {"affine": "none", "ckpt": weights, "choose_weights": False, "never_worse": False}
+    options |= {"device": f"$torch.device('{device}')"}
+    options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}
+
+    def run(moving: str, fixed: str) -> dict[str, Any]:
+        pair = [{"name": "pair", "moving": moving, "fixed": fixed}]
+        workflow = infer(save=False, tabulate=False, expected_error=True, **{"dataset#data": pair}, **options)
+        engine = workflow.parser.get_parsed_content("evaluator")
+        return dict(engine.state.batch[0]) | dict(engine.state.output[0])
+
+    return run
 
 
 def _finite(value: Any) -> Any:

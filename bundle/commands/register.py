@@ -37,7 +37,7 @@ def register(
     weights: str | None = None,
     spacing_mm: float | None = None,
     passes: int | None = None,
-    optimise: int | None = None,
+    optimise: int = 0,
     similarity: str = "auto",
     never_worse: bool = True,
     same_person: bool = False,
@@ -132,13 +132,13 @@ def register(
     return result
 
 
-def _check_numbers(spacing_mm: float | None, passes: int | None, optimise: int | None) -> None:
+def _check_numbers(spacing_mm: float | None, passes: int | None, optimise: int) -> None:
     """Refuse what is no number of millimetres, passes or steps."""
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
     if passes is not None and (not isinstance(passes, int) or passes < 1):
         raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
-    if optimise is not None and (not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0):
+    if not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0:
         raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
 
 

@@ -96,7 +96,5 @@ def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):
     done = run(phantom, tmp_path / "file" / "out")
     assert done.returncode == 60
     assert "E_OUTPUT" in done.stderr + done.stdout
-    ours, *_ = done.stderr.split(
-        "Exception ignored in atexit callback: <bound method Coverage"
-    )  # of make coverage
+    ours, *_ = done.stderr.split("Exception ignored in atexit callback: <bound method Coverage")  # of make coverage
     assert "Traceback" not in ours
