@@ -10,8 +10,9 @@ __all__ = ["halve", "restore", "smooth", "voxel_ratio"]
 
 
 def smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Filter (B, C, H, W, L) by a Gaussian of width ``sigma`` voxels, edges replicated."""
-    weights = gaussian_1d(torch.tensor(float(sigma)), truncated=3.0).tolist()
+    """Filter (B, C, H, W, L) by a Gaussian of width ``sigma`` voxels, edges replicated; what is constant stays."""
+    gaussian = gaussian_1d(torch.tensor(float(sigma)), truncated=3.0)
+    weights = (gaussian / gaussian.sum()).tolist()  # MONAI's does not add up to 1
     radius = len(weights) // 2
     for dim in (2, 3, 4):  # sums of slices: a convolution of one channel takes three times as long on a CPU
         margin = [radius * (axis == dim) for axis in (4, 4, 3, 3, 2, 2)]
