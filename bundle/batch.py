@@ -14,6 +14,7 @@ from bundle.io.tables import write_csv
 from bundle.pairs import FILES
 from bundle.progress import Progress
 from bundle.report import write_index
+from bundle.weights import AcrossContrasts
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
@@ -47,6 +48,7 @@ class BatchRegistration:
         output_dir: where its ``RegistrationSaver`` writes, a folder a pair.
         weights: path of the weights.
         settings: those that its ``RegistrationSaver`` notes.
+        across_contrasts: which weights it takes for a pair of different contrasts; None for ``weights``.
 
     Raises:
         FileNotFoundError: there are no such weights.
@@ -60,7 +62,9 @@ class BatchRegistration:
         output_dir: str,
         weights: str,
         settings: Mapping[str, Any] | None = None,
+        across_contrasts: AcrossContrasts | None = None,
     ) -> None:
+        self.across_contrasts, self.digests = across_contrasts, dict[str, str]()
         self.pairs, self.transform, self.evaluator = list(pairs), transform, evaluator
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         check_file(self.weights, "weights", "do")
@@ -78,14 +82,13 @@ class BatchRegistration:
         """
         begun = time.time()
         rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         self.output_dir.mkdir(parents=True, exist_ok=True)
         share = self.pairs[rank::processes]
-        todo = [pair for pair in share if not self._is_done(pair, digest)]
+        todo = [pair for pair in share if not self._is_done(pair)]
         print(f"process {rank}: {len(share) - len(todo)} of {len(share)} pairs are done already")  # noqa: T201
         for pair in Progress(todo, title="registering", unit="pair"):
             self._register(pair)
-        self._raise_failures(self._tabulate(digest), begun)
+        self._raise_failures(self._tabulate(), begun)
 
     def _register(self, pair: Pair) -> None:
         """Register one pair, or say why not, here and in a file."""
@@ -120,12 +123,20 @@ class BatchRegistration:
             raise error
         self.error = error
 
-    def _is_done(self, pair: Pair, digest: str) -> bool:
+    def _digest(self, correlation: float) -> str:
+        """SHA-256 of the weights for a pair whose aligned images correlate so."""
+        path = str(self.weights if self.across_contrasts is None else self.across_contrasts.weights_for(correlation))
+        if path not in self.digests:
+            self.digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return self.digests[path]
+
+    def _is_done(self, pair: Pair) -> bool:
         folder = self.output_dir / pair["name"]
         wanted = (*WRITTEN, "warped_label.nii.gz") if "moving_label" in pair else WRITTEN
         found = self._found(pair)
         if found is None or not all((folder / name).is_file() for name in wanted):
             return False
+        digest = self._digest(float(found.get("contrast_correlation", 1.0)))
         if [found.get("weights_sha256"), found.get("settings")] != [digest, self.settings]:
             return False
         inputs, given = found.get("inputs", {}), {key: pair[key] for key in FILES if key in pair}
@@ -151,13 +162,13 @@ class BatchRegistration:
         except OSError:
             return ""
 
-    def _tabulate(self, digest: str) -> list[dict[str, Any]]:
+    def _tabulate(self) -> list[dict[str, Any]]:
         """Write the state of every pair: registered, with its numbers; failed, and why; or still to do."""
         rows, registered = [], {}
         for pair in self.pairs:
             row = {"pair": pair["name"], "moving": pair["moving"], "fixed": pair["fixed"]}
             found = self._found(pair)
-            if found is not None and pair["name"] not in self.failures and self._is_done(pair, digest):
+            if found is not None and pair["name"] not in self.failures and self._is_done(pair):
                 registered[pair["name"]] = found
                 row |= {"state": "registered", "error": ""} | {measure: found.get(measure) for measure in MEASURES}
             else:

@@ -1,6 +1,5 @@
 """How far a registration is likely to be off at each voxel: by how much the network varies when it runs again."""
 
-import copy
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -27,6 +26,10 @@ SIGNS = ("inconsistency", "mirrored", "shifted")
 SHIFT = 2.0, -2.0, 2.0  # voxels, of the moving image alone: whole ones, which nothing has to interpolate
 NOISE = 0.03  # standard deviation, of both images, in [0, 1]
 SMOOTHING = 3.0  # voxels: at a single one, fields that are wrong may agree by chance
+UNCALIBRATED = (
+    "expected error: made for other weights or another voxel size: it tells where the error is larger, not its mm "
+    "(python -m bundle benchmark expected_error calibrates it)"
+)
 LARGE_MM = 2.0  # errors above this are counted
 
 
@@ -46,6 +49,7 @@ class MapExpectedErrord(Transform):
         network: the evaluator's.
         inferer: the evaluator's; it says how the network runs.
         calibration: ``offset``, mm, and a factor for each of ``SIGNS``, none below 0.
+        calibrated: whether it was made for these weights at this voxel size; if not, a note says so.
         amp: let convolutions run in half precision on a GPU, as the evaluator does.
 
     Raises:
@@ -53,16 +57,21 @@ class MapExpectedErrord(Transform):
     """
 
     def __init__(
-        self, network: nn.Module, inferer: RecursiveInferer, calibration: Mapping[str, float], amp: bool = False
+        self,
+        network: nn.Module,
+        inferer: RecursiveInferer,
+        calibration: Mapping[str, float],
+        calibrated: bool = True,
+        amp: bool = False,
     ) -> None:
-        check_flags(amp=amp)
+        check_flags(amp=amp, calibrated=calibrated)
         names = ("offset", *SIGNS)
         if set(calibration) != set(names):
             raise ValueError(f"The calibration of the expected error has {', '.join(names)}; got {dict(calibration)}.")
         check_numbers(**calibration)
         if min(calibration.values()) < 0:
             raise ValueError(f"The calibration of the expected error has a number below 0: {dict(calibration)}.")
-        self.network, self.inferer, self.amp = network, inferer, amp
+        self.network, self.inferer, self.amp, self.calibrated = network, inferer, amp, calibrated
         self.calibration = {name: float(calibration[name]) for name in names}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
@@ -73,6 +82,10 @@ class MapExpectedErrord(Transform):
         offset, *factors = self.calibration.values()
         on_network_grid = offset + sum(factor * sign for factor, sign in zip(factors, signs))
         item["disagreement"] = signs
+        across = self.inferer.across_contrasts
+        usual = across is None or across.weights_for(item["quality"]["contrast_correlation"]) == across.usual
+        if not (self.calibrated and usual):
+            item["notes"] = "\n".join(filter(None, [item.get("notes", ""), UNCALIBRATED]))
         item["expected_error"] = _on_grid(on_network_grid[None], grid, grid_of(item["fixed"]))
         shown = foreground(item["fixed"].as_tensor()[0].cpu())
         item["quality"] = item["quality"] | _summary(item["expected_error"][0][shown])
@@ -83,16 +96,17 @@ class MapExpectedErrord(Transform):
     def _signs(self, item: Item, grid: Grid) -> torch.Tensor:
         pred = item["pred"].as_subclass(torch.Tensor)
         image = item["image"].as_subclass(torch.Tensor).to(pred.device)[None]
-        one_way = copy.copy(self.inferer)
+        one_way, network = self.inferer.for_pair(image, self.network)
         one_way.symmetric = False  # meeting halfway, both directions agree by construction
 
         def field(inputs: torch.Tensor) -> DDF:
             with torch.autocast(pred.device.type, enabled=self.amp and pred.is_cuda):
-                found = one_way(inputs, self.network)[:, 1:]
+                found = one_way(inputs, network)[:, 1:]
             return found.float().clone()  # a compiled network writes every result to the same place
 
         with eval_mode(self.network):
-            found = field(image) if self.inferer.symmetric else pred[None, 1:]
+            halfway = self.inferer.symmetric and not item["quality"].get("field_dropped")
+            found = field(image) if halfway else pred[None, 1:]
             return disagreement(image, found, field, grid)
 
 

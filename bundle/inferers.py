@@ -1,5 +1,6 @@
 """How the network is run on a pair."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -69,11 +70,27 @@ class RecursiveInferer(SimpleInferer):
         if self.across_contrasts is not None:
             if len(inputs) > 1:  # each pair has contrasts of its own
                 return torch.cat([self(pair, network) for pair in inputs.split(1)])
-            network = self.across_contrasts.network_for(contrast_correlation(inputs[0, :1], inputs[0, 1:]), network)
+            inferer, network = self.for_pair(inputs, network)
+            return inferer(inputs, network)
         ddf = self._one_way(inputs, network)
         if self.symmetric:
             ddf = halfway(ddf, self._one_way(inputs.flip(1), network))
         return torch.cat([warp(inputs[:, :1], ddf), ddf], 1)
+
+    def for_pair(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]
+    ) -> tuple["RecursiveInferer", Callable[..., torch.Tensor]]:
+        """Settle which network a pair, (1, 2, H, W, L), is registered by, however its images are changed later on.
+
+        Returns:
+            An inferer that takes the network it is given, and that network.
+        """
+        settled = copy.copy(self)
+        settled.across_contrasts = None
+        if self.across_contrasts is None:
+            return settled, network
+        correlation = contrast_correlation(inputs[0, :1], inputs[0, 1:])
+        return settled, self.across_contrasts.network_for(correlation, network)
 
     def _one_way(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Find the field, (B, 3, H, W, L), that pulls the first of two images, (B, 2, H, W, L), to the second."""

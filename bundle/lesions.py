@@ -10,6 +10,7 @@ from bundle.inferers import RecursiveInferer
 from bundle.inpainting import dilate, fill_in
 from bundle.options import check_flags
 from bundle.shapes import DDF
+from bundle.similarity import contrast_correlation
 from bundle.symmetry import inverse_field
 from bundle.transforms import without_ignored
 from monai.data import MetaTensor
@@ -53,11 +54,14 @@ class RefillIgnoredd(Transform):
             return item
         pred = item["pred"].as_subclass(torch.Tensor)[None]
         image, ignored = (item[k].as_subclass(torch.Tensor).to(pred.device)[None] for k in ("image", "ignored"))
+        inferer, network = self.inferer.for_pair(image, self.network)
+        alike = {"contrast_correlation": contrast_correlation(image[0, :1], image[0, 1:])}
         with torch.no_grad(), eval_mode(self.network):
             for _ in range(REFILLS):
                 image = _refilled(image, ignored, pred[:, 1:])
                 with torch.autocast(pred.device.type, enabled=self.amp and pred.is_cuda):
-                    pred = self.inferer(image, self.network).float().clone()
+                    pred = inferer(image, network).float().clone()
+        item["alike"] = {**item.get("alike", {}), **alike}  # of the images as they are
         item["image"] = MetaTensor(image[0].cpu(), affine=item["image"].affine)
         item["pred"], item["ignored"] = pred[0], ignored_in_fixed(ignored, pred[:, 1:])[0].cpu()
         item["seconds"] = {**item.get("seconds", {}), "refill": time.perf_counter() - start}

@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from bundle.batch import WRITTEN, BatchRegistration, PairsFailedError
 from bundle.io.files import fingerprint, is_unchanged
+from bundle.weights import AcrossContrasts
 from monai.engines import Evaluator
+from torch import nn
 
 FILES = ["--config_file", "['configs/inference.json','configs/batch_inference.json']"]
 
@@ -83,7 +86,7 @@ class Registration(Evaluator):
     def __init__(self, output_dir, weights, settings):
         super().__init__(torch.device("cpu"), [None], epoch_length=1)
         self.output_dir, self.weights, self.settings = output_dir, weights, settings
-        self.done, self.failing = [], {}
+        self.done, self.failing, self.across_contrasts = [], {}, None
 
     def _iteration(self, engine, batch):
         item = {key: value[0] for key, value in batch.items()}
@@ -96,7 +99,11 @@ class Registration(Evaluator):
         for file in WRITTEN:
             (folder / file).touch()
         noted = {"inputs": {k: fingerprint(v) for k, v in item.items() if k != "name"}, "settings": self.settings}
-        noted |= {"weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(), "dice_after": 0.5}
+        weights, correlation = self.weights, {"first": 0.9}.get(item["name"], 0.1)
+        if self.across_contrasts is not None:
+            weights = Path(self.across_contrasts.weights_for(correlation))
+        noted |= {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "dice_after": 0.5}
+        noted |= {"contrast_correlation": correlation}
         (folder / "registration.json").write_text(json.dumps(noted))
         return {}
 
@@ -113,13 +120,14 @@ def batch(tmp_path):
     ]
     pairs[2]["initial_transform"] = str(tmp_path / "initial.tfm")
 
-    def run(failing=(), settings=(("affine", "rigid"),)):
+    def run(failing=(), settings=(("affine", "rigid"),), across_contrasts=None):
         weights, out = tmp_path / "weights.pt", tmp_path / "out"
         evaluator = Registration(out, weights, dict(settings))
+        evaluator.across_contrasts = across_contrasts
         evaluator.failing = dict(failing)
         run.failed = ""
         try:
-            BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings)).run()
+            BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings), across_contrasts).run()
         except PairsFailedError as error:
             run.failed = str(error)
         return evaluator.done
@@ -167,6 +175,18 @@ def test_a_pair_is_registered_again_with_other_settings_another_file_or_a_broken
     (tmp_path / "out/sub/second/registration.json").write_text('{"inputs": ')
     (tmp_path / "out/sub/third/registration.json").write_text("[]")
     assert batch(settings=[("affine", "none")]) == EVERYTHING
+
+
+def test_a_pair_that_other_weights_registered_is_done_as_long_as_those_stay(batch, tmp_path):
+    (tmp_path / "other.pt").write_text("other weights")
+    described = {"across_contrasts": "other.pt", "one_contrast": 0.5}
+    (tmp_path / "weights.json").write_text(json.dumps(described))
+    across = AcrossContrasts(nn.Identity(), str(tmp_path / "weights.pt"))
+    assert batch(across_contrasts=across) == EVERYTHING
+    assert "to do" not in (tmp_path / "out" / "batch.csv").read_text()
+    assert batch(across_contrasts=across) == []
+    (tmp_path / "other.pt").write_text("other weights still")
+    assert batch(across_contrasts=across) == EVERYTHING[1:]
 
 
 def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_path, capsys):

@@ -185,7 +185,7 @@ def test_another_similarity_is_refused():
         PairwiseOptimiser(1, similarity="mi")
 
 
-@pytest.mark.parametrize(("weights", "one_contrast"), [("model.pt", 0.62), ("hippocampus.pt", -1.0)])
+@pytest.mark.parametrize(("weights", "one_contrast"), [("model.pt", 0.565), ("hippocampus.pt", -1.0)])
 def test_the_workflow_tells_contrasts_apart_as_the_weights_description_says(bundle_root, weights, one_contrast):
     config = ConfigParser()
     config.read_config(str(bundle_root / "configs" / "inference.json"))

@@ -113,3 +113,10 @@ def test_other_weights_are_read_when_they_are_needed_and_not_before(two_weights)
         inferer(pairs()[:1], Shift(1.0))
         with pytest.raises(FileNotFoundError, match=r"other\.pt"):
             inferer(pairs()[1:], Shift(1.0))
+
+
+def test_a_pair_keeps_its_network_however_its_images_are_changed(two_weights):
+    across = AcrossContrasts(Shift(), str(two_weights / "usual.pt"))
+    settled, network = RecursiveInferer(across_contrasts=across).for_pair(pairs()[1:], Shift(1.0))
+    with torch.no_grad():
+        assert (settled(pairs()[:1], network)[:, 1:] == 2).all()

@@ -185,7 +185,8 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
     if result["contrast_correlation"] < result["settings"]["one_contrast"]:
-        print(f"the contrasts differ (correlation {result['contrast_correlation']:.2f}): weights {result['weights']}")
+        found = f"correlation {result['contrast_correlation']:.2f}"
+        print(f"the contrasts differ, or the alignment is poor ({found}): weights {result['weights']}")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
     if result.get("field_dropped"):
