@@ -18,7 +18,7 @@ from monai.networks.utils import eval_mode
 from monai.transforms import Transform
 from torch import nn
 
-__all__ = ["RefillIgnoredd", "ignored_in_fixed"]
+__all__ = ["REFILLS", "RefillIgnoredd", "ignored_in_fixed"]
 
 Item = dict[Hashable, Any]
 

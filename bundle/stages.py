@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from bundle.lesions import REFILLS
 from bundle.progress import RESAMPLING, WRITING, Progress, Stages, millions
 from bundle.spatial import Grid
 from bundle.transforms import grid_of, read_grid
@@ -33,7 +34,7 @@ def expected_seconds(
         fixed: voxels of the fixed image, in millions.
         moving: of the moving image.
         network: of the network's grid.
-        settings: by the names of ``configs/inference.json``, ``cascades`` among them.
+        settings: by the names of ``configs/inference.json``, with ``cascades``, and ``refilled`` for cost masks.
         on_gpu: whether the network runs there.
 
     Returns:
@@ -42,13 +43,17 @@ def expected_seconds(
     ways = 2 if settings.get("symmetric") else 1
     share = {"none": 0.0, "center": 0.0, "rigid": RIGID}.get(str(settings.get("affine")), 1.0)
     aligning = ways * share * ALIGNMENT * min(fixed / SMALL, 1.0)
-    runs = ways * (settings.get("passes") or 1) * (settings.get("cascades") or 1)
-    running = network * (NETWORK * runs + STEP * (settings.get("optimise") or 0))
+    run = NETWORK * (settings.get("passes") or 1) * (settings.get("cascades") or 1)
+    steps = STEP * (settings.get("optimise") or 0)
+    running = network * (ways * run + steps) * (ON_GPU if on_gpu else 1.0)
+    again = REFILLS * running if settings.get("refilled") else 0.0
+    if settings.get("expected_error"):
+        again += network * (ways + 2) * (run + steps) * (ON_GPU if on_gpu else 1.0)
     inverting = INVERSE * (fixed + moving) if settings.get("inverse") else 0.0
     seconds = (
         READING * (fixed + moving + network) + aligning,
-        running * (ON_GPU if on_gpu else 1.0),
-        RESAMPLING * fixed + MEASURING + inverting,
+        running,
+        RESAMPLING * fixed + MEASURING + inverting + again,
         WRITING * fixed,
     )
     return dict(zip(STAGES, seconds))
@@ -126,6 +131,7 @@ class StageProgress:
     def _run(self, engine: Engine) -> None:
         """Guess anew by the network's own grid."""
         if self.stages is not None:
+            self.settings["refilled"] = "ignored" in engine.state.batch
             self.stages.expect(self._expected(engine, millions(engine.state.batch["image"].shape[2:])))
         self._begin(STAGES[1])
 

@@ -33,6 +33,14 @@ def test_headers_need_no_alignment_and_an_inverse_takes_its_time():
     assert seconds(inverse=True)[STAGES[2]] > seconds()[STAGES[2]]
 
 
+def test_more_runs_of_the_network_are_expected_after_it():
+    network = seconds()["network"]
+    for settings, runs in (({"expected_error": True}, 3), ({"refilled": True}, 2)):
+        assert seconds(**settings)[STAGES[2]] - seconds()[STAGES[2]] == pytest.approx(runs * network)
+        assert seconds(**settings)["network"] == network
+    assert seconds(optimise=10)["network"] == pytest.approx(2 * network)
+
+
 def test_the_networks_grid_is_guessed_with_its_margin_and_multiple():
     fixed = Grid((90, 120, 120), np.diag([2.0, 2.0, 2.0, 1.0]))
     assert _network_sides(fixed, 4 / 3) == (160, 192, 192)
