@@ -127,6 +127,7 @@ class BatchRegistration:
         """SHA-256 of the weights for a pair whose aligned images correlate so."""
         path = str(self.weights if self.across_contrasts is None else self.across_contrasts.weights_for(correlation))
         if path not in self.digests:
+            check_file(path, "weights", "do")
             self.digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return self.digests[path]
 
@@ -136,7 +137,8 @@ class BatchRegistration:
         found = self._found(pair)
         if found is None or not all((folder / name).is_file() for name in wanted):
             return False
-        digest = self._digest(float(found.get("contrast_correlation", 1.0)))
+        correlation = found.get("contrast_correlation")
+        digest = self._digest(correlation if isinstance(correlation, int | float) else 1.0)
         if [found.get("weights_sha256"), found.get("settings")] != [digest, self.settings]:
             return False
         inputs, given = found.get("inputs", {}), {key: pair[key] for key in FILES if key in pair}

@@ -83,7 +83,8 @@ class BuildTransformd(Transform):
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
         moving, fixed, ignored = image[:1], image[1:], _ignored(item)
         alike = {name: float(value) for name, value in item["alike"].items()}
-        alike.setdefault("contrast_correlation", contrast_correlation(moving, fixed))
+        if "contrast_correlation" not in alike:  # of images that were filled it is known already
+            alike["contrast_correlation"] = contrast_correlation(moving, fixed)
         if ignored is not None:
             ddf = fill_in(pred[None, 1:], dilate(ignored[None], UNSURE))
             pred = torch.cat([warp(moving[None], ddf), ddf], 1)[0]

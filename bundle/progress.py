@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ OVERDUE = 0.1  # of what a stage has taken: what it goes on to take when it was 
 RESAMPLING, WRITING = 1.2, 0.9  # seconds of one busy core for a million voxels: what ``Stages`` may expect
 
 T = TypeVar("T")
+Shown = TypeVar("Shown", bound="_Shown")
 
 
 def millions(shape: Iterable[int]) -> float:
@@ -66,7 +67,30 @@ class _Log:
         _Log.open -= 1
 
 
-class Progress(Generic[T]):
+class _Shown:
+    """What is shown until it is closed, or its context ends: a line on a terminal, or those of a log."""
+
+    bar: "tqdm[Any] | None"
+    log: _Log | None
+
+    def __enter__(self: Shown) -> Shown:
+        """Do nothing more: it is shown from the start."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End, whatever happened."""
+        self.close()
+
+    def close(self) -> None:
+        """End."""
+        for way in (self.bar, self.log):
+            if way is not None:
+                way.close()
+
+
+class Progress(_Shown, Generic[T]):
     """Progress through steps of about the same length.
 
     Args:
@@ -106,22 +130,6 @@ class Progress(Generic[T]):
                 yield step
                 self.update()
 
-    def __enter__(self) -> "Progress[T]":
-        """Begin."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End, whatever happened."""
-        self.close()
-
-    def close(self) -> None:
-        """End."""
-        for way in (self.bar, self.log):
-            if way is not None:
-                way.close()
-
     def say(self, what: str) -> None:
         """Name what is being done now."""
         self.now = what
@@ -141,7 +149,7 @@ class Progress(Generic[T]):
             self.log.write(f"{self.done}{of} {self.unit}s{now}", left)
 
 
-class Stages:
+class Stages(_Shown):
     """Progress through a few stages of unequal length.
 
     What is left is what the remaining stages are expected to take, times how much slower this machine was in those that
@@ -169,23 +177,11 @@ class Stages:
         self.clock = threading.Thread(target=self._follow, daemon=True)
         self.clock.start()
 
-    def __enter__(self) -> "Stages":
-        """Do nothing more: the clock runs from the start."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End, whatever happened."""
-        self.close()
-
     def close(self) -> None:
         """End."""
         self.ended.set()
         self.clock.join()
-        for way in (self.bar, self.log):
-            if way is not None:
-                way.close()
+        super().close()
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Expect other seconds of the stages, as more becomes known."""

@@ -10,7 +10,7 @@ from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import blur, draw_acquisition, smooth_noise
 from scipy.spatial.transform import Rotation
 
-__all__ = ["KnownPair", "simulate_pair"]
+__all__ = ["KnownPair", "draw_pose", "simulate_pair"]
 
 SCALES = (4, 4.0), (8, 2.5), (14, 1.2)  # of the deformation: points an axis, and mm at one standard deviation
 SLOWEST = 0.3  # least volume that the deformation leaves of a voxel's, as a share
@@ -45,7 +45,7 @@ def simulate_pair(image: torch.Tensor, grid: Grid, seed: int) -> KnownPair:
         seed: of all that is drawn.
     """
     state = np.random.RandomState(seed)
-    pose = _draw_pose(state, grid)
+    pose = draw_pose(state, grid, TURN, SHIFT_MM)
     change = _draw_deformation(state, grid)
     brightest = float(torch.quantile(image[image > 0].flatten()[::7], 0.99))
     transforms = SpatialTransform(pose, None, grid, grid, grid), SpatialTransform(np.eye(4), change, grid, grid, grid)
@@ -60,11 +60,11 @@ def simulate_pair(image: torch.Tensor, grid: Grid, seed: int) -> KnownPair:
     return KnownPair(scans[0], scans[1], SpatialTransform(np.linalg.inv(pose), change, grid, grid, grid))
 
 
-def _draw_pose(state: np.random.RandomState, grid: Grid) -> np.ndarray:
-    """Draw a small rigid motion about the middle of a grid: 4×4, mm, LPS."""
+def draw_pose(state: np.random.RandomState, grid: Grid, turn: float, shift_mm: float) -> np.ndarray:
+    """Draw a rigid motion about the middle of a grid: 4×4, mm, LPS; at most ``turn`` radians, ``shift_mm`` an axis."""
     pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_rotvec(state.uniform(-TURN, TURN, 3)).as_matrix()
-    pose[:3, 3] = grid.centre_mm - pose[:3, :3] @ grid.centre_mm + state.uniform(-SHIFT_MM, SHIFT_MM, 3)
+    pose[:3, :3] = Rotation.from_rotvec(state.uniform(-turn, turn, 3)).as_matrix()
+    pose[:3, 3] = grid.centre_mm - pose[:3, :3] @ grid.centre_mm + state.uniform(-shift_mm, shift_mm, 3)
     return pose
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bundle.benchmark.known_fields import draw_pose
 from bundle.io.images import read_image, write_image
 from bundle.io.itk import read_transform
 from bundle.progress import Progress
@@ -17,7 +18,6 @@ from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import Acquisition
 from bundle.synthesis.rescan import draw_region, region_change
 from bundle.transforms import grid_of
-from scipy.spatial.transform import Rotation
 
 __all__ = ["Rescan", "judge", "measure_rescans", "rescans_markdown", "simulate"]
 
@@ -65,7 +65,7 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
     """
     state = np.random.RandomState(seed)
     spacing = float(grid.spacing_mm.mean())
-    pose = _draw_pose(state, grid)
+    pose = draw_pose(state, grid, TURN, SHIFT_MM)
     region, change = None, None
     if peak_mm:
         region = draw_region(state, image, labels)
@@ -83,14 +83,6 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
         region = second.resample(region.to(torch.uint8), mode="nearest") > 0
     truth = SpatialTransform(np.linalg.inv(pose), change, grid, grid, grid)
     return Rescan(scans[0], scans[1], truth, brain, region)
-
-
-def _draw_pose(state: np.random.RandomState, grid: Grid) -> np.ndarray:
-    """Draw a rigid motion about the middle of a grid: 4×4, mm, LPS."""
-    pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_rotvec(state.uniform(-TURN, TURN, 3)).as_matrix()
-    pose[:3, 3] = grid.centre_mm - pose[:3, :3] @ grid.centre_mm + state.uniform(-SHIFT_MM, SHIFT_MM, 3)
-    return pose
 
 
 def judge(rescan: Rescan, found: SpatialTransform) -> Row:

@@ -19,7 +19,6 @@ CLUSTERS = 4, 9  # of what lies outside the brain
 CURVE_POINTS = 6
 CURVE_ENTRIES = 1024
 AIR = 0.03, 0.12  # intensities of a T1 image that nothing, and everything, is seen above: air and bone stay dark
-REAL_SIDES = {"moving": (0, 0), "fixed": (1, 1), "either": (0, 1)}
 PAINTED_BLUR = 0.35  # voxels: class borders are jagged, those of tissues are not
 
 
@@ -162,11 +161,10 @@ class RandContrastd(Randomizable, MapTransform):
         real_share: of pairs that stay real.
         alike_share: of pairs with one contrast; what is left draws two.
         one_real_share: of pairs with two contrasts in which one image stays real.
-        real_side: which one that is: moving, fixed, or either.
         curve_share: of contrasts that are the real texture through a curve; in the others, tissues are painted as well.
 
     Raises:
-        ValueError: the shares are not from 0 to 1, or real and alike are more than 1 together; another side.
+        ValueError: the shares are not from 0 to 1, or real and alike are more than 1 together.
     """
 
     def __init__(
@@ -177,15 +175,12 @@ class RandContrastd(Randomizable, MapTransform):
         alike_share: float = 0.25,
         one_real_share: float = 0.4,
         curve_share: float = 0.5,
-        real_side: str = "either",
     ) -> None:
         MapTransform.__init__(self, keys)
         shares = (real_share, alike_share, one_real_share, curve_share, real_share + alike_share)
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"Shares are from 0 to 1, real and alike no more than 1 together, got {shares[:4]}.")
-        if real_side not in REAL_SIDES:
-            raise ValueError(f"The image that stays real is moving, fixed or either, not {real_side!r}.")
-        self.label_keys, self.sides = tuple(label_keys), REAL_SIDES[real_side]
+        self.label_keys = tuple(label_keys)
         self.real_share, self.alike_share = real_share, alike_share
         self.one_real_share, self.curve_share = one_real_share, curve_share
 
@@ -205,7 +200,7 @@ class RandContrastd(Randomizable, MapTransform):
 
     def _draw(self, images: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> list[Appearance | None]:
         """Draw the contrast of each image, None where it stays real."""
-        kind, one_real, side = self.R.rand(), self.R.rand(), self.sides[self.R.randint(2)]
+        kind, one_real, side = self.R.rand(), self.R.rand(), self.R.randint(2)
         if kind < self.real_share:
             return [None, None]
         if kind < self.real_share + self.alike_share:
