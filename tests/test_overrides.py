@@ -1,0 +1,81 @@
+import json
+
+import pytest
+from bundle.overrides import check_overrides
+from tests.forked import run_module
+
+
+@pytest.fixture
+def words(bundle_root):
+    return ["run", "training", "--config_file", str(bundle_root / "configs" / "train.json")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--epochs", "3"],
+        ["--epochs=3", "--bundle_root", ".", "--logging_file", "configs/logging.conf"],
+        ["--cascade_def#unknown", "1"],  # a component judges its own arguments
+        ["--cascade_def::unknown", "1"],
+        ["--train#trainer#max_epochs", "-3"],
+        ["--imports#0", "$import os"],
+        ["--epochs", "@longer", "--longer", "3"],
+        ["--epochs", "%longer#1", "--longer", "[3,4]"],
+        ["--_meta_#version", "1"],
+        ["--tracking", "mlflow", "--run_name", "mine"],
+        ["--", "--epoch"],
+    ],
+)
+def test_what_overrides_something_stands(words, options):
+    check_overrides([*words, *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (["--epoch", "3"], "did you mean --epochs?"),
+        (["--epoch=3"], "did you mean --epochs?"),
+        (["-epoch", "3"], "did you mean --epochs?"),
+        (["--learning-rat", "1e-3"], "did you mean --learning_rate?"),
+        (["--train#trainr#max_epochs", "3"], "did you mean --train#trainer?"),
+        (["--train::trainr::max_epochs", "3"], "did you mean --train#trainer?"),
+        (["--config_fil", "x.json"], "did you mean --config_file?"),
+        (["--zzz", "3"], "the keys stand in the config files"),
+        (["--epochs", "$'longer'", "--longer", "3"], "the keys stand in the config files"),
+    ],
+)
+def test_what_overrides_nothing_is_refused_with_what_was_meant(words, options, advice):
+    with pytest.raises(ValueError, match="No config has a key for --") as refusal:
+        check_overrides([*words, *options])
+    assert advice in str(refusal.value)
+
+
+def test_several_configs_and_a_file_of_arguments_are_read_as_monai_reads_them(bundle_root, tmp_path):
+    files = [str(bundle_root / "configs" / name) for name in ("inference.json", "batch_inference.json")]
+    for given in (str(files), ",".join(files)):
+        check_overrides(["run", "inferring", "--config_file", given, "--pairs_file", "pairs.csv"])
+        with pytest.raises(ValueError, match="did you mean --pairs_file"):
+            check_overrides(["run", "inferring", "--config_file", given, "--pair_file", "pairs.csv"])
+    arguments = tmp_path / "arguments.json"
+    arguments.write_text(json.dumps({"config_file": files, "output": "out"}))
+    with pytest.raises(ValueError, match="did you mean --output_dir"):
+        check_overrides(["run", "inferring", "--args_file", str(arguments)])
+
+
+def test_other_commands_and_programs_are_left_alone(words):
+    check_overrides(["verify_metadata", "--epoch", "3"])
+    check_overrides()  # pytest's own command line
+
+
+def test_monai_ends_before_it_trains(bundle_root, small_dataset, tmp_path):
+    options = ["--bundle_root", bundle_root, "--dataset_dir", small_dataset, "--output_dir", tmp_path / "out"]
+    config = bundle_root / "configs" / "train.json"
+    done = run_module(
+        "monai.bundle", "run", "training", "--config_file", config, *options, "--epoch", "1", cwd=bundle_root
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: No config has a key for --epoch")
+    assert last.endswith("did you mean --epochs?")
+    assert not (tmp_path / "out").exists()
