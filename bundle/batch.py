@@ -25,7 +25,6 @@ __all__ = ["BatchRegistration", "PairsFailedError"]
 Pair = dict[str, Any]
 
 MEASURES = ("similarity_before", "similarity_aligned", "similarity_after", "dice_after", "folding_percent")
-WRITTEN = ("displacement.nii.gz", "registration.json", "transform.h5", "warped.nii.gz")
 
 
 class PairsFailedError(ValueError):
@@ -133,9 +132,8 @@ class BatchRegistration:
 
     def _is_done(self, pair: Pair) -> bool:
         folder = self.output_dir / pair["name"]
-        wanted = (*WRITTEN, "warped_label.nii.gz") if "moving_label" in pair else WRITTEN
         found = self._found(pair)
-        if found is None or not all((folder / name).is_file() for name in wanted):
+        if found is None or not found.get("outputs") or not all((folder / name).is_file() for name in found["outputs"]):
             return False
         correlation = found.get("contrast_correlation")
         digest = self._digest(correlation if isinstance(correlation, int | float) else 1.0)

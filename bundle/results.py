@@ -82,6 +82,7 @@ def write_registration(
         if "report" in item:
             write_page(partial / "report.html", item["report"], summary, judgement)
             (partial / "thumbnail.png").write_bytes(png(item["report"].thumbnail))
+        summary["outputs"] = sorted([path.name for path in partial.iterdir()] + ["registration.json"])
         (partial / "registration.json").write_text(json.dumps(summary, indent=4) + "\n")
         folder.mkdir(exist_ok=True)
         for name in OPTIONAL_FILES:  # of an earlier registration in the same folder

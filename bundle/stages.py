@@ -21,7 +21,7 @@ STAGES = ("reading and aligning", "network", "resampling and measuring", "writin
 
 # seconds of one busy core, alone or for a million voxels: their proportions count, the first stages correct the rest
 ALIGNMENT, RIGID, SMALL = 10.0, 0.6, 0.1  # of all but the smallest images; share of rigid; millions of voxels
-NETWORK, ON_GPU, STEP = 5.0, 0.02, 0.5
+NETWORK, ON_GPU, STEP = 5.0, 0.02, 1.5
 READING, MEASURING, INVERSE = 0.3, 2.0, 12.0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle.batch import WRITTEN, BatchRegistration, PairsFailedError
+from bundle.batch import BatchRegistration, PairsFailedError
 from bundle.io.files import fingerprint, is_unchanged
 from bundle.weights import AcrossContrasts
 from monai.engines import Evaluator
@@ -96,14 +96,15 @@ class Registration(Evaluator):
         self.done.append(name)
         folder = self.output_dir / name
         folder.mkdir(parents=True, exist_ok=True)
-        for file in WRITTEN:
+        outputs = ["jacobian.nii.gz", "registration.json", "warped.nii.gz"]
+        for file in outputs:
             (folder / file).touch()
         noted = {"inputs": {k: fingerprint(v) for k, v in item.items() if k != "name"}, "settings": self.settings}
         weights, correlation = self.weights, {"first": 0.9}.get(item["name"], 0.1)
         if self.across_contrasts is not None:
             weights = Path(self.across_contrasts.weights_for(correlation))
         noted |= {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "dice_after": 0.5}
-        noted |= {"contrast_correlation": correlation}
+        noted |= {"contrast_correlation": correlation, "outputs": outputs}
         (folder / "registration.json").write_text(json.dumps(noted))
         return {}
 
@@ -175,6 +176,16 @@ def test_a_pair_is_registered_again_with_other_settings_another_file_or_a_broken
     (tmp_path / "out/sub/second/registration.json").write_text('{"inputs": ')
     (tmp_path / "out/sub/third/registration.json").write_text("[]")
     assert batch(settings=[("affine", "none")]) == EVERYTHING
+
+
+def test_a_pair_is_registered_again_when_one_of_its_files_is_gone(batch, tmp_path):
+    batch()
+    (tmp_path / "out/first/jacobian.nii.gz").unlink()
+    record = tmp_path / "out/sub/second/registration.json"
+    noted = json.loads(record.read_text())
+    del noted["outputs"]  # as an earlier version left it
+    record.write_text(json.dumps(noted))
+    assert batch() == ["first", "sub/second"]
 
 
 def test_a_pair_that_other_weights_registered_is_done_as_long_as_those_stay(batch, tmp_path):

@@ -21,7 +21,7 @@ def test_every_stage_is_expected_to_take_some_time():
         ({"passes": 2}, "network", 2),
         ({"cascades": 3}, "network", 3),
         ({"symmetric": True}, "network", 2),
-        ({"optimise": 10}, "network", 2),
+        ({"optimise": 10}, "network", 4),  # docs/accuracy.md: a step takes three tenths of a pass
     ],
 )
 def test_more_work_is_expected_to_take_longer(settings, stage, factor):
@@ -38,7 +38,7 @@ def test_more_runs_of_the_network_are_expected_after_it():
     for settings, runs in (({"expected_error": True}, 3), ({"refilled": True}, 2)):
         assert seconds(**settings)[STAGES[2]] - seconds()[STAGES[2]] == pytest.approx(runs * network)
         assert seconds(**settings)["network"] == network
-    assert seconds(optimise=10)["network"] == pytest.approx(2 * network)
+    assert seconds(optimise=10)["network"] == pytest.approx(4 * network)
 
 
 def test_the_networks_grid_is_guessed_with_its_margin_and_multiple():

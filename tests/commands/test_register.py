@@ -42,6 +42,7 @@ def result(pair, weights, tmp_path_factory):
 def test_a_registration_writes_its_files_and_nothing_else(result):
     folder, _ = result
     assert sorted(p.name for p in folder.iterdir()) == sorted([*FILES, "warped_label.nii.gz"])
+    assert json.loads((folder / "registration.json").read_text())["outputs"] == sorted(p.name for p in folder.iterdir())
     assert [p.name for p in folder.parent.iterdir()] == ["result"]
 
 
