@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.failures import bad_input
+from bundle.failures import OutcomeError, bad_input
 from bundle.io.files import check_file, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES
@@ -27,7 +27,7 @@ Pair = dict[str, Any]
 MEASURES = ("similarity_before", "similarity_aligned", "similarity_after", "dice_after", "folding_percent")
 
 
-class PairsFailedError(ValueError):
+class PairsFailedError(OutcomeError):
     """Some pairs of a list could not be registered; the message counts them."""
 
 

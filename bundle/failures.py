@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-__all__ = ["bad_input", "causes", "end_with_sentence"]
+__all__ = ["OutcomeError", "bad_input", "causes", "end_with_sentence"]
 
 FULL = ("could not be written, as the disk or your share of it is full", "free some of it, or write elsewhere")
 MEANINGS = {
@@ -28,6 +28,10 @@ MEANINGS = {
 
 KINDS = ("ValueError", "OSError", *(f"{kind}Error" for kind in ("FileNotFound", "Permission", "IsADirectory")))
 KINDS += ("NotADirectoryError", "FileExistsError")
+
+
+class OutcomeError(ValueError):
+    """How a run ended whose code did what it should: its sentence says all, and a traceback would say nothing."""
 
 
 def causes(error: BaseException | None, contexts: bool = True) -> Iterator[BaseException]:
@@ -70,7 +74,7 @@ def _first_in(traceback: str) -> str | None:
 
 
 def end_with_sentence() -> None:
-    """Let a process that an exception ends say last what was wrong with its input, below the traceback.
+    """Let a process that an exception ends say last what was wrong with its input, below the traceback if one helps.
 
     The wrappers of ``python -m monai.bundle run`` otherwise leave the sentence in the middle of a long traceback.
     """
@@ -80,7 +84,8 @@ def end_with_sentence() -> None:
 
 
 def _say_last(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    sys.__excepthook__(kind, error, traceback)
+    if not any(isinstance(cause, OutcomeError) for cause in causes(error)):
+        sys.__excepthook__(kind, error, traceback)
     sentence = bad_input(error)
     if sentence:
         print(f"error: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
