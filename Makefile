@@ -97,7 +97,7 @@ endif
 test: $(VENV)/.tested $(DEPLOY)/.tested models
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -q $(WORKERS) -m "not slow" $(addprefix --ignore=tests/,$(APART) $(ZOO))
 	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python $(PYTEST) -q $(WORKERS) -m "not debian and not slow" tests/deploy_app tests/map
-	@echo "left out: what takes half a minute, the release, who uses it, the paper's data sets (make test-zoo), other methods and tools (make test-peers, test-interop), the report in a browser (make test-report), what needs Debian packages (make test-pacs), the container (make test-map)"
+	@echo "left out: what takes five seconds or more, the release, who uses it, the paper's data sets (make test-zoo), other methods and tools (make test-peers, test-interop), the report in a browser (make test-report), what needs Debian packages (make test-pacs), the container (make test-map)"
 
 # the same tests under branch coverage, with the processes that they start; fails below the floor in pyproject.toml
 coverage: PYTEST := -m coverage run -m pytest
@@ -109,11 +109,11 @@ coverage-clean:
 	@rm -rf build/coverage
 
 # the release and the tools that take it as it is (the Model Zoo's checks, export, federation, tracking), the notebook, the
-# paper's data sets; of the other tests, those that take half a minute
+# paper's data sets; of the other tests, those that take five seconds or more
 test-zoo: $(VENV)/.consumers $(DEPLOY)/.tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) $(addprefix tests/,$(ZOO))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m slow $(addprefix --ignore=tests/,$(APART) $(ZOO))
-	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q -m slow tests/deploy_app
+	OMP_NUM_THREADS=1 $(DEPLOY)/bin/python -m pytest -q $(WORKERS) -m slow tests/deploy_app
 
 # what report.html views images with: bundle/report/assets/viewer.js, of NiiVue by its package-lock.json
 viewer:

@@ -152,6 +152,7 @@ def registered(tmp_path_factory):
     return folder, summaries, erased, labels > 0
 
 
+@pytest.mark.slow
 def test_an_erased_region_is_expected_to_be_worse_than_the_same_region_of_equal_images(registered):
     folder, summaries, erased, brain = registered
     maps = {name: nibabel.load(folder / f"to_{name}" / "expected_error.nii.gz") for name in summaries}

@@ -26,6 +26,7 @@ print(full - resident_mb())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_tensors_leave_no_holes():
     freed = {}

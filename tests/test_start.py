@@ -44,6 +44,7 @@ def test_register_imports_nothing_that_it_does_not_need(register):
     assert not any(name.startswith(tuple(f"{top}." for top in FORBIDDEN)) for name in loaded)
 
 
+@pytest.mark.slow
 def test_what_monai_went_without_can_be_imported_afterwards():
     lines = "from bundle.start import load_monai\nload_monai()\nimport itk, scipy.signal, matplotlib.pyplot\n"
     lines += "from torch.distributed.optim import ZeroRedundancyOptimizer\n"
@@ -52,6 +53,7 @@ def test_what_monai_went_without_can_be_imported_afterwards():
     assert {"itk", "scipy.signal", "matplotlib.pyplot"} <= modules_after(lines)
 
 
+@pytest.mark.slow
 def test_monai_that_is_there_already_stays_as_it_is():
     lines = "import monai, scipy.signal\nbefore = set(sys.modules)\nfrom bundle.start import load_monai\nload_monai()\n"
     lines += "assert set(sys.modules) - before == {'bundle', 'bundle.start'}"

@@ -52,6 +52,7 @@ def test_training_leaves_scalars_and_pictures_for_tensorboard(trained):
     assert tags["images"]
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stopped_and_keeps_the_best_weights(bundle_root, trained):
     output, options, _ = trained
     best = (output / "models/model.pt").read_bytes()
@@ -182,6 +183,7 @@ def test_inferring_registers_every_pair_of_a_list(bundle_root, small_dataset, fr
     assert {path.name for path in second.iterdir()} == written
 
 
+@pytest.mark.slow
 def test_another_networks_weights_are_refused_in_one_sentence(bundle_root, small_dataset, tmp_path):
     weights = tmp_path / "other.pt"
     torch.save({"layer.weight": torch.zeros(2, 2)}, weights)

@@ -283,6 +283,7 @@ class Crashing(Linear):
         os._exit(9)
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_is_a_row_and_left_out_of_the_means(pairs, tmp_path, monkeypatch):
     contexts = iter([multiprocessing.get_context("spawn"), forked.context(), forked.context()])
     monkeypatch.setattr(worker, "get_context", lambda _: next(contexts))  # the first process as users have it

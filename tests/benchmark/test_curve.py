@@ -28,6 +28,7 @@ def test_pans_field_is_smoothed_after_it_is_found(shifting_weights):
     assert all(settings.count(one) == 1 for one in settings)
 
 
+@pytest.mark.slow
 def test_a_curve_is_a_table_and_a_figure(small_dataset, shifting_weights, tmp_path, monkeypatch):
     class Here:
         """The worker, in this process."""

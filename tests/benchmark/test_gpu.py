@@ -46,6 +46,7 @@ def test_every_row_comes_out_of_one_call(small, tmp_path, capsys):
     assert (tmp_path / "gpu.md").read_text() in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_fails_says_why_and_the_rest_goes_on(small, monkeypatch, tmp_path):
     def broken(*_):
         raise RuntimeError("no such instruction\nat 0x7f")

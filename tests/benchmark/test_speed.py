@@ -33,6 +33,7 @@ def test_the_lean_network_with_trained_weights_equals_the_plain_one_within_1e_4_
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_training_step_of_the_lean_network_has_the_gradients_of_the_plain_one(network):
     pair = volumes()
     parameters = list(network.parameters())

@@ -113,6 +113,7 @@ def share_that_differs(image, other):
     return 1.0 if image.shape != other.shape else float(((image - other).abs() > 0.1).float().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["moving", "fixed"])
 def test_what_lies_in_a_cost_mask_changes_neither_alignment_nor_similarity_nor_what_the_network_sees(
     pair, tmp_path, role
@@ -140,6 +141,7 @@ def test_the_similarity_leaves_out_what_does_not_count_and_every_window_that_hol
     assert similarity(warped, fixed, ignored) == pytest.approx(similarity(fixed, fixed, ignored), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_field_runs_smoothly_through_a_cost_mask(pair, shifting_weights, tmp_path):
     """Inside the mask the field has no noise of its own: its second differences are small."""
     options = {"weights": shifting_weights, "affine": "none", "never_worse": False, "device": "cpu", "spacing_mm": 4.1}

@@ -104,6 +104,7 @@ def identifying(dataset):
     return [str(e.value) for e in dataset.iterall() if e.VR in kinds and len(str(e.value)) > 5]
 
 
+@pytest.mark.slow
 @pytest.mark.property(5)
 def test_the_same_input_gives_the_same_objects_and_another_setting_gives_all_of_them_other_uids(
     registered, phantom, tmp_path, start
@@ -129,6 +130,7 @@ def test_the_same_input_gives_the_same_objects_and_another_setting_gives_all_of_
     assert vectors[0] == vectors[1]
 
 
+@pytest.mark.slow
 @pytest.mark.property(18)
 def test_own_results_fed_back_make_no_new_pair(registered, phantom, tmp_path, start):
     output, _ = registered
@@ -155,6 +157,7 @@ def killed(registered, tmp_path):
     return output
 
 
+@pytest.mark.slow
 def test_a_setting_leaves_the_page_out(phantom, tmp_path, start):
     done = start(phantom, tmp_path / "out", PAGE="false")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,6 +18,7 @@ def series_uids(folder):
     return [next(uid for uid, normalised in volumes.items() if normalised == which) for which in (False, True)]
 
 
+@pytest.mark.slow
 def test_two_reconstructions_of_one_acquisition_are_left_where_they_are(siemens_study_folder, tmp_path):
     plain, normalised = series_uids(siemens_study_folder)
     done = run(siemens_study_folder, tmp_path / "out", FIXED_SERIES_UID=normalised, MOVING_SERIES_UID=plain)

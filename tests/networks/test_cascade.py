@@ -40,6 +40,7 @@ def test_the_fields_are_composed_and_the_image_is_warped_once(moving_cascade):
     torch.testing.assert_close(pred, torch.cat([warp(PAIR[:, :1], ddf), ddf], 1))
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_last_image_reaches_the_first_network(moving_cascade):
     moving_cascade.train()
     RegistrationLoss()(moving_cascade(PAIR), PAIR[:, 1:]).backward()

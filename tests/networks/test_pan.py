@@ -255,6 +255,7 @@ def test_autocast_still_gives_a_float32_field(lively, batch):
     assert 0 < error < 0.1 * size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", ["script", "trace"])
 def test_torchscript_equals_eager_at_every_size(lively, awkward, batch, exporter):
     with torch.no_grad():
@@ -306,6 +307,7 @@ def test_the_gpu_equals_the_cpu_eager_compiled_and_in_mixed_precision(lively, aw
         assert_same(found.cpu(), pred, 1e-3)
 
 
+@pytest.mark.slow
 def test_recomputed_levels_change_no_gradient(lively):
     pair = smooth_pair(5, SHAPE)
     gradients = []

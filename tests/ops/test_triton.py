@@ -151,6 +151,7 @@ for kernel in (kernels.forward, kernels.backward_by_query, kernels.backward_by_k
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler comes with its Linux wheels")
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}

@@ -234,6 +234,7 @@ def test_truncated_compressed_pixels_are_refused(tmp_path, syntax):
     assert code_of(tmp_path / "series") is Code.E_DECODE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLSLossless])
 def test_a_stream_larger_than_its_header_tells_is_refused(tmp_path, syntax):
     paths = write(tmp_path / "series", stored=STORED[:3])
@@ -307,6 +308,7 @@ def test_pixels_of_another_shape_than_the_header_are_refused(tmp_path):
 
 
 # malformed bytes
+@pytest.mark.slow
 @pytest.mark.hazard("damaged pixels are used")
 @pytest.mark.property(16)
 def test_a_thousand_flipped_bytes_end_in_a_failure_or_a_volume(tmp_path):

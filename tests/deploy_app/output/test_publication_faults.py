@@ -146,6 +146,7 @@ def killed_after(steps, output, work):
     return code != 0
 
 
+@pytest.mark.slow
 @pytest.mark.hazard("half a result is used")
 @pytest.mark.property(3)
 def test_a_run_killed_at_any_step_leaves_no_results_or_all(places):

@@ -34,6 +34,7 @@ def warped_in(picture):
     return picture.astype(int)[: height // 3, 2 * width // 8 : 3 * width // 8]
 
 
+@pytest.mark.slow
 def test_beyond_the_moving_ct_the_montage_shows_air_and_not_water(pair):
     found = registered(pair, Settings().padding["CT"])
     assert (warped_in(found.overview).max(-1) < 25).mean() > 0.6
