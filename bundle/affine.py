@@ -23,8 +23,9 @@ Array = npt.NDArray[np.float32]
 WORKING_SPACING_MM = 2.0  # finer voxels cost time and bring a linear transform nothing
 BINS = 32
 SAMPLES = 20_000
-STEPS_MM = {4: (2.0, 0.02), 2: (1.0, 0.02), 1: (0.5, 0.01)}  # first and last of the search, by resolution
-RELAXATION = 0.7  # of the step where the search turns round
+# first and last step of a search in mm, and the share of it that is left after each turn, by resolution
+SEARCH = {4: (2.0, 0.02, 0.8), 2: (1.0, 0.02, 0.7), 1: (0.5, 0.01, 0.7)}
+FIRST_SEARCH = (4.0, 0.02, 0.9)  # of all, for a rigid transform: it has farthest to go, and what it misses stays missed
 FEWEST_PLANES = 8  # along each axis of what is aligned
 
 
@@ -87,13 +88,14 @@ def align(
         with _single_thread():
             levels = [_level(images, masks, factor, seed) for factor in _factors(images)]
             rigid = _best_start(images, levels[0])
-            for level in levels if kind == "rigid" else levels[:-1] or levels:
-                level.improve(rigid)
+            levels[0].improve(rigid, FIRST_SEARCH)
+            for level in levels[1:] if kind == "rigid" else levels[1:-1]:
+                level.improve(rigid, SEARCH[level.factor])
             if kind == "rigid":
                 return linear_from_itk(rigid)
             affine = _as_affine(rigid)
             for level in levels:
-                level.improve(affine)
+                level.improve(affine, SEARCH[level.factor])
             return linear_from_itk(affine)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
@@ -196,14 +198,14 @@ class _Level:
         """Evaluate the metric: the less, the more alike."""
         return float(self._metric(transform).MetricEvaluate(self.fixed, self.moving))
 
-    def improve(self, transform: sitk.Transform) -> None:
-        """Maximise mutual information from a transform on, in place."""
-        method, (first, last) = self._metric(transform), STEPS_MM[self.factor]
+    def improve(self, transform: sitk.Transform, search: tuple[float, float, float]) -> None:
+        """Maximise mutual information from a transform on, in place; ``search`` as in ``SEARCH``."""
+        method, (first, last, relaxation) = self._metric(transform), search
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=first,
             minStep=last,
             numberOfIterations=150,
-            relaxationFactor=RELAXATION,
+            relaxationFactor=relaxation,
             gradientMagnitudeTolerance=1e-6,
         )
         method.SetOptimizerScalesFromPhysicalShift()

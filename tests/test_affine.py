@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from bundle.affine import ALIGNMENTS, align
+from bundle.metrics import mean_dice
 from bundle.phantom import centred_affine, random_anatomy, sample
-from bundle.spatial import Grid, lps_from_ras
+from bundle.spatial import Grid, SpatialTransform, lps_from_ras
 from scipy.ndimage import binary_dilation
 from scipy.spatial.transform import Rotation
 
@@ -173,3 +174,19 @@ def test_a_slab_of_a_few_thick_slices_is_aligned_in_its_plane(slices, kind):
     points = grid.to_points(np.argwhere(label > 0)[::50])
     off = points @ found[:3, :3].T + found[:3, 3] - (points + np.array([-7, 5, 0]))
     assert np.linalg.norm(off[:, :2], axis=1).mean() < 1.5
+
+
+@pytest.mark.parametrize("degrees", [(0, 0, 40), (-20, 15, 20)])
+def test_a_turned_head_of_somebody_else_is_aligned_as_well_as_one_that_is_not_turned(fixed, degrees):
+    image, label = sample(random_anatomy(4), MOVING_SHAPE, MOVING_RAS)
+    middle, turn = np.eye(4), np.eye(4)
+    middle[:3, 3] = (MOVING_RAS @ [*(np.array(MOVING_SHAPE) - 1) / 2, 1])[:3]
+    turn[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    fixed_grid, overlaps = Grid.from_ras(FIXED_SHAPE, FIXED_RAS), []
+    for ras in (MOVING_RAS, middle @ turn @ np.linalg.inv(middle) @ MOVING_RAS):
+        grid = Grid.from_ras(MOVING_SHAPE, ras)
+        matrix = align(image, grid, fixed[0], fixed_grid, "affine")
+        transform = SpatialTransform(matrix, None, fixed_grid, fixed_grid, grid)
+        warped = transform.resample(torch.from_numpy(label.astype(np.float32))[None], mode="nearest")
+        overlaps.append(float(mean_dice(warped.int(), torch.from_numpy(fixed[1].astype(np.int32))[None])))
+    assert overlaps[1] > overlaps[0] - 0.02
