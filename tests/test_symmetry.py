@@ -18,9 +18,9 @@ SHAPE = (22, 26, 19)
 INNER = (..., slice(5, -5), slice(5, -5), slice(5, -5))
 
 
-def field(seed, voxels=2.0):
+def field(seed, voxels=2.0, width=3.0):
     noise = np.random.default_rng(seed).standard_normal((3, *SHAPE))
-    smooth = np.stack([gaussian_filter(channel, 3) for channel in noise])
+    smooth = np.stack([gaussian_filter(channel, width) for channel in noise])
     return torch.from_numpy(smooth / np.abs(smooth).max() * voxels)[None]
 
 
@@ -40,17 +40,18 @@ def test_the_half_of_a_field_composed_with_itself_is_the_field():
     assert largest(half_field(scaling.double()) - expected) < 0.02  # √1.21 = 1.1
 
 
-def test_swapped_fields_give_the_inverse_whatever_they_are():
-    forward, backward = field(1), field(2)
+@pytest.mark.parametrize(("width", "left"), [(3.0, 0.005), (1.2, 0.02)])  # 1.2: rough from voxel to voxel
+def test_swapped_fields_give_the_inverse_whatever_they_are(width, left):
+    forward, backward = field(1, width=width), field(2, width=width)
     there, back = halfway(forward, backward), halfway(backward, forward)
     assert largest(there) > 0.4
-    assert float(compose(back, there)[INNER].norm(dim=1).mean()) < 0.01
-    assert largest(compose(back, there)) < 0.06
+    assert float(compose(back, there)[INNER].norm(dim=1).mean()) < left
+    assert largest(compose(back, there)) < 4 * left
 
 
 def test_fields_that_are_each_other_s_inverse_stay_what_they_are():
     forward = field(3)
-    assert largest(halfway(forward, inverse_field(forward)) - forward) < 0.03
+    assert largest(halfway(forward, inverse_field(forward)) - forward) < 0.08  # what interpolation leaves between them
 
 
 def test_the_mean_of_two_alignments_is_inverted_by_swapping_them():
