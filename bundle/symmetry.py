@@ -27,10 +27,7 @@ def halfway(forward: DDF, backward: DDF) -> DDF:
     there, back = half_field(forward), half_field(backward)
     found, counterpart = compose(inverse_field(back), there), compose(inverse_field(there), back)
     for _ in range(CORRECTIONS):
-        found, counterpart = (
-            found - compose(counterpart, found) / 2,
-            counterpart - compose(found, counterpart) / 2,
-        )
+        found, counterpart = (found - compose(counterpart, found) / 2, counterpart - compose(found, counterpart) / 2)
     return found
 
 
