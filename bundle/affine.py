@@ -25,7 +25,8 @@ BINS = 32
 SAMPLES = 20_000
 # first and last step of a search in mm, and the share of it that is left after each turn, by resolution
 SEARCH = {4: (2.0, 0.02, 0.8), 2: (1.0, 0.02, 0.7), 1: (0.5, 0.01, 0.7)}
-FIRST_SEARCH = (4.0, 0.02, 0.9)  # of all, for a rigid transform: it has farthest to go, and what it misses stays missed
+# of all, for a rigid transform: it has farthest to go, and what it misses stays missed; small crops it leads astray
+FIRST_SEARCH = (4.0, 0.02, 0.9)
 FEWEST_PLANES = 8  # along each axis of what is aligned
 
 
@@ -88,7 +89,7 @@ def align(
         with _single_thread():
             levels = [_level(images, masks, factor, seed) for factor in _factors(images)]
             rigid = _best_start(images, levels[0])
-            levels[0].improve(rigid, FIRST_SEARCH)
+            levels[0].improve(rigid, FIRST_SEARCH if levels[0].is_large else SEARCH[4])
             for level in levels[1:] if kind == "rigid" else levels[1:-1]:
                 level.improve(rigid, SEARCH[level.factor])
             if kind == "rigid":
@@ -178,6 +179,11 @@ class _Level:
     masks: tuple[sitk.Image | None, sitk.Image | None]
     factor: int
     seed: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it has enough voxels for long steps; a slab, in its plane."""
+        return sorted(self.fixed.GetSize())[1] >= FEWEST_PLANES
 
     def _metric(self, transform: sitk.Transform) -> sitk.ImageRegistrationMethod:
         """Prepare mutual information at a transform, which ``Execute`` would improve in place."""

@@ -4,81 +4,86 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import monai.bundle
+from bundle.failures import OutcomeError
 from bundle.options import suggestion
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS as TRACKING
 
 __all__ = ["check_overrides"]
 
-OPTION = re.compile(r"--?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)
+OPTION = re.compile(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)  # a plus merges
 
 
 def check_overrides(arguments: Sequence[str] | None = None) -> None:
     """Refuse an option of ``python -m monai.bundle run`` that overrides nothing.
 
     MONAI adds a key that the configs do not have: ``--epoch 3`` would train as many epochs as before. A new key that
-    another one refers to (``@name``, ``%name``) stands.
+    another one refers to (``@name``, ``%name``), or that is to be run, stands. Below the first level of a key, the
+    component or MONAI says what is wrong.
 
     Args:
         arguments: the command line after ``python -m monai.bundle``; None for this process's own, if it is one.
 
     Raises:
-        ValueError: a key that no config has, nor anything refers to.
+        OutcomeError: a key that no config has, nor anything refers to.
     """
     if arguments is None:
         spec = getattr(sys.modules["__main__"], "__spec__", None)
         arguments = sys.argv[1:] if spec is not None and spec.name.startswith("monai.bundle") else ()
-    if not arguments or arguments[0] != "run":
+    if not arguments or arguments[0] not in ("run", "run_workflow"):
         return
-    given = _options(arguments[1:])
+    own = [*inspect.signature(monai.bundle.run).parameters]
+    given, loose = _options(arguments[1:])
+    given = dict(zip(own, loose)) | given
     if "args_file" in given:
         given = dict(ConfigParser.load_config_file(given["args_file"])) | given
+    if "config_file" not in given:
+        return
     config = ConfigParser.load_config_files(given["config_file"])
-    own = {*inspect.signature(monai.bundle.run).parameters, "_meta_"} - {"override"}
-    tracking = given.get("tracking")
-    if tracking is not None:  # its settings become keys
-        own |= set((TRACKING.get(tracking) or ConfigParser.load_config_file(tracking))["configs"])
-    overrides = {key.replace("::", "#"): value for key, value in given.items() if key not in own}
-    text = json.dumps([config, overrides], default=str)
-    for key in overrides:
-        _check(key, config, own, text)
+    known = {*config, *own, *_of_tracking(given.get("tracking")), "_meta_", "workflow_name", "workflow_type"}
+    known |= {str(given[name]) for name in ("run_id", "init_id", "final_id") if name in given}
+    text = json.dumps([config, given], default=str)
+    for key in given:
+        _check(re.split("#|::", key)[0], known, text)
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
-    """Read names and values as Fire does."""
+def _options(words: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
+    """Read names and values as Fire does, and the values without a name."""
     from fire.parser import DefaultParseValue  # here: an application that uses the configs may lack it
 
     given: dict[str, Any] = {}
+    loose: list[Any] = []
     rest = list(words[: words.index("--")] if "--" in words else words)
     while rest:
-        found = OPTION.fullmatch(rest.pop(0))
+        word = rest.pop(0)
+        found = OPTION.fullmatch(word)
         if found is None:
+            loose.append(DefaultParseValue(word))
             continue
-        name, value = found[1], found[2]
+        name, value = found[1].replace("-", "_"), found[2]
         if value is None and rest and not OPTION.fullmatch(rest[0]):
             value = rest.pop(0)
-        given[name if "#" in name or "::" in name else name.replace("-", "_")] = (
-            None if value is None else DefaultParseValue(value)
-        )
-    return given
+        if value is None:  # --noamp is amp=False, as --amp is amp=True
+            given[name.removeprefix("no")] = not name.startswith("no")
+        else:
+            given[name] = DefaultParseValue(value)
+    return given, loose
 
 
-def _check(key: str, config: Mapping[str, Any], own: set[str], text: str) -> None:
-    """Refuse one key: each part of it must be there, but for the arguments of a component, which it judges itself."""
-    level: Any = config
-    parts = key.split("#")
-    for n, part in enumerate(parts):
-        if not isinstance(level, Mapping) or "_target_" in level:
-            return
-        if part not in level:
-            if n == 0 and (part in own or re.search(rf"[@%]{re.escape(part)}\b", text)):
-                return
-            before = "".join(f"{name}#" for name in parts[:n])
-            known = [*level, *own] if n == 0 else [*level]
-            advice = suggestion(part, known, "the keys stand in the config files", f"--{before}")
-            raise ValueError(f"No config has a key for --{key}, so that it would change nothing: {advice}")
-        level = level[part]
+def _of_tracking(tracking: Any) -> Sequence[str]:
+    """Name the keys that experiment tracking adds to the configs."""
+    if tracking is None:
+        return ()
+    settings = tracking if isinstance(tracking, dict) else TRACKING.get(tracking)
+    return [*(settings or ConfigParser.load_config_file(tracking)).get("configs", ())]
+
+
+def _check(name: str, known: Collection[str], text: str) -> None:
+    """Refuse a key of the first level that is not known, nor referred to in what the configs and options say."""
+    if name not in known and not re.search(rf"[@%]{re.escape(name)}\b", text):
+        advice = suggestion(name, known, "the keys stand in the config files", "--")
+        raise OutcomeError(f"No config has a key for --{name}, so that it would change nothing: {advice}")

@@ -190,3 +190,20 @@ def test_a_turned_head_of_somebody_else_is_aligned_as_well_as_one_that_is_not_tu
         warped = transform.resample(torch.from_numpy(label.astype(np.float32))[None], mode="nearest")
         overlaps.append(float(mean_dice(warped.int(), torch.from_numpy(fixed[1].astype(np.int32))[None])))
     assert overlaps[1] > overlaps[0] - 0.02
+
+
+@pytest.mark.parametrize("side", [12, 16])
+def test_a_crop_of_a_few_voxels_is_not_led_astray(fixed, side):
+    cut = tuple(slice(start, start + side) for start in (24, 30, 22))
+    turn = np.eye(4)
+    turn[:3, :3], turn[:3, 3] = Rotation.from_rotvec(np.radians([3, -2, 4])).as_matrix(), (3, -4, 2)
+    moved = sample(random_anatomy(3), FIXED_SHAPE, np.linalg.inv(turn) @ FIXED_RAS)[0][cut]
+    corner = FIXED_RAS.copy()
+    corner[:3, 3] = (FIXED_RAS @ [24, 30, 22, 1])[:3]
+    grid = Grid.from_ras((side,) * 3, corner)
+    points = grid.to_points(np.argwhere(np.ones((side,) * 3)))
+    flip = np.diag([-1.0, -1, 1, 1])
+    expected = points @ (flip @ turn @ flip)[:3, :3].T + (flip @ turn @ flip)[:3, 3]
+    for kind in ("rigid", "affine"):
+        found = align(moved, grid, fixed[0][cut], grid, kind)
+        assert np.linalg.norm(points @ found[:3, :3].T + found[:3, 3] - expected, axis=1).mean() < 1.5

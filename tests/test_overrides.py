@@ -16,19 +16,36 @@ def words(bundle_root):
         [],
         ["--epochs", "3"],
         ["--epochs=3", "--bundle_root", ".", "--logging_file", "configs/logging.conf"],
+        ["--learning-rate", "1e-3", "-patience", "-1"],
+        ["--noamp", "--+imports", "['$import math']"],
         ["--cascade_def#unknown", "1"],  # a component judges its own arguments
-        ["--cascade_def::unknown", "1"],
-        ["--train#trainer#max_epochs", "-3"],
+        ["--train::trainer::max_epochs", "-3"],
         ["--imports#0", "$import os"],
         ["--epochs", "@longer", "--longer", "3"],
         ["--epochs", "%longer#1", "--longer", "[3,4]"],
+        ["--train#sampler", "{'_target_': 'mine'}", "--train#dataloader#sampler", "@train#sampler"],
+        ["--run_id", "smoke", "--smoke", "[]"],
         ["--_meta_#version", "1"],
         ["--tracking", "mlflow", "--run_name", "mine"],
+        ["--tracking", "{'configs': {'mine': 1}}", "--mine", "2"],
         ["--", "--epoch"],
     ],
 )
 def test_what_overrides_something_stands(words, options):
     check_overrides([*words, *options])
+
+
+def test_what_is_to_be_run_may_be_new_and_be_named_by_its_place_alone(bundle_root):
+    places = ["configs/metadata.json", str(bundle_root / "configs" / "train.json")]
+    check_overrides(["run", "smoke", "initialize", "finalize", *places, "--smoke", "[]"])
+    with pytest.raises(ValueError, match="did you mean --epochs"):
+        check_overrides(["run", "training", "initialize", "finalize", *places, "--epoch", "3"])
+
+
+def test_optional_keys_of_a_section_stand(bundle_root):
+    config = str(bundle_root / "configs" / "inference.json")
+    options = ["--thresholds#look_here#stretch", "[None,1.1]", "--thresholds#failed#stretch", "[None,1.4]"]
+    check_overrides(["run", "inferring", "--config_file", config, *options])
 
 
 @pytest.mark.parametrize(
@@ -37,18 +54,20 @@ def test_what_overrides_something_stands(words, options):
         (["--epoch", "3"], "did you mean --epochs?"),
         (["--epoch=3"], "did you mean --epochs?"),
         (["-epoch", "3"], "did you mean --epochs?"),
+        (["--+epoch", "3"], "did you mean --epochs?"),
         (["--learning-rat", "1e-3"], "did you mean --learning_rate?"),
-        (["--train#trainr#max_epochs", "3"], "did you mean --train#trainer?"),
-        (["--train::trainr::max_epochs", "3"], "did you mean --train#trainer?"),
+        (["--nospatial_sise"], "did you mean --spatial_size?"),
+        (["--trainning#trainer#max_epochs", "3"], "did you mean --training?"),
         (["--config_fil", "x.json"], "did you mean --config_file?"),
         (["--zzz", "3"], "the keys stand in the config files"),
         (["--epochs", "$'longer'", "--longer", "3"], "the keys stand in the config files"),
     ],
 )
 def test_what_overrides_nothing_is_refused_with_what_was_meant(words, options, advice):
-    with pytest.raises(ValueError, match="No config has a key for --") as refusal:
-        check_overrides([*words, *options])
-    assert advice in str(refusal.value)
+    for command in ("run", "run_workflow"):
+        with pytest.raises(ValueError, match="No config has a key for --") as refusal:
+            check_overrides([command, *words[1:], *options])
+        assert advice in str(refusal.value)
 
 
 def test_several_configs_and_a_file_of_arguments_are_read_as_monai_reads_them(bundle_root, tmp_path):
@@ -78,4 +97,5 @@ def test_monai_ends_before_it_trains(bundle_root, small_dataset, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: No config has a key for --epoch")
     assert last.endswith("did you mean --epochs?")
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
