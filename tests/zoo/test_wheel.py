@@ -113,7 +113,8 @@ def test_its_root_is_what_monai_asks_for(installed, root, heads, bundle_root, tm
 
 def test_the_tests_of_the_commands_pass_on_it(installed, bundle_root, tmp_path):
     shutil.copytree(bundle_root / "tests" / "commands", tmp_path / "tests" / "commands")
-    for name in ("tests/conftest.py", "pyproject.toml"):
+    (tmp_path / "tests" / "spatial").mkdir()
+    for name in ("tests/conftest.py", "tests/spatial/oblique.py", "pyproject.toml"):
         shutil.copyfile(bundle_root / name, tmp_path / name)
     line = [installed / "python", "-m", "pytest", "-q", "-m", "not slow", "tests/commands"]
     said = run(*line, cwd=tmp_path, environment={"OMP_NUM_THREADS": "1"})
