@@ -4,6 +4,7 @@ from typing import Any
 
 from bundle.commands.register import check_affine, check_device, output_folder, register
 from bundle.phantom import write_pair
+from bundle.root import WEIGHTS
 
 __all__ = ["demo"]
 
@@ -37,4 +38,5 @@ def demo(
     check_device(device)
     paths = write_pair(output_folder(output_dir) / "images", seed=seed)
     moving_image, moving_label, fixed_image, fixed_label = (str(path) for path in paths)
-    return register(moving_image, fixed_image, output_dir, moving_label, fixed_label, affine=affine, device=device)
+    options: dict[str, Any] = {"affine": affine, "device": device, "weights": str(WEIGHTS)}  # they are of one contrast
+    return register(moving_image, fixed_image, output_dir, moving_label, fixed_label, **options)

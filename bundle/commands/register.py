@@ -128,7 +128,7 @@ def register(
         overrides["passes"] = passes
     infer(**overrides)
     result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
-    _tell(result, folder)
+    _tell(result, folder, Path(weights or WEIGHTS).name)
     return result
 
 
@@ -175,8 +175,8 @@ def output_folder(output_dir: str) -> Path:
     return folder
 
 
-def _tell(result: dict[str, Any], folder: Path) -> None:
-    """Print what matters of ``registration.json``."""
+def _tell(result: dict[str, Any], folder: Path, named: str) -> None:
+    """Print what matters of ``registration.json``; ``named``: the weights asked for."""
     for note in result["notes"]:
         print(f"note: {note}")
     rows = [("similarity (local NCC)", "similarity"), ("overlap (mean Dice)", "dice")]
@@ -184,7 +184,7 @@ def _tell(result: dict[str, Any], folder: Path) -> None:
         if f"{name}_before" in result:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
-    if result["contrast_correlation"] < result["settings"]["one_contrast"]:
+    if result["weights"] != named and result["contrast_correlation"] < result["settings"]["one_contrast"]:
         found = f"correlation {result['contrast_correlation']:.2f}"
         print(f"the contrasts differ, or the alignment is poor ({found}): weights {result['weights']}")
     if result.get("alignment_dropped"):

@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from bundle.commands import demo as demo_module
 from bundle.commands.demo import demo
+from bundle.root import WEIGHTS
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def test_two_synthetic_heads_with_labels_one_oblique_are_registered(registered, 
     demo(str(tmp_path / "out"), affine="rigid", seed=3)
     (((moving, fixed, folder, moving_label, fixed_label), options),) = registered
     assert folder == str(tmp_path / "out")
-    assert options == {"affine": "rigid", "device": "auto"}
+    assert options == {"affine": "rigid", "device": "auto", "weights": str(WEIGHTS)}  # of one contrast, no others asked
     images = {path: sitk.ReadImage(path) for path in (moving, fixed, moving_label, fixed_label)}
     assert images[moving].GetSize() == images[moving_label].GetSize()
     assert images[fixed].GetSize() == images[fixed_label].GetSize()
