@@ -16,9 +16,8 @@ def halfway(forward: DDF, backward: DDF) -> DDF:
     """Combine the fields of both directions: (id + b)^−½ ∘ (id + f)^½, halves in the sense of composition.
 
     With the fields swapped this is the inverse, whatever the two fields are; where b is the inverse of f already, it
-    is f. Interpolation between voxels makes up to a fifth of a voxel of difference, though. So the field and its
-    counterpart, made of the swapped fields, are corrected a few times: each gives way by half of what the two of them
-    in a row leave.
+    is f. Interpolation between voxels makes a difference, though. So the field and its counterpart, made of the swapped
+    fields, are corrected a few times: each gives way by half of what the two of them in a row leave.
 
     Args:
         forward: f, (B, 3, H, W, L), voxels: pulls the moving image to the fixed one.
