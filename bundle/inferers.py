@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from bundle.fields import compose, warp
 from bundle.gain import GainWeighting
+from bundle.ops import streaming_in
 from bundle.optimisation import PairwiseOptimiser, remove_folds
 from bundle.options import check_flags, check_numbers
 from bundle.shapes import DDF
@@ -35,6 +36,7 @@ class RecursiveInferer(SimpleInferer):
         gain_weighting: keeps the field where it makes the images more alike; None keeps it everywhere.
         symmetric: register both ways and meet halfway, so that with the images swapped the field is the inverse.
         across_contrasts: the network to run instead where the contrasts of a pair differ; None runs one for all.
+        bfloat16: let PAN convolve in bfloat16 on a CPU; fields, logits and all sums stay float32.
 
     Raises:
         ValueError: less than one pass, an exponent that is not positive, or a negative strength.
@@ -50,9 +52,10 @@ class RecursiveInferer(SimpleInferer):
         gain_weighting: GainWeighting | None = None,
         symmetric: bool = False,
         across_contrasts: AcrossContrasts | None = None,
+        bfloat16: bool = False,
     ) -> None:
         super().__init__()
-        check_flags(remove_folds=remove_folds, symmetric=symmetric)
+        check_flags(remove_folds=remove_folds, symmetric=symmetric, bfloat16=bfloat16)
         check_numbers(gamma=gamma, sharpening=sharpening)
         if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
             raise ValueError(f"The network runs a whole number of times, at least once, not {passes} times.")
@@ -61,6 +64,7 @@ class RecursiveInferer(SimpleInferer):
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
         self.symmetric, self.across_contrasts = symmetric, across_contrasts
+        self.dtype = torch.bfloat16 if bfloat16 else torch.float32
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -96,12 +100,13 @@ class RecursiveInferer(SimpleInferer):
         """Find the field, (B, 3, H, W, L), that pulls the first of two images, (B, 2, H, W, L), to the second."""
         seen = self.sharpen(inputs)
         moving, fixed = seen[:, :1], seen[:, 1:]
-        pred = network(seen)
-        for _ in range(self.passes - 1):
-            found = pred[:, 1:].clone()  # a compiled network writes every result to the same place
-            residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
-            ddf = compose(found, residual)
-            pred = torch.cat([warp(moving, ddf), ddf], 1)
+        with streaming_in(self.dtype):
+            pred = network(seen)
+            for _ in range(self.passes - 1):
+                found = pred[:, 1:].clone()  # a compiled network writes every result to the same place
+                residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
+                ddf = compose(found, residual)
+                pred = torch.cat([warp(moving, ddf), ddf], 1)
         ddf = pred[:, 1:].clone() if self.symmetric else pred[:, 1:]
         if self.remove_folds and self.gain_weighting is None:  # weights remove most, and are measured before the rest
             ddf = remove_folds(ddf)

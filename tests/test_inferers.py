@@ -69,7 +69,8 @@ def test_an_optimiser_refines_what_the_network_found_and_the_image_is_warped_by_
     assert torch.allclose(pred[:, :1], warp(image[:, :1], expected))
 
 
-def test_mixed_precision_changes_the_field_of_the_brain_weights_by_hundredths_of_a_voxel(bundle_root):
+@pytest.mark.parametrize("streamed", [False, True], ids=["autocast", "streamed"])
+def test_mixed_precision_changes_the_field_of_the_brain_weights_by_hundredths_of_a_voxel(bundle_root, streamed):
     shape, spacing_mm = (48, 56, 48), 3.4
     affine = centred_affine(shape, (spacing_mm,) * 3)
     heads = [torch.from_numpy(sample(random_anatomy(seed), shape, affine)[0]).float() for seed in (0, 1)]
@@ -78,8 +79,8 @@ def test_mixed_precision_changes_the_field_of_the_brain_weights_by_hundredths_of
     network.load_state_dict(torch.load(bundle_root / "models/model.pt", weights_only=True))
     with torch.no_grad():
         full = RecursiveInferer(remove_folds=True)(image, network)
-        with torch.autocast("cpu", torch.bfloat16):
-            mixed = RecursiveInferer(remove_folds=True)(image, network)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not streamed):
+            mixed = RecursiveInferer(remove_folds=True, bfloat16=streamed)(image, network)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed[:, :1], warp(image[:, :1], mixed[:, 1:]))  # the grid is not rounded
     difference = (mixed - full)[:, 1:].norm(dim=1)

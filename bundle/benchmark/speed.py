@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from bundle.benchmark.tasks import Task, encode
 from bundle.networks import PAN
+from bundle.ops import computes_bfloat16
 from bundle.phantom import write_phantoms
 from bundle.progress import Progress
 from bundle.report import scale
@@ -64,7 +65,8 @@ def measure_speed(
         images = write_pair(Path(folder), size)
         task = Task("", size, device, threads, str(images["pair"]))
         training = replace(task, size=training_size, images=None)
-        tasks = {name: replace(task, name=name, runs=RUNS) for name in ("convolution", "forward", "attention")}
+        forward = ("forward", "bfloat16 forward") if computes_bfloat16(torch.device(device)) else ("forward",)
+        tasks = {name: replace(task, name=name, runs=RUNS) for name in ("convolution", *forward, "attention")}
         tasks["unfolding attention"] = replace(task, name="unfolding attention")
         tasks |= {name: replace(training, name=name) for name in ("training", "plain training")}
         tasks |= {name: replace(task, name=PEERS[name], runs=int(name == "voxelmorph")) for name in against}
@@ -102,7 +104,8 @@ def _ratios(turns: dict[str, Turns], size: Sequence[int]) -> dict[str, list[floa
     floor = _operations(size) / (OPERATIONS_A_VOXEL * float(np.prod(size)))
     pairs = {"unfolding attention / attention": ("unfolding attention", "attention", 1.0)}
     pairs["plain training / training"] = ("plain training", "training", 1.0)
-    pairs["forward / arithmetic floor"] = ("forward", "convolution", 1 / floor)
+    forward = [name for name in turns if name.endswith("forward")]
+    pairs |= {f"{name} / arithmetic floor": (name, "convolution", 1 / floor) for name in forward}
     pairs |= {f"{name} / forward": (name, "forward", 1.0) for name in turns if name in PEERS}
     return {k: [a / b * f for a, b in zip(seconds[one], seconds[other])] for k, (one, other, f) in pairs.items()}
 

@@ -55,6 +55,18 @@ def _forward(task: Task) -> Callable[[], object]:
     return _inference(network, task)
 
 
+def _bfloat16_forward(task: Task) -> Callable[[], object]:
+    from bundle.ops import streaming_in
+
+    run = _forward(task)
+
+    def run_in_bfloat16() -> None:
+        with streaming_in(torch.bfloat16):
+            run()
+
+    return run_in_bfloat16
+
+
 def _voxelmorph(task: Task) -> Callable[[], object]:
     from bundle.networks.peers import VoxelMorph
 
@@ -149,6 +161,7 @@ TASKS: Mapping[str, Callable[[Task], Callable[[], object]]] = {
     "attention": _attention,
     "unfolding attention": _unfolding,
     "forward": _forward,
+    "bfloat16 forward": _bfloat16_forward,
     "voxelmorph": _voxelmorph,
     "syn-mi": _peer,
     "syn-cc": _peer,

@@ -113,7 +113,7 @@ class EncoderLevel(nn.Module):
 
     def scale(self, halved: Features) -> torch.Tensor:
         """Find the scale of each channel, (B, C): of even sides, the average of averages is the average."""
-        return self.excitation(halved.mean((2, 3, 4)))
+        return self.excitation(halved.mean((2, 3, 4), dtype=self.excitation.squeeze.weight.dtype))
 
     @torch.jit.unused
     def stream(self, features: Features, room: torch.Tensor) -> tuple[Features, torch.Tensor, Features]:
@@ -121,7 +121,7 @@ class EncoderLevel(nn.Module):
 
         Args:
             features: as ``forward``, channels-last.
-            room: C_out·H·W·L numbers or more: where the level's features come to lie.
+            room: C_out·H·W·L numbers or more: where the level's features come to lie, in their type of numbers.
         """
         rest: Activation = _copy
         blocks = cast("list[ConvolutionBlock]", list(self.blocks))

@@ -2,13 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from bundle.ops import channels_last, local_attention
+from bundle.ops import as_planes, channels_last, local_attention
 from bundle.shapes import DDF, Features, Volume
 from torch import nn
 
 __all__ = ["LocalAttentionTransformer", "Projection"]
 
 INITIAL_SD = 1e-5
+VOXELS_AT_A_TIME = 2**15  # of what is streamed: they stay in the cache
 
 
 class Projection(nn.Module):
@@ -28,20 +29,27 @@ class Projection(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, channels + 1))
         nn.init.normal_(self.weight, std=INITIAL_SD)
 
-    def forward(self, features: Features, scale: torch.Tensor, image: Volume, sampled: bool = False) -> Features:
-        """Project features (B, C, H, W, L), scaled by (B, C), and image (B, 1, H, W, L) to (B, S·d, H, W, L).
+    def forward(self, features: Features, scale: torch.Tensor, image: Volume) -> Features:
+        """Project features (B, C, H, W, L), scaled by (B, C), and image (B, 1, H, W, L) to (B, S·d, H, W, L)."""
+        centred = self.weight - self.weight.mean(0, keepdim=True)
+        projected = torch.bmm(centred[:, :-1] * scale.unsqueeze(1), features.flatten(2))
+        projected = projected.addcmul_(centred[:, -1:], image.flatten(2).to(projected.dtype))
+        return projected.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])
+
+    @torch.jit.unused
+    def stream(self, features: Features, scale: torch.Tensor, image: Volume, sampled: bool) -> Features:
+        """Project what is ``streamable``, as ``forward``, in float32 whatever the features are kept in.
 
         What is ``sampled`` next comes channels-last, the layout that ``warp`` would bring it to.
         """
         centred = self.weight - self.weight.mean(0, keepdim=True)
-        if sampled:
-            weight = (centred[:, :-1] * scale.unsqueeze(1)).transpose(1, 2)
-            voxels = torch.bmm(features.flatten(2).transpose(1, 2), weight)
-            voxels = voxels.addcmul_(image.flatten(2).transpose(1, 2), centred[:, -1]).transpose(1, 2)
-            return voxels.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])
-        projected = torch.bmm(centred[:, :-1] * scale.unsqueeze(1), features.flatten(2))
-        projected = projected.addcmul_(centred[:, -1:], image.flatten(2).to(projected.dtype))
-        return projected.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])
+        weight = (centred[:, :-1] * scale).T  # (C, S·d)
+        voxels, gray = as_planes(features).flatten(0, 2), image.flatten()
+        projected = image.new_empty((len(gray), len(centred)) if sampled else (len(centred), len(gray)))
+        parts = projected.T.split(VOXELS_AT_A_TIME, 1) if sampled else projected.split(VOXELS_AT_A_TIME, 1)
+        for part, run, values in zip(parts, voxels.split(VOXELS_AT_A_TIME), gray.split(VOXELS_AT_A_TIME)):
+            part.T[:] = (run.to(weight.dtype) @ weight).addcmul_(values[:, None], centred[:, -1])
+        return (projected.T if sampled else projected).view(1, -1, *image.shape[2:])
 
 
 class LocalAttentionTransformer(nn.Module):

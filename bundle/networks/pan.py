@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from bundle.fields import compose, upsample, warp
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection
-from bundle.ops import channels_last, streamable
+from bundle.ops import channels_last, streamable, streamed_dtype
 from bundle.shapes import Features, Volume
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -123,7 +123,7 @@ class PAN(nn.Module):
     def room(self, pair: torch.Tensor) -> torch.Tensor:
         """Allocate what every level of either image overwrites when it is streamed: the features of the largest."""
         voxels = pair[0, 0].numel()
-        return pair.new_empty(max(c * (voxels // 8**i) for i, c in enumerate(self.channels)))
+        return pair.new_empty(max(c * (voxels // 8**i) for i, c in enumerate(self.channels)), dtype=streamed_dtype())
 
     def encode(self, image: Volume, room: torch.Tensor, sampled: bool) -> list[Features]:
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias.
@@ -145,7 +145,7 @@ class PAN(nn.Module):
                     continue
                 if room.numel() > 0:
                     full, scale, features = level.stream(features, room)  # type: ignore[operator]
-                    projections.append(projection(full, scale, image, sampled))
+                    projections.append(projection.stream(full, scale, image, sampled))  # type: ignore[operator]
                     continue
             full, scale, features = level(features)
             projections.append(projection(full, scale, image))

@@ -10,7 +10,15 @@ from bundle.ops.lean import local_attention_lean
 from bundle.ops.norm import StreamedNorm, instance_norm_leaky_relu
 from bundle.ops.pooling import channels_last, halve, halve_by_slabs
 from bundle.ops.reference import local_attention_reference, neighbour_offsets
-from bundle.ops.streaming import Activation, as_planes, convolve_by_slabs, streamable
+from bundle.ops.streaming import (
+    Activation,
+    as_planes,
+    computes_bfloat16,
+    convolve_by_slabs,
+    streamable,
+    streamed_dtype,
+    streaming_in,
+)
 from bundle.ops.triton import local_attention_triton
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "StreamedNorm",
     "as_planes",
     "channels_last",
+    "computes_bfloat16",
     "convolve_by_slabs",
     "halve",
     "halve_by_slabs",
@@ -28,6 +37,8 @@ __all__ = [
     "local_attention_triton",
     "neighbour_offsets",
     "streamable",
+    "streamed_dtype",
+    "streaming_in",
 ]
 
 

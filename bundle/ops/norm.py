@@ -74,7 +74,12 @@ def _along_row(values: torch.Tensor, row: int) -> torch.Tensor:
 
 def _apply(run: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, slope: float, out: torch.Tensor) -> None:
     """Normalise one run by what ``_along_row`` gave, then the leaky ReLU, into ``out``, which may be the run."""
-    F.leaky_relu_(torch.sub(run, mean, out=out).mul_(scale), slope)
+    if out.dtype == mean.dtype:
+        F.leaky_relu_(torch.sub(run, mean, out=out).mul_(scale), slope)
+    else:  # of half precision is what is kept, not what lies between: (run − mean) / √1 · scale
+        one = torch.ones_like(scale)
+        normalised = torch.batch_norm(run, scale, None, mean, one, False, 0.0, 0.0, False)
+        torch.ops.aten.leaky_relu.out(normalised, slope, out=out)
 
 
 def _normalise(features: Features, out: Features, slope: float, eps: float) -> torch.Tensor:

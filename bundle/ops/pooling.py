@@ -30,7 +30,8 @@ class _Halve(torch.autograd.Function):
 
 
 def _mean_of_corners(features: Features) -> Features:
-    total = features[:, :, ::2, ::2, ::2].clone(memory_format=torch.channels_last_3d)
+    precise = torch.promote_types(features.dtype, torch.float32)
+    total = features[:, :, ::2, ::2, ::2].to(precise, copy=True, memory_format=torch.channels_last_3d)
     for i, j, k in _CORNERS[1:]:
         total += features[:, :, i::2, j::2, k::2]
     return total.div_(8)
@@ -70,10 +71,10 @@ def halve_by_slabs(features: Features, before: Activation) -> Features:
         before: what its planes still need, done in place first.
 
     Returns:
-        As ``halve``.
+        As ``halve``, in float32.
     """
     _, c, h, w, d = features.shape
-    halved = torch.empty(1, c, h // 2, w // 2, d // 2, dtype=features.dtype, memory_format=torch.channels_last_3d)
+    halved = torch.empty(1, c, h // 2, w // 2, d // 2, memory_format=torch.channels_last_3d)
     rows = as_planes(features)
     count = 2 * max(1, ELEMENTS_PER_CALL // (2 * rows[0].numel()))
     for first in range(0, h, count):

@@ -4,17 +4,52 @@ New memory costs a large volume about as much as its arithmetic: the system clea
 convolution overwrites its input, and what comes before and after it is done to the few planes that are in the cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from bundle.shapes import Features
 
-__all__ = ["Activation", "as_planes", "convolve_by_slabs", "streamable"]
+__all__ = [
+    "Activation",
+    "as_planes",
+    "computes_bfloat16",
+    "convolve_by_slabs",
+    "streamable",
+    "streamed_dtype",
+    "streaming_in",
+]
 
 Activation = Callable[[torch.Tensor, torch.Tensor], object]
 """From contiguous planes, (planes, W, L, C), to others of that size, or to themselves."""
 
 ELEMENTS_PER_SLAB = 2**20  # of the result: 4 MB, which the allocator keeps for the next slab (``bundle.memory``)
+
+_DTYPE: ContextVar[torch.dtype] = ContextVar("dtype", default=torch.float32)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device is a CPU with instructions for bfloat16, which convolves in it in half the time."""
+    if device.type != "cpu":
+        return False
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+@contextmanager
+def streaming_in(dtype: torch.dtype) -> Iterator[None]:
+    """Keep and convolve features in float32 or bfloat16, where they are ``streamable``; sums are float32 in both."""
+    before = _DTYPE.set(dtype)
+    try:
+        yield
+    finally:
+        _DTYPE.reset(before)
+
+
+def streamed_dtype() -> torch.dtype:
+    """See ``streaming_in``."""
+    return _DTYPE.get()
 
 
 def streamable(features: Features) -> bool:
@@ -43,8 +78,9 @@ def convolve_by_slabs(
         features: (1, C_in, H, W, L), channels-last.
         weight: (C_out, C_in, 3, 3, 3).
         bias: (C_out,), or None.
-        out: (H·W·L·C_out,), what is overwritten: memory of its own, or memory that ends where that of the input does,
-            if C_out ≥ C_in: each plane is read before the result comes to where it lies.
+        out: (H·W·L·C_out,), what is overwritten, in the type of numbers to convolve in: memory of its own, or memory
+            that ends where that of the input does, if C_out ≥ C_in: each plane is read before the result comes to
+            where it lies.
         before: brings planes of the input to where they are convolved, with what they still need.
         after: what learns from planes of the result, (planes, W, L, C_out), while they are in the cache.
 
@@ -55,7 +91,8 @@ def convolve_by_slabs(
     height, width, depth, channels = source.shape
     result = out.view(height, width, depth, len(weight))
     count = min(height, max(1, ELEMENTS_PER_SLAB // result[0].numel()))
-    window = source.new_zeros(count + 2, width, depth, channels)  # zero before the first plane
+    weight, bias = weight.to(out.dtype), None if bias is None else bias.to(out.dtype)
+    window = out.new_zeros(count + 2, width, depth, channels)  # zero before the first plane
     _read(source, 0, window[1:2], before)
     for first in range(0, height, count):
         last = min(first + count, height)

@@ -47,14 +47,17 @@ def test_a_training_step_of_the_lean_network_has_the_gradients_of_the_plain_one(
 
 
 @pytest.mark.slow
-def test_the_command_times_every_task_and_writes_its_tables(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_the_command_times_every_task_and_writes_its_tables(tmp_path, monkeypatch, capsys, has_bfloat16):
+    monkeypatch.setattr(speed, "computes_bfloat16", lambda device: has_bfloat16)
     monkeypatch.setattr(speed, "RUNS", 1)
     monkeypatch.setattr(speed, "SCALING", (32, 48))
     monkeypatch.setattr(speed, "PRE_ALIGNMENTS", ("none",))
     monkeypatch.setattr(speed, "_run", measure)  # a process each would take a minute
     result = benchmark.speed(str(tmp_path), (32, 48, 40), (32, 32, 32), "voxelmorph", "cpu", 1, 1, scaling=True)
     assert json.loads((tmp_path / "speed.json").read_text()) == result
-    assert set(result["tasks"]) == set(TASKS) - {"syn-mi", "syn-cc", "elastix"}
+    left_out = {"syn-mi", "syn-cc", "elastix"} | (set() if has_bfloat16 else {"bfloat16 forward"})
+    assert set(result["tasks"]) == set(TASKS) - left_out
     for turns in result["tasks"].values():
         assert turns[0]["seconds"] > 0
         assert turns[0]["peak_memory_mb"] > 100
@@ -64,6 +67,7 @@ def test_the_command_times_every_task_and_writes_its_tables(tmp_path, monkeypatc
     table = (tmp_path / "speed.md").read_text()
     assert table in capsys.readouterr().out
     assert "| forward / arithmetic floor |" in table
+    assert ("| bfloat16 forward / arithmetic floor |" in table) == has_bfloat16
     assert (tmp_path / "scaling.png").stat().st_size > 1000
 
 

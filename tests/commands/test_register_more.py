@@ -9,6 +9,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.commands.register import register
 from bundle.io.transforms import read_any
+from bundle.ops import computes_bfloat16
 from bundle.phantom import make_head
 from bundle.similarity import similarity
 from bundle.spatial import Inverse
@@ -97,6 +98,16 @@ def test_swapping_the_images_of_a_symmetric_registration_inverts_it(pair, shifti
     apart = (moved + back.displacement_at(moved) - points).norm(dim=1)
     assert apart.mean() < 0.05 * 4.1  # a twentieth of a voxel
     assert json.loads((tmp_path / "there" / "registration.json").read_text())["settings"]["symmetric"]
+
+
+def test_bfloat16_is_used_where_the_cpu_has_it_or_the_user_asks_for_it(registered, pair, tmp_path):
+    _, default, options = registered
+    assert default["settings"]["bfloat16"] == computes_bfloat16(torch.device("cpu"))
+    for asked in (True, False):
+        found = register(**images(pair), output_dir=str(tmp_path / str(asked)), bfloat16=asked, **options)
+        assert found["settings"]["bfloat16"] is asked
+    with pytest.raises(ValueError, match="bfloat16 takes True or False"):
+        register(**images(pair), output_dir=str(tmp_path / "text"), bfloat16="yes", **options)
 
 
 def spoiled(path, mask, folder, seed=0):

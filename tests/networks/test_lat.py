@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from bundle.fields import warp
+from bundle.networks import lat
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection, head_gram
 from bundle.ops import local_attention_reference
@@ -43,6 +44,19 @@ def test_projection_equals_a_linear_map_of_the_concatenation_centred_over_the_ch
     expected = expected - expected.mean(1, keepdim=True)
     found = module(features.contiguous(memory_format=layout), scale, image)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_projecting_what_is_streamed_equals_projecting_at_once(monkeypatch, sampled, dtype):
+    monkeypatch.setattr(lat, "VOXELS_AT_A_TIME", 50)  # of 210
+    module = projection().float()
+    features = draw(1, 5, *SHAPE, dtype=torch.float32).to(dtype).contiguous(memory_format=torch.channels_last_3d)
+    scale, image = draw(1, 5, seed=1, dtype=torch.float32), draw(1, 1, *SHAPE, seed=2, dtype=torch.float32)
+    with torch.no_grad():
+        found, expected = module.stream(features, scale, image, sampled), module(features.float(), scale, image)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d if sampled else torch.contiguous_format)
 
 
 def test_projecting_before_the_warp_equals_projecting_after_it():

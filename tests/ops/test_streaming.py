@@ -1,10 +1,24 @@
 """Convolving slab by slab in one piece of memory gives what convolving the whole volume gives."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from bundle.networks.encoder import EncoderLevel
-from bundle.ops import StreamedNorm, as_planes, convolve_by_slabs, halve_by_slabs, norm, pooling, streamable, streaming
+from bundle.ops import (
+    StreamedNorm,
+    as_planes,
+    computes_bfloat16,
+    convolve_by_slabs,
+    halve_by_slabs,
+    norm,
+    pooling,
+    streamable,
+    streamed_dtype,
+    streaming,
+    streaming_in,
+)
 
 SHAPE = (7, 6, 5)
 
@@ -94,3 +108,48 @@ def test_what_needs_a_graph_or_another_library_is_not_streamed():
             assert not streamable(features)
         with torch.backends.mkldnn.flags(enabled=False):
             assert not streamable(features)
+
+
+@pytest.mark.parametrize("kind", [{"finest": True}, {}, {"deepest": True}], ids=["finest", "middle", "deepest"])
+def test_a_level_in_bfloat16_is_off_by_the_rounding_of_what_it_keeps(slabs, kind):
+    torch.manual_seed(0)
+    into = 1 if "finest" in kind else 8
+    level, features = EncoderLevel(into, 16, **kind), channels_last(draw(1, into, 6, 8, 10))
+    with torch.no_grad():
+        full, scale, halved = level.stream(features, torch.empty(16 * 480))
+        room = torch.full((16 * 480,), torch.nan, dtype=torch.bfloat16)
+        found = level.stream(features, room)
+    assert found[0].dtype == torch.bfloat16
+    assert found[1].dtype == torch.float32
+    rounding = 2**-8  # of features with a standard deviation near 1
+    for one, other, times in zip(found, (full, scale, halved), (2, 0.1, 2)):
+        assert float((one - other).square().mean().sqrt()) < times * rounding
+    assert not torch.equal(found[0].float(), full)
+
+
+def test_what_is_kept_in_bfloat16_is_normalised_in_float32():
+    values = draw(3, 8, 8, 4) * 3 + 200  # bfloat16 tells 200 from 201 alone
+    kept = values.bfloat16()
+    exact, rounded = StreamedNorm(0.1), StreamedNorm(0.1)
+    exact.measure(kept.float())
+    rounded.measure(kept)
+    expected, found = torch.empty_like(values), torch.empty_like(kept)
+    exact.apply(kept.float(), expected)
+    rounded.apply(kept, found)
+    torch.testing.assert_close(found.float(), expected, atol=1e-3, rtol=2**-7)
+
+
+def test_numbers_are_float32_but_where_bfloat16_is_asked_for():
+    assert streamed_dtype() == torch.float32
+    with streaming_in(torch.bfloat16):
+        assert streamed_dtype() == torch.bfloat16
+    assert streamed_dtype() == torch.float32
+
+
+def test_a_cpu_with_instructions_for_bfloat16_is_known_by_them():
+    assert not computes_bfloat16(torch.device("cuda"))
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file() or "flags" not in flags.read_text():
+        pytest.skip("only Linux on x86 lists a CPU's instructions there")
+    words = set(flags.read_text().split())
+    assert computes_bfloat16(torch.device("cpu")) == bool(words & {"avx512_bf16", "amx_bf16"})
