@@ -11,6 +11,8 @@ from torch import nn
 
 __all__ = ["RegistrationLoss", "local_ncc", "ncc_loss", "orthogonality_loss", "smoothness_loss"]
 
+ELEMENTS_PER_SLAB = 5 << 18  # 5 MB, which the allocator keeps for the next slab (``bundle.memory``)
+
 
 class TrainingPrediction(TypedDict):
     """What the network hands over in training: the prediction, and the Gram matrices of its heads."""
@@ -76,8 +78,10 @@ def local_ncc(warped: Volume, fixed: Volume, window: int = 9) -> Volume:
     if window % 2 == 0:
         raise ValueError(f"The window must be odd, got {window}.")
     precise = torch.float64 if fixed.dtype == torch.float64 else torch.float32
+    asked = torch.is_grad_enabled() and (warped.requires_grad or fixed.requires_grad)
+    compute = _LocalNCC.apply if asked or warped.device.type != "cpu" else _local_ncc_by_slabs
     with torch.autocast(warped.device.type, enabled=False):
-        return _LocalNCC.apply(warped.to(precise), fixed.to(precise), window)
+        return compute(warped.to(precise), fixed.to(precise), window)
 
 
 class _LocalNCC(torch.autograd.Function):
@@ -89,12 +93,10 @@ class _LocalNCC(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, i: Volume, j: Volume, window: int) -> Volume:  # type: ignore[no-untyped-def]
-        sum_i, sum_j, var_i, var_j, cross = _sum_windows(torch.cat([i, j, i * i, j * j, i * j], 1), window).chunk(5, 1)
-        for moment, one, other in ((var_i, sum_i, sum_i), (var_j, sum_j, sum_j), (cross, sum_i, sum_j)):
-            moment.addcmul_(one, other, value=-1 / window**3)
-        weight = cross / (var_i * var_j).add_(1e-5)
+        sums = _sum_windows(_products(i, j), window)
+        cross, weight = _correlate(sums, window)
         ctx.window = window
-        ctx.save_for_backward(i, j, sum_i, sum_j, var_i, var_j, weight)
+        ctx.save_for_backward(i, j, *sums.chunk(5, 1)[:4], weight)
         return cross * weight
 
     @staticmethod
@@ -115,6 +117,44 @@ class _LocalNCC(torch.autograd.Function):
             gradient(j, i, sum_j, sum_i, var_i) if ctx.needs_input_grad[1] else None,
             None,
         )
+
+
+def _products(i: Volume, j: Volume) -> torch.Tensor:
+    """Multiply what the sums are taken of: I, J, I², J² and I·J, (B, 5, H, W, L)."""
+    return torch.cat([i, j, i * i, j * j, i * j], 1)
+
+
+def _correlate(sums: torch.Tensor, window: int) -> tuple[Volume, Volume]:
+    """Compute cross and w = cross / (var_I · var_J + 1e-5) of the sums of ``_products``, of which three become moments.
+
+    The third to the fifth channel are overwritten by var_I, var_J and cross.
+    """
+    sum_i, sum_j, var_i, var_j, cross = sums.chunk(5, 1)
+    for moment, one, other in ((var_i, sum_i, sum_i), (var_j, sum_j, sum_j), (cross, sum_i, sum_j)):
+        moment.addcmul_(one, other, value=-1 / window**3)
+    return cross, cross / (var_i * var_j).add_(1e-5)
+
+
+def _local_ncc_by_slabs(i: Volume, j: Volume, window: int) -> Volume:
+    """Compute ``local_ncc`` without a graph, some planes at a time: they stay in the cache, and take little memory."""
+    half, height = window // 2, i.shape[2]
+
+    def in_planes(first: int, last: int) -> torch.Tensor:
+        """The sums within planes, zero beyond the border."""
+        rows = slice(first, min(last, height))
+        sums = F.pad(_products(i[:, :, rows], j[:, :, rows]), [half] * 4 + [0, last - max(rows.stop, first)])
+        return window_sum(window_sum(sums, 4, window), 3, window)
+
+    count = max(1, ELEMENTS_PER_SLAB // (5 * i[:, :, 0].numel()) - 2 * half)
+    found = torch.empty_like(i)
+    passed = F.pad(in_planes(0, half), [0, 0, 0, 0, half, 0])  # planes that are still in some window
+    for first in range(0, height, count):
+        last = min(first + count, height)
+        planes = torch.cat([passed, in_planes(first + half, last + half)], 2)
+        cross, weight = _correlate(window_sum(planes, 2, window), window)
+        torch.mul(cross, weight, out=found[:, :, first:last])
+        passed = planes[:, :, last - first :]
+    return found
 
 
 def _sum_windows(volumes: torch.Tensor, window: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from bundle import losses
 from bundle.fields import identity_grid
 from bundle.losses import RegistrationLoss, local_ncc, ncc_loss, orthogonality_loss, smoothness_loss, window_sum
 
@@ -40,6 +41,17 @@ def convolved_ncc(i, j, window=9):
 def test_local_ncc_equals_voxelmorphs_formula(images, window):
     a, b = images(0), images(1)
     torch.testing.assert_close(local_ncc(a, b, window), convolved_ncc(a, b, window), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("elements", [1, 2000, 2**20], ids=["a plane", "some", "all"])
+@pytest.mark.parametrize("shape", [(13, 9, 10), (3, 7, 12), (1, 1, 1)])
+def test_local_ncc_without_a_graph_is_the_same_plane_by_plane(monkeypatch, elements, shape):
+    monkeypatch.setattr(losses, "ELEMENTS_PER_SLAB", elements)
+    a, b = torch.rand(2, 2, 1, *shape, generator=torch.Generator().manual_seed(0))
+    for window in (3, 9):
+        with_graph = local_ncc(a.clone().requires_grad_(), b, window)
+        assert with_graph.requires_grad
+        assert torch.equal(local_ncc(a, b, window), with_graph)
 
 
 @pytest.mark.parametrize("images", [noise, smooth])
