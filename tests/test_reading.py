@@ -147,3 +147,17 @@ def test_a_label_map_on_another_grid_is_refused_where_it_is_read_for_training_to
     item = {"image": str(tmp_path / "image.nii.gz"), "label": str(tmp_path / "label.nii.gz")}
     with pytest.raises(ValueError, match=r"The label \(.*label\.nii\.gz\) has .* voxels and its own position"):
         ReadVolumed(keys=["image", "label"], labels=["label"])(item)
+
+
+def test_a_label_map_elsewhere_is_refused_with_what_its_header_leaves_open(tmp_path):
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    image = save(np.random.default_rng(0).random((8, 9, 7)), tmp_path / "image.nii.gz", affine)
+    label = nibabel.Nifti1Image(np.ones((8, 9, 7), np.uint8), affine)
+    affine[:3, 3] = 30
+    label.header.set_qform(affine, 1)  # as of a tool that moves one of the two forms alone
+    nibabel.save(label, tmp_path / "label.nii.gz")
+    read = ReadVolumed(keys=["moving", "moving_label"], labels=["moving_label"])
+    with pytest.raises(ValueError, match="copy its image's header if it was drawn on that, else resample") as told:
+        read({"moving": str(image), "moving_label": str(tmp_path / "label.nii.gz")})
+    assert "first. Of it: its qform (code 1), sform (code 2) and voxel size disagree, by up to 52 mm" in str(told.value)
+    assert "Of its image" not in str(told.value)

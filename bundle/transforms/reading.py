@@ -66,7 +66,7 @@ class ReadVolumed(MapTransform):
 
     def _straight(self, key: str, volume: MetaTensor) -> tuple[MetaTensor, list[str]]:
         """Take the notes of a file; one on the fixed side whose axes are sheared comes onto a straight grid."""
-        notes = [note for note in str(volume.meta.get("notes", "")).split("\n") if note]
+        notes = _notes(volume)
         if not key.startswith("fixed") or grid_of(volume).straightened() is not None:
             return volume, notes
         straight = _on_straight_grid(volume, key in self.labels)
@@ -169,11 +169,18 @@ def on_grid_of(image: MetaTensor, label: MetaTensor, name: str) -> MetaTensor:
         return label
     ordered = in_order_of(label.as_tensor(), grid_of(label), grid_of(image))
     if ordered is None:
+        drawn = "copy its image's header if it was drawn on that, else " if label.shape == image.shape else ""
+        notes = [f" Of {it}: {n}." for it, v in (("it", label), ("its image", image)) for n in _notes(v)]
         raise ValueError(
             f"The {name} has {tuple(label.shape[1:])} voxels and its own position in space, its image "
-            f"{tuple(image.shape[1:])}: resample one to the other's grid first."
+            f"{tuple(image.shape[1:])}: {drawn}resample one to the other's grid first.{''.join(notes)}"
         )
     return MetaTensor(ordered, affine=image.affine, meta=_without_affine(label))
+
+
+def _notes(volume: MetaTensor) -> list[str]:
+    """The sentences about what a file's header leaves open."""
+    return [note for note in str(volume.meta.get("notes", "")).split("\n") if note]
 
 
 def _without_affine(volume: MetaTensor) -> dict[str, Any]:
