@@ -69,6 +69,7 @@ def test_an_optimiser_refines_what_the_network_found_and_the_image_is_warped_by_
     assert torch.allclose(pred[:, :1], warp(image[:, :1], expected))
 
 
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU cannot convolve in bfloat16")
 @pytest.mark.parametrize("streamed", [False, True], ids=["autocast", "streamed"])
 def test_mixed_precision_changes_the_field_of_the_brain_weights_by_hundredths_of_a_voxel(bundle_root, streamed):
     shape, spacing_mm = (48, 56, 48), 3.4

@@ -39,7 +39,14 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def streaming_in(dtype: torch.dtype) -> Iterator[None]:
-    """Keep and convolve features in float32 or bfloat16, where they are ``streamable``; sums are float32 in both."""
+    """Keep and convolve features in float32 or bfloat16, where they are ``streamable``; sums are float32 in both.
+
+    Raises:
+        ValueError: bfloat16 on a CPU that cannot convolve in it, not even slowly.
+    """
+    library = torch.backends.mkldnn.is_available()
+    if dtype == torch.bfloat16 and not (library and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        raise ValueError("This CPU cannot convolve in bfloat16: leave --bfloat16 out.")
     before = _DTYPE.set(dtype)
     try:
         yield

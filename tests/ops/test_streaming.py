@@ -21,6 +21,9 @@ from bundle.ops import (
 )
 
 SHAPE = (7, 6, 5)
+NEEDS_BFLOAT16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU cannot convolve in bfloat16"
+)
 
 
 def draw(*shape, seed=0):
@@ -110,6 +113,7 @@ def test_what_needs_a_graph_or_another_library_is_not_streamed():
             assert not streamable(features)
 
 
+@NEEDS_BFLOAT16
 @pytest.mark.parametrize("kind", [{"finest": True}, {}, {"deepest": True}], ids=["finest", "middle", "deepest"])
 def test_a_level_in_bfloat16_is_off_by_the_rounding_of_what_it_keeps(slabs, kind):
     torch.manual_seed(0)
@@ -139,6 +143,7 @@ def test_what_is_kept_in_bfloat16_is_normalised_in_float32():
     torch.testing.assert_close(found.float(), expected, atol=1e-3, rtol=2**-7)
 
 
+@NEEDS_BFLOAT16
 def test_numbers_are_float32_but_where_bfloat16_is_asked_for():
     assert streamed_dtype() == torch.float32
     with streaming_in(torch.bfloat16):
@@ -153,3 +158,11 @@ def test_a_cpu_with_instructions_for_bfloat16_is_known_by_them():
         pytest.skip("only Linux on x86 lists a CPU's instructions there")
     words = set(flags.read_text().split())
     assert computes_bfloat16(torch.device("cpu")) == bool(words & {"avx512_bf16", "amx_bf16"})
+
+
+def test_a_cpu_that_cannot_convolve_in_bfloat16_says_so(monkeypatch):
+    monkeypatch.setattr(streaming.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(ValueError, match="leave --bfloat16 out"), streaming_in(torch.bfloat16):
+        pass
+    with streaming_in(torch.float32):
+        assert streamed_dtype() == torch.float32
