@@ -6,9 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from bundle.benchmark.equal_terms import NETWORKS, equal_terms_markdown
 from bundle.benchmark.tables import markdown, summarise
+from bundle.io.tables import read_csv
 
-TABLES = ("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus", "hippocampus_propagated")
+TABLES = dict.fromkeys(("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus", "hippocampus_propagated"), "accuracy.md")
+TABLES["equal_terms_hippocampus"] = "peers.md"
 
 
 def results(bundle_root, name):
@@ -30,7 +33,7 @@ def test_a_table_of_the_benchmark_is_the_summary_of_its_rows_the_same_pairs_for_
     for row in found:
         by_method.setdefault(row["method"], []).append(row["pair"])
     assert all(pairs == by_method["pan"] for pairs in by_method.values())
-    assert markdown(summarise(found)) in (bundle_root / "docs" / "accuracy.md").read_text()
+    assert markdown(summarise(found)) in (bundle_root / "docs" / TABLES[name]).read_text()
 
 
 def test_the_model_card_the_readme_and_the_metadata_tell_what_the_benchmark_found(bundle_root):
@@ -106,9 +109,24 @@ def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root
         assert f"| {steps} | {dice} | {regularity} | {row['seconds']:.1f} |\n" in document
 
 
+def test_the_table_of_trainings_on_equal_terms_is_what_they_left(bundle_root):
+    found = read_csv(bundle_root / "docs" / "results" / "equal_terms.csv")
+    assert equal_terms_markdown(found) in (bundle_root / "docs" / "peers.md").read_text()
+    assert {row["network"] for row in found if row["chosen"] == "yes"} == set(NETWORKS)
+
+
+def test_the_summary_tells_what_the_networks_reached_on_equal_terms(bundle_root):
+    found = results(bundle_root, "equal_terms_hippocampus")
+    named = {"PAN": "pan", "Dual-PRNet++": "dual-prnet", "VoxelMorph": "voxelmorph", "ViT-V-Net": "vit-v-net"}
+    named |= {"TransMorph": "transmorph", "PICSL greedy": "greedy", "SyN-MI": "syn-mi", "elastix": "elastix"}
+    document = " ".join((bundle_root / "docs" / "benchmark.md").read_text().split())
+    for name, method in named.items():
+        assert f"{name} {mean(found, method, 'dsc').split()[0]}" in document
+
+
 def test_every_file_of_results_is_held_to_a_document(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
-    assert found == {*TABLES, "ixi2mm_propagated", "training_variants", "optimisation_steps", "looks"}
+    assert found == {*TABLES, "equal_terms", "ixi2mm_propagated", "training_variants", "optimisation_steps", "looks"}
 
 
 def test_the_summary_of_the_benchmark_is_that_of_the_rows(bundle_root):
