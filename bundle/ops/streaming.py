@@ -30,7 +30,7 @@ _DTYPE: ContextVar[torch.dtype] = ContextVar("dtype", default=torch.float32)
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device is a CPU with instructions for bfloat16, which convolves in it in half the time."""
+    """Tell whether a device is a CPU with instructions for bfloat16, which it convolves faster in."""
     if device.type != "cpu":
         return False
     found = torch.cpu.get_capabilities()
