@@ -33,6 +33,8 @@ def computes_bfloat16(device: torch.device) -> bool:
     """Tell whether a device is a CPU with instructions for bfloat16, which it convolves faster in."""
     if device.type != "cpu":
         return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        return False
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
