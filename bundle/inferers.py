@@ -39,7 +39,8 @@ class RecursiveInferer(SimpleInferer):
         bfloat16: let PAN convolve in bfloat16 on a CPU; fields, logits and all sums stay float32.
 
     Raises:
-        ValueError: less than one pass, an exponent that is not positive, or a negative strength.
+        ValueError: less than one pass, an exponent that is not positive, or a negative strength; when called,
+            bfloat16 on a CPU that cannot convolve in it.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def registration_options(settings: Settings, fixed: Stack, moving: Stack) -> dic
         "affine": prealignment(settings.affine, fixed, moving),
         "field_spacing_mm": settings.deformable.spacing_mm,  # no finer than its object holds it: all outputs agree
         "same_person": True,  # pairing lets no others through
-        "bfloat16": False,  # the same objects whatever the CPU
+        "bfloat16": False,  # objects differ by rounding alone from CPU to CPU
     }
 
 
