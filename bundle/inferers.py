@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from bundle.options import check_flags, check_numbers
 from bundle.shapes import DDF
 from bundle.similarity import contrast_correlation
 from bundle.smoothing import smooth
-from bundle.symmetry import halfway
+from bundle.symmetry import meet
 from bundle.weights import AcrossContrasts
 from monai.inferers import SimpleInferer
 
@@ -30,7 +31,8 @@ class RecursiveInferer(SimpleInferer):
     Args:
         passes: how often the network runs.
         remove_folds: smooth the field where it folds, and nowhere else.
-        optimiser: refines the field for the pair afterwards; None leaves it as it is.
+        optimiser: refines the field for the pair afterwards, if it is symmetric where the two images meet; None leaves it
+            as it is.
         gamma: exponent of the intensities that the network sees; below 1 it lifts the darker tissues.
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.
         gain_weighting: keeps the field where it makes the images more alike; None keeps it everywhere.
@@ -77,9 +79,7 @@ class RecursiveInferer(SimpleInferer):
                 return torch.cat([self(pair, network) for pair in inputs.split(1)])
             inferer, network = self.for_pair(inputs, network)
             return inferer(inputs, network)
-        ddf = self._one_way(inputs, network)
-        if self.symmetric:
-            ddf = halfway(ddf, self._one_way(inputs.flip(1), network))
+        ddf = self._both_ways(inputs, network) if self.symmetric else self._one_way(inputs, network)
         return torch.cat([warp(inputs[:, :1], ddf), ddf], 1)
 
     def for_pair(
@@ -97,6 +97,18 @@ class RecursiveInferer(SimpleInferer):
         correlation = contrast_correlation(inputs[0, :1], inputs[0, 1:])
         return settled, self.across_contrasts.network_for(correlation, network)
 
+    def _both_ways(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
+        """Find the field as ``_one_way``, so that with the images swapped it is the inverse."""
+        alone = copy.copy(self)
+        alone.optimiser = None  # the mean of both ways is what there is to refine
+
+        def refine(middle: torch.Tensor) -> DDF:
+            return self._refined(middle, middle.new_zeros(len(middle), 3, *middle.shape[2:]))
+
+        one_way = partial(alone._one_way, network=network)
+        ddf = meet(inputs, one_way, None if self.optimiser is None else refine)
+        return remove_folds(ddf) if self.remove_folds else ddf
+
     def _one_way(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Find the field, (B, 3, H, W, L), that pulls the first of two images, (B, 2, H, W, L), to the second."""
         seen = self.sharpen(inputs)
@@ -108,7 +120,10 @@ class RecursiveInferer(SimpleInferer):
                 residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
                 ddf = compose(found, residual)
                 pred = torch.cat([warp(moving, ddf), ddf], 1)
-        ddf = pred[:, 1:].clone() if self.symmetric else pred[:, 1:]
+        return self._refined(inputs, pred[:, 1:].clone() if self.symmetric else pred[:, 1:])
+
+    def _refined(self, inputs: torch.Tensor, ddf: DDF) -> DDF:
+        """Do to a field what follows the network."""
         if self.remove_folds and self.gain_weighting is None:  # weights remove most, and are measured before the rest
             ddf = remove_folds(ddf)
         if self.optimiser is not None:

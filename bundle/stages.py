@@ -22,6 +22,7 @@ STAGES = ("reading and aligning", "network", "resampling and measuring", "writin
 # seconds of one busy core, alone or for a million voxels: their proportions count, the first stages correct the rest
 ALIGNMENT, RIGID, SMALL = 10.0, 0.6, 0.1  # of all but the smallest images; share of rigid; millions of voxels
 NETWORK, ON_GPU, STEP = 5.0, 0.02, 1.5
+MEETING, MEETING_STEPS = 9.0, 3  # of both ways halfway; steps at the least (configs/inference.json)
 READING, MEASURING, INVERSE = 0.3, 2.0, 12.0
 
 
@@ -45,7 +46,11 @@ def expected_seconds(
     aligning = ways * share * ALIGNMENT * min(fixed / SMALL, 1.0)
     run = NETWORK * (settings.get("passes") or 1) * (settings.get("cascades") or 1)
     steps = STEP * (settings.get("optimise") or 0)
-    running = network * (ways * run + steps) * (ON_GPU if on_gpu else 1.0)
+    meeting = 0.0
+    if ways == 2:
+        steps = max(steps, STEP * MEETING_STEPS)
+        meeting = MEETING + steps  # the steps both ways
+    running = network * (ways * run + steps + meeting) * (ON_GPU if on_gpu else 1.0)
     again = REFILLS * running if settings.get("refilled") else 0.0
     if settings.get("expected_error"):
         again += network * (ways + 2) * (run + steps) * (ON_GPU if on_gpu else 1.0)

@@ -1,62 +1,103 @@
 """Registration in both directions, meeting halfway: to swap the images is to invert the result."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
+import torch
 from bundle.fields import compose, warp
 from bundle.shapes import DDF
 from bundle.spatial import Matrix
 
-__all__ = ["geometric_mean", "half_field", "halfway", "inverse_field", "root"]
+__all__ = ["geometric_mean", "half_field", "halfway", "inverse_field", "meet", "root"]
 
 TOLERANCE = 1e-4  # voxels, on average
+NEARLY = 1e-2  # where corrections follow: what is solved farther than voxels can hold it is rougher, and no better
 ITERATIONS = 15
-CORRECTIONS = 4
+CORRECTIONS = 3
+
+Find: TypeAlias = Callable[[torch.Tensor], DDF]
+"""From two images, (B, 2, H, W, L), to a field, (B, 3, H, W, L)."""
 
 
-def halfway(forward: DDF, backward: DDF) -> DDF:
+def halfway(forward: DDF, backward: DDF) -> tuple[DDF, DDF]:
     """Combine the fields of both directions: (id + b)^−½ ∘ (id + f)^½, halves in the sense of composition.
 
     With the fields swapped this is the inverse, whatever the two fields are; where b is the inverse of f already, it
-    is f. Interpolation between voxels makes a difference, though. So the field and its counterpart, made of the swapped
-    fields, are corrected a few times: each gives way by half of what the two of them in a row leave.
+    is f. Interpolation between voxels makes a difference, though: see ``consistent``.
 
     Args:
         forward: f, (B, 3, H, W, L), voxels: pulls the moving image to the fixed one.
         backward: b, of the same shape and grid: pulls the fixed image to the moving one.
+
+    Returns:
+        The field, and that of the swapped fields.
     """
-    there, back = half_field(forward), half_field(backward)
-    found, counterpart = compose(inverse_field(back), there), compose(inverse_field(there), back)
+    there, back = half_field(forward, NEARLY), half_field(backward, NEARLY)
+    return consistent(compose(inverse_field(back, NEARLY), there), compose(inverse_field(there, NEARLY), back))
+
+
+def consistent(found: DDF, counterpart: DDF) -> tuple[DDF, DDF]:
+    """Make two fields that are nearly each other's inverse more so: each gives way by half of what both leave in a row.
+
+    Args:
+        found: (B, 3, H, W, L), voxels.
+        counterpart: of the same shape and grid.
+    """
     for _ in range(CORRECTIONS):
         found, counterpart = (found - compose(counterpart, found) / 2, counterpart - compose(found, counterpart) / 2)
-    return found
+    return found, counterpart
 
 
-def half_field(ddf: DDF) -> DDF:
+def meet(pair: torch.Tensor, one_way: Find, refine: Find | None = None) -> DDF:
+    """Register both ways, so that with the images swapped the field is the inverse.
+
+    The mean of two fields that disagree is smoother than either of them: what it leaves is found where the two images
+    meet, again both ways.
+
+    Args:
+        pair: moving and fixed image, (B, 2, H, W, L).
+        one_way: finds the field, (B, 3, H, W, L), that pulls the first of two images to the second.
+        refine: as ``one_way``, for images that differ by little; None leaves the mean as it is.
+    """
+    found, counterpart = halfway(one_way(pair), one_way(pair.flip(1)))
+    if refine is None:
+        return found
+    there, back = half_field(found, NEARLY), half_field(counterpart, NEARLY)
+    middle = torch.cat([warp(pair[:, :1], there), warp(pair[:, 1:], back)], 1)
+    more = (refine(middle) - refine(middle.flip(1))) / 2  # small: its inverse is next to −more
+    return consistent(compose(compose(there, more), there), compose(compose(back, -more), back))[0]
+
+
+def half_field(ddf: DDF, tolerance: float = TOLERANCE) -> DDF:
     """Find the field that composed with itself is this one: s ← s − ½ (s ∘ s − u), from s = ½ u.
 
     Args:
         ddf: u, (B, 3, H, W, L), voxels. Beyond the border its outermost values go on.
+        tolerance: mean change, in voxels, after which it is found.
     """
     found = ddf / 2
     for _ in range(ITERATIONS):
         excess = compose(found, found.clone()) - ddf
         found = found - excess / 2
-        if float(excess.abs().mean()) < TOLERANCE:
+        if float(excess.abs().mean()) < tolerance:
             break
     return found
 
 
-def inverse_field(ddf: DDF) -> DDF:
+def inverse_field(ddf: DDF, tolerance: float = TOLERANCE) -> DDF:
     """Invert a field on its own grid: v(y) = −u(y + v(y)), iterated; for fields that change slowly.
 
     Args:
         ddf: u, (B, 3, H, W, L), voxels. Beyond the border its outermost values go on.
+        tolerance: mean change, in voxels, after which it is found.
     """
     found = -ddf
     for _ in range(ITERATIONS):
         again = -warp(ddf, found, padding="border")
         change = float((again - found).abs().mean())
         found = again
-        if change < TOLERANCE:
+        if change < tolerance:
             break
     return found
 

@@ -6,7 +6,7 @@ import torch
 from bundle.fields import compose, identity_grid
 from bundle.inferers import RecursiveInferer
 from bundle.spatial import Grid, SpatialTransform, ras_from_lps
-from bundle.symmetry import geometric_mean, half_field, halfway, inverse_field, root
+from bundle.symmetry import geometric_mean, half_field, halfway, inverse_field, meet, root
 from bundle.transforms import MatchPaird, grid_of
 from monai.data import MetaTensor
 from scipy.linalg import expm
@@ -40,10 +40,11 @@ def test_the_half_of_a_field_composed_with_itself_is_the_field():
     assert largest(half_field(scaling.double()) - expected) < 0.02  # √1.21 = 1.1
 
 
-@pytest.mark.parametrize(("width", "left"), [(3.0, 0.005), (1.2, 0.02)])  # 1.2: rough from voxel to voxel
+@pytest.mark.parametrize(("width", "left"), [(3.0, 0.005), (1.2, 0.025)])  # 1.2: rough from voxel to voxel
 def test_swapped_fields_give_the_inverse_whatever_they_are(width, left):
     forward, backward = field(1, width=width), field(2, width=width)
-    there, back = halfway(forward, backward), halfway(backward, forward)
+    (there, back), swapped = halfway(forward, backward), halfway(backward, forward)
+    assert torch.equal(there, swapped[1]) and torch.equal(back, swapped[0])
     assert largest(there) > 0.4
     assert float(compose(back, there)[INNER].norm(dim=1).mean()) < left
     assert largest(compose(back, there)) < 4 * left
@@ -51,7 +52,44 @@ def test_swapped_fields_give_the_inverse_whatever_they_are(width, left):
 
 def test_fields_that_are_each_other_s_inverse_stay_what_they_are():
     forward = field(3)
-    assert largest(halfway(forward, inverse_field(forward)) - forward) < 0.08  # what interpolation leaves between them
+    assert largest(halfway(forward, inverse_field(forward))[0] - forward) < 0.08  # what interpolation leaves between them
+
+
+def test_what_is_found_halfway_joins_the_mean_and_swapping_still_inverts():
+    pair = torch.cat([torch.ones(1, 1, *SHAPE), torch.zeros(1, 1, *SHAPE)], 1).double()
+    fields = {"one_way": (field(1), field(2)), "refine": (field(4, 0.6), -field(5, 0.6))}
+
+    def find(which):
+        return lambda images: fields[which][int(images[:, 0].mean() < images[:, 1].mean())]
+
+    there, back = (meet(images, find("one_way"), find("refine")) for images in (pair, pair.flip(1)))
+    assert float(compose(back, there)[INNER].norm(dim=1).mean()) < 0.01
+    more = (field(4, 0.6) + field(5, 0.6)) / 2
+    joined = there - meet(pair, find("one_way"))
+    assert largest(joined - more) < 0.5 * largest(more)  # it lies halfway: the fields carry it elsewhere
+    assert float(torch.corrcoef(torch.stack([joined[INNER].flatten(), more[INNER].flatten()]))[0, 1]) > 0.9
+
+
+class Steps:
+    """An optimiser that notes where it starts from."""
+
+    def __init__(self):
+        self.starts = []
+
+    def __call__(self, image, ddf):
+        self.starts.append(float(ddf.abs().max()))
+        return ddf
+
+
+def test_both_ways_are_refined_where_they_meet_and_not_before():
+    def network(pair):
+        return torch.cat([pair[:, :1], field(int(pair[0, 0].mean() > 0.5)).float()], 1)
+
+    pair, steps = torch.cat([torch.ones(1, 1, *SHAPE), torch.zeros(1, 1, *SHAPE)], 1), Steps()
+    RecursiveInferer(symmetric=True, optimiser=steps)(pair, network)
+    assert steps.starts == [0, 0]
+    RecursiveInferer(optimiser=steps)(pair, network)
+    assert steps.starts[-1] > 1
 
 
 def test_the_mean_of_two_alignments_is_inverted_by_swapping_them():

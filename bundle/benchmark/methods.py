@@ -49,6 +49,7 @@ class Network(Method):
         optimise: most steps of pairwise optimisation from the network's field on.
         similarity: that it goes by: auto, ncc or mind.
         smoothing: of its field by a Gaussian of this standard deviation, in voxels; 0 for none.
+        symmetric: find the field both ways, meeting halfway; the pre-alignment stays that of all methods.
         device: that torch runs it on.
 
     Raises:
@@ -61,6 +62,7 @@ class Network(Method):
     optimise: int = 0
     similarity: str = "auto"
     smoothing: float = 0.0
+    symmetric: bool = False
     device: str = "cpu"
     aligned: bool = True
 
@@ -85,6 +87,7 @@ class Network(Method):
             "similarity": self.similarity,
             "device": self.device,
             **({"smoothing": self.smoothing} if self.smoothing else {}),
+            **({"symmetric": True} if self.symmetric else {}),
             **({"cascades": cascades} if (cascades := config.get_parsed_content("cascades")) > 1 else {}),
         }
 
@@ -114,7 +117,7 @@ class Network(Method):
         config = ConfigParser()
         config.read_config([str(ROOT / "configs" / f"{name}.json") for name in ("inference", *self.overrides)])
         config["ckpt"], config["optimise"] = self.weights, self.optimise
-        config["similarity"] = self.similarity
+        config["similarity"], config["symmetric"] = self.similarity, self.symmetric
         config["device"] = f"$torch.device('{self.device}')"
         return config
 
@@ -172,6 +175,7 @@ METHODS: Mapping[str, Callable[[Options], Method]] = {
     "pan": lambda o: Network(o.weights, device=o.device),
     "pan-mind": lambda o: Network(o.weights, optimise=25, similarity="mind", device=o.device),
     "pan-optimised": lambda o: Network(o.weights, optimise=o.optimise, device=o.device),
+    "pan-symmetric": lambda o: Network(o.weights, symmetric=True, device=o.device),
     **{name: _peer_network(name) for name in NETWORKS if name != "pan"},
     **PEERS,
 }

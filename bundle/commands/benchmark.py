@@ -61,8 +61,9 @@ def accuracy(
         split: training, validation or test.
         pairs: how many ordered pairs to draw; all by default.
         seed: of the draw.
-        methods: some of identity, affine, pan, pan-mind (25 steps across contrasts), pan-optimised, voxelmorph,
-            dual-prnet, vit-v-net, transmorph, syn-mi, syn-cc, elastix, greedy, greedy-nmi, convexadam, with commas.
+        methods: some of identity, affine, pan, pan-mind (25 steps across contrasts), pan-optimised, pan-symmetric,
+            voxelmorph, dual-prnet, vit-v-net, transmorph, syn-mi, syn-cc, elastix, greedy, greedy-nmi, convexadam,
+            with commas.
         affine: pre-alignment of all methods but identity: none, center, rigid or affine.
         masked: blank everything outside the labels in both images, and cut them to what is left.
         spacing_mm: voxel size that all methods work at; by default networks work at the one that suits their weights,

@@ -18,6 +18,7 @@ from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
 from bundle.commands.benchmark import accuracy as run
 from bundle.commands.benchmark import benchmark as commands
 from bundle.data import draw_pairs, open_dataset
+from bundle.fields import compose
 from bundle.metrics import (
     dice_per_label,
     folding_percent,
@@ -94,6 +95,17 @@ def test_every_table_and_figure_is_there(benchmark):
     table = (folder / "summary.md").read_text()
     assert "seed 0; pre-alignment center; whole images; labels by nearest; 1 threads" in table
     assert table.count("\n| ") == 5
+
+
+def test_with_the_images_swapped_the_symmetric_method_finds_the_inverse(pairs, shifting_weights):
+    item = COMMON.read(pairs[1])
+    image, grid = item["image"].as_tensor()[None], grid_of(item["image"])
+    method = Network(shifting_weights, symmetric=True)
+    assert method.settings() == Network(shifting_weights).settings() | {"symmetric": True}
+    register = method.load()
+    there, back = register(image, grid)[None], register(image.flip(1), grid)[None]
+    assert float(there.norm(dim=1).mean()) > 0.2
+    assert float(compose(back, there).norm(dim=1).mean()) < 0.02
 
 
 def test_the_numbers_are_the_metrics_on_the_fixed_images_own_grid(benchmark, pairs, shifting_weights):
