@@ -31,7 +31,7 @@ class RecursiveInferer(SimpleInferer):
     Args:
         passes: how often the network runs.
         remove_folds: smooth the field where it folds, and nowhere else.
-        optimiser: refines the field for the pair afterwards, if it is symmetric where the two images meet; None leaves it
+        optimiser: refines the field for the pair afterwards, a symmetric one where the two images meet; None leaves it
             as it is.
         gamma: exponent of the intensities that the network sees; below 1 it lifts the darker tissues.
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.

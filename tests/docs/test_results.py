@@ -118,7 +118,8 @@ def test_the_table_of_trainings_on_equal_terms_is_what_they_left(bundle_root):
 def test_the_summary_tells_what_the_networks_reached_on_equal_terms(bundle_root):
     found = results(bundle_root, "equal_terms_hippocampus")
     named = {"PAN": "pan", "Dual-PRNet++": "dual-prnet", "VoxelMorph": "voxelmorph", "ViT-V-Net": "vit-v-net"}
-    named |= {"TransMorph": "transmorph", "PICSL greedy": "greedy", "SyN-MI": "syn-mi", "SyN-CC": "syn-cc", "elastix": "elastix"}
+    named |= {"TransMorph": "transmorph", "PICSL greedy": "greedy", "elastix": "elastix"}
+    named |= {"SyN-MI": "syn-mi", "SyN-CC": "syn-cc"}
     document = " ".join((bundle_root / "docs" / "benchmark.md").read_text().split())
     for name, method in named.items():
         assert f"{name} {mean(found, method, 'dsc').split()[0]}" in document
