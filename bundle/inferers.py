@@ -99,14 +99,9 @@ class RecursiveInferer(SimpleInferer):
 
     def _both_ways(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Find the field as ``_one_way``, so that with the images swapped it is the inverse."""
-        alone = copy.copy(self)
-        alone.optimiser = None  # the mean of both ways is what there is to refine
-
-        def refine(middle: torch.Tensor) -> DDF:
-            return self._refined(middle, middle.new_zeros(len(middle), 3, *middle.shape[2:]))
-
-        one_way = partial(alone._one_way, network=network)
-        ddf = meet(inputs, one_way, None if self.optimiser is None else refine)
+        first = copy.copy(self)
+        first.optimiser = None  # what both ways have in common is there to be refined
+        ddf = meet(inputs, partial(first._one_way, network=network), partial(self._one_way, network=network))
         return remove_folds(ddf) if self.remove_folds else ddf
 
     def _one_way(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
@@ -120,10 +115,7 @@ class RecursiveInferer(SimpleInferer):
                 residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
                 ddf = compose(found, residual)
                 pred = torch.cat([warp(moving, ddf), ddf], 1)
-        return self._refined(inputs, pred[:, 1:].clone() if self.symmetric else pred[:, 1:])
-
-    def _refined(self, inputs: torch.Tensor, ddf: DDF) -> DDF:
-        """Do to a field what follows the network."""
+        ddf = pred[:, 1:].clone() if self.symmetric else pred[:, 1:]
         if self.remove_folds and self.gain_weighting is None:  # weights remove most, and are measured before the rest
             ddf = remove_folds(ddf)
         if self.optimiser is not None:

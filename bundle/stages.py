@@ -49,7 +49,7 @@ def expected_seconds(
     meeting = 0.0
     if ways == 2:
         steps = max(steps, STEP * MEETING_STEPS)
-        meeting = MEETING + steps  # the steps both ways
+        meeting = MEETING + 2 * run + steps  # both ways once more
     running = network * (ways * run + steps + meeting) * (ON_GPU if on_gpu else 1.0)
     again = REFILLS * running if settings.get("refilled") else 0.0
     if settings.get("expected_error"):

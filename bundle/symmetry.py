@@ -49,7 +49,7 @@ def consistent(found: DDF, counterpart: DDF) -> tuple[DDF, DDF]:
     return found, counterpart
 
 
-def meet(pair: torch.Tensor, one_way: Find, refine: Find | None = None) -> DDF:
+def meet(pair: torch.Tensor, first: Find, then: Find) -> DDF:
     """Register both ways, so that with the images swapped the field is the inverse.
 
     The mean of two fields that disagree is smoother than either of them: what it leaves is found where the two images
@@ -57,15 +57,13 @@ def meet(pair: torch.Tensor, one_way: Find, refine: Find | None = None) -> DDF:
 
     Args:
         pair: moving and fixed image, (B, 2, H, W, L).
-        one_way: finds the field, (B, 3, H, W, L), that pulls the first of two images to the second.
-        refine: as ``one_way``, for images that differ by little; None leaves the mean as it is.
+        first: finds the field, (B, 3, H, W, L), that pulls the first of two images to the second.
+        then: the same for the images where they meet.
     """
-    found, counterpart = halfway(one_way(pair), one_way(pair.flip(1)))
-    if refine is None:
-        return found
+    found, counterpart = halfway(first(pair), first(pair.flip(1)))
     there, back = half_field(found, NEARLY), half_field(counterpart, NEARLY)
     middle = torch.cat([warp(pair[:, :1], there), warp(pair[:, 1:], back)], 1)
-    more = (refine(middle) - refine(middle.flip(1))) / 2  # small: its inverse is next to −more
+    more = (then(middle) - then(middle.flip(1))) / 2  # small: its inverse is next to −more
     return consistent(compose(compose(there, more), there), compose(compose(back, -more), back))[0]
 
 

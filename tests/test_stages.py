@@ -20,7 +20,7 @@ def test_every_stage_is_expected_to_take_some_time():
     [
         ({"passes": 2}, "network", 2),
         ({"cascades": 3}, "network", 3),
-        ({"symmetric": True}, "network", 5.6),  # two passes, halves of fields, three steps both ways
+        ({"symmetric": True}, "network", 7.6),  # four passes, halves of fields, three steps both ways
         ({"optimise": 10}, "network", 4),  # docs/accuracy.md: a step takes three tenths of a pass
     ],
 )

@@ -1,5 +1,6 @@
 """Train networks on equal terms, one after the other: same pairs, steps, augmentation, loss and choice of weights."""
 
+import fcntl
 import json
 import math
 import os
@@ -77,9 +78,9 @@ class Terms:
 def train_all(terms: Terms, networks: Sequence[str], learning_rates: Sequence[float], folder: Path) -> list[Row]:
     """Train every network at every learning rate, and choose the better one of each by validation.
 
-    A run that was interrupted goes on from its last epoch, one that is finished is only looked up. The chosen weights
-    come to lie in ``folder/chosen/NAME.pt``, with the settings that suit them in ``NAME.json``; the rows in
-    ``equal_terms.csv`` and ``equal_terms.md``, renewed after every run.
+    A run that was interrupted goes on from its last epoch, one that is finished is only looked up; those of an earlier
+    call count, too. The chosen weights come to lie in ``folder/chosen/NAME.pt``, with the settings that suit them in
+    ``NAME.json``; the rows in ``equal_terms.csv`` and ``equal_terms.md``, renewed after every run.
 
     Args:
         terms: what is the same for all.
@@ -88,27 +89,34 @@ def train_all(terms: Terms, networks: Sequence[str], learning_rates: Sequence[fl
         folder: to write to.
 
     Returns:
-        A row a run: see ``equal_terms_markdown``.
+        A row for each finished run of the folder: see ``equal_terms_markdown``.
 
     Raises:
-        ValueError: the folder holds runs on other terms, or a training fails.
+        ValueError: the folder holds runs on other terms, another process trains there, or a training fails.
     """
     _keep_terms(terms, folder)
     rows: list[Row] = []
     with Progress[None](total=len(networks) * len(learning_rates), title="training", unit="network") as progress:
         for name in networks:
-            own: list[Row] = []
             for rate in learning_rates:
                 progress.say(f"{name} at {rate:g}")
                 run = folder / f"{name}_{rate:g}"
                 if _epochs_done(run) < terms.epochs:
                     _train(terms, name, rate, run)
-                own.append(_row(name, rate, run))
-                _print(own[-1])
-                write_csv(folder / "equal_terms.csv", rows + own)
+                _print(_row(name, rate, run))
+                rows = _tabulate(folder, terms)
                 progress.update()
-            rows += _choose(own, name, folder, terms)
-            write_csv(folder / "equal_terms.csv", rows)
+    return rows
+
+
+def _tabulate(folder: Path, terms: Terms) -> list[Row]:
+    """Choose among the finished runs of each network, and write the tables."""
+    rows: list[Row] = []
+    for name in NETWORKS:
+        runs = {float(run.name.removeprefix(f"{name}_")): run for run in folder.glob(f"{name}_*")}
+        own = [_row(name, rate, run) for rate, run in sorted(runs.items()) if _epochs_done(run) >= terms.epochs]
+        rows += _choose(own, name, folder, terms) if own else []
+    write_csv(folder / "equal_terms.csv", rows)
     (folder / "equal_terms.md").write_text(equal_terms_markdown(rows))
     return rows
 
@@ -172,6 +180,10 @@ def _train(terms: Terms, name: str, rate: float, run: Path) -> None:
     line += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.txt").open("a") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the training holds it on, should this process be killed
+        except BlockingIOError:
+            raise ValueError(f"Another process trains in {run}: wait for it, or end it.") from None
         path = os.pathsep.join([str(Path(bundle.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"OMP_NUM_THREADS": str(terms.threads), "PYTHONPATH": path}
         done = subprocess.run(line, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)

@@ -130,7 +130,11 @@ def networks(
     if not rates or not all(isinstance(rate, float | int) and 0 < rate < 1 for rate in rates):
         raise ValueError(f"--learning_rates takes numbers between 0 and 1, 1e-4,4e-4 say, not '{learning_rates}'.")
     check_common("cpu", epochs=epochs, val_pairs=val_pairs, cascades=cascades, threads=threads)
-    check_numbers(misalignment_probability=misalignment_probability, mask_probability=mask_probability)
+    shares = {"misalignment_probability": misalignment_probability, "mask_probability": mask_probability}
+    check_numbers(**shares)
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"--{name} is a share, from 0 to 1, not {share}.")
     first = open_dataset(dataset, "training")[0]
     terms = Terms(
         dataset=str(Path(dataset).absolute()),

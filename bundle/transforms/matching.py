@@ -16,7 +16,13 @@ from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_l
 from bundle.symmetry import geometric_mean, root
 from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
-from monai.transforms import ScaleIntensityRangePercentiles, Transform, generate_spatial_bounding_box
+from monai.transforms import (
+    ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
+    Transform,
+    generate_spatial_bounding_box,
+)
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 __all__ = ["MARGIN_MM", "MatchPaird", "without_ignored"]
 
@@ -25,6 +31,7 @@ Item = dict[Hashable, Any]
 MARGIN_MM = 8.0
 """Of the network's grid around what the images show."""
 
+PERCENTILES = 0.5, 99.5  # of the intensities, that become 0 and 1
 RIM = 2  # voxels around what does not count that are replaced, too: interpolation has mixed them with it
 AROUND = 4  # voxels around these that tell how the intensities of the two images go together
 MULTIPLE = 16  # of the sides of the network's grid
@@ -71,7 +78,7 @@ class MatchPaird(Transform):
         check_flags(never_worse=never_worse, symmetric=symmetric)
         self.affine, self.spacing_mm, self.never_worse = affine, spacing_mm, never_worse
         self.symmetric = symmetric
-        self.normalise = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
+        self.normalise = ScaleIntensityRangePercentiles(*PERCENTILES, 0.0, 1.0, clip=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Match the pair."""
@@ -109,16 +116,23 @@ class MatchPaird(Transform):
     ) -> tuple[Grid, list[torch.Tensor], torch.Tensor | None, dict[str, float]]:
         """Lay the network's grid, sample both images on it, and measure how alike they are by the headers and so."""
         grid = (self._grid_halfway if self.symmetric else self._grid)(images, grids, matrix)
+        ignored = _ignored(item, grids, grid, matrix)
         channels = [
-            self.normalise(self._on_grid(images[role], grids[role], grid, alignment))
-            for role, alignment in (("moving", matrix), ("fixed", None))
+            self._scaled(self._on_grid(images[role], grids[role], grid, alignment), ignored, n)
+            for n, (role, alignment) in enumerate((("moving", matrix), ("fixed", None)))
         ]
         by_headers = self.normalise(self._on_grid(images["moving"], grids["moving"], grid, None))
-        ignored = _ignored(item, grids, grid, matrix)
         stages = {"similarity_before": by_headers, "similarity_aligned": channels[0]}
         nowhere = None if ignored is None else ignored.any(0, keepdim=True)
         alike = {stage: similarity(moving, channels[1], nowhere) for stage, moving in stages.items()}
         return grid, channels, ignored, alike
+
+    def _scaled(self, image: torch.Tensor, ignored: torch.Tensor | None, channel: int) -> torch.Tensor:
+        """Scale an image, (1, H, W, L), between the percentiles of what counts of it."""
+        if ignored is None:
+            return self.normalise(image)
+        low, high = percentile(image[~ignored[channel : channel + 1]], PERCENTILES)
+        return ScaleIntensityRange(float(low), float(high), 0.0, 1.0, clip=True)(image)
 
     def _masked(self, item: Item, role: str) -> torch.Tensor:
         """Clip outliers and blank the image outside its mask; check that all that belongs to it lies on its grid."""

@@ -1,7 +1,9 @@
 """Training on equal terms: what is the same for all, what is chosen, what an interrupted call does over again."""
 
+import fcntl
 import json
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from bundle.io.tables import read_csv, write_csv
 from ignite.engine import Engine
 from tests.forked import run_module
 
-VALIDATION = {"pan_0.0001": [0.4, 0.7, 0.6], "pan_0.0004": [0.5, 0.6, 0.65], "voxelmorph_0.0001": [0.3, 0.2, 0.1]}
+VALIDATION = {"pan_0.0001": [0.4, 0.7, 0.6], "pan_0.0004": [0.5, 0.6, 0.65]}
+VALIDATION |= {"voxelmorph_0.0001": [0.3, 0.2, 0.1], "voxelmorph_0.0004": [0.1, 0.1, 0.1]}
 
 
 @pytest.fixture
@@ -92,6 +95,26 @@ def test_finished_runs_are_looked_up_and_others_go_on(trainings, tmp_path):
     assert [row["chosen"] for row in rows] == ["yes", "no"]
 
 
+def test_runs_of_an_earlier_call_are_chosen_among_too(trainings, tmp_path):
+    terms = Terms("DATA/hippocampus", epochs=3)
+    train_all(terms, ["pan", "voxelmorph"], [1e-4], tmp_path)
+    rows = train_all(terms, ["pan"], [4e-4], tmp_path)
+    found = [("pan", "0.0001", "yes"), ("pan", "0.0004", "no"), ("voxelmorph", "0.0001", "yes")]
+    assert [(row["network"], row["learning_rate"], row["chosen"]) for row in rows] == found
+    assert [row["chosen"] for row in read_csv(tmp_path / "equal_terms.csv")] == ["yes", "no", "yes"]
+    assert (tmp_path / "chosen/pan.pt").read_bytes() == b"pan_0.0001"
+
+
+def test_a_run_that_is_still_being_trained_is_left_alone(tmp_path):
+    run = tmp_path / "pan_0.0001"
+    run.mkdir()
+    with (run / "log.txt").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        training = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=log)
+    with training, pytest.raises(ValueError, match=r"Another process trains in .*pan_0.0001: wait for it"):
+        train_all(Terms("DATA"), ["pan"], [1e-4], tmp_path)  # what started that training is gone
+
+
 def test_runs_on_other_terms_are_not_mixed(trainings, tmp_path):
     train_all(Terms("DATA/hippocampus", epochs=3), ["pan"], [1e-4], tmp_path)
     with pytest.raises(ValueError, match=r"holds runs on other terms \(seed\)"):
@@ -117,6 +140,7 @@ def test_a_training_that_fails_is_named_with_its_last_words(monkeypatch, tmp_pat
         ({"networks": "pan,pan"}, "each once"),
         ({"learning_rates": [2.0]}, "--learning_rates takes numbers between 0 and 1"),
         ({"epochs": 0}, "--epochs takes a whole number"),
+        ({"mask_probability": 2}, "--mask_probability is a share, from 0 to 1, not 2"),
         ({"spatial_size": [32, 48]}, "--spatial_size takes three sides"),
         ({"dataset": "missing"}, "There is no missing/dataset.json"),
     ],
