@@ -24,7 +24,7 @@ Item = dict[Hashable, Any]
 
 REFILLS = 2
 TOUCHED = 1e-3  # share of a voxel of the mask that counts; less is rounding
-UNSURE = 1  # voxels around what does not count in which the field found so far is not relied on
+UNSURE = 2  # voxels around what does not count in which the field found so far is not relied on
 
 
 class RefillIgnoredd(Transform):

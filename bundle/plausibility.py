@@ -22,6 +22,7 @@ WINDOW = 5  # voxels, side of the window of the local correlation
 VIEW_MM = 8.0  # steps in which the border of the field of view is found
 POINTS = 20_000  # about, drawn evenly
 BINS = 256
+PLATEAU = 1e-12  # rounding
 
 # least and greatest value that a plausible registration has; docs/deploy.md says how they were set
 LIMITS: Mapping[str, tuple[float, float]] = {
@@ -130,7 +131,8 @@ def foreground(image: torch.Tensor) -> torch.Tensor:
     below, sums = counts.cumsum(0), (counts * centres).cumsum(0)
     above = below[-1] - below
     between = (sums / below.clamp(min=1) - (sums[-1] - sums) / above.clamp(min=1)) ** 2 * below * above
-    threshold = float(centres[between.argmax()])
+    best = between >= between.max() * (1 - PLATEAU)  # where no voxel lies, all thresholds are as good
+    threshold = float(centres[best].mean())
     return image > low + (threshold - low) / 2
 
 

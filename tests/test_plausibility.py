@@ -168,3 +168,9 @@ def test_a_head_that_is_half_as_large_again_is_not_plausible_either_way(head):
     for factor in (1.25, 1 / 1.25):
         found = measured(head, about(GRID.centre_mm, factor * np.eye(3)))
         assert [s.split()[0] for s in verdict(GOOD | found)["limits_missed"]][:1] == ["volume_ratio"]
+
+
+def test_where_no_voxel_lies_between_object_and_noise_the_threshold_lies_in_the_middle():
+    image = torch.rand(20, 22, 24, generator=torch.Generator().manual_seed(0)) * 20
+    image[5:12, 6:14, 7:15] += 100
+    assert torch.equal(foreground(image), image > 60)
