@@ -44,7 +44,8 @@ def check_weights(network: nn.Module, path: str) -> None:
         differing = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
         raise ValueError(
             f"The weights ({path}) belong to another network: {len(differing)} parameters differ, first "
-            f"'{differing[0]}' ({shapes.get(differing[0])} in the file, {expected.get(differing[0])} in the network)."
+            f"'{differing[0]}' ({shapes.get(differing[0])} in the file, {expected.get(differing[0])} in the network). "
+            f"Which network they belong to stands in {Path(path).with_suffix('.json').name} (docs/peers.md)."
         )
 
 

@@ -11,6 +11,7 @@ from bundle.benchmark.tables import markdown, summarise
 from bundle.io.tables import read_csv
 
 TABLES = dict.fromkeys(("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus", "hippocampus_propagated"), "accuracy.md")
+TABLES["symmetric"] = "register.md"
 TABLES |= dict.fromkeys(("equal_terms_hippocampus", "equal_terms_ixi2mm_masked"), "peers.md")
 
 
