@@ -104,7 +104,7 @@ def test_with_the_images_swapped_the_symmetric_method_finds_the_inverse(pairs, s
     assert method.settings() == Network(shifting_weights).settings() | {"symmetric": True}
     register = method.load()
     there, back = register(image, grid)[None], register(image.flip(1), grid)[None]
-    assert float(there.norm(dim=1).mean()) > 0.2
+    assert float(there.norm(dim=1).mean()) > 0.1
     assert float(compose(back, there).norm(dim=1).mean()) < 0.02
 
 
