@@ -12,7 +12,7 @@ from typing import Any
 import fire
 from bundle.failures import bad_input
 from bundle.options import normalise, parsers, suggestion
-from bundle.start import load_monai, without_collections
+from bundle.start import load_monai, spin_briefly, without_collections
 
 COMMANDS = (
     *("register", "apply", "apply_points", "invert", "compose", "convert", "jacobian"),
@@ -26,6 +26,8 @@ Command = Callable[..., Any] | dict[str, Callable[..., Any]]
 
 def load(name: str) -> Command:
     """Import a command only when it is asked for: a typing error should not cost the import of torch."""
+    if name != "benchmark":  # which trains, and times others
+        spin_briefly()
     with without_collections():
         if name not in PLAIN:
             load_monai()

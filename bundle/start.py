@@ -1,6 +1,7 @@
 """Start quickly: load MONAI and ignite without what only others of their users need."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["UNUSED", "load_monai", "without_collections"]
+__all__ = ["UNUSED", "load_monai", "spin_briefly", "without_collections"]
 
 UNUSED = (
     *("IPython", "clearml", "cucim", "cupy", "einops", "fastapi", "gdown", "h5py", "huggingface_hub", "itk"),
@@ -64,6 +65,16 @@ def load_monai() -> None:
         sys.meta_path.remove(finder)
         if placeholder:
             del sys.modules[SHARDED]
+
+
+def spin_briefly() -> None:
+    """Let threads that wait for work go to sleep soon; before torch is imported, which brings OpenMP.
+
+    GNU's OpenMP has them spin for milliseconds, and a command that runs once makes them wait more often than they
+    work, while one of them reads files or builds kernels. A user's own choice of either variable goes first.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @contextmanager

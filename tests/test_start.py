@@ -1,6 +1,7 @@
 """What a command may not import, since its start would take twice as long."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -58,3 +59,21 @@ def test_monai_that_is_there_already_stays_as_it_is():
     lines = "import monai, scipy.signal\nbefore = set(sys.modules)\nfrom bundle.start import load_monai\nload_monai()\n"
     lines += "assert set(sys.modules) - before == {'bundle', 'bundle.start'}"
     assert "torch.distributed.optim" in modules_after(lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "chosen", "found"),
+    [
+        ("root", {}, "1000"),
+        ("root", {"GOMP_SPINCOUNT": "5"}, "5"),
+        ("root", {"OMP_WAIT_POLICY": "active"}, "None"),
+        ("benchmark", {}, "None"),
+    ],
+)
+def test_before_torch_is_there_waiting_threads_are_told_to_sleep_soon_but_in_benchmarks(command, chosen, found):
+    program = "import os, sys; from bundle.__main__ import load; assert 'torch' not in sys.modules; load(sys.argv[1])"
+    program += "; print(os.environ.get('GOMP_SPINCOUNT'))"
+    own = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    line = [sys.executable, "-W", "ignore", "-c", program, command]
+    run = subprocess.run(line, capture_output=True, text=True, env=own | chosen, check=True)
+    assert run.stdout.split() == [found]
