@@ -1,9 +1,11 @@
 """What the stages of a registration are expected to take."""
 
+import json
+
 import numpy as np
 import pytest
 from bundle.spatial import Grid
-from bundle.stages import STAGES, _network_sides, expected_seconds
+from bundle.stages import MEETING_STEPS, STAGES, _network_sides, expected_seconds
 
 
 def seconds(**settings):
@@ -45,3 +47,8 @@ def test_the_networks_grid_is_guessed_with_its_margin_and_multiple():
     fixed = Grid((90, 120, 120), np.diag([2.0, 2.0, 2.0, 1.0]))
     assert _network_sides(fixed, 4 / 3) == (160, 192, 192)
     assert _network_sides(fixed, None) == (112, 128, 128)
+
+
+def test_the_steps_where_both_ways_meet_are_those_of_the_inference_workflow(bundle_root):
+    config = json.loads((bundle_root / "configs" / "inference.json").read_text())
+    assert f"max(@optimise, {MEETING_STEPS}) if @symmetric" in config["inferer"]["optimiser"]["iterations"]

@@ -129,6 +129,22 @@ def test_what_is_blanked_is_as_dark_as_the_darkest_voxel_of_a_ct():
     assert blanked[0][box][~outside].mean() > 0.3
 
 
+@pytest.mark.parametrize("channel", [0, 1])
+def test_a_bright_lesion_that_does_not_count_does_not_darken_what_does(channel):
+    role = ("moving", "fixed")[channel]
+    pair, mask = {"moving": picture(1), "fixed": picture()}, picture() * 0
+    mask[:, 8:14, 9:15, 6:11] = 1
+    assert float(mask.mean()) > 0.01  # the upper percentile is among them
+    spoiled = pair[role].clone()
+    spoiled[mask > 0] = 1.2 * spoiled.max()
+    clean, found = (
+        MatchPaird(affine="none")(pair | {role: image, f"{role}_cost_mask": mask})["image"][channel].as_tensor()
+        for image in (pair[role], spoiled)
+    )
+    assert float((found - clean).abs().median()) < 1e-6
+    assert float((found - clean).abs().quantile(0.95)) < 1e-3
+
+
 @pytest.mark.parametrize("role", ["moving", "fixed"])
 def test_a_mask_that_leaves_nothing_is_refused_by_name(role):
     pair = {"moving": picture(1), "fixed": picture(), f"{role}_mask": regions() * 0}
