@@ -80,6 +80,7 @@ def local_ncc(warped: Volume, fixed: Volume, window: int = 9) -> Volume:
     precise = torch.float64 if fixed.dtype == torch.float64 else torch.float32
     asked = torch.is_grad_enabled() and (warped.requires_grad or fixed.requires_grad)
     compute = _LocalNCC.apply if asked or warped.device.type != "cpu" else _local_ncc_by_slabs
+    warped, fixed = (image.as_subclass(torch.Tensor) for image in (warped, fixed))  # MONAI's takes as long as the sums
     with torch.autocast(warped.device.type, enabled=False):
         return compute(warped.to(precise), fixed.to(precise), window)
 
