@@ -1,10 +1,12 @@
 """Dense displacement fields: warp, compose, upsample and measure them. Torch alone; the convention is in ``shapes``."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from bundle.shapes import DDF, Features, Volume
 
-__all__ = ["compose", "identity_grid", "jacobian_determinant", "upsample", "warp"]
+__all__ = ["compose", "identity_grid", "jacobian_determinant", "upsample", "warp", "warp_planes"]
 
 VOXELS_PER_SLAB = 2**17  # of a grid made at a time, 1.5 MB
 
@@ -54,41 +56,80 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zero
         if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
             if image.device.type == "cpu" and not torch.is_grad_enabled():
                 return _warp_by_rows(image.as_subclass(torch.Tensor), u.as_subclass(torch.Tensor), mode, padding)
-    return F.grid_sample(image, _sampling_grid(u, 0, u.shape[2]), mode, padding, align_corners=True)
+    return F.grid_sample(image, _sampling_grid(u, [u.shape[2], u.shape[3], u.shape[4]], 0), mode, padding, align_corners=True)
 
 
-def _sampling_grid(u: DDF, first: int, last: int) -> torch.Tensor:
-    """Compute where planes of a field point to as ``F.grid_sample`` wants it: (B, planes, W, L, 3), −1 to 1, L first.
+def warp_planes(image: Features, ddf: DDF, first: int, last: int) -> Features:
+    """Compute planes of ``warp(image, ddf)``, and read no more of the image than they need.
+
+    Args:
+        image: (1, C, H, W, L), channels-last, float32 or bfloat16, on a CPU; no graph is made.
+        ddf: (1, 3, H, W, L), float32.
+        first: of the planes, along the first axis.
+        last: the plane after the last.
+
+    Returns:
+        (1, C, last − first, W, L), float32.
+    """
+    moved = ddf[:, :, first:last]
+    lowest, highest = (float(bound) for bound in moved[:, 0].aminmax())
+    height = image.shape[2]
+    start = max(0, min(math.floor(first + lowest), height - 2))
+    stop = min(max(math.ceil(last - 1 + highest) + 1, start + 2), height)
+    part = image[0, :, start:stop].float()
+    out = part.new_empty(1, len(part), last - first, *part.shape[2:])
+    _warp_rows(part, moved, out[0], "bilinear", "zeros", first - start)
+    return out
+
+
+def _sampling_grid(u: DDF, sides: list[int], ahead: int) -> torch.Tensor:
+    """Compute where a field points to as ``F.grid_sample`` wants it: (B, H, W, L, 3), −1 to 1, L first.
 
     One multiply-add an axis, from an axis-wise base.
+
+    Args:
+        u: (B, 3, H, W, L), voxels.
+        sides: of the image that is sampled.
+        ahead: plane of the image that the field begins at.
     """
-    n0, n1, n2 = u.shape[2], u.shape[3], u.shape[4]
-    s0, s1, s2 = 2.0 / max(n0 - 1, 1), 2.0 / max(n1 - 1, 1), 2.0 / max(n2 - 1, 1)
-    a0 = torch.arange(first, last, device=u.device, dtype=u.dtype).view(-1, 1, 1) * s0 - 1
-    a1 = torch.arange(n1, device=u.device, dtype=u.dtype).view(-1, 1) * s1 - 1
-    a2 = torch.arange(n2, device=u.device, dtype=u.dtype) * s2 - 1
-    u = u[:, :, first:last]
+    s0, s1, s2 = 2.0 / max(sides[0] - 1, 1), 2.0 / max(sides[1] - 1, 1), 2.0 / max(sides[2] - 1, 1)
+    a0 = torch.arange(ahead, ahead + u.shape[2], device=u.device, dtype=u.dtype).view(-1, 1, 1) * s0 - 1
+    a1 = torch.arange(u.shape[3], device=u.device, dtype=u.dtype).view(-1, 1) * s1 - 1
+    a2 = torch.arange(u.shape[4], device=u.device, dtype=u.dtype) * s2 - 1
     return torch.stack(
         [torch.add(a2, u[:, 2], alpha=s2), torch.add(a1, u[:, 1], alpha=s1), torch.add(a0, u[:, 0], alpha=s0)], -1
     )
 
 
 def _warp_by_rows(image: Features, u: DDF, mode: str, padding: str) -> Features:
+    """Warp without a graph on a CPU."""
+    out = image.new_empty(len(image), image.shape[1], *u.shape[2:])
+    image = image.contiguous(memory_format=torch.channels_last_3d)  # a voxel's channels share a line of the cache
+    for one, v, result in zip(image, u.split(1), out):
+        _warp_rows(one, v, result, mode, padding, 0)
+    return out
+
+
+def _warp_rows(image: torch.Tensor, u: DDF, out: torch.Tensor, mode: str, padding: str, ahead: int) -> None:
     """Warp on all cores of a CPU: ``F.grid_sample`` shares its work out by the batch, and each row is made one here.
 
     A gradient cannot go this way: each row would have one of the whole image.
+
+    Args:
+        image: (C, H, W, L), channels-last.
+        u: (1, 3, h, W, L), voxels.
+        out: (C, h, W, L), written to.
+        mode: as for ``warp``.
+        padding: as for ``warp``.
+        ahead: plane of the image that the field begins at.
     """
-    channels, (height, width, depth) = image.shape[1], u.shape[2:]
+    channels, (height, width, depth) = len(image), u.shape[2:]
     planes = max(1, VOXELS_PER_SLAB // (width * depth))
-    out = image.new_empty(len(image), channels, height, width, depth)
-    image = image.contiguous(memory_format=torch.channels_last_3d)  # a voxel's channels share a line of the cache
-    for one, v, result in zip(image, u.split(1), out):
-        for first in range(0, height, planes):
-            last = min(first + planes, height)
-            rows = _sampling_grid(v, first, last).view(-1, 1, 1, depth, 3)
-            found = F.grid_sample(one.expand(len(rows), *one.shape), rows, mode, padding, align_corners=True)
-            result[:, first:last] = found.view(-1, width, channels, depth).permute(2, 0, 1, 3)
-    return out
+    for first in range(0, height, planes):
+        last = min(first + planes, height)
+        rows = _sampling_grid(u[:, :, first:last], list(image.shape[1:]), ahead + first).view(-1, 1, 1, depth, 3)
+        found = F.grid_sample(image.expand(len(rows), *image.shape), rows, mode, padding, align_corners=True)
+        out[:, first:last] = found.view(-1, width, channels, depth).permute(2, 0, 1, 3)
 
 
 def compose(ddf: DDF, residual: DDF) -> DDF:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from bundle import fields
-from bundle.fields import compose, identity_grid, jacobian_determinant, upsample, warp
+from bundle.fields import compose, identity_grid, jacobian_determinant, upsample, warp, warp_planes
 from monai.networks.blocks import Warp
 from scipy.ndimage import map_coordinates
 
@@ -58,6 +58,32 @@ def test_rows_are_warped_as_the_whole_is(shape, padding, mode, monkeypatch):
     image, ddf = random_image(0, shape, torch.float64), random_field(1, 3.0, shape, torch.float64)
     expected = warp(image, ddf, mode, padding)
     torch.testing.assert_close(pulled(image, ddf, mode=mode, padding=padding), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("first", "last"), [(0, 9), (0, 1), (3, 6), (8, 9)])
+@pytest.mark.parametrize("size", [0.3, 4.0, 40.0])  # within a plane, across many, and mostly beyond the border
+def test_some_planes_are_warped_as_in_the_whole(size, first, last, dtype):
+    image = random_image(0, (9, 8, 7))[:1].to(dtype).contiguous(memory_format=torch.channels_last_3d)
+    ddf = random_field(1, size, (9, 8, 7))[:1]
+    with torch.no_grad():
+        found, expected = warp_planes(image, ddf, first, last), warp(image.float(), ddf)[:, :, first:last]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_planes_that_point_elsewhere_read_no_more_than_they_need():
+    image = torch.full((1, 1, 9, 4, 4), torch.nan)
+    image[:, :, 5:8] = 1  # plane 4 goes on to 5.25 and 6.5
+    ddf = torch.zeros(1, 3, 9, 4, 4)
+    ddf[:, 0, 4] = torch.tensor([1.25, 2.5, 1.25, 2.5])
+    with torch.no_grad():
+        assert warp_planes(image, ddf, 4, 5).unique().tolist() == [1.0]
+
+
+def test_an_image_of_one_plane_is_warped_too():
+    image, ddf = random_image(0, (1, 8, 7))[:1], random_field(1, 2.0, (1, 8, 7))[:1]
+    with torch.no_grad():
+        torch.testing.assert_close(warp_planes(image, ddf, 0, 1), warp(image, ddf))
 
 
 def test_warp_equals_scipy():

@@ -2,14 +2,16 @@
 
 import torch
 import torch.nn.functional as F
-from bundle.ops import as_planes, channels_last, local_attention
+from bundle.fields import warp_planes
+from bundle.ops import as_planes, channels_last, local_attention, streamed_dtype
 from bundle.shapes import DDF, Features, Volume
 from torch import nn
 
 __all__ = ["LocalAttentionTransformer", "Projection"]
 
 INITIAL_SD = 1e-5
-VOXELS_AT_A_TIME = 2**15  # of what is streamed: they stay in the cache
+VOXELS_AT_A_TIME = 2**15  # of what is projected: they stay in the cache
+VOXELS_PER_SLAB = 2**19  # of what is attended to: two planes more are read than are needed
 
 
 class Projection(nn.Module):
@@ -38,14 +40,15 @@ class Projection(nn.Module):
 
     @torch.jit.unused
     def stream(self, features: Features, scale: torch.Tensor, image: Volume, sampled: bool) -> Features:
-        """Project what is ``streamable``, as ``forward``, in float32 whatever the features are kept in.
+        """Project what is ``streamable``, as ``forward``; the result is of the type that features are kept in.
 
         What is ``sampled`` next comes channels-last, the layout that ``warp`` would bring it to.
         """
         centred = self.weight - self.weight.mean(0, keepdim=True)
         weight = (centred[:, :-1] * scale).T  # (C, S·d)
         voxels, gray = as_planes(features).flatten(0, 2), image.flatten()
-        projected = image.new_empty((len(gray), len(centred)) if sampled else (len(centred), len(gray)))
+        size = (len(gray), len(centred)) if sampled else (len(centred), len(gray))
+        projected = image.new_empty(size, dtype=streamed_dtype())
         parts = projected.T.split(VOXELS_AT_A_TIME, 1) if sampled else projected.split(VOXELS_AT_A_TIME, 1)
         for part, run, values in zip(parts, voxels.split(VOXELS_AT_A_TIME), gray.split(VOXELS_AT_A_TIME)):
             part.T[:] = (run.to(weight.dtype) @ weight).addcmul_(values[:, None], centred[:, -1])
@@ -92,6 +95,31 @@ class LocalAttentionTransformer(nn.Module):
             gram = torch.stack([head_gram(q), head_gram(k)])
         sub_fields = local_attention(q, k, self.position_bias)
         return self.merge(channels_last(sub_fields)), gram
+
+    @torch.jit.unused
+    def stream(self, query: Features, key: Features, ddf: DDF) -> torch.Tensor:
+        """Warp the key and attend to it some planes at a time: what is ``streamable``, as ``forward``.
+
+        Args:
+            query: as ``forward``, in the type that features are kept in.
+            key: ``Projection`` of the moving image, not yet warped, channels-last.
+            ddf: the field found so far, (1, 3, H, W, L), voxels of this level.
+
+        Returns:
+            What ``merge`` makes the residual of: the sub-fields, (1, 3·S, H, W, L), channels-last.
+        """
+        height, plane = query.shape[2], query[0, 0, 0].numel()
+        reach, count = self.position_bias.shape[1] // 2, max(1, VOXELS_PER_SLAB // plane)
+        sub_fields = ddf.new_empty(1, *query.shape[2:], 3 * self.heads).movedim(-1, 1)
+        for first in range(0, height, count):
+            last = min(first + count, height)
+            begin, end = max(first - reach, 0), min(last + reach, height)  # of the planes that the slab attends to
+            q = ddf.new_zeros(1, query.shape[1], end - begin, *query.shape[3:])
+            q[:, :, first - begin : last - begin] = query[:, :, first:last]
+            k = warp_planes(key, ddf, begin, end)
+            found = local_attention(self.embed(q), self.embed(k), self.position_bias)
+            sub_fields[:, :, first:last] = found[:, :, first - begin : last - begin]
+        return sub_fields
 
     def embed(self, projected: Features) -> torch.Tensor:
         """Add the bias, normalise over all channels, split the heads: (B, S·d, H, W, L) → (B, S, d, H, W, L).

@@ -181,6 +181,12 @@ class PAN(nn.Module):
             query, key = queries.pop(), keys.pop()  # from here on nothing else holds them
             if i > 0:
                 ddf = upsample(ddf, [key.shape[2], key.shape[3], key.shape[4]])
+                if not torch.jit.is_scripting():
+                    if streamable(moving):
+                        sub_fields = attention.stream(query, key, ddf)  # type: ignore[operator]
+                        del query, key  # as large as two fields each
+                        ddf = compose(ddf, attention.merge(sub_fields))  # type: ignore[operator]
+                        continue
                 key = warp(key, ddf)
             residual, cosines = attention(query, key)
             ddf = residual if i == 0 else compose(ddf, residual)

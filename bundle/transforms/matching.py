@@ -238,6 +238,8 @@ def _fitted(image: torch.Tensor, channel: int, region: torch.Tensor) -> torch.Te
 
 def _ignored(item: Item, grids: dict[str, Grid], grid: Grid, matrix: Matrix) -> torch.Tensor | None:
     """Where on the network's grid the images do not count, (2, H, W, L), bool, moving and fixed; None for nowhere."""
+    if not any(f"{role}_cost_mask" in item for role in grids):
+        return None
     found = []
     for role, alignment in (("moving", matrix), ("fixed", np.eye(4))):
         transform = SpatialTransform(alignment, None, grid, grid, grids[role])
