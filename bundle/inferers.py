@@ -128,7 +128,7 @@ class RecursiveInferer(SimpleInferer):
     def sharpen(self, image: torch.Tensor) -> torch.Tensor:
         """Bring out weak edges of an image in [0, 1], (B, C, H, W, L): the exponent first, then the unsharp mask."""
         if self.gamma != 1:
-            image = image.clamp(min=0) ** self.gamma
+            image = image.clamp(min=0).pow_(self.gamma)
         if self.sharpening > 0:
             image = (image + self.sharpening * (image - smooth(image, UNSHARP_SIGMA))).clamp(0, 1)
         return image

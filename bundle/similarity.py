@@ -22,8 +22,8 @@ def similarity(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor 
         fixed: same shape, in [0, 1].
         ignored: same shape, bool: voxels that do not count, nor do those whose window they lie in; None for none.
     """
-    low, high = warped.min(), warped.max()
-    alike = local_ncc(((warped - low) / (high - low).clamp(min=1e-12))[None], fixed[None], WINDOW)
+    low, high = warped.aminmax()
+    alike = local_ncc((warped - low).div_((high - low).clamp(min=1e-12))[None], fixed[None], WINDOW)
     if ignored is not None:
         alike = alike[~dilate(ignored[None], WINDOW // 2)]
     return float(alike.mean())

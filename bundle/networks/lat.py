@@ -45,13 +45,13 @@ class Projection(nn.Module):
         What is ``sampled`` next comes channels-last, the layout that ``warp`` would bring it to.
         """
         centred = self.weight - self.weight.mean(0, keepdim=True)
-        weight = (centred[:, :-1] * scale).T  # (C, S·d)
+        weight, gray_weight = centred[:, :-1] * scale, centred[:, -1:]
         voxels, gray = as_planes(features).flatten(0, 2), image.flatten()
         size = (len(gray), len(centred)) if sampled else (len(centred), len(gray))
         projected = image.new_empty(size, dtype=streamed_dtype())
         parts = projected.T.split(VOXELS_AT_A_TIME, 1) if sampled else projected.split(VOXELS_AT_A_TIME, 1)
         for part, run, values in zip(parts, voxels.split(VOXELS_AT_A_TIME), gray.split(VOXELS_AT_A_TIME)):
-            part.T[:] = (run.to(weight.dtype) @ weight).addcmul_(values[:, None], centred[:, -1])
+            part[:] = (weight @ run.to(weight.dtype).T).addcmul_(gray_weight, values)
         return (projected.T if sampled else projected).view(1, -1, *image.shape[2:])
 
 

@@ -16,12 +16,7 @@ from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_l
 from bundle.symmetry import geometric_mean, root
 from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
-from monai.transforms import (
-    ScaleIntensityRange,
-    ScaleIntensityRangePercentiles,
-    Transform,
-    generate_spatial_bounding_box,
-)
+from monai.transforms import Transform, generate_spatial_bounding_box
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 __all__ = ["MARGIN_MM", "MatchPaird", "without_ignored"]
@@ -78,7 +73,6 @@ class MatchPaird(Transform):
         check_flags(never_worse=never_worse, symmetric=symmetric)
         self.affine, self.spacing_mm, self.never_worse = affine, spacing_mm, never_worse
         self.symmetric = symmetric
-        self.normalise = ScaleIntensityRangePercentiles(*PERCENTILES, 0.0, 1.0, clip=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Match the pair."""
@@ -118,21 +112,14 @@ class MatchPaird(Transform):
         grid = (self._grid_halfway if self.symmetric else self._grid)(images, grids, matrix)
         ignored = _ignored(item, grids, grid, matrix)
         channels = [
-            self._scaled(self._on_grid(images[role], grids[role], grid, alignment), ignored, n)
+            _scale(self._on_grid(images[role], grids[role], grid, alignment), None if ignored is None else ignored[n])
             for n, (role, alignment) in enumerate((("moving", matrix), ("fixed", None)))
         ]
-        by_headers = self.normalise(self._on_grid(images["moving"], grids["moving"], grid, None))
+        by_headers = _scale(self._on_grid(images["moving"], grids["moving"], grid, None))
         stages = {"similarity_before": by_headers, "similarity_aligned": channels[0]}
         nowhere = None if ignored is None else ignored.any(0, keepdim=True)
         alike = {stage: similarity(moving, channels[1], nowhere) for stage, moving in stages.items()}
         return grid, channels, ignored, alike
-
-    def _scaled(self, image: torch.Tensor, ignored: torch.Tensor | None, channel: int) -> torch.Tensor:
-        """Scale an image, (1, H, W, L), between the percentiles of what counts of it."""
-        if ignored is None:
-            return self.normalise(image)
-        low, high = percentile(image[~ignored[channel : channel + 1]], PERCENTILES)
-        return ScaleIntensityRange(float(low), float(high), 0.0, 1.0, clip=True)(image)
 
     def _masked(self, item: Item, role: str) -> torch.Tensor:
         """Clip outliers and blank the image outside its mask; check that all that belongs to it lies on its grid."""
@@ -206,6 +193,18 @@ class MatchPaird(Transform):
         matrix = torch.eye(4, dtype=torch.float64).numpy() if alignment is None else alignment
         transform = SpatialTransform(matrix, None, target, target, grid)
         return transform.resample(antialias(image, grid, target))
+
+
+def _scale(image: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
+    """Scale an image between the percentiles of what counts of it, in place: new memory takes longer than the sums.
+
+    Args:
+        image: (1, H, W, L), float32.
+        ignored: (H, W, L), bool: where it does not count.
+    """
+    low, high = (float(value) for value in percentile(image if ignored is None else image[:, ~ignored], PERCENTILES))
+    image.sub_(low)
+    return (image.div_(high - low) if high > low else image).clamp_(0, 1)
 
 
 def without_ignored(image: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
