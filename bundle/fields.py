@@ -56,7 +56,9 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zero
         if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
             if image.device.type == "cpu" and not torch.is_grad_enabled():
                 return _warp_by_rows(image.as_subclass(torch.Tensor), u.as_subclass(torch.Tensor), mode, padding)
-    return F.grid_sample(image, _sampling_grid(u, [u.shape[2], u.shape[3], u.shape[4]], 0), mode, padding, align_corners=True)
+    return F.grid_sample(
+        image, _sampling_grid(u, [u.shape[2], u.shape[3], u.shape[4]], 0), mode, padding, align_corners=True
+    )
 
 
 def warp_planes(image: Features, ddf: DDF, first: int, last: int) -> Features:

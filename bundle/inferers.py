@@ -17,10 +17,32 @@ from bundle.smoothing import smooth
 from bundle.symmetry import meet
 from bundle.weights import AcrossContrasts
 from monai.inferers import SimpleInferer
+from torch.utils._pytree import tree_map
 
-__all__ = ["RecursiveInferer"]
+__all__ = ["AutocastInferer", "RecursiveInferer"]
 
 UNSHARP_SIGMA = 0.7  # voxels
+
+
+class AutocastInferer(SimpleInferer):
+    """Train in bfloat16 on a CPU that computes it; MONAI's own mixed precision is for CUDA alone.
+
+    Args:
+        bfloat16: whether to; parameters, losses and their gradients stay float32 in any case.
+    """
+
+    def __init__(self, bfloat16: bool = False) -> None:
+        super().__init__()
+        check_flags(bfloat16=bfloat16)
+        self.bfloat16 = bfloat16
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run ``network``; what it returns is float32."""
+        if not self.bfloat16:
+            return network(inputs, *args, **kwargs)
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            found = network(inputs, *args, **kwargs)
+        return tree_map(lambda value: value.float() if torch.is_tensor(value) else value, found)
 
 
 class RecursiveInferer(SimpleInferer):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.fields import warp
-from bundle.inferers import RecursiveInferer
+from bundle.inferers import AutocastInferer, RecursiveInferer
 from bundle.metrics import folding_percent
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
@@ -102,3 +102,22 @@ def test_folds_of_the_network_are_smoothed_away_where_asked_for():
 def test_no_pass_is_refused():
     with pytest.raises(ValueError, match="at least once, not 0"):
         RecursiveInferer(0)
+
+
+def test_training_in_bfloat16_keeps_its_results_and_gradients_float32_and_close():
+    torch.manual_seed(0)
+    network = PAN(channels=(16, 16), heads=(2, 1)).train()
+    for parameter in network.parameters():  # a fresh network's fields are zero
+        torch.nn.init.normal_(parameter, std=0.05)
+    pair, gradients, fields = torch.rand(1, 2, 16, 16, 16), [], []
+    for bfloat16 in (False, True):
+        network.zero_grad()
+        found = AutocastInferer(bfloat16)(pair, network)
+        assert {value.dtype for value in (found["pred"], *found["gram"])} == {torch.float32}
+        found["pred"][:, 1:].square().mean().backward()
+        fields.append(found["pred"][:, 1:].detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+        assert gradients[-1].dtype == torch.float32
+    assert not torch.equal(*fields)  # it is another arithmetic
+    assert float((fields[0] - fields[1]).norm() / fields[0].norm()) < 0.02
+    assert float(torch.nn.functional.cosine_similarity(*gradients, dim=0)) > 0.99

@@ -1,6 +1,7 @@
 """Training pairs whose contrast is made up: what the network sees, while the loss sees the anatomy behind it.
 
-``shapes`` and ``rescan`` replace the anatomy of a pair, ``contrast`` gives it an appearance, ``acquisition`` a scanner.
+``shapes`` and ``rescan`` replace the anatomy of a pair, ``lesions`` changes it; ``contrast`` gives it an appearance,
+which may be one of ``sequences``, and ``acquisition`` a scanner.
 """
 
 from bundle.synthesis.contrast import RandContrastd

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from bundle.synthesis.acquisition import draw_acquisition
+from bundle.synthesis.lesions import darken_lesions, draw_lesions
+from bundle.synthesis.sequences import ScannerSequence, draw_sequence
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
@@ -146,6 +148,9 @@ def draw_curve(state: np.random.RandomState) -> torch.Tensor:
     return torch.from_numpy(curve * np.clip((x - AIR[0]) / (AIR[1] - AIR[0]), 0, 1)).float()
 
 
+Contrast = Appearance | ScannerSequence
+
+
 class RandContrastd(Randomizable, MapTransform):
     """Give the images of a pair random contrasts, and keep the real ones as ``clean_moving`` and ``clean_fixed``.
 
@@ -162,6 +167,9 @@ class RandContrastd(Randomizable, MapTransform):
         alike_share: of pairs with one contrast; what is left draws two.
         one_real_share: of pairs with two contrasts in which one image stays real.
         curve_share: of contrasts that are the real texture through a curve; in the others, tissues are painted as well.
+        sequence_share: of contrasts that a scanner's sequence makes of the tissues (``bundle/synthesis/sequences.py``);
+            ``curve_share`` divides the others.
+        lesion_share: of the images of synthetic pairs that get lesions of white matter; the clean ones do not.
 
     Raises:
         ValueError: the shares are not from 0 to 1, or real and alike are more than 1 together.
@@ -175,14 +183,17 @@ class RandContrastd(Randomizable, MapTransform):
         alike_share: float = 0.25,
         one_real_share: float = 0.4,
         curve_share: float = 0.5,
+        sequence_share: float = 0.0,
+        lesion_share: float = 0.0,
     ) -> None:
         MapTransform.__init__(self, keys)
-        shares = (real_share, alike_share, one_real_share, curve_share, real_share + alike_share)
-        if not all(0 <= share <= 1 for share in shares):
-            raise ValueError(f"Shares are from 0 to 1, real and alike no more than 1 together, got {shares[:4]}.")
+        shares = (real_share, alike_share, one_real_share, curve_share, sequence_share, lesion_share)
+        if not all(0 <= share <= 1 for share in (*shares, real_share + alike_share)):
+            raise ValueError(f"Shares are from 0 to 1, real and alike no more than 1 together, got {shares}.")
         self.label_keys = tuple(label_keys)
         self.real_share, self.alike_share = real_share, alike_share
         self.one_real_share, self.curve_share = one_real_share, curve_share
+        self.sequence_share, self.lesion_share = sequence_share, lesion_share
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Draw, keep the clean images, paint."""
@@ -190,30 +201,45 @@ class RandContrastd(Randomizable, MapTransform):
         images = [item[key] for key in self.keys]
         labels = [item.get(key, torch.zeros_like(i)) for key, i in zip(self.label_keys, images)]
         appearances = self._draw(images, labels)
-        rescanned = bool(item.get("known", False))
+        rescanned, synthetic = bool(item.get("known", False)), any(appearance is not None for appearance in appearances)
         for key, image, label, appearance in zip(self.keys, images, labels, appearances):
             item[f"clean_{key}"] = image
-            if appearance is not None or rescanned:
-                item[key] = self._scan(image, label, appearance)
-        item["synthetic"] = torch.tensor(any(appearance is not None for appearance in appearances))
+            if synthetic or rescanned:
+                item[key] = self._scan(image, label, appearance, synthetic, rescanned)
+        item["synthetic"] = torch.tensor(synthetic)
         return item
 
-    def _draw(self, images: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> list[Appearance | None]:
+    def _draw(self, images: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> list[Contrast | None]:
         """Draw the contrast of each image, None where it stays real."""
         kind, one_real, side = self.R.rand(), self.R.rand(), self.R.randint(2)
         if kind < self.real_share:
             return [None, None]
         if kind < self.real_share + self.alike_share:
-            return [draw_appearance(self.R, images[1], labels[1], self.curve_share)] * 2
-        drawn: list[Appearance | None] = [
-            draw_appearance(self.R, image, label, self.curve_share) for image, label in zip(images, labels)
-        ]
+            return [self._draw_contrast(images[1], labels[1])] * 2
+        drawn: list[Contrast | None] = [self._draw_contrast(image, label) for image, label in zip(images, labels)]
         if one_real < self.one_real_share:
             drawn[side] = None
         return drawn
 
-    def _scan(self, image: torch.Tensor, labels: torch.Tensor, appearance: Appearance | None) -> torch.Tensor:
+    def _draw_contrast(self, image: torch.Tensor, labels: torch.Tensor) -> Contrast:
+        if self.sequence_share > 0 and self.R.rand() < self.sequence_share:
+            return draw_sequence(self.R, image, labels)
+        return draw_appearance(self.R, image, labels, self.curve_share)
+
+    def _scan(
+        self, image: torch.Tensor, labels: torch.Tensor, appearance: Contrast | None, synthetic: bool, rescanned: bool
+    ) -> torch.Tensor:
         generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
-        painted = appearance is not None and appearance.texture < 1
-        acquisition = draw_acquisition(self.R, PAINTED_BLUR if painted else 0.0)
-        return acquisition(image if appearance is None else appearance(image, labels, generator), generator)
+        lesions = torch.zeros_like(image)
+        if synthetic and self.lesion_share > 0 and self.R.rand() < self.lesion_share:
+            lesions = draw_lesions(self.R, image, labels, generator)
+        if isinstance(appearance, ScannerSequence):
+            return draw_acquisition(self.R)(appearance(image, labels, lesions), generator)
+        if bool(lesions.any()):
+            image = darken_lesions(image, labels, lesions, self.R.rand())
+        if appearance is None:
+            return draw_acquisition(self.R)(image, generator) if rescanned else image
+        painted = appearance.texture < 1
+        return draw_acquisition(self.R, PAINTED_BLUR if painted else 0.0)(
+            appearance(image, labels, generator), generator
+        )
