@@ -68,11 +68,13 @@ def load_monai() -> None:
 
 
 def spin_briefly() -> None:
-    """Let threads that wait for work go to sleep soon; before torch is imported, which brings OpenMP.
+    """Let threads that wait for work go to sleep soon; before numpy and torch are imported, which bring them.
 
     GNU's OpenMP has them spin for milliseconds, and a command that runs once makes them wait more often than they
-    work, while one of them reads files or builds kernels. A user's own choice of either variable goes first.
+    work, while one of them reads files or builds kernels. numpy and scipy start spinning threads of their own for
+    matrices of a size that no command has. A user's own choice of a variable goes first.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

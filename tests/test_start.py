@@ -64,16 +64,17 @@ def test_monai_that_is_there_already_stays_as_it_is():
 @pytest.mark.parametrize(
     ("command", "chosen", "found"),
     [
-        ("root", {}, "1000"),
-        ("root", {"GOMP_SPINCOUNT": "5"}, "5"),
-        ("root", {"OMP_WAIT_POLICY": "active"}, "None"),
-        ("benchmark", {}, "None"),
+        ("root", {}, "1000 1"),
+        ("root", {"GOMP_SPINCOUNT": "5", "OPENBLAS_NUM_THREADS": "2"}, "5 2"),
+        ("root", {"OMP_WAIT_POLICY": "active"}, "None 1"),
+        ("benchmark", {}, "None None"),
     ],
 )
-def test_before_torch_is_there_waiting_threads_are_told_to_sleep_soon_but_in_benchmarks(command, chosen, found):
-    program = "import os, sys; from bundle.__main__ import load; assert 'torch' not in sys.modules; load(sys.argv[1])"
-    program += "; print(os.environ.get('GOMP_SPINCOUNT'))"
-    own = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+def test_before_numpy_and_torch_are_there_waiting_threads_are_told_to_sleep_soon_but_in_benchmarks(command, chosen, found):
+    program = "import os, sys; from bundle.__main__ import load; assert not {'numpy', 'torch'} & {*sys.modules}"
+    program += "; load(sys.argv[1]); print(*(os.environ.get(n) for n in ('GOMP_SPINCOUNT', 'OPENBLAS_NUM_THREADS')))"
+    names = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"
+    own = {k: v for k, v in os.environ.items() if k not in names}
     line = [sys.executable, "-W", "ignore", "-c", program, command]
     run = subprocess.run(line, capture_output=True, text=True, env=own | chosen, check=True)
-    assert run.stdout.split() == [found]
+    assert run.stdout.strip() == found
