@@ -70,7 +70,9 @@ def test_monai_that_is_there_already_stays_as_it_is():
         ("benchmark", {}, "None None"),
     ],
 )
-def test_before_numpy_and_torch_are_there_waiting_threads_are_told_to_sleep_soon_but_in_benchmarks(command, chosen, found):
+def test_before_numpy_and_torch_are_there_waiting_threads_are_told_to_sleep_soon_but_in_benchmarks(
+    command, chosen, found
+):
     program = "import os, sys; from bundle.__main__ import load; assert not {'numpy', 'torch'} & {*sys.modules}"
     program += "; load(sys.argv[1]); print(*(os.environ.get(n) for n in ('GOMP_SPINCOUNT', 'OPENBLAS_NUM_THREADS')))"
     names = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"

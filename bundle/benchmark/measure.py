@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.benchmark.contrasts import with_synthetic_contrasts
 from bundle.benchmark.method import Method, Register
 from bundle.io.points import read_points
 from bundle.memory import peak_memory_mb, reset_peak_memory
@@ -74,6 +75,7 @@ class Common:
         spacing_mm: of the grid that all methods work on; None leaves it to each.
         threads: that each method may use.
         label_interpolation: of the moving labels that are scored: ``"nearest"`` or ``"label_gaussian"``.
+        contrasts: of the images: ``"real"``, or ``"synthetic"`` for two that are drawn for each pair.
     """
 
     affine: str = "affine"
@@ -81,6 +83,7 @@ class Common:
     spacing_mm: float | None = None
     threads: int = 1
     label_interpolation: str = "nearest"
+    contrasts: str = "real"
 
     def read(
         self, pair: Mapping[str, Any], initial_transform: str | None = None, spacing_mm: float | None = None
@@ -88,7 +91,7 @@ class Common:
         """Read a pair and bring it onto one grid, as every workflow of the bundle does.
 
         Args:
-            pair: paths of both images and both label maps.
+            pair: its name, and paths of both images and both label maps.
             initial_transform: path of the pre-alignment, where it is known already.
             spacing_mm: of the grid, where all methods have no common one; None keeps the fixed image's.
         """
@@ -100,6 +103,8 @@ class Common:
         for mask in (key for key in keys if key.endswith("_mask")):
             role = mask.removesuffix("_mask")
             item = CropForegroundd([role, f"{role}_label", mask], source_key=mask, margin=MARGIN)(item)
+        if self.contrasts == "synthetic":
+            item = with_synthetic_contrasts(item, pair["name"])
         if initial_transform is not None:
             item["initial_transform"] = initial_transform
         match = MatchPaird(self.affine, self.spacing_mm or spacing_mm)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from bundle.benchmark.accuracy import compare
+from bundle.benchmark.contrasts import CONTRASTS
 from bundle.benchmark.figures import write_figures
 from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import Options, make_methods
@@ -41,6 +42,7 @@ def accuracy(
     masked: bool = False,
     spacing_mm: float | None = None,
     label_interpolation: str = "nearest",
+    contrasts: str = "real",
     weights: str | None = None,
     voxelmorph_weights: str | None = None,
     peer_weights: str | None = None,
@@ -70,6 +72,7 @@ def accuracy(
             the others at the fixed image's.
         label_interpolation: of the labels that are scored: nearest, as in most papers, or label_gaussian, as register
             writes them.
+        contrasts: real, or synthetic: each image in a contrast of its own, the same whenever the pair is registered.
         weights: weights of PAN; models/model.pt by default.
         voxelmorph_weights: weights of VoxelMorph.
         peer_weights: folder with the weights of networks: chosen/ of what benchmark networks has written.
@@ -85,6 +88,8 @@ def accuracy(
     check_common(device, pairs=pairs, optimise=optimise, threads=threads)
     check_flags(masked=masked)
     check_comparison(affine, label_interpolation, syn_iterations)
+    if contrasts not in CONTRASTS:
+        raise ValueError(f"--contrasts is one of {', '.join(CONTRASTS)}, not '{contrasts}'.")
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else WEIGHTS),
         voxelmorph_weights=str(Path(str(voxelmorph_weights)).absolute()) if voxelmorph_weights else None,
@@ -97,11 +102,12 @@ def accuracy(
     drawn = labelled_pairs(dataset, split, pairs, seed)
     threads = threads or torch.get_num_threads()
     spacing_mm = None if spacing_mm is None else float(spacing_mm)
-    common = Common(affine, masked, spacing_mm, threads, label_interpolation)
+    common = Common(affine, masked, spacing_mm, threads, label_interpolation, contrasts)
     rows = compare(drawn, chosen, common, folder / "cache")
     title = (
         f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; "
-        f"{'masked by the labels' if masked else 'whole images'}; labels by {label_interpolation}; "
+        f"{'masked by the labels' if masked else 'whole images'}; "
+        f"{'synthetic contrasts; ' if contrasts == 'synthetic' else ''}labels by {label_interpolation}; "
         f"{common.threads} threads, {options.device}, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}. "
         "Mean ± standard deviation over pairs."
