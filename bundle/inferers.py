@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from bundle.fields import compose, warp
 from bundle.gain import GainWeighting
+from bundle.networks import PAN
 from bundle.ops import streaming_in
 from bundle.optimisation import PairwiseOptimiser, remove_folds
 from bundle.options import check_flags, check_numbers
@@ -61,6 +62,8 @@ class RecursiveInferer(SimpleInferer):
         symmetric: register both ways and meet halfway, so that with the images swapped the field is the inverse.
         across_contrasts: the network to run instead where the contrasts of a pair differ; None runs one for all.
         bfloat16: let PAN convolve in bfloat16 on a CPU; fields, logits and all sums stay float32.
+        field_alone: ask PAN for its field, and not for the image that it warps, which is the one of ``gamma`` and
+            ``sharpening``. A compiled network is compiled for both.
 
     Raises:
         ValueError: less than one pass, an exponent that is not positive, or a negative strength; when called,
@@ -78,9 +81,10 @@ class RecursiveInferer(SimpleInferer):
         symmetric: bool = False,
         across_contrasts: AcrossContrasts | None = None,
         bfloat16: bool = False,
+        field_alone: bool = False,
     ) -> None:
         super().__init__()
-        check_flags(remove_folds=remove_folds, symmetric=symmetric, bfloat16=bfloat16)
+        check_flags(remove_folds=remove_folds, symmetric=symmetric, bfloat16=bfloat16, field_alone=field_alone)
         check_numbers(gamma=gamma, sharpening=sharpening)
         if isinstance(passes, bool) or not isinstance(passes, int) or passes < 1:
             raise ValueError(f"The network runs a whole number of times, at least once, not {passes} times.")
@@ -89,7 +93,7 @@ class RecursiveInferer(SimpleInferer):
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
         self.symmetric, self.across_contrasts = symmetric, across_contrasts
-        self.dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self.dtype, self.field_alone = torch.bfloat16 if bfloat16 else torch.float32, field_alone
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -131,13 +135,11 @@ class RecursiveInferer(SimpleInferer):
         seen = self.sharpen(inputs)
         moving, fixed = seen[:, :1], seen[:, 1:]
         with streaming_in(self.dtype):
-            pred = network(seen)
+            ddf = self._field(network, seen)
             for _ in range(self.passes - 1):
-                found = pred[:, 1:].clone()  # a compiled network writes every result to the same place
-                residual = network(torch.cat([pred[:, :1], fixed], 1))[:, 1:]
-                ddf = compose(found, residual)
-                pred = torch.cat([warp(moving, ddf), ddf], 1)
-        ddf = pred[:, 1:].clone() if self.symmetric else pred[:, 1:]
+                ddf = ddf.clone()  # a compiled network writes every result to the same place
+                ddf = compose(ddf, self._field(network, torch.cat([warp(moving, ddf), fixed], 1)))
+        ddf = ddf.clone() if self.symmetric else ddf
         if self.remove_folds and self.gain_weighting is None:  # weights remove most, and are measured before the rest
             ddf = remove_folds(ddf)
         if self.optimiser is not None:
@@ -146,6 +148,11 @@ class RecursiveInferer(SimpleInferer):
             ddf = self.gain_weighting(inputs, ddf)
             ddf = remove_folds(ddf) if self.remove_folds else ddf
         return ddf
+
+    def _field(self, network: Callable[..., torch.Tensor], pair: torch.Tensor) -> DDF:
+        if self.field_alone and isinstance(network, PAN):
+            return network.find_field(pair)[0]
+        return network(pair)[:, 1:]
 
     def sharpen(self, image: torch.Tensor) -> torch.Tensor:
         """Bring out weak edges of an image in [0, 1], (B, C, H, W, L): the exponent first, then the unsharp mask."""

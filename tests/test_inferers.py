@@ -104,6 +104,26 @@ def test_no_pass_is_refused():
         RecursiveInferer(0)
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_asking_for_the_field_alone_changes_no_digit(passes, monkeypatch):
+    torch.manual_seed(0)
+    network = PAN(channels=(16, 16), heads=(2, 1)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    pair, settings = torch.rand(1, 2, 16, 18, 20), {"passes": passes, "gamma": 1.4}
+    with torch.no_grad():
+        expected = RecursiveInferer(**settings)(pair, network)
+        monkeypatch.setattr(network, "forward", None)  # it warps an image that nobody asks for
+        found = RecursiveInferer(**settings, field_alone=True)(pair, network)
+    assert torch.equal(found, expected)
+    assert float(found[:, 1:].abs().mean()) > 1e-3
+
+
+def test_other_networks_are_run_as_they_are_where_the_field_alone_is_asked_for():
+    image = torch.rand(1, 2, 5, 9, 6)
+    assert torch.equal(RecursiveInferer(field_alone=True)(image, shift_one_voxel), shift_one_voxel(image))
+
+
 def test_training_in_bfloat16_keeps_its_results_and_gradients_float32_and_close():
     torch.manual_seed(0)
     network = PAN(channels=(16, 16), heads=(2, 1)).train()

@@ -8,7 +8,7 @@ from bundle.fields import compose, upsample, warp
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection
 from bundle.ops import channels_last, streamable, streamed_dtype
-from bundle.shapes import Features, Volume
+from bundle.shapes import DDF, Features, Volume
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -86,15 +86,29 @@ class PAN(nn.Module):
 
     def register(self, pair: torch.Tensor) -> torch.Tensor:
         """Register the channels of a (B, 2, H, W, L) tensor, moving then fixed; result as ``forward``."""
-        moving = pair[:, :1]
+        ddf, gram = self.find_field(pair)
+        pred = torch.cat([warp(pair[:, :1], ddf), ddf], 1)
+        if not torch.jit.is_scripting():
+            if self.training:
+                return {"pred": pred, "gram": gram}  # type: ignore[return-value]
+        return pred
+
+    def find_field(self, pair: torch.Tensor) -> tuple[DDF, list[torch.Tensor]]:
+        """Find the field alone, for those who have another image to warp by it.
+
+        Args:
+            pair: (B, 2, H, W, L) in [0, 1], moving then fixed.
+
+        Returns:
+            The DDF, (B, 3, H, W, L), and the Gram matrices of every level with several heads, from deep to shallow.
+        """
         queries, keys = self.project(self.pad_to_pyramid(pair))
         if not torch.jit.is_scripting():
             with torch.autocast(pair.device.type, enabled=False):  # logits, fields and grids in full precision
-                pred, gram = self.decode(moving, queries, keys)
-            if self.training:
-                return {"pred": pred, "gram": gram}  # type: ignore[return-value]
-            return pred
-        return self.decode(moving, queries, keys)[0]
+                ddf, gram = self.decode(queries, keys)
+        else:
+            ddf, gram = self.decode(queries, keys)
+        return ddf[:, :, : pair.shape[2], : pair.shape[3], : pair.shape[4]], gram
 
     def pad_to_pyramid(self, image: torch.Tensor) -> torch.Tensor:
         """Pad with zeros, after the last voxel of each axis, to sides that the pyramid can halve."""
@@ -161,19 +175,16 @@ class PAN(nn.Module):
         projections = self.encode(self.pad_to_pyramid(image), torch.zeros(0), False)
         return [a.embed(p).flatten(1, 2) for p, a in zip(projections, reversed(self.attention))]  # type: ignore[operator]
 
-    def decode(
-        self, moving: Volume, queries: list[Features], keys: list[Features]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Find the field from coarse to fine and warp the moving image by it.
+    def decode(self, queries: list[Features], keys: list[Features]) -> tuple[DDF, list[torch.Tensor]]:
+        """Find the field from coarse to fine.
 
         Args:
-            moving: the image, (B, 1, H, W, L), before padding.
             queries: projections of the fixed image, from level 1 down; consumed.
             keys: projections of the moving image; consumed.
 
         Returns:
-            The prediction (B, 4, H, W, L) on the moving image's grid, and the Gram matrices of every level with more
-            than one head, from deep to shallow.
+            The DDF on the padded grid, and the Gram matrices of every level with more than one head, from deep to
+            shallow.
         """
         gram: list[torch.Tensor] = []
         ddf = torch.zeros(0)
@@ -182,7 +193,7 @@ class PAN(nn.Module):
             if i > 0:
                 ddf = upsample(ddf, [key.shape[2], key.shape[3], key.shape[4]])
                 if not torch.jit.is_scripting():
-                    if streamable(moving):
+                    if streamable(ddf):
                         sub_fields = attention.stream(query, key, ddf)  # type: ignore[operator]
                         del query, key  # as large as two fields each
                         ddf = compose(ddf, attention.merge(sub_fields))  # type: ignore[operator]
@@ -192,8 +203,7 @@ class PAN(nn.Module):
             ddf = residual if i == 0 else compose(ddf, residual)
             if cosines.numel() > 0:
                 gram.append(cosines)
-        ddf = ddf[:, :, : moving.shape[2], : moving.shape[3], : moving.shape[4]]
-        return torch.cat([warp(moving, ddf), ddf], 1), gram
+        return ddf, gram
 
 
 def _recompute(level: nn.Module, projection: nn.Module, features: Features, image: Volume) -> tuple[Features, Features]:
