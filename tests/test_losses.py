@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from bundle import losses
 from bundle.fields import identity_grid
 from bundle.losses import RegistrationLoss, local_ncc, ncc_loss, orthogonality_loss, smoothness_loss, window_sum
+from monai.data import MetaTensor
 
 SHAPE = (14, 19, 11)
 
@@ -212,3 +213,12 @@ def test_every_term_of_the_registration_loss_has_a_finite_gradient():
     for gradient in (pred.grad[:, :1], pred.grad[:, 1:], gram.grad):
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
+
+
+def test_what_monai_tracks_is_summed_as_plain_numbers():
+    """Each step on a MetaTensor takes as long as its sum, so that the whole took four times as long."""
+    i, j = torch.rand(2, 1, 1, 12, 13, 14)
+    with torch.no_grad():
+        found = local_ncc(MetaTensor(i), MetaTensor(j))
+        assert type(found) is torch.Tensor
+        assert torch.equal(found, local_ncc(i, j))
