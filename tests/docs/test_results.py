@@ -11,7 +11,7 @@ from bundle.benchmark.tables import markdown, summarise
 from bundle.io.tables import read_csv
 
 TABLES = dict.fromkeys(("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus", "hippocampus_propagated"), "accuracy.md")
-TABLES["symmetric"] = "register.md"
+TABLES |= {"symmetric": "register.md", "across_contrasts": "accuracy.md"}
 TABLES |= dict.fromkeys(("equal_terms_hippocampus", "equal_terms_ixi2mm_masked"), "peers.md")
 
 
@@ -100,6 +100,14 @@ def test_the_table_of_training_variants_is_what_the_evaluations_found(bundle_roo
             assert f"| {row['variant']} | {row['options']} | {found} |\n" in document
 
 
+def test_the_table_of_trainings_for_any_contrast_is_what_the_benchmark_found(bundle_root):
+    document = (bundle_root / "docs" / "training_variants.md").read_text()
+    with (bundle_root / "docs" / "results" / "any_contrast_variants.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            cells = row["variant"], row["options"] or "–", row["steps"] or "–", row["across"], row["one"]
+            assert f"| {' | '.join(cells)} |\n" in document
+
+
 def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root):
     document = (bundle_root / "docs" / "accuracy.md").read_text()
     found = results(bundle_root, "optimisation_steps")
@@ -131,6 +139,7 @@ def test_the_summary_tells_what_the_networks_reached_on_equal_terms(bundle_root)
 def test_every_file_of_results_is_held_to_a_document(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
     others = {"equal_terms", "equal_terms_brains", "training_variants", "optimisation_steps", "looks"}
+    others |= {"any_contrast_variants"}
     assert found == {*TABLES, *others, "ixi2mm_propagated"}
 
 
