@@ -151,7 +151,7 @@ class RecursiveInferer(SimpleInferer):
 
     def _field(self, network: Callable[..., torch.Tensor], pair: torch.Tensor) -> DDF:
         if self.field_alone and isinstance(network, PAN):
-            return network.find_field(pair)[0]
+            return network.find_field(pair)
         return network(pair)[:, 1:]
 
     def sharpen(self, image: torch.Tensor) -> torch.Tensor:

@@ -86,29 +86,22 @@ class PAN(nn.Module):
 
     def register(self, pair: torch.Tensor) -> torch.Tensor:
         """Register the channels of a (B, 2, H, W, L) tensor, moving then fixed; result as ``forward``."""
-        ddf, gram = self.find_field(pair)
-        pred = torch.cat([warp(pair[:, :1], ddf), ddf], 1)
-        if not torch.jit.is_scripting():
-            if self.training:
-                return {"pred": pred, "gram": gram}  # type: ignore[return-value]
-        return pred
-
-    def find_field(self, pair: torch.Tensor) -> tuple[DDF, list[torch.Tensor]]:
-        """Find the field alone, for those who have another image to warp by it.
-
-        Args:
-            pair: (B, 2, H, W, L) in [0, 1], moving then fixed.
-
-        Returns:
-            The DDF, (B, 3, H, W, L), and the Gram matrices of every level with several heads, from deep to shallow.
-        """
+        moving = pair[:, :1]
         queries, keys = self.project(self.pad_to_pyramid(pair))
         if not torch.jit.is_scripting():
             with torch.autocast(pair.device.type, enabled=False):  # logits, fields and grids in full precision
-                ddf, gram = self.decode(queries, keys)
-        else:
-            ddf, gram = self.decode(queries, keys)
-        return ddf[:, :, : pair.shape[2], : pair.shape[3], : pair.shape[4]], gram
+                pred, gram = self.decode(moving, queries, keys)
+            if self.training:
+                return {"pred": pred, "gram": gram}  # type: ignore[return-value]
+            return pred
+        return self.decode(moving, queries, keys)[0]
+
+    def find_field(self, pair: torch.Tensor) -> DDF:
+        """Find the field alone, (B, 3, H, W, L), for those who have another image to warp by it; ``pair`` as above."""
+        queries, keys = self.project(self.pad_to_pyramid(pair))
+        with torch.autocast(pair.device.type, enabled=False):
+            ddf = self.decode_field(queries, keys)[0]
+        return ddf[:, :, : pair.shape[2], : pair.shape[3], : pair.shape[4]]
 
     def pad_to_pyramid(self, image: torch.Tensor) -> torch.Tensor:
         """Pad with zeros, after the last voxel of each axis, to sides that the pyramid can halve."""
@@ -175,17 +168,26 @@ class PAN(nn.Module):
         projections = self.encode(self.pad_to_pyramid(image), torch.zeros(0), False)
         return [a.embed(p).flatten(1, 2) for p, a in zip(projections, reversed(self.attention))]  # type: ignore[operator]
 
-    def decode(self, queries: list[Features], keys: list[Features]) -> tuple[DDF, list[torch.Tensor]]:
-        """Find the field from coarse to fine.
+    def decode(
+        self, moving: Volume, queries: list[Features], keys: list[Features]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Find the field from coarse to fine and warp the moving image by it.
 
         Args:
+            moving: the image, (B, 1, H, W, L), before padding.
             queries: projections of the fixed image, from level 1 down; consumed.
             keys: projections of the moving image; consumed.
 
         Returns:
-            The DDF on the padded grid, and the Gram matrices of every level with more than one head, from deep to
-            shallow.
+            The prediction (B, 4, H, W, L) on the moving image's grid, and the Gram matrices of every level with more
+            than one head, from deep to shallow.
         """
+        ddf, gram = self.decode_field(queries, keys)
+        ddf = ddf[:, :, : moving.shape[2], : moving.shape[3], : moving.shape[4]]
+        return torch.cat([warp(moving, ddf), ddf], 1), gram
+
+    def decode_field(self, queries: list[Features], keys: list[Features]) -> tuple[DDF, list[torch.Tensor]]:
+        """Find the field from coarse to fine: as ``decode``, but the DDF alone, on the padded grid."""
         gram: list[torch.Tensor] = []
         ddf = torch.zeros(0)
         for i, attention in enumerate(self.attention):
