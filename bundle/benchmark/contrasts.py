@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from bundle.synthesis import RandContrastd
+from bundle.transforms.matching import PERCENTILES
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles
 
@@ -27,7 +28,7 @@ def with_synthetic_contrasts(item: Mapping[Any, Any], name: str) -> dict[Any, An
     Returns:
         The same with other images, in [0, 1].
     """
-    scale = ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)
+    scale = ScaleIntensityRangePercentiles(*PERCENTILES, 0.0, 1.0, clip=True)
     pair: dict[Any, torch.Tensor] = {}
     for role in ROLES:
         image = torch.as_tensor(scale(item[role].as_tensor().float())).as_subclass(torch.Tensor)

@@ -118,6 +118,18 @@ def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root
         assert f"| {steps} | {dice} | {regularity} | {row['seconds']:.1f} |\n" in document
 
 
+def test_the_benchmark_tells_how_far_and_how_often_pan_is_ahead_across_contrasts(bundle_root):
+    document = " ".join((bundle_root / "docs" / "accuracy.md").read_text().split())
+    dsc = {}
+    for row in results(bundle_root, "across_contrasts"):
+        dsc.setdefault(row["method"], {})[row["pair"]] = row["dsc"]
+    ahead = [value - dsc["greedy"][pair] for pair, value in dsc["pan"].items()]
+    on_t1, on_flair = (np.mean([v for p, v in dsc["pan"].items() if p.endswith(name)]) for name in ("_T1", "_FLAIR"))
+    assert f"overlap is {on_t1:.3f}, with the FLAIR image {on_flair:.3f}" in document
+    gain = f"gains {np.mean(ahead):.3f} on average, and in {np.sum(np.array(ahead) > 0)} of the {len(ahead)} pairs"
+    assert gain in document
+
+
 @pytest.mark.parametrize("name", ["equal_terms", "equal_terms_brains"])
 def test_the_table_of_trainings_on_equal_terms_is_what_they_left(bundle_root, name):
     found = read_csv(bundle_root / "docs" / "results" / f"{name}.csv")
