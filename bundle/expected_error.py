@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from bundle.fields import warp
 from bundle.inferers import RecursiveInferer
+from bundle.intensity import foreground
 from bundle.options import check_flags, check_numbers
-from bundle.plausibility import foreground
 from bundle.shapes import DDF
 from bundle.smoothing import smooth
 from bundle.spatial import Grid, sample

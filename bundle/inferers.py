@@ -132,13 +132,12 @@ class RecursiveInferer(SimpleInferer):
 
     def _one_way(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Find the field, (B, 3, H, W, L), that pulls the first of two images, (B, 2, H, W, L), to the second."""
-        seen = self.sharpen(inputs)
-        moving, fixed = seen[:, :1], seen[:, 1:]
         with streaming_in(self.dtype):
-            ddf = self._field(network, seen)
+            ddf = self._field(network, inputs, self.sharpen)
             for _ in range(self.passes - 1):
                 ddf = ddf.clone()  # a compiled network writes every result to the same place
-                ddf = compose(ddf, self._field(network, torch.cat([warp(moving, ddf), fixed], 1)))
+                seen = self.sharpen(inputs)
+                ddf = compose(ddf, self._field(network, torch.cat([warp(seen[:, :1], ddf), seen[:, 1:]], 1)))
         ddf = ddf.clone() if self.symmetric else ddf
         if self.remove_folds and self.gain_weighting is None:  # weights remove most, and are measured before the rest
             ddf = remove_folds(ddf)
@@ -149,10 +148,15 @@ class RecursiveInferer(SimpleInferer):
             ddf = remove_folds(ddf) if self.remove_folds else ddf
         return ddf
 
-    def _field(self, network: Callable[..., torch.Tensor], pair: torch.Tensor) -> DDF:
+    def _field(
+        self,
+        network: Callable[..., torch.Tensor],
+        pair: torch.Tensor,
+        prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> DDF:
         if self.field_alone and isinstance(network, PAN):
-            return network.find_field(pair)
-        return network(pair)[:, 1:]
+            return network.find_field(pair, prepare)
+        return network(pair if prepare is None else prepare(pair))[:, 1:]
 
     def sharpen(self, image: torch.Tensor) -> torch.Tensor:
         """Bring out weak edges of an image in [0, 1], (B, C, H, W, L): the exponent first, then the unsharp mask."""

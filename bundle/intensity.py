@@ -1,14 +1,16 @@
-"""Intensities: the range that an image really uses, what lies beyond it, and what to fill with where an image ends."""
+"""Intensities: the range that an image really uses, what lies beyond it, its foreground, and what to fill with."""
 
 import torch
 
-__all__ = ["clip_outliers", "fill_value", "intensity_range"]
+__all__ = ["clip_outliers", "fill_value", "foreground", "intensity_range"]
 
 SHARE = 0.001
 """Of the voxels, at each end, that do not count for the range."""
 
 FEWEST = 3  # voxels that do not count, of a small image
 SAMPLES = 2**20
+BINS = 256  # of the histogram that a foreground is found by
+PLATEAU = 1e-12  # rounding
 
 
 def intensity_range(image: torch.Tensor) -> tuple[float, float]:
@@ -58,3 +60,28 @@ def fill_value(image: torch.Tensor, declared: float | None = None) -> float:
         0.
     """
     return declared if declared is not None else min(intensity_range(image)[0], 0.0)
+
+
+def foreground(image: torch.Tensor) -> torch.Tensor:
+    """Find where an image shows something: above Otsu's threshold, halved, since dark tissue is tissue too.
+
+    Args:
+        image: (H, W, L), any range.
+
+    Returns:
+        Boolean, same shape; nothing in a constant image.
+
+    Source:
+        Otsu, A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
+    """
+    low, high = float(image.min()), float(image.max())
+    if not high > low:
+        return torch.zeros_like(image, dtype=torch.bool)
+    counts = torch.histc(image.float(), BINS, low, high).double()
+    centres = low + (torch.arange(BINS, dtype=torch.float64) + 0.5) * (high - low) / BINS
+    below, sums = counts.cumsum(0), (counts * centres).cumsum(0)
+    above = below[-1] - below
+    between = (sums / below.clamp(min=1) - (sums[-1] - sums) / above.clamp(min=1)) ** 2 * below * above
+    best = between >= between.max() * (1 - PLATEAU)  # where no voxel lies, all thresholds are as good
+    threshold = float(centres[best].mean())
+    return image > low + (threshold - low) / 2

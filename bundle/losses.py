@@ -11,7 +11,10 @@ from torch import nn
 
 __all__ = ["RegistrationLoss", "local_ncc", "ncc_loss", "orthogonality_loss", "smoothness_loss"]
 
-ELEMENTS_PER_SLAB = 5 << 18  # 5 MB, which the allocator keeps for the next slab (``bundle.memory``)
+ELEMENTS_PER_SLAB = (
+    5 << 17
+)  # 2.5 MB: it stays in the cache, and the allocator keeps it for the next (``bundle.memory``)
+PLANES_PER_SLAB = 16
 
 
 class TrainingPrediction(TypedDict):
@@ -137,25 +140,36 @@ def _correlate(sums: torch.Tensor, window: int) -> tuple[Volume, Volume]:
 
 
 def _local_ncc_by_slabs(i: Volume, j: Volume, window: int) -> Volume:
-    """Compute ``local_ncc`` without a graph, some planes at a time: they stay in the cache, and take little memory."""
+    """Compute ``local_ncc`` without a graph, some rows of some planes at a time: they stay in the cache."""
+    half, width = window // 2, i.shape[3]
+    rows = max(2 * half, ELEMENTS_PER_SLAB // (5 * (PLANES_PER_SLAB + 2 * half) * i.shape[4]) - 2 * half)
+    found = torch.empty_like(i)
+    for first in range(0, width, rows):
+        last = min(first + rows, width)
+        begin, end = max(first - half, 0), min(last + half, width)
+        beyond = half - (first - begin), half - (end - last)  # rows that are not there
+        _correlate_rows(i[:, :, :, begin:end], j[:, :, :, begin:end], beyond, window, found[:, :, :, first:last])
+    return found
+
+
+def _correlate_rows(i: Volume, j: Volume, beyond: tuple[int, int], window: int, out: Volume) -> None:
+    """Compute some rows of ``local_ncc`` into ``out``: the images hold their neighbours, but for ``beyond`` rows."""
     half, height = window // 2, i.shape[2]
 
     def in_planes(first: int, last: int) -> torch.Tensor:
         """The sums within planes, zero beyond the border."""
-        rows = slice(first, min(last, height))
-        sums = F.pad(_products(i[:, :, rows], j[:, :, rows]), [half] * 4 + [0, last - max(rows.stop, first)])
+        planes = slice(first, min(last, height))
+        padding = [half, half, *beyond, 0, last - max(planes.stop, first)]
+        sums = F.pad(_products(i[:, :, planes], j[:, :, planes]), padding)
         return window_sum(window_sum(sums, 4, window), 3, window)
 
-    count = max(1, ELEMENTS_PER_SLAB // (5 * i[:, :, 0].numel()) - 2 * half)
-    found = torch.empty_like(i)
     passed = F.pad(in_planes(0, half), [0, 0, 0, 0, half, 0])  # planes that are still in some window
-    for first in range(0, height, count):
-        last = min(first + count, height)
+    for first in range(0, height, PLANES_PER_SLAB):
+        last = min(first + PLANES_PER_SLAB, height)
         planes = torch.cat([passed, in_planes(first + half, last + half)], 2)
         cross, weight = _correlate(window_sum(planes, 2, window), window)
-        torch.mul(cross, weight, out=found[:, :, first:last])
+        torch.mul(cross, weight, out=out[:, :, first:last])
         passed = planes[:, :, last - first :]
-    return found
 
 
 def _sum_windows(volumes: torch.Tensor, window: int) -> torch.Tensor:
@@ -245,6 +259,7 @@ class RegistrationLoss(nn.Module):
         regions: how many regions are drawn for it at each step.
         synthetic_alpha: weight of the smoothness of pairs with synthetic contrasts; None takes ``alpha``.
         known_weight: weight of the error, in voxels, of a field that is known.
+        moved_weight: by how much more of it a voxel counts for each voxel that it moves.
     """
 
     def __init__(
@@ -256,9 +271,10 @@ class RegistrationLoss(nn.Module):
         regions: int = 12,
         synthetic_alpha: float | None = None,
         known_weight: float = 1.0,
+        moved_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.alpha, self.beta, self.window = alpha, beta, window
+        self.alpha, self.beta, self.window, self.moved_weight = alpha, beta, window, moved_weight
         self.label_weight, self.regions, self.known_weight = label_weight, regions, known_weight
         self.synthetic_alpha = alpha if synthetic_alpha is None else synthetic_alpha
 
@@ -281,7 +297,7 @@ class RegistrationLoss(nn.Module):
         """Return the loss of one pair, but for the orthogonality."""
         fixed, ddf = pair["label"], pred[:, 1:]
         if "known" in pair and bool(pair["known"]):
-            return self.known_weight * known_field_loss(ddf, pair["known_ddf"], fixed)
+            return self.known_weight * known_field_loss(ddf, pair["known_ddf"], fixed, moved=self.moved_weight)
         warped, overlap = pred[:, :1], torch.zeros((), device=pred.device)
         moving = pair.get("clean_moving")
         if self.label_weight > 0 and "moving_label" in pair:

@@ -7,7 +7,7 @@ import resource
 import sys
 from pathlib import Path
 
-__all__ = ["peak_memory_mb", "prepare_allocator", "reset_peak_memory"]
+__all__ = ["peak_memory_mb", "prepare_allocator", "reset_peak_memory", "return_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT, _MAPPED = 64 << 20, 6 << 20  # bytes
@@ -47,3 +47,12 @@ def prepare_allocator() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def return_memory() -> None:
+    """Give back to the system what has been freed and kept, before memory is taken in other ways.
+
+    Where the C library is another, nothing happens.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,7 @@
 """Pairwise optimisation: refine the field of one pair by gradient steps on the field itself."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -187,22 +188,46 @@ def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
     Returns:
         (B, 3, H, W, L); the very same tensor where there was nothing to do.
     """
-    for _ in range(attempts):
-        folded = (jacobian_determinant(ddf) <= 0).to(ddf.dtype)
+    folded = jacobian_determinant(ddf) <= 0
+    for attempt in range(attempts):
         if not folded.any():
             break
-        near, box = folded, _box_around(folded, 2 + 2 * math.ceil(3 * sigma) + 1)
-        near, part = near[box], ddf[box]
-        for kernel in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
-            near = F.max_pool3d(near, kernel, stride=1, padding=[n // 2 for n in kernel])
-        near = smooth(near, sigma)  # no edge between what is smoothed and what is not
-        ddf = ddf.clone()
-        ddf[box] = part + near * (smooth(part, sigma) - part)
+        ddf = ddf.clone() if attempt == 0 else ddf
+        for box in _boxes_around(folded, 2 + 2 * math.ceil(3 * sigma) + 1):
+            near, part = folded[box].to(ddf.dtype), ddf[box]
+            for kernel in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
+                near = F.max_pool3d(near, kernel, stride=1, padding=[n // 2 for n in kernel])
+            near = smooth(near, sigma)  # no edge between what is smoothed and what is not
+            ddf[box] = part + near * (smooth(part, sigma) - part)
+            inner = _inner(box, ddf.shape)
+            folded[box][inner] = jacobian_determinant(ddf[box])[inner] <= 0  # elsewhere nothing has changed
     return ddf
 
 
-def _box_around(mask: torch.Tensor, margin: int) -> tuple[slice, ...]:
-    """Find the part of (B, C, H, W, L) that holds all that is not 0, and a margin: what lies beyond does not change."""
-    shown = [mask.amax([d for d in range(5) if d != dim]).nonzero() for dim in (2, 3, 4)]
-    ends = [(int(where[0]), int(where[-1]) + 1) for where in shown]
-    return slice(None), slice(None), *(slice(max(0, a - margin), b + margin) for a, b in ends)
+def _boxes_around(mask: torch.Tensor, margin: int) -> list[tuple[slice, ...]]:
+    """Find parts of (B, 1, H, W, L) that hold all that is set, and a margin; no two overlap.
+
+    What lies beyond the margin does not change.
+    """
+    places = mask.any(0)[0].nonzero()
+    cells = torch.unique(places // margin, dim=0) * margin  # a few instead of many voxels
+    apart: list[list[tuple[int, int]]] = []
+    for cell in cells.tolist():
+        box = [(max(0, at - margin), min(at + 2 * margin, n)) for at, n in zip(cell, mask.shape[2:])]
+        while touching := [other for other in apart if _overlap(box, other)]:
+            for other in touching:
+                apart.remove(other)
+                box = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(box, other)]
+        apart.append(box)
+    return [(slice(None), slice(None), *(slice(a, b) for a, b in box)) for box in apart]
+
+
+def _overlap(box: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
+    return all(a < d and c < b for (a, b), (c, d) in zip(box, other))
+
+
+def _inner(box: tuple[slice, ...], shape: Sequence[int]) -> tuple[slice, ...]:
+    """Of a part of (B, C, H, W, L), leave out the outermost voxels whose neighbours it does not hold."""
+    sides = zip(box[2:], shape[2:])
+    inner = (slice(int(part.start > 0), part.stop - part.start - int(part.stop < n)) for part, n in sides)
+    return slice(None), slice(None), *inner

@@ -12,17 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from bundle.intensity import foreground
 from bundle.losses import local_ncc
 from bundle.spatial import Grid, Matrix, SpatialTransform, is_inside, sample
 
-__all__ = ["LIMITS", "foreground", "linear_part", "measure", "rigid_part", "verdict"]
+__all__ = ["LIMITS", "linear_part", "measure", "rigid_part", "verdict"]
 
 RESOLUTION_MM = 4.0  # of the comparison of the images: the same whatever voxels the network worked on
 WINDOW = 5  # voxels, side of the window of the local correlation
 VIEW_MM = 8.0  # steps in which the border of the field of view is found
 POINTS = 20_000  # about, drawn evenly
-BINS = 256
-PLATEAU = 1e-12  # rounding
 
 # least and greatest value that a plausible registration has; docs/deploy.md says how they were set
 LIMITS: Mapping[str, tuple[float, float]] = {
@@ -109,31 +108,6 @@ def verdict(quality: Mapping[str, float], limits: Mapping[str, tuple[float, floa
         elif not value <= high:
             missed.append(f"{name} is {value:.4g}, above {high:.4g}")
     return {"verdict": "not plausible" if missed else "plausible", "limits_missed": missed}
-
-
-def foreground(image: torch.Tensor) -> torch.Tensor:
-    """Find where an image shows something: above Otsu's threshold, halved, since dark tissue is tissue too.
-
-    Args:
-        image: (H, W, L), any range.
-
-    Returns:
-        Boolean, same shape; nothing in a constant image.
-
-    Source:
-        Otsu, A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
-    """
-    low, high = float(image.min()), float(image.max())
-    if not high > low:
-        return torch.zeros_like(image, dtype=torch.bool)
-    counts = torch.histc(image.float(), BINS, low, high).double()
-    centres = low + (torch.arange(BINS, dtype=torch.float64) + 0.5) * (high - low) / BINS
-    below, sums = counts.cumsum(0), (counts * centres).cumsum(0)
-    above = below[-1] - below
-    between = (sums / below.clamp(min=1) - (sums[-1] - sums) / above.clamp(min=1)) ** 2 * below * above
-    best = between >= between.max() * (1 - PLATEAU)  # where no voxel lies, all thresholds are as good
-    threshold = float(centres[best].mean())
-    return image > low + (threshold - low) / 2
 
 
 def linear_part(here: Points, there: Points) -> Matrix:

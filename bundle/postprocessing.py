@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from bundle.fields import warp
 from bundle.inpainting import dilate, fill_in
-from bundle.intensity import fill_value
+from bundle.intensity import fill_value, foreground
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.options import check_flags, check_numbers
-from bundle.plausibility import foreground, measure
+from bundle.plausibility import measure
 from bundle.report import overview, page_content
 from bundle.similarity import contrast_correlation, similarity
 from bundle.spatial import LABEL_MODES, Inverse, SpatialTransform, compose, inverse_residual, invert

@@ -23,7 +23,7 @@ from bundle.io.files import fingerprint, named
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.labels import for_file
-from bundle.memory import peak_memory_mb
+from bundle.memory import peak_memory_mb, return_memory
 from bundle.pairs import FILES
 from bundle.plausibility import LIMITS, verdict
 from bundle.report import fill_page, judge, png, read_bounds, write_page
@@ -68,6 +68,7 @@ def write_registration(
     start, (failed, look_here) = time.perf_counter(), bounds or bounds_of(weights, {})
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".registration_", dir=folder.parent))
+    return_memory()
     try:
         with named(folder, partial), ThreadPoolExecutor() as pool:  # compression takes most of it, and frees the others
             written = [pool.submit(write, *what) for write, *what in _files(item, partial)]

@@ -91,7 +91,9 @@ def label_loss(warped: torch.Tensor, fixed: Labels, regions: torch.Tensor) -> to
     return 1 - (2 * overlap / volumes.clamp(min=1e-5)).mean()
 
 
-def known_field_loss(ddf: DDF, known: DDF, fixed: Volume, outside: float = 0.1, bend: float = 0.1) -> torch.Tensor:
+def known_field_loss(
+    ddf: DDF, known: DDF, fixed: Volume, outside: float = 0.1, bend: float = 0.1, moved: float = 0.0
+) -> torch.Tensor:
     """Measure the mean error of a field whose truth is known, voxels: √(|u − v|² + bend²) − bend.
 
     Squared for errors far below ``bend``, the plain distance above: a few voxels far off do not outweigh all others.
@@ -102,7 +104,8 @@ def known_field_loss(ddf: DDF, known: DDF, fixed: Volume, outside: float = 0.1, 
         fixed: (B, 1, H, W, L); where it shows nothing a voxel counts ``outside``, else 1.
         outside: weight of a voxel that shows nothing.
         bend: voxels.
+        moved: by how much more a voxel counts for each voxel that it moves: what changes is a small part of a head.
     """
     error = ((ddf - known).square().sum(1, keepdim=True) + bend**2).sqrt() - bend
-    weight = torch.where(fixed > 0.03, 1.0, outside)
+    weight = torch.where(fixed > 0.03, 1.0, outside) * (1 + moved * known.norm(dim=1, keepdim=True))
     return (error * weight).sum() / weight.sum()

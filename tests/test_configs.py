@@ -25,6 +25,7 @@ CONFIGS = [
     "metadata",
     "multi_gpu_evaluate",
     "multi_gpu_train",
+    "one_person",
     "train",
 ]
 PEERS = ["dual_prnet", "transmorph", "vit_vnet", "voxelmorph"]
@@ -37,6 +38,7 @@ MERGED = {
     "equal_terms": ["train", "equal_terms"],
     "any_contrast": ["train", "any_contrast"],
     "imitation": ["train", "any_contrast", "imitation"],
+    "one_person": ["train", "any_contrast", "one_person"],
     **{f"peers/{name}": ["train", f"peers/{name}"] for name in PEERS},
     "ixi": ["train", "ixi", "evaluate"],
     "lpba40": ["train", "lpba40", "evaluate"],

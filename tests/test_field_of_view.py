@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.postprocessing import BuildTransformd, MeasureRegistrationd
 from bundle.spatial import Grid, SpatialTransform, antialias
@@ -79,18 +80,41 @@ def test_a_grid_within_two_indices_keeps_them_in_multiples_of_16_of_its_own_voxe
 # --- what the network sees ---
 
 
+@pytest.mark.parametrize("blank", [True, False], ids=["blank", "noisy"])
 @pytest.mark.parametrize("spacing_mm", [None, 1.5])
-def test_the_network_s_grid_ends_a_little_beyond_what_the_images_show(spacing_mm):
+def test_the_network_s_grid_ends_a_little_beyond_what_the_images_show(spacing_mm, blank):
     grid, aside_mm = oblique(), np.array([4.0, -3.0, 5.0])
-    pair = {"moving": brain(grid, centre_mm=np.array((11.0, -23.0, 31.0)) + aside_mm), "fixed": brain(grid)}
+    centres = {"moving": np.array((11.0, -23.0, 31.0)) + aside_mm, "fixed": np.array((11.0, -23.0, 31.0))}
+    pair = {role: brain(grid, blank, centre) for role, centre in centres.items()}
     cut = grid_of(MatchPaird("none", spacing_mm)(pair)["image"])
-    whole = grid_of(MatchPaird("none", spacing_mm)({role: brain(grid, blank=False) for role in pair})["image"])
-    assert np.prod(cut.shape) < 0.6 * np.prod(whole.shape)
-    for image in pair.values():
-        shown = grid.to_points(np.argwhere(image[0].numpy() > 0))
-        index = shown @ cut.inverse[:3, :3].T + cut.inverse[:3, 3]
-        margins_mm = np.minimum(index.min(0), np.array(cut.shape) - 1 - index.max(0)) * cut.spacing_mm
-        assert (margins_mm >= MARGIN_MM - 0.01).all()
+    assert np.prod(cut.shape) < 0.6 * np.prod(grid.canonical(spacing_mm).shape)
+    for role, centre in centres.items():  # of balls of 20 mm
+        low, high = cut.inverse[:3, :3] @ centre + cut.inverse[:3, 3] + np.outer((-1, 1), 20 / cut.spacing_mm)
+        margins_mm = np.minimum(low, np.array(cut.shape) - 1 - high) * cut.spacing_mm
+        assert (margins_mm >= MARGIN_MM - 1.1).all(), role  # the foreground leaves out the outermost of a ball
+
+
+def test_after_an_alignment_of_more_than_a_shift_the_grid_ends_where_the_fixed_image_does(tmp_path):
+    grid = oblique()
+    moving = brain(grid) + brain(grid, centre_mm=(36.0, -23.0, 31.0))  # reaches 25 mm further
+    grids = {}
+    for name, radians in (("shift", 0.0), ("turn", 0.02)):
+        initial = sitk.Euler3DTransform((11.0, -23.0, 31.0), radians, 0.0, 0.0)
+        sitk.WriteTransform(initial, str(tmp_path / f"{name}.tfm"))
+        item = {"moving": moving, "fixed": brain(grid), "initial_transform": tmp_path / f"{name}.tfm"}
+        grids[name] = grid_of(MatchPaird("none")(item)["image"])
+    assert np.prod(grids["turn"].shape) < 0.8 * np.prod(grids["shift"].shape)
+
+
+def test_specks_in_the_air_do_not_widen_the_network_s_grid():
+    grid = oblique()
+    speckled = {role: brain(grid) for role in ("moving", "fixed")}
+    for image in speckled.values():
+        image[0, 1, 1, 1] = image[0, -2, -2, -2] = image.max()
+    alone, with_specks = (
+        MatchPaird("none")(pair)["image"] for pair in ({role: brain(grid) for role in speckled}, speckled)
+    )
+    assert grid_of(alone).is_close(grid_of(with_specks))
 
 
 def test_a_wide_margin_of_nothing_does_not_change_what_the_network_sees():

@@ -37,6 +37,34 @@ def test_freed_tensors_leave_no_holes():
     assert freed["returned"] > 220  # of 252
 
 
+KEPT = """
+import sys, torch
+from bundle.memory import prepare_allocator, return_memory
+
+exec(sys.argv[1])
+prepare_allocator()
+tensors = [torch.ones(1 << 20) for _ in range(60)]  # 4 MB each
+last = torch.ones(1 << 20)
+del tensors
+before = resident_mb()
+return_memory()
+print(before - resident_mb())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_what_was_freed_and_kept_is_returned():
+    resident = HOLES[HOLES.index("def resident_mb") : HOLES.index("if sys.argv")]
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, "from pathlib import Path\n" + resident],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) > 150  # of 252, below what is still there
+
+
 LARGE = """
 import torch
 from pathlib import Path

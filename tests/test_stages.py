@@ -45,8 +45,8 @@ def test_more_runs_of_the_network_are_expected_after_it():
 
 def test_the_networks_grid_is_guessed_with_its_margin_and_multiple():
     fixed = Grid((90, 120, 120), np.diag([2.0, 2.0, 2.0, 1.0]))
-    assert _network_sides(fixed, 4 / 3) == (160, 192, 192)
-    assert _network_sides(fixed, None) == (112, 128, 128)
+    assert _network_sides(fixed, 4 / 3) == (144, 192, 192)
+    assert _network_sides(fixed, None) == (96, 128, 128)
 
 
 def test_the_steps_where_both_ways_meet_are_those_of_the_inference_workflow(bundle_root):

@@ -109,6 +109,18 @@ def test_where_nothing_is_shown_the_known_field_counts_less():
     assert (seen / unseen).item() == pytest.approx(10, rel=1e-3)
 
 
+def test_a_voxel_that_moves_counts_more():
+    known, fixed = torch.zeros(1, 3, *SIZE), torch.ones(1, 1, *SIZE)
+    known[:, 1, :6] = 2.0  # half of the voxels, off by 2 where nothing is found
+    still, moving = known * 0, known
+    off = known + torch.where(known[:, 1:2] > 0, 0.0, 1.0)  # right where it moves
+    for weight in (0.0, 3.0):
+        share = (1 + 2 * weight) / (2 + 2 * weight)  # of the weights, where it moves
+        missed, elsewhere = (known_field_loss(ddf, moving, fixed, moved=weight).item() for ddf in (still, off))
+        assert missed == pytest.approx(share * ((4 + 0.01) ** 0.5 - 0.1), rel=1e-4)
+        assert elsewhere == pytest.approx((1 - share) * ((3 + 0.01) ** 0.5 - 0.1), rel=1e-4)
+
+
 def batch(**extras):
     return {"image": torch.cat([image(), image(1)], 1), "label": image(1), **extras}
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from bundle.benchmark.known_fields import KnownPair, simulate_pair
 from bundle.expected_error import SIGNS
+from bundle.intensity import foreground
 from bundle.io.images import read_image, write_image
-from bundle.plausibility import foreground
 from bundle.progress import Progress
 from bundle.spatial import Grid
 from bundle.transforms import grid_of

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from bundle.commands.reading import read_one
+from bundle.intensity import foreground
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
-from bundle.plausibility import foreground
 from bundle.progress import WRITING, Stages, millions
 from bundle.spatial import Inverse, compose, inverse_residual
 from bundle.spatial import invert as inverted

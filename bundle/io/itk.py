@@ -133,19 +133,26 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
         path: ends in ``.h5``.
     """
     composite = sitk.CompositeTransform(3)
-    if transform.ddf is None:
-        composite.AddTransform(linear_to_itk(transform.alignment))
-    else:
-        straight = _straightening(transform.field_grid)
-        grid = Grid(transform.field_grid.shape, straight @ transform.field_grid.affine)
-        matrix = torch.from_numpy(grid.affine[:3, :3])
-        field = torch.einsum("ij,jhwl->hwli", matrix, transform.ddf.cpu().double()).numpy()
-        composite.AddTransform(linear_to_itk(transform.alignment @ np.linalg.inv(straight)))
-        composite.AddTransform(sitk.DisplacementFieldTransform(image_to_itk(field, grid, is_vector=True)))
-        if not np.array_equal(straight, np.eye(4)):
-            composite.AddTransform(linear_to_itk(straight))
+    for part in _chain(transform):
+        composite.AddTransform(part)
+    del part  # what is added is a copy
     with itk_files():
         sitk.WriteTransform(composite, os.fspath(path))
+
+
+def _chain(transform: SpatialTransform) -> Iterator[sitk.Transform]:
+    """Make the transforms of ``write_transform``, the one that comes first for a point last."""
+    if transform.ddf is None:
+        yield linear_to_itk(transform.alignment)
+        return
+    straight = _straightening(transform.field_grid)
+    grid = Grid(transform.field_grid.shape, straight @ transform.field_grid.affine)
+    yield linear_to_itk(transform.alignment @ np.linalg.inv(straight))
+    matrix = torch.from_numpy(grid.affine[:3, :3])
+    field = torch.einsum("ij,jhwl->lwhi", matrix, transform.ddf.cpu().double()).numpy().transpose(2, 1, 0, 3)
+    yield sitk.DisplacementFieldTransform(image_to_itk(field, grid, is_vector=True))
+    if not np.array_equal(straight, np.eye(4)):
+        yield linear_to_itk(straight)
 
 
 def _straightening(grid: Grid) -> Matrix:

@@ -1,6 +1,7 @@
 """The Pyramid Attention Network: one encoder for both images, one loop from coarse to fine."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -96,11 +97,25 @@ class PAN(nn.Module):
             return pred
         return self.decode(moving, queries, keys)[0]
 
-    def find_field(self, pair: torch.Tensor) -> DDF:
-        """Find the field alone, (B, 3, H, W, L), for those who have another image to warp by it; ``pair`` as above."""
-        queries, keys = self.project(self.pad_to_pyramid(pair))
+    def find_field(self, pair: torch.Tensor, prepare: Callable[[Volume], Volume] | None = None) -> DDF:
+        """Find the field alone, for those who have another image to warp by it.
+
+        Args:
+            pair: (B, 2, H, W, L), moving and fixed.
+            prepare: what to do to either image first, (B, 1, H, W, L); done when its turn comes, it takes less memory.
+
+        Returns:
+            (B, 3, H, W, L), voxels.
+        """
+        padded = [n + self.missing(n) for n in pair.shape[2:]]
+        room = self.room(pair, padded) if streamable(pair) else torch.zeros(0)
+        levels = []
+        for image, sampled in ((pair[:, 1:], False), (pair[:, :1], True)):
+            image = image if prepare is None else prepare(image)
+            levels.append(self.encode(self.pad_to_pyramid(image), room, sampled))
+        del room, image
         with torch.autocast(pair.device.type, enabled=False):
-            ddf = self.decode_field(queries, keys)[0]
+            ddf = self.decode_field(*levels)[0]
         return ddf[:, :, : pair.shape[2], : pair.shape[3], : pair.shape[4]]
 
     def pad_to_pyramid(self, image: torch.Tensor) -> torch.Tensor:
@@ -123,13 +138,13 @@ class PAN(nn.Module):
         room = torch.zeros(0)
         if not torch.jit.is_scripting():
             if streamable(pair):
-                room = self.room(pair)
+                room = self.room(pair, pair.shape[2:])
         return self.encode(pair[:, 1:], room, False), self.encode(pair[:, :1], room, True)
 
     @torch.jit.unused
-    def room(self, pair: torch.Tensor) -> torch.Tensor:
+    def room(self, pair: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
         """Allocate what every level of either image overwrites when it is streamed: the features of the largest."""
-        voxels = pair[0, 0].numel()
+        voxels = math.prod(sides)
         return pair.new_empty(max(c * (voxels // 8**i) for i, c in enumerate(self.channels)), dtype=streamed_dtype())
 
     def encode(self, image: Volume, room: torch.Tensor, sampled: bool) -> list[Features]:
@@ -198,7 +213,7 @@ class PAN(nn.Module):
                     if streamable(ddf):
                         sub_fields = attention.stream(query, key, ddf)  # type: ignore[operator]
                         del query, key  # as large as two fields each
-                        ddf = compose(ddf, attention.merge(sub_fields))  # type: ignore[operator]
+                        ddf = compose(ddf, attention.merge_streamed(sub_fields))  # type: ignore[operator]
                         continue
                 key = warp(key, ddf)
             residual, cosines = attention(query, key)

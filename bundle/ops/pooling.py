@@ -71,10 +71,10 @@ def halve_by_slabs(features: Features, before: Activation) -> Features:
         before: what its planes still need, done in place first.
 
     Returns:
-        As ``halve``, in float32.
+        As ``halve``, in the type of the features; sums are float32.
     """
     _, c, h, w, d = features.shape
-    halved = torch.empty(1, c, h // 2, w // 2, d // 2, memory_format=torch.channels_last_3d)
+    halved = features.new_empty(1, h // 2, w // 2, d // 2, c).movedim(-1, 1)
     rows = as_planes(features)
     count = 2 * max(1, ELEMENTS_PER_CALL // (2 * rows[0].numel()))
     for first in range(0, h, count):

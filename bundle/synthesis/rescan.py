@@ -36,6 +36,9 @@ class RandRescand(RandomizableTransform, MapTransform):
         peak: least and largest displacement of a change at its peak, voxels.
         shift: largest shift of the head along each axis, voxels: what an alignment leaves.
         rotation: its largest rotation about each axis, radians.
+        regions: of a changed pair, how many regions grow or shrink at most.
+        common_pose: largest shift (voxels) and rotation (radians) of both scans together. Interpolation blurs; without
+            this, only what changed is blurred.
     """
 
     def __init__(
@@ -48,28 +51,34 @@ class RandRescand(RandomizableTransform, MapTransform):
         peak: Sequence[float] = (0.5, 2.0),
         shift: float = 0.4,
         rotation: float = 0.01,
+        regions: int = 1,
+        common_pose: Sequence[float] = (0.0, 0.0),
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
         self.label_keys = tuple(label_keys)
         self.changed_share, self.posed_share = changed_share, posed_share
-        self.peak, self.shift, self.rotation = tuple(peak), shift, rotation
+        (self.least, self.most), self.shift, self.rotation = peak, shift, rotation
+        self.regions, (self.common_shift, self.common_rotation) = regions, common_pose
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Draw, and scan the fixed anatomy twice or leave the pair as it is."""
         item = dict(data)
         self.randomize(None)
         fixed = item[self.keys[1]]
-        change, pose = torch.zeros(1, 3, *fixed.shape[1:]), torch.eye(4)
+        still, pose, common = torch.zeros(1, 3, *fixed.shape[1:]), torch.eye(4), torch.eye(4)
+        change = still
         item["known"] = torch.tensor(bool(self._do_transform) and not bool(item.get("synthetic_anatomy", False)))
         if not item["known"]:
             return item | {"known_ddf": change[0]}
         labels = item.get(self.label_keys[1])
         if self.R.rand() < self.changed_share:
-            change = draw_change(self.R, fixed, labels, *self.peak)
+            change = draw_change(self.R, fixed, labels, self.least, self.most, self.regions)
         if self.R.rand() < self.posed_share:
             pose = draw_pose(self.R, self.shift, self.rotation, fixed.shape[1:])
-        fields = pose_field(pose, change), change
+        if self.common_shift or self.common_rotation:
+            common = draw_pose(self.R, self.common_shift, self.common_rotation, fixed.shape[1:])
+        fields = pose_field(common @ pose, still), pose_field(common, change)
         for group, mode in ((self.keys, "bilinear"), (self.label_keys, "nearest")):
             anatomy = item.get(group[1])
             if anatomy is not None:
@@ -82,7 +91,7 @@ def rescan_field(change: DDF, pose: torch.Tensor) -> DDF:
     """Find the field between two scans of one anatomy, exactly and without inverting a field.
 
     With the moving image anatomy(P x) and the fixed image anatomy(x + c(x)), moving(x + u(x)) equals fixed(x) for
-    u(x) = P⁻¹(x + c(x)) − x.
+    u(x) = P⁻¹(x + c(x)) − x. So it does if both lie in one pose more, anatomy(Q P x) and anatomy(Q(x + c(x))).
 
     Args:
         change: c, (1, 3, H, W, L), voxels.
@@ -91,15 +100,14 @@ def rescan_field(change: DDF, pose: torch.Tensor) -> DDF:
     Returns:
         u, (1, 3, H, W, L), voxels, fixed to moving.
     """
-    inverse, grid = torch.linalg.inv(pose.double()).float(), identity_grid(change)
-    moved = torch.einsum("ij,bjhwl->bihwl", inverse[:3, :3], grid + change) + inverse[:3, 3].view(1, 3, 1, 1, 1)
+    return pose_field(torch.linalg.inv(pose.double()).float(), change)
+
+
+def pose_field(pose: torch.Tensor, change: DDF) -> DDF:
+    """Write x ↦ P(x + c(x)) as a field, P(x + c(x)) − x: a pose P, 4×4, after a change c, (1, 3, H, W, L), voxels."""
+    grid = identity_grid(change)
+    moved = torch.einsum("ij,bjhwl->bihwl", pose[:3, :3], grid + change) + pose[:3, 3].view(1, 3, 1, 1, 1)
     return moved - grid
-
-
-def pose_field(pose: torch.Tensor, like: DDF) -> DDF:
-    """Write a pose, 4×4, as the field P x − x on the grid of ``like``."""
-    grid = identity_grid(like)
-    return torch.einsum("ij,bjhwl->bihwl", pose[:3, :3], grid) + pose[:3, 3].view(1, 3, 1, 1, 1) - grid
 
 
 def draw_pose(state: np.random.RandomState, shift: float, rotation: float, size: Sequence[int]) -> torch.Tensor:
@@ -114,28 +122,35 @@ def draw_pose(state: np.random.RandomState, shift: float, rotation: float, size:
 
 
 def draw_change(
-    state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None, least: float, most: float
+    state: np.random.RandomState,
+    image: torch.Tensor,
+    labels: torch.Tensor | None,
+    least: float,
+    most: float,
+    regions: int = 1,
 ) -> DDF:
-    """Draw a small smooth change of an anatomy: a region that grows or shrinks, or all of it at random.
+    """Draw a small smooth change of an anatomy: regions that grow or shrink, or all of it at random.
 
     Args:
         state: source of randomness.
         image: (1, H, W, L), above 0 where there is something to change.
         labels: its regions; None if there are none.
-        least: smallest displacement at the peak, voxels.
+        least: smallest displacement at the peak, voxels; where regions meet, theirs add up.
         most: largest.
+        regions: how many at most.
 
     Returns:
         (1, 3, H, W, L), voxels; volumes stay above ``STEEPEST`` of what they were.
     """
-    peak, width = state.uniform(least, most), state.uniform(*WIDTH)
     if state.rand() < 0.2:
-        generator = torch.Generator().manual_seed(int(state.randint(2**31)))
-        field = blur(smooth_noise(image.shape[1:], int(state.randint(4, 8)), generator, 3), 2.0)
-    else:
+        peak, generator = state.uniform(least, most), torch.Generator().manual_seed(int(state.randint(2**31)))
+        return _scaled(blur(smooth_noise(image.shape[1:], int(state.randint(4, 8)), generator, 3), 2.0), peak)
+    change = torch.zeros(1, 3, *image.shape[1:])
+    for _ in range(state.randint(1, regions + 1)):
+        peak, width = state.uniform(least, most), state.uniform(*WIDTH)
         region = draw_region(state, image, labels)
-        return region_change(region, width, peak if state.rand() < 0.5 else -peak)
-    return _scaled(field, peak)
+        change += region_change(region, width, peak if state.rand() < 0.5 else -peak)
+    return _unflattened(change)
 
 
 def region_change(region: torch.Tensor, width: float, peak: float) -> DDF:
@@ -156,7 +171,11 @@ def region_change(region: torch.Tensor, width: float, peak: float) -> DDF:
 
 def _scaled(field: torch.Tensor, peak: float) -> DDF:
     """Bring the largest displacement of (3, H, W, L) to ``peak``, or to less where it would flatten a voxel."""
-    ddf = (field * (peak / field.norm(dim=0).max().clamp(min=1e-6)))[None]
+    return _unflattened((field * (peak / field.norm(dim=0).max().clamp(min=1e-6)))[None])
+
+
+def _unflattened(ddf: DDF) -> DDF:
+    """Shorten a field, (1, 3, H, W, L), until no voxel keeps less than ``STEEPEST`` of its volume."""
     least_volume = float(jacobian_determinant(ddf).min())
     return ddf * min(1.0, (1 - STEEPEST) / max(1 - least_volume, 1e-6))
 

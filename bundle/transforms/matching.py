@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.inpainting import dilate, fill_in
-from bundle.intensity import clip_outliers
+from bundle.intensity import clip_outliers, foreground
 from bundle.io.itk import read_linear
 from bundle.options import check_flags, check_numbers
 from bundle.similarity import similarity
@@ -16,15 +16,17 @@ from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_l
 from bundle.symmetry import geometric_mean, root
 from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
-from monai.transforms import Transform, generate_spatial_bounding_box
+from monai.transforms import Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 __all__ = ["MARGIN_MM", "MatchPaird", "without_ignored"]
 
 Item = dict[Hashable, Any]
 
-MARGIN_MM = 8.0
+MARGIN_MM = 4.0
 """Of the network's grid around what the images show."""
+
+OUTERMOST = 0.0005  # share of what an image shows that may lie beyond either end of an axis: specks in the air
 
 PERCENTILES = 0.5, 99.5  # of the intensities, that become 0 and 1
 RIM = 2  # voxels around what does not count that are replaced, too: interpolation has mixed them with it
@@ -36,7 +38,7 @@ class MatchPaird(Transform):
     """Bring any two images onto the grid that the network works on.
 
     Aligns the moving image to the fixed one, samples both on the fixed image's canonical (RAS) grid, optionally at the
-    spacing that suits the weights, with some room around it, but no further than the images show anything, and scales
+    spacing that suits the weights, with some room around it, but not far into the air around what they show, and scales
     the intensities between percentiles 0.5 and 99.5 to [0, 1]. Outlying voxels are clipped first.
 
     Reads ``moving`` and ``fixed``, (1, H, W, L) with RAS affines; optionally ``moving_mask`` and ``fixed_mask`` (blank
@@ -165,12 +167,16 @@ class MatchPaird(Transform):
         )
 
     def _grid(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
-        """Lay the network's grid over what the images show: the percentiles and the time are wasted on wide margins."""
+        """Lay the network's grid over what the images show: time, memory and percentiles are wasted on air.
+
+        Where the alignment is more than a shift, what the fixed image shows is enough. Else the two may lie apart.
+        """
         grid = grids["fixed"].canonical(self.spacing_mm).padded(grids["moving"], matrix)
-        shown = {role: _shown(images[role], grids[role]) for role in images}
-        extents = grid.bounds(shown["fixed"]), grid.bounds(shown["moving"], matrix)
+        bounds = [grid.bounds(_shown(images["fixed"], grids["fixed"]))]
+        if np.allclose(matrix[:3, :3], np.eye(3)):
+            bounds.append(grid.bounds(_shown(images["moving"], grids["moving"]), matrix))
         margin = MARGIN_MM / grid.spacing_mm
-        low, high = (np.stack(ends) for ends in zip(*extents))
+        low, high = (np.stack(ends) for ends in zip(*bounds))
         return grid.crop_to(low.min(0) - margin, high.max(0) + margin)
 
     def _grid_halfway(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
@@ -190,8 +196,7 @@ class MatchPaird(Transform):
     @staticmethod
     def _on_grid(image: torch.Tensor, grid: Grid, target: Grid, alignment: Matrix | None) -> torch.Tensor:
         """Sample an image, (1, H, W, L), on the network's grid, through the alignment if there is one."""
-        matrix = torch.eye(4, dtype=torch.float64).numpy() if alignment is None else alignment
-        transform = SpatialTransform(matrix, None, target, target, grid)
+        transform = SpatialTransform(np.eye(4) if alignment is None else alignment, None, target, target, grid)
         return transform.resample(antialias(image, grid, target))
 
 
@@ -253,6 +258,13 @@ def _ignored(item: Item, grids: dict[str, Grid], grid: Grid, matrix: Matrix) -> 
 
 
 def _shown(image: torch.Tensor, grid: Grid) -> Grid:
-    """Cut an image's grid to the voxels above 0; (1, H, W, L), some of them are."""
-    low, end = generate_spatial_bounding_box(image)
-    return grid.crop(low, np.array(end) - 1)
+    """Cut the grid of an image, (1, H, W, L), to its foreground, but for specks; a constant image keeps all of it."""
+    shown = foreground(image[0])
+    if not shown.any():
+        return grid
+    first, last = [], []
+    for axis in range(3):
+        share = shown.sum([i for i in range(3) if i != axis]).double().cumsum(0) / shown.sum()
+        first.append(int((share <= OUTERMOST).sum()))
+        last.append(int((share < 1 - OUTERMOST).sum()))
+    return grid.crop(first, last)

@@ -140,5 +140,6 @@ def test_attending_by_planes_equals_warping_and_attending_at_once(monkeypatch, v
     ddf = 2 * draw(1, 3, *SHAPE, seed=2, dtype=torch.float32)
     with torch.no_grad():
         expected = module(query.clone(), warp(key, ddf))[0]
-        found = module.merge(module.stream(query, key.contiguous(memory_format=torch.channels_last_3d), ddf))
+        sub_fields = module.stream(query, key.contiguous(memory_format=torch.channels_last_3d), ddf)
+        found = module.merge_streamed(sub_fields)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

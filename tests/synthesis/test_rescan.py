@@ -45,8 +45,9 @@ def error(image, other):
         {"changed_share": 1.0, "posed_share": 0.0},
         {"changed_share": 0.0, "posed_share": 1.0},
         {"changed_share": 1.0, "posed_share": 1.0},
+        {"changed_share": 1.0, "posed_share": 1.0, "regions": 4, "common_pose": (0.5, 0.03)},
     ],
-    ids=["changed", "posed", "both"],
+    ids=["changed", "posed", "both", "lying elsewhere"],
 )
 def test_the_known_field_takes_the_moving_scan_to_the_fixed_one(shares):
     right = wrong_order = 0.0
@@ -89,6 +90,26 @@ def test_where_nothing_moved_the_field_is_zero_and_the_scans_are_one_anatomy():
     assert torch.equal(item["moving"], item["fixed"])
     assert torch.equal(item["moving_label"], item["fixed_label"])
     assert torch.equal(item["fixed"], anatomy())
+
+
+def test_in_a_common_pose_what_did_not_change_is_interpolated_too():
+    """Else a blur would tell where something changed."""
+    torch.manual_seed(0)
+    noise = torch.rand(1, *SIZE)
+    for common, blurred in (((0.0, 0.0), False), ((0.5, 0.03), True)):
+        transform = RandRescand(
+            ["moving", "fixed"], ["moving_label", "fixed_label"], 1.0, changed_share=0.0, common_pose=common
+        )
+        item = transform.set_random_state(1)(pair() | {"fixed": noise})
+        assert (item["fixed"][INNER].std() < 0.9 * noise[INNER].std()) == blurred
+
+
+def test_several_regions_change_at_once():
+    def changed(count):
+        fields = [draw_change(np.random.RandomState(seed), anatomy(), regions(), 1.0, 1.0, count) for seed in range(12)]
+        return sum(float((field.norm(dim=1) > 0.3).float().mean()) for field in fields)
+
+    assert changed(6) > 1.25 * changed(1)
 
 
 def test_a_change_has_the_peak_asked_for_and_does_not_fold():
