@@ -14,7 +14,7 @@ from bundle.io.tables import write_csv
 from bundle.pairs import FILES
 from bundle.progress import Progress
 from bundle.report import write_index
-from bundle.weights import AcrossContrasts
+from bundle.weights import WeightsChoice
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
@@ -47,7 +47,7 @@ class BatchRegistration:
         output_dir: where its ``RegistrationSaver`` writes, a folder a pair.
         weights: path of the weights.
         settings: those that its ``RegistrationSaver`` notes.
-        across_contrasts: which weights it takes for a pair of different contrasts; None for ``weights``.
+        weights_choice: which weights it takes for a pair; None for ``weights``.
 
     Raises:
         FileNotFoundError: there are no such weights.
@@ -61,9 +61,9 @@ class BatchRegistration:
         output_dir: str,
         weights: str,
         settings: Mapping[str, Any] | None = None,
-        across_contrasts: AcrossContrasts | None = None,
+        weights_choice: WeightsChoice | None = None,
     ) -> None:
-        self.across_contrasts, self.digests = across_contrasts, dict[str, str]()
+        self.weights_choice, self.digests = weights_choice, dict[str, str]()
         self.pairs, self.transform, self.evaluator = list(pairs), transform, evaluator
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         check_file(self.weights, "weights", "do")
@@ -124,7 +124,7 @@ class BatchRegistration:
 
     def _digest(self, correlation: float) -> str:
         """SHA-256 of the weights for a pair whose aligned images correlate so."""
-        path = str(self.weights if self.across_contrasts is None else self.across_contrasts.weights_for(correlation))
+        path = str(self.weights if self.weights_choice is None else self.weights_choice.weights_for(correlation))
         if path not in self.digests:
             check_file(path, "weights", "do")
             self.digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -136,8 +136,10 @@ class BatchRegistration:
         if found is None or not found.get("outputs") or not all((folder / name).is_file() for name in found["outputs"]):
             return False
         correlation = found.get("contrast_correlation")
-        digest = self._digest(correlation if isinstance(correlation, int | float) else 1.0)
-        if [found.get("weights_sha256"), found.get("settings")] != [digest, self.settings]:
+        correlation = float(correlation) if isinstance(correlation, int | float) else 1.0
+        choice, settings = self.weights_choice, self.settings
+        settings = settings if choice is None else choice.settings_for(correlation, settings)
+        if [found.get("weights_sha256"), found.get("settings")] != [self._digest(correlation), settings]:
             return False
         inputs, given = found.get("inputs", {}), {key: pair[key] for key in FILES if key in pair}
         return inputs.keys() == given.keys() and all(is_unchanged(inputs[key], given[key]) for key in given)

@@ -82,8 +82,8 @@ class MapExpectedErrord(Transform):
         offset, *factors = self.calibration.values()
         on_network_grid = offset + sum(factor * sign for factor, sign in zip(factors, signs))
         item["disagreement"] = signs
-        across = self.inferer.across_contrasts
-        usual = across is None or across.weights_for(item["quality"]["contrast_correlation"]) == across.usual
+        choice = self.inferer.weights_choice
+        usual = choice is None or choice.weights_for(item["quality"]["contrast_correlation"]) == choice.usual
         if not (self.calibrated and usual):
             item["notes"] = "\n".join(filter(None, [item.get("notes", ""), UNCALIBRATED]))
         item["expected_error"] = _on_grid(on_network_grid[None], grid, grid_of(item["fixed"]))

@@ -12,7 +12,7 @@ from bundle.io.tables import read_csv, write_csv
 from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
 from bundle.results import anonymous_page, bounds_of, source_of, write_registration
-from bundle.weights import AcrossContrasts, check_weights
+from bundle.weights import WeightsChoice, check_weights
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, EarlyStopHandler
@@ -69,7 +69,7 @@ class RegistrationSaver:
         thresholds: ``failed`` and ``look_here``, each least and greatest value by measure, None for no bound: what the
             verdict and the judgement go by. ``failed`` are added to ``bundle.plausibility.LIMITS``; what the weights'
             description has as ``limits`` comes before both.
-        across_contrasts: which weights a pair of different contrasts was registered with; None for ``weights``.
+        weights_choice: which weights a pair was registered with; None for ``weights``.
 
     Raises:
         ValueError: a threshold that is none.
@@ -82,11 +82,11 @@ class RegistrationSaver:
         folder_per_pair: bool = True,
         settings: Mapping[str, Any] | None = None,
         thresholds: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None,
-        across_contrasts: AcrossContrasts | None = None,
+        weights_choice: WeightsChoice | None = None,
     ) -> None:
         check_flags(folder_per_pair=folder_per_pair)
         self.output_dir, self.weights, self.folder_per_pair = Path(output_dir), weights, folder_per_pair
-        self.settings, self.across_contrasts = dict(settings or {}), across_contrasts
+        self.settings, self.weights_choice = dict(settings or {}), weights_choice
         self.bounds = bounds_of(weights, thresholds or {})
         self.network_start = self.network_seconds = 0.0
 
@@ -108,15 +108,18 @@ class RegistrationSaver:
         """Write every pair of the batch."""
         for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
-            weights = _weights_of(item, self.weights, self.across_contrasts)
-            write_registration(item, folder, weights, self.network_seconds, self.settings, self.bounds)
+            made_with = _made_with(item, self.weights, self.settings, self.weights_choice)
+            write_registration(item, folder, made_with[0], self.network_seconds, made_with[1], self.bounds)
 
 
-def _weights_of(item: Mapping[str, Any], weights: str, across_contrasts: AcrossContrasts | None) -> str:
-    """Name the weights that a pair was registered with."""
-    if across_contrasts is None:
-        return weights
-    return across_contrasts.weights_for(item["quality"]["contrast_correlation"])
+def _made_with(
+    item: Mapping[str, Any], weights: str, settings: Mapping[str, Any], weights_choice: WeightsChoice | None
+) -> tuple[str, Mapping[str, Any]]:
+    """Name the weights that a pair was registered with, and the settings."""
+    if weights_choice is None:
+        return weights, settings
+    correlation = item["quality"]["contrast_correlation"]
+    return weights_choice.weights_for(correlation), weights_choice.settings_for(correlation, settings)
 
 
 class PageMaker:
@@ -128,7 +131,7 @@ class PageMaker:
         weights: path of the weights.
         settings: what else the result depends on, shown at the foot.
         thresholds: as for ``RegistrationSaver``.
-        across_contrasts: likewise.
+        weights_choice: likewise.
         notes: sentences to show beside the numbers.
     """
 
@@ -137,11 +140,11 @@ class PageMaker:
         weights: str,
         settings: Mapping[str, Any] | None = None,
         thresholds: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None,
-        across_contrasts: AcrossContrasts | None = None,
+        weights_choice: WeightsChoice | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.weights, self.settings, self.notes = weights, dict(settings or {}), tuple(notes)
-        self.bounds, self.across_contrasts = bounds_of(weights, thresholds or {}), across_contrasts
+        self.bounds, self.weights_choice = bounds_of(weights, thresholds or {}), weights_choice
 
     def attach(self, engine: Engine) -> None:
         """Make it after the postprocessing."""
@@ -151,8 +154,8 @@ class PageMaker:
         """Make a page for every pair of the batch."""
         for batch, output in zip(engine.state.batch, engine.state.output):
             item = batch | output
-            weights = _weights_of(item, self.weights, self.across_contrasts)
-            output["page"] = anonymous_page(item, weights, self.settings, self.bounds, self.notes)
+            weights, settings = _made_with(item, self.weights, self.settings, self.weights_choice)
+            output["page"] = anonymous_page(item, weights, settings, self.bounds, self.notes)
 
 
 class PairTable:

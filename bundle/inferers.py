@@ -16,7 +16,7 @@ from bundle.shapes import DDF
 from bundle.similarity import contrast_correlation
 from bundle.smoothing import smooth
 from bundle.symmetry import meet
-from bundle.weights import AcrossContrasts
+from bundle.weights import WeightsChoice
 from monai.inferers import SimpleInferer
 from torch.utils._pytree import tree_map
 
@@ -60,7 +60,7 @@ class RecursiveInferer(SimpleInferer):
         sharpening: strength of an unsharp mask on what the network sees, 0 for none.
         gain_weighting: keeps the field where it makes the images more alike; None keeps it everywhere.
         symmetric: register both ways and meet halfway, so that with the images swapped the field is the inverse.
-        across_contrasts: the network to run instead where the contrasts of a pair differ; None runs one for all.
+        weights_choice: which network to run for a pair, and with which settings; None runs one for all.
         bfloat16: let PAN convolve in bfloat16 on a CPU; fields, logits and all sums stay float32.
         field_alone: ask PAN for its field, and not for the image that it warps, which is the one of ``gamma`` and
             ``sharpening``. A compiled network is compiled for both.
@@ -79,7 +79,7 @@ class RecursiveInferer(SimpleInferer):
         sharpening: float = 0.0,
         gain_weighting: GainWeighting | None = None,
         symmetric: bool = False,
-        across_contrasts: AcrossContrasts | None = None,
+        weights_choice: WeightsChoice | None = None,
         bfloat16: bool = False,
         field_alone: bool = False,
     ) -> None:
@@ -92,7 +92,7 @@ class RecursiveInferer(SimpleInferer):
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
-        self.symmetric, self.across_contrasts = symmetric, across_contrasts
+        self.symmetric, self.weights_choice = symmetric, weights_choice
         self.dtype, self.field_alone = torch.bfloat16 if bfloat16 else torch.float32, field_alone
 
     def __call__(
@@ -100,7 +100,7 @@ class RecursiveInferer(SimpleInferer):
     ) -> torch.Tensor:
         """Map ``image`` (B, 2, H, W, L) to ``pred`` (B, 4, H, W, L)."""
         inputs = inputs.as_subclass(torch.Tensor)
-        if self.across_contrasts is not None:
+        if self.weights_choice is not None:
             if len(inputs) > 1:  # each pair has contrasts of its own
                 return torch.cat([self(pair, network) for pair in inputs.split(1)])
             inferer, network = self.for_pair(inputs, network)
@@ -117,11 +117,17 @@ class RecursiveInferer(SimpleInferer):
             An inferer that takes the network it is given, and that network.
         """
         settled = copy.copy(self)
-        settled.across_contrasts = None
-        if self.across_contrasts is None:
+        settled.weights_choice = None
+        if self.weights_choice is None:
             return settled, network
         correlation = contrast_correlation(inputs[0, :1], inputs[0, 1:])
-        return settled, self.across_contrasts.network_for(correlation, network)
+        names = ("passes", "gamma", "sharpening")
+        suited = self.weights_choice.settings_for(correlation, {name: getattr(self, name) for name in names})
+        settled.passes, settled.gamma, settled.sharpening = (suited[name] for name in names)
+        if self.gain_weighting is not None:
+            gain = {"gain": [self.gain_weighting.least, self.gain_weighting.full]}
+            settled.gain_weighting = GainWeighting(*self.weights_choice.settings_for(correlation, gain)["gain"])
+        return settled, self.weights_choice.network_for(correlation, network)
 
     def _both_ways(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Find the field as ``_one_way``, so that with the images swapped it is the inverse."""

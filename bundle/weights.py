@@ -1,8 +1,8 @@
-"""Files of weights: what suits them, whether they fit a network, and the ones to take for different contrasts."""
+"""Files of weights: what suits them, whether they fit a network, and which ones to take for a pair."""
 
+import copy
 import json
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from bundle.io.files import check_file
 from torch import nn
 
-__all__ = ["AcrossContrasts", "check_weights", "load_frozen", "recommended"]
+__all__ = ["WeightsChoice", "check_weights", "load_frozen", "recommended"]
 
 
 def recommended(weights: str, setting: str, default: Any = None) -> Any:
@@ -66,37 +66,70 @@ def load_frozen(network: nn.Module, weights: str, device: torch.device | str = "
     return network.to(device).eval().requires_grad_(False)
 
 
-class AcrossContrasts:
-    """The network to run where the contrasts of a pair differ, if the weights' description names one.
+SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0, "gain": [0.15, 0.4]}
+"""Settings that weights may have of their own, and their values for weights without."""
 
-    ``across_contrasts`` in ``NAME.json`` beside ``NAME.pt`` is the name of another file there, ``one_contrast`` the
-    least ``contrast_correlation`` of images of one contrast. The file is loaded when it is needed first.
+
+class WeightsChoice:
+    """Which weights register a pair, by how its aligned intensities correlate (``contrast_correlation``).
+
+    ``NAME.json`` beside ``NAME.pt`` may name two other files there: ``across_contrasts``, for pairs that correlate less
+    than ``one_contrast``, and ``one_person``, for those of one person that correlate ``one_person_from`` at least: two
+    scans in which little has changed. Each is loaded when it is needed first.
 
     Args:
-        network: of the architecture of both files.
+        network: of the architecture of all files.
         weights: path of the usual weights.
         device: to run on.
         enabled: False takes the usual weights for every pair.
+        same_person: whether the pairs are of one person.
     """
 
     def __init__(
-        self, network: nn.Module, weights: str, device: torch.device | str = "cpu", enabled: bool = True
+        self,
+        network: nn.Module,
+        weights: str,
+        device: torch.device | str = "cpu",
+        enabled: bool = True,
+        same_person: bool = False,
     ) -> None:
-        name = recommended(weights, "across_contrasts") if enabled else None
-        self.usual = weights
-        self.weights = str(Path(weights).with_name(name)) if name else None
-        self.network, self.device = network, device
-        self.one_contrast = float(recommended(weights, "one_contrast", -1.0))
+        def named(key: str) -> str | None:
+            name = recommended(weights, key) if enabled else None
+            return str(Path(weights).with_name(name)) if name else None
 
-    @cached_property
-    def loaded(self) -> nn.Module:
-        """The network with its weights."""
-        return load_frozen(self.network, str(self.weights), self.device)
+        self.usual, self.across_contrasts = weights, named("across_contrasts")
+        self.one_person = named("one_person") if same_person else None
+        self.network, self.device, self.loaded = network, device, dict[str, nn.Module]()
+        self.one_contrast = float(recommended(weights, "one_contrast", -1.0))
+        self.one_person_from = float(recommended(weights, "one_person_from", 1.0))
 
     def network_for(self, correlation: float, usual: Callable[..., Any]) -> Callable[..., Any]:
-        """Choose the network for a pair whose aligned intensities correlate so (``contrast_correlation``)."""
-        return self.loaded if self.weights and correlation < self.one_contrast else usual
+        """Choose the network for a pair; ``usual`` is the one with the usual weights."""
+        file = self.weights_for(correlation)
+        if file == self.usual:
+            return usual
+        if file not in self.loaded:
+            self.loaded[file] = load_frozen(copy.deepcopy(self.network), file, self.device)
+        return self.loaded[file]
 
     def weights_for(self, correlation: float) -> str:
         """Name the file of that network's weights."""
-        return self.weights if self.weights and correlation < self.one_contrast else self.usual
+        if self.across_contrasts and correlation < self.one_contrast:
+            return self.across_contrasts
+        return self.one_person if self.one_person and correlation >= self.one_person_from else self.usual
+
+    def settings_for(self, correlation: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring settings that were taken from the usual weights' description to that of the file for such a pair.
+
+        What was asked for otherwise stays.
+        """
+        found, chosen = dict(settings), self.weights_for(correlation)
+        for name, default in SUITED.items():
+            if name in found and _as_in_json(found[name]) == recommended(self.usual, name, default):
+                found[name] = recommended(chosen, name, default)
+        return found
+
+
+def _as_in_json(setting: Any) -> Any:
+    """See a pair of numbers as JSON has it."""
+    return list(setting) if isinstance(setting, tuple) else setting

@@ -29,8 +29,9 @@ def stage_model(target: Path) -> None:
     (target / "models").mkdir()
     shutil.copyfile(ROOT / "LICENSE", target / "LICENSE")
     models = ROOT / "models"
-    others = json.loads((models / "model.json").read_text()).get("across_contrasts")
-    for weights in (models / "model.pt", *([models / others] if others else [])):
+    description = json.loads((models / "model.json").read_text())
+    others = [description[key] for key in ("one_person", "across_contrasts") if key in description]
+    for weights in (models / "model.pt", *(models / name for name in others)):
         for path in (weights, weights.with_suffix(".json")):
             shutil.copyfile(path, target / "models" / path.name)
     _readable(target)

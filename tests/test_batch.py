@@ -14,7 +14,7 @@ import pytest
 import torch
 from bundle.batch import BatchRegistration, PairsFailedError
 from bundle.io.files import fingerprint, is_unchanged
-from bundle.weights import AcrossContrasts
+from bundle.weights import WeightsChoice
 from monai.engines import Evaluator
 from torch import nn
 
@@ -87,7 +87,7 @@ class Registration(Evaluator):
     def __init__(self, output_dir, weights, settings):
         super().__init__(torch.device("cpu"), [None], epoch_length=1)
         self.output_dir, self.weights, self.settings = output_dir, weights, settings
-        self.done, self.failing, self.across_contrasts = [], {}, None
+        self.done, self.failing, self.weights_choice = [], {}, None
 
     def _iteration(self, engine, batch):
         item = {key: value[0] for key, value in batch.items()}
@@ -102,8 +102,8 @@ class Registration(Evaluator):
             (folder / file).touch()
         noted = {"inputs": {k: fingerprint(v) for k, v in item.items() if k != "name"}, "settings": self.settings}
         weights, correlation = self.weights, {"first": 0.9}.get(item["name"], 0.1)
-        if self.across_contrasts is not None:
-            weights = Path(self.across_contrasts.weights_for(correlation))
+        if self.weights_choice is not None:
+            weights = Path(self.weights_choice.weights_for(correlation))
         noted |= {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "dice_after": 0.5}
         noted |= {"contrast_correlation": correlation, "outputs": outputs}
         (folder / "registration.json").write_text(json.dumps(noted))
@@ -122,14 +122,14 @@ def batch(tmp_path):
     ]
     pairs[2]["initial_transform"] = str(tmp_path / "initial.tfm")
 
-    def run(failing=(), settings=(("affine", "rigid"),), across_contrasts=None):
+    def run(failing=(), settings=(("affine", "rigid"),), weights_choice=None):
         weights, out = tmp_path / "weights.pt", tmp_path / "out"
         evaluator = Registration(out, weights, dict(settings))
-        evaluator.across_contrasts = across_contrasts
+        evaluator.weights_choice = weights_choice
         evaluator.failing = dict(failing)
         run.failed = ""
         try:
-            BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings), across_contrasts).run()
+            BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings), weights_choice).run()
         except PairsFailedError as error:
             run.failed = str(error)
         return evaluator.done
@@ -193,12 +193,12 @@ def test_a_pair_that_other_weights_registered_is_done_as_long_as_those_stay(batc
     (tmp_path / "other.pt").write_text("other weights")
     described = {"across_contrasts": "other.pt", "one_contrast": 0.5}
     (tmp_path / "weights.json").write_text(json.dumps(described))
-    across = AcrossContrasts(nn.Identity(), str(tmp_path / "weights.pt"))
-    assert batch(across_contrasts=across) == EVERYTHING
+    across = WeightsChoice(nn.Identity(), str(tmp_path / "weights.pt"))
+    assert batch(weights_choice=across) == EVERYTHING
     assert "to do" not in (tmp_path / "out" / "batch.csv").read_text()
-    assert batch(across_contrasts=across) == []
+    assert batch(weights_choice=across) == []
     (tmp_path / "other.pt").write_text("other weights still")
-    assert batch(across_contrasts=across) == EVERYTHING[1:]
+    assert batch(weights_choice=across) == EVERYTHING[1:]
 
 
 def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_path, capsys):

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from bundle.gain import GainWeighting
 from bundle.inferers import RecursiveInferer
 from bundle.networks import PAN
-from bundle.weights import AcrossContrasts, check_weights, load_frozen, recommended
+from bundle.weights import WeightsChoice, check_weights, load_frozen, recommended
 from torch import nn
 
 
@@ -41,7 +43,7 @@ def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_pat
 
 def test_every_shipped_weights_file_is_described(bundle_root):
     weights = sorted((bundle_root / "models").glob("*.pt"))
-    assert [path.stem for path in weights] == ["any_contrast", "hippocampus", "model"]
+    assert [path.stem for path in weights] == ["any_contrast", "hippocampus", "model", "one_person"]
     for path in weights:
         description = json.loads(path.with_suffix(".json").read_text())
         assert {"spacing_mm", "trained_on", "command", "seed", "steps", "licence"} <= description.keys()
@@ -87,28 +89,63 @@ def pairs():
 
 
 def test_other_weights_are_taken_for_the_pairs_whose_contrasts_differ_and_for_no_other(two_weights):
-    across = AcrossContrasts(Shift(), str(two_weights / "usual.pt"))
+    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
     with torch.no_grad():
-        pred = RecursiveInferer(across_contrasts=across)(pairs(), Shift(1.0))
+        pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
     assert pred[:, 1:].flatten(1).unique(dim=1).tolist() == [[1.0], [2.0]]
-    assert across.weights_for(0.9) == str(two_weights / "usual.pt")
-    assert across.weights_for(0.1) == str(two_weights / "other.pt")
+    assert choice.weights_for(0.9) == str(two_weights / "usual.pt")
+    assert choice.weights_for(0.1) == str(two_weights / "other.pt")
+
+
+@pytest.mark.parametrize("same_person", [True, False])
+def test_two_like_scans_of_one_person_have_weights_of_their_own(two_weights, same_person):
+    torch.save(Shift(3.0).state_dict(), two_weights / "person.pt")
+    (two_weights / "person.json").write_text(json.dumps({"passes": 2, "gain": [0.05, 0.2]}))
+    description = json.loads((two_weights / "usual.json").read_text())
+    description |= {"one_person": "person.pt", "one_person_from": 0.9}
+    (two_weights / "usual.json").write_text(json.dumps(description))
+    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"), same_person=same_person)
+    names = [Path(choice.weights_for(correlation)).name for correlation in (0.3, 0.7, 0.95)]
+    assert names == ["other.pt", "usual.pt", "person.pt" if same_person else "usual.pt"]
+    with torch.no_grad():
+        pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
+    moved = [6.0, 2.0] if same_person else [1.0, 2.0]  # two passes of 3 voxels; the other network is loaded beside it
+    assert pred[:, 1:].flatten(1).unique(dim=1).flatten().tolist() == moved
+    assert choice.settings_for(0.95, {"passes": 1, "gain": [0.15, 0.4]}) == (
+        {"passes": 2, "gain": [0.05, 0.2]} if same_person else {"passes": 1, "gain": [0.15, 0.4]}
+    )
+
+
+def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_weights):
+    (two_weights / "other.json").write_text(json.dumps({"gamma": 2.0, "passes": 3, "gain": [0.1, 0.2]}))
+    usual = {"across_contrasts": "other.pt", "one_contrast": 0.5, "gamma": 1.4}
+    (two_weights / "usual.json").write_text(json.dumps(usual))
+    choice, gain = WeightsChoice(Shift(), str(two_weights / "usual.pt")), GainWeighting()
+    for passes, expected in ((1, 3), (2, 2)):  # the second is asked for
+        inferer = RecursiveInferer(passes=passes, gamma=1.4, gain_weighting=gain, weights_choice=choice)
+        alike, differing = (inferer.for_pair(pair, Shift(1.0))[0] for pair in pairs().split(1))
+        assert (alike.passes, alike.gamma, alike.gain_weighting.least) == (passes, 1.4, 0.15)
+        assert (differing.passes, differing.gamma, differing.sharpening) == (expected, 2.0, 0.0)
+        assert (differing.gain_weighting.least, differing.gain_weighting.full) == (0.1, 0.2)
+    settings = {"passes": 1, "gamma": 1.4, "affine": "rigid"}
+    assert choice.settings_for(0.9, settings) == settings
+    assert choice.settings_for(0.1, settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_one_network_serves_all_pairs_where_no_other_weights_are_named_or_wanted(two_weights, enabled):
     usual = two_weights / ("other.pt" if enabled else "usual.pt")  # nothing describes other.pt
-    across = AcrossContrasts(Shift(), str(usual), enabled=enabled)
+    choice = WeightsChoice(Shift(), str(usual), enabled=enabled)
     with torch.no_grad():
-        pred = RecursiveInferer(across_contrasts=across)(pairs(), Shift(1.0))
+        pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
     assert (pred[:, 1:] == 1).all()
-    assert across.weights_for(0.1) == str(usual)
+    assert choice.weights_for(0.1) == str(usual)
 
 
 def test_other_weights_are_read_when_they_are_needed_and_not_before(two_weights):
     (two_weights / "other.pt").unlink()
-    across = AcrossContrasts(Shift(), str(two_weights / "usual.pt"))
-    inferer = RecursiveInferer(across_contrasts=across)
+    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
+    inferer = RecursiveInferer(weights_choice=choice)
     with torch.no_grad():
         inferer(pairs()[:1], Shift(1.0))
         with pytest.raises(FileNotFoundError, match=r"other\.pt"):
@@ -116,7 +153,7 @@ def test_other_weights_are_read_when_they_are_needed_and_not_before(two_weights)
 
 
 def test_a_pair_keeps_its_network_however_its_images_are_changed(two_weights):
-    across = AcrossContrasts(Shift(), str(two_weights / "usual.pt"))
-    settled, network = RecursiveInferer(across_contrasts=across).for_pair(pairs()[1:], Shift(1.0))
+    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
+    settled, network = RecursiveInferer(weights_choice=choice).for_pair(pairs()[1:], Shift(1.0))
     with torch.no_grad():
         assert (settled(pairs()[:1], network)[:, 1:] == 2).all()

@@ -108,8 +108,9 @@ class Network(Method):
         return register
 
     def _digests(self, config: ConfigParser) -> dict[str, str]:
-        """SHA-256 of the weights, and of those for different contrasts if there are any."""
-        files = {"weights": self.weights, "across_contrasts": config.get_parsed_content("across_contrasts").weights}
+        """SHA-256 of the weights, and of the others that a pair may be registered with."""
+        choice = config.get_parsed_content("weights_choice")
+        files = {"weights": self.weights, "across_contrasts": choice.across_contrasts, "one_person": choice.one_person}
         digest = {k: hashlib.sha256(Path(file).read_bytes()).hexdigest() for k, file in files.items() if file}
         return {f"{k}_sha256": value for k, value in digest.items()}
 

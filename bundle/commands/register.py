@@ -68,16 +68,17 @@ def register(
         fixed_cost_mask: what does not count in the fixed image.
         initial_transform: linear ITK transform, fixed to moving, instead of the pre-alignment.
         affine: pre-alignment: none (trust the headers), center, rigid or affine.
-        weights: weights of the network. By default models/model.pt, or where the contrasts of the images differ
-            models/any_contrast.pt; registration.json says which.
+        weights: weights of the network. By default models/model.pt, where the contrasts of the images differ
+            models/any_contrast.pt, or for two like scans of one person models/one_person.pt; registration.json says
+            which.
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); none by default.
         similarity: that it goes by: ncc (local correlation), mind (MIND-SSC, for different contrasts), or auto, which
             looks at the images.
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
-        same_person: both images are of one person: keep the network's field only where it explains what differs between
-            the images, so that noise moves nothing.
+        same_person: both images are of one person: take the weights for that where the two are alike, and keep the
+            network's field only where it explains what differs between them, so that noise moves nothing.
         symmetric: register both ways and meet halfway, in several times the time: with the images swapped the result is
             the inverse, up to interpolation.
         inverse: also write the inverse, inverse.h5 and inverse_displacement.nii.gz.
@@ -184,9 +185,10 @@ def _tell(result: dict[str, Any], folder: Path, named: str) -> None:
         if f"{name}_before" in result:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
-    if result["weights"] != named and result["contrast_correlation"] < result["settings"]["one_contrast"]:
-        found = f"correlation {result['contrast_correlation']:.2f}"
-        print(f"the contrasts differ, or the alignment is poor ({found}): weights {result['weights']}")
+    if result["weights"] != named:
+        differ = result["contrast_correlation"] < result["settings"]["one_contrast"]
+        reason = "the contrasts differ, or the alignment is poor" if differ else "two like scans of one person"
+        print(f"{reason} (correlation {result['contrast_correlation']:.2f}): weights {result['weights']}")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
     if result.get("field_dropped"):

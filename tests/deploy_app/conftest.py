@@ -65,11 +65,13 @@ def coarse_models(tmp_path_factory):
     """The bundle as it is, but its network at twice the voxel size: for whole runs whose accuracy does not matter."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "models").mkdir()
-    for name in ("bundle", "configs", "models/model.pt", "models/any_contrast.pt", "models/any_contrast.json"):
+    weights = [f"models/{name}.pt" for name in ("model", "one_person", "any_contrast")]
+    for name in ("bundle", "configs", "models/any_contrast.json", *weights):
         (folder / name).symlink_to(ROOT / name)
-    description = json.loads((ROOT / "models/model.json").read_text())
-    description["spacing_mm"] *= 2
-    (folder / "models/model.json").write_text(json.dumps(description))
+    for name in ("models/model.json", "models/one_person.json"):
+        description = json.loads((ROOT / name).read_text())
+        description["spacing_mm"] *= 2
+        (folder / name).write_text(json.dumps(description))
     return folder
 
 

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 from bundle.benchmark.equal_terms import NETWORKS, equal_terms_markdown
+from bundle.benchmark.rescans import rescans_markdown
 from bundle.benchmark.tables import markdown, summarise
 from bundle.io.tables import read_csv
 
@@ -108,6 +110,19 @@ def test_the_table_of_trainings_for_any_contrast_is_what_the_benchmark_found(bun
             assert f"| {' | '.join(cells)} |\n" in document
 
 
+def test_the_tables_of_one_person_s_scans_are_what_the_benchmark_found(bundle_root):
+    document = (bundle_root / "docs" / "accuracy.md").read_text()
+    rows = {}
+    with (bundle_root / "docs" / "results" / "rescans.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            numbers = {k: float(v) if v else math.nan for k, v in row.items() if k not in ("weights", "image")}
+            rows.setdefault(row["weights"], []).append(numbers)
+    assert set(rows) == {"one_person.pt", "model.pt"}
+    for found in rows.values():
+        assert [row["peak_mm"] for row in found] == [row["peak_mm"] for row in rows["model.pt"]]
+        assert rescans_markdown(found) in document
+
+
 def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root):
     document = (bundle_root / "docs" / "accuracy.md").read_text()
     found = results(bundle_root, "optimisation_steps")
@@ -151,7 +166,7 @@ def test_the_summary_tells_what_the_networks_reached_on_equal_terms(bundle_root)
 def test_every_file_of_results_is_held_to_a_document(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
     others = {"equal_terms", "equal_terms_brains", "training_variants", "optimisation_steps", "looks"}
-    others |= {"any_contrast_variants"}
+    others |= {"any_contrast_variants", "rescans"}
     assert found == {*TABLES, *others, "ixi2mm_propagated"}
 
 

@@ -80,11 +80,12 @@ def test_model_folder_holds_the_bundle_its_weights_and_their_terms(built):
         "configs/inference.json",
         "models/model.pt",
         "models/any_contrast.json",
+        "models/one_person.json",
         "LICENSE",
         "docs/data_license.txt",
     }
     assert wanted <= files.keys()
-    weights = ["models/any_contrast.pt", "models/model.pt"]
+    weights = ["models/any_contrast.pt", "models/model.pt", "models/one_person.pt"]
     assert sorted(name for name in files if name.endswith((".pt", ".pyc"))) == weights
     manifest = json.loads((built / "context" / "map" / "pkg.json").read_text())
     assert manifest["models"] == {NAME: f"/opt/holoscan/models/{NAME}"}

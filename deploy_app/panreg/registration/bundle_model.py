@@ -28,6 +28,7 @@ __all__ = ["BundleModel", "Result", "by_settings", "volume"]
 
 INFERENCE = Path("configs") / "inference.json"
 WEIGHTS = Path("models") / "model.pt"
+OTHER_WEIGHTS = "one_person", "across_contrasts"  # keys of the description
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -72,9 +73,9 @@ class BundleModel:
 
     @cached_property
     def weights(self) -> list[Path]:
-        """The weights, and those for different contrasts that their description names, below the bundle's root."""
-        name = self.description.get("across_contrasts")
-        return [WEIGHTS, WEIGHTS.with_name(name)] if name else [WEIGHTS]
+        """The weights, and those for one person and for different contrasts that their description names, if any."""
+        names = (self.description.get(key) for key in OTHER_WEIGHTS)
+        return [WEIGHTS, *(WEIGHTS.with_name(name) for name in names if name)]
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -89,7 +90,8 @@ class BundleModel:
 
     def intended_input(self, across_contrasts: bool) -> dict[str, Any]:
         """What images the weights suit, by their description; two of different contrasts may have others."""
-        return dict(self._describe(self.weights[-1 if across_contrasts else 0]).get("intended_input", {}))
+        name = self.description.get("across_contrasts") if across_contrasts else None
+        return dict(self._describe(WEIGHTS.with_name(name or WEIGHTS.name)).get("intended_input", {}))
 
     def _describe(self, weights: Path) -> dict[str, Any]:
         path = (self.root / weights).with_suffix(".json")
