@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, EarlyStopHandler
 
 __all__ = ["EpochTable", "PageMaker", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
+
+ON_NETWORK_GRID = "image", "label", "pred"  # keys that nothing needs once a registration has been measured and drawn
 
 
 class WeightsCheckpointLoader(CheckpointLoader):
@@ -105,8 +108,11 @@ class RegistrationSaver:
         self.network_seconds = time.perf_counter() - self.network_start
 
     def __call__(self, engine: Engine) -> None:
-        """Write every pair of the batch."""
-        for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
+        """Write every pair of the batch; what lies on the network's grid is let go first, to save its memory."""
+        for batch, output in zip(engine.state.batch, engine.state.output):
+            for source, key in product((batch, output), ON_NETWORK_GRID):
+                source.pop(key, None)
+            item = batch | output
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
             made_with = _made_with(item, self.weights, self.settings, self.weights_choice)
             write_registration(item, folder, made_with[0], self.network_seconds, made_with[1], self.bounds)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from itertools import product
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,10 @@ from bundle.smoothing import halve, restore, smooth, voxel_ratio
 __all__ = ["SIMILARITIES", "PairwiseOptimiser", "remove_folds"]
 
 SIMILARITIES = ("auto", "ncc", "mind")
+
+Box: TypeAlias = tuple[slice, ...]
+
+TILE = 40  # voxels, side of the parts of a field in which folds are smoothed
 
 _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that scales it
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
@@ -188,46 +194,45 @@ def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
     Returns:
         (B, 3, H, W, L); the very same tensor where there was nothing to do.
     """
-    folded = jacobian_determinant(ddf) <= 0
+    reach, folded = 2 + math.ceil(3 * sigma), jacobian_determinant(ddf) <= 0
     for attempt in range(attempts):
         if not folded.any():
             break
+        tiles = _tiles_near(folded, reach + 1)
+        smoothed = [_smooth_near(ddf, folded, tile, sigma, reach) for tile in tiles]
         ddf = ddf.clone() if attempt == 0 else ddf
-        for box in _boxes_around(folded, 2 + 2 * math.ceil(3 * sigma) + 1):
-            near, part = folded[box].to(ddf.dtype), ddf[box]
-            for kernel in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
-                near = F.max_pool3d(near, kernel, stride=1, padding=[n // 2 for n in kernel])
-            near = smooth(near, sigma)  # no edge between what is smoothed and what is not
-            ddf[box] = part + near * (smooth(part, sigma) - part)
-            inner = _inner(box, ddf.shape)
-            folded[box][inner] = jacobian_determinant(ddf[box])[inner] <= 0  # elsewhere nothing has changed
+        for tile, part in zip(tiles, smoothed):
+            ddf[tile] = part
+        for tile in tiles:  # elsewhere nothing has changed, nor beside it
+            wider, inner = _grown(tile, 1, ddf.shape)
+            folded[tile] = jacobian_determinant(ddf[wider])[inner] <= 0
     return ddf
 
 
-def _boxes_around(mask: torch.Tensor, margin: int) -> list[tuple[slice, ...]]:
-    """Find parts of (B, 1, H, W, L) that hold all that is set, and a margin; no two overlap.
-
-    What lies beyond the margin does not change.
-    """
-    places = mask.any(0)[0].nonzero()
-    cells = torch.unique(places // margin, dim=0) * margin  # a few instead of many voxels
-    apart: list[list[tuple[int, int]]] = []
-    for cell in cells.tolist():
-        box = [(max(0, at - margin), min(at + 2 * margin, n)) for at, n in zip(cell, mask.shape[2:])]
-        while touching := [other for other in apart if _overlap(box, other)]:
-            for other in touching:
-                apart.remove(other)
-                box = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(box, other)]
-        apart.append(box)
-    return [(slice(None), slice(None), *(slice(a, b) for a, b in box)) for box in apart]
+def _smooth_near(ddf: DDF, folded: torch.Tensor, tile: Box, sigma: float, reach: int) -> DDF:
+    """Smooth a tile of a field near its folds."""
+    wider, inner = _grown(tile, reach, ddf.shape)
+    near, part = folded[wider].to(ddf.dtype), ddf[wider]
+    for kernel in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
+        near = F.max_pool3d(near, kernel, stride=1, padding=[n // 2 for n in kernel])
+    near = smooth(near, sigma)  # no edge between what is smoothed and what is not
+    return (part + near * (smooth(part, sigma) - part))[inner]
 
 
-def _overlap(box: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
-    return all(a < d and c < b for (a, b), (c, d) in zip(box, other))
+def _tiles_near(mask: torch.Tensor, distance: int) -> list[Box]:
+    """Divide (B, C, H, W, L) into tiles, and find those with something set, (B, 1, H, W, L), in or near them."""
+    sides = torch.tensor(mask.shape[2:], device=mask.device)
+    corners = torch.tensor(list(product((-distance, distance), repeat=3)), device=mask.device)  # less than a tile apart
+    around = (mask.any(0)[0].nonzero()[:, None] + corners).clamp(min=0).minimum(sides - 1)
+    cells = torch.unique(around.flatten(0, 1) // TILE, dim=0).tolist()
+    return [(slice(None), slice(None), *(slice(i * TILE, (i + 1) * TILE) for i in cell)) for cell in cells]
 
 
-def _inner(box: tuple[slice, ...], shape: Sequence[int]) -> tuple[slice, ...]:
-    """Of a part of (B, C, H, W, L), leave out the outermost voxels whose neighbours it does not hold."""
-    sides = zip(box[2:], shape[2:])
-    inner = (slice(int(part.start > 0), part.stop - part.start - int(part.stop < n)) for part, n in sides)
-    return slice(None), slice(None), *inner
+def _grown(tile: Box, margin: int, shape: Sequence[int]) -> tuple[Box, Box]:
+    """Grow a tile on all sides, as far as there is something; and where the tile lies in that."""
+    wider, inner = [slice(None)] * 2, [slice(None)] * 2
+    for part, n in zip(tile[2:], shape[2:]):
+        start = max(0, part.start - margin)
+        wider.append(slice(start, min(n, part.stop + margin)))
+        inner.append(slice(part.start - start, min(n, part.stop) - start))
+    return tuple(wider), tuple(inner)

@@ -13,6 +13,7 @@ import torch
 from bundle.fields import warp
 from bundle.inpainting import dilate, fill_in
 from bundle.intensity import fill_value, foreground
+from bundle.memory import return_memory
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.options import check_flags, check_numbers
 from bundle.plausibility import measure
@@ -65,7 +66,9 @@ class BuildTransformd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Build it."""
         item, start = dict(data), time.perf_counter()
+        return_memory()  # what the network's slabs have left
         pred, item["quality"] = self._kept(item)
+        item["device"] = item["pred"].device.type
         item["pred"] = pred.to(item["pred"].device)
         found = SpatialTransform(
             item["alignment"].cpu().numpy(),

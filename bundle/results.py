@@ -178,7 +178,7 @@ def _made_with(item: Item, weights: str) -> dict[str, Any]:
     """The device, the versions and the weights."""
     packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
     return {
-        "device": "cuda" if item["pred"].is_cuda else "cpu",
+        "device": item["device"],
         "versions": {"pan_registration": bundle.__version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
         "weights": Path(weights).name,

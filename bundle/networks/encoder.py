@@ -108,12 +108,9 @@ class EncoderLevel(nn.Module):
         """
         features = self.blocks(features)
         halved = features if self.deepest else halve(features)
-        scale = self.scale(halved)
+        # of even sides, the average of averages is the average
+        scale = self.excitation(halved.mean((2, 3, 4), dtype=self.excitation.squeeze.weight.dtype))
         return features, scale, halved * scale[:, :, None, None, None]
-
-    def scale(self, halved: Features) -> torch.Tensor:
-        """Find the scale of each channel, (B, C): of even sides, the average of averages is the average."""
-        return self.excitation(halved.mean((2, 3, 4), dtype=self.excitation.squeeze.weight.dtype))
 
     @torch.jit.unused
     def stream(self, features: Features, room: torch.Tensor) -> tuple[Features, torch.Tensor, Features]:
@@ -128,10 +125,14 @@ class EncoderLevel(nn.Module):
         sizes = [block.convolution.out_channels * features[0, 0].numel() for block in blocks]
         for block, size, following in zip(blocks, sizes, [*sizes[1:], sizes[-1]]):
             features, rest = block.stream(features, rest, room[following - size : following])
+        halved = features if self.deepest else halve_by_slabs(features, rest)
+        planes = as_planes(halved)
         if self.deepest:
-            planes = as_planes(features)
             rest(planes, planes)
-            return features, self.scale(features), features  # nothing follows
-        halved = halve_by_slabs(features, rest)
-        scale = self.scale(halved)
-        return features, scale, halved.mul_(scale[:, :, None, None, None])
+        # a plane at a time: torch copies what it averages in, or multiplies by, numbers of another type
+        average = torch.stack([plane.mean((0, 1), dtype=torch.float32) for plane in planes]).mean(0)
+        scale = self.excitation(average[None])
+        if not self.deepest:  # whose features nothing halves, and nothing follows
+            for plane in planes:
+                plane.mul_(scale[0])
+        return features, scale, halved

@@ -11,7 +11,7 @@ __all__ = ["LocalAttentionTransformer", "Projection"]
 
 INITIAL_SD = 1e-5
 VOXELS_AT_A_TIME = 2**15  # of what is projected: they stay in the cache
-VOXELS_PER_SLAB = 2**19  # of what is attended to: two planes more are read than are needed
+VOXELS_PER_SLAB = 3 * 2**17  # of what is attended to: two planes more are read than are needed
 
 
 class Projection(nn.Module):
@@ -39,16 +39,23 @@ class Projection(nn.Module):
         return projected.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])
 
     @torch.jit.unused
-    def stream(self, features: Features, scale: torch.Tensor, image: Volume, sampled: bool) -> Features:
+    def stream(
+        self, features: Features, scale: torch.Tensor, image: Volume, sampled: bool, within: torch.Tensor
+    ) -> Features:
         """Project what is ``streamable``, as ``forward``; the result is of the type that features are kept in.
 
-        What is ``sampled`` next comes channels-last, the layout that ``warp`` would bring it to.
+        Args:
+            features: as for ``forward``.
+            scale: likewise.
+            image: likewise.
+            sampled: whether a warp comes next: the result is channels-last then, the layout that it would bring it to.
+            within: memory to write to, that of the features if need be; new memory if it is empty.
         """
         centred = self.weight - self.weight.mean(0, keepdim=True)
         weight, gray_weight = centred[:, :-1] * scale, centred[:, -1:]
         voxels, gray = as_planes(features).flatten(0, 2), image.flatten()
         size = (len(gray), len(centred)) if sampled else (len(centred), len(gray))
-        projected = image.new_empty(size, dtype=streamed_dtype())
+        projected = within.view(size) if within.numel() > 0 else image.new_empty(size, dtype=streamed_dtype())
         parts = projected.T.split(VOXELS_AT_A_TIME, 1) if sampled else projected.split(VOXELS_AT_A_TIME, 1)
         for part, run, values in zip(parts, voxels.split(VOXELS_AT_A_TIME), gray.split(VOXELS_AT_A_TIME)):
             part[:] = (weight @ run.to(weight.dtype).T).addcmul_(gray_weight, values)
@@ -119,6 +126,7 @@ class LocalAttentionTransformer(nn.Module):
             k = warp_planes(key, ddf, begin, end)
             found = local_attention(self.embed(q), self.embed(k), self.position_bias)
             sub_fields[:, :, first:last] = found[:, :, first - begin : last - begin]
+            del q, k, found  # before the next ones are made
         return sub_fields
 
     @torch.jit.unused

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -110,10 +111,9 @@ class PAN(nn.Module):
         padded = [n + self.missing(n) for n in pair.shape[2:]]
         room = self.room(pair, padded) if streamable(pair) else torch.zeros(0)
         levels = []
-        for image, sampled in ((pair[:, 1:], False), (pair[:, :1], True)):
-            image = image if prepare is None else prepare(image)
-            levels.append(self.encode(self.pad_to_pyramid(image), room, sampled))
-        del room, image
+        for image, sampled in ((pair[:, 1:], False), (pair[:, :1], True)):  # nothing but encode holds what is prepared
+            levels.append(self.encode(self.pad_to_pyramid(prepare(image) if prepare else image), room, sampled))
+        del room
         with torch.autocast(pair.device.type, enabled=False):
             ddf = self.decode_field(*levels)[0]
         return ddf[:, :, : pair.shape[2], : pair.shape[3], : pair.shape[4]]
@@ -147,6 +147,17 @@ class PAN(nn.Module):
         voxels = math.prod(sides)
         return pair.new_empty(max(c * (voxels // 8**i) for i, c in enumerate(self.channels)), dtype=streamed_dtype())
 
+    @torch.jit.unused
+    def place_in(self, room: torch.Tensor, image: Volume) -> int:
+        """Count the numbers of level 1's projections if they fit where the features were, beside the levels below.
+
+        A voxel's projections overwrite none but its own features and those before it.
+        """
+        voxels, per_voxel = image[0, 0].numel(), cast(Projection, self.projection[0]).weight.shape[0]
+        below = max((c * (voxels // 8**i) for i, c in enumerate(self.channels) if i), default=0)
+        fits = per_voxel <= self.channels[0] and per_voxel * voxels + below <= room.numel()
+        return per_voxel * voxels if fits else 0
+
     def encode(self, image: Volume, room: torch.Tensor, sampled: bool) -> list[Features]:
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias.
 
@@ -167,10 +178,16 @@ class PAN(nn.Module):
                     continue
                 if room.numel() > 0:
                     full, scale, features = level.stream(features, room)  # type: ignore[operator]
-                    projections.append(projection.stream(full, scale, image, sampled))  # type: ignore[operator]
+                    place = self.place_in(room, image) if sampled and len(projections) == 0 else 0
+                    within, room = room[:place], room[place:]
+                    projected = projection.stream(full, scale, image, sampled, within)  # type: ignore[operator]
+                    projections.append(projected)
                     continue
             full, scale, features = level(features)
             projections.append(projection(full, scale, image))
+        if not torch.jit.is_scripting():
+            if room.numel() > 0 and sampled:
+                projections[0] = projections[0].clone()  # the room is let go, now that the features of all levels are
         return projections
 
     @torch.jit.unused
@@ -211,9 +228,12 @@ class PAN(nn.Module):
                 ddf = upsample(ddf, [key.shape[2], key.shape[3], key.shape[4]])
                 if not torch.jit.is_scripting():
                     if streamable(ddf):
+                        ddf = channels_last(ddf)  # as the warp of compose wants it, while there is memory for two
                         sub_fields = attention.stream(query, key, ddf)  # type: ignore[operator]
-                        del query, key  # as large as two fields each
-                        ddf = compose(ddf, attention.merge_streamed(sub_fields))  # type: ignore[operator]
+                        del query, key  # as large as a field each, or two
+                        residual = attention.merge_streamed(sub_fields)  # type: ignore[operator]
+                        del sub_fields  # as large as a field for each head
+                        ddf = compose(ddf, residual)
                         continue
                 key = warp(key, ddf)
             residual, cosines = attention(query, key)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,11 +57,27 @@ def test_projecting_what_is_streamed_equals_projecting_at_once(monkeypatch, samp
     scale, image = draw(1, 5, seed=1, dtype=torch.float32), draw(1, 1, *SHAPE, seed=2, dtype=torch.float32)
     monkeypatch.setattr(lat, "streamed_dtype", lambda: dtype)
     with torch.no_grad():
-        found, expected = module.stream(features, scale, image, sampled), module(features.float(), scale, image)
+        expected = module(features.float(), scale, image)
+        found = module.stream(features, scale, image, sampled, torch.zeros(0))
     assert found.dtype == dtype
     close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-2, "rtol": 2**-8}
     torch.testing.assert_close(found.float(), expected, **close)
     assert found.is_contiguous(memory_format=torch.channels_last_3d if sampled else torch.contiguous_format)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_projections_may_take_the_place_of_the_features(monkeypatch, dtype):
+    monkeypatch.setattr(lat, "VOXELS_AT_A_TIME", 50)
+    monkeypatch.setattr(lat, "streamed_dtype", lambda: dtype)
+    module, voxels = Projection(7, 6).float(), math.prod(SHAPE)
+    memory = draw(voxels * 7, dtype=torch.float32).to(dtype)
+    features = memory.view(1, *SHAPE, 7).permute(0, 4, 1, 2, 3)
+    scale, image = draw(1, 7, seed=1, dtype=torch.float32), draw(1, 1, *SHAPE, seed=2, dtype=torch.float32)
+    with torch.no_grad():
+        expected = module.stream(features, scale, image, True, torch.zeros(0))
+        found = module.stream(features, scale, image, True, memory[: voxels * 6])
+    assert found.data_ptr() == memory.data_ptr()
+    assert torch.equal(found, expected)
 
 
 def test_projecting_before_the_warp_equals_projecting_after_it():
