@@ -1,8 +1,8 @@
 """Keep a field where it makes the images more alike, and only there."""
 
 import torch
+from bundle.correlation import local_ncc
 from bundle.fields import warp
-from bundle.losses import local_ncc
 from bundle.options import check_numbers
 from bundle.shapes import DDF
 from bundle.smoothing import halve, restore, smooth, voxel_ratio

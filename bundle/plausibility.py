@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from bundle.correlation import local_ncc
 from bundle.intensity import foreground
-from bundle.losses import local_ncc
 from bundle.spatial import Grid, Matrix, SpatialTransform, is_inside, sample
 
 __all__ = ["LIMITS", "linear_part", "measure", "rigid_part", "verdict"]

@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from bundle.correlation import local_ncc
 from bundle.inpainting import dilate
-from bundle.losses import local_ncc
 from bundle.smoothing import smooth
 
 __all__ = ["contrast_correlation", "contrasts_differ", "similarity"]

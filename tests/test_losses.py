@@ -1,9 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from bundle import losses
+from bundle import correlation
+from bundle.correlation import local_ncc, window_sum
 from bundle.fields import identity_grid
-from bundle.losses import RegistrationLoss, local_ncc, ncc_loss, orthogonality_loss, smoothness_loss, window_sum
+from bundle.losses import RegistrationLoss, ncc_loss, orthogonality_loss, smoothness_loss
 from monai.data import MetaTensor
 
 SHAPE = (14, 19, 11)
@@ -47,8 +48,8 @@ def test_local_ncc_equals_voxelmorphs_formula(images, window):
 @pytest.mark.parametrize(("elements", "planes"), [(1, 1), (2000, 4), (2**20, 16)], ids=["few", "some", "all"])
 @pytest.mark.parametrize("shape", [(13, 9, 10), (5, 31, 6), (3, 7, 12), (1, 1, 1)])
 def test_local_ncc_without_a_graph_is_the_same_part_by_part(monkeypatch, elements, planes, shape):
-    monkeypatch.setattr(losses, "ELEMENTS_PER_SLAB", elements)
-    monkeypatch.setattr(losses, "PLANES_PER_SLAB", planes)
+    monkeypatch.setattr(correlation, "ELEMENTS_PER_SLAB", elements)
+    monkeypatch.setattr(correlation, "PLANES_PER_SLAB", planes)
     a, b = torch.rand(2, 2, 1, *shape, generator=torch.Generator().manual_seed(0))
     for window in (3, 9):
         with_graph = local_ncc(a.clone().requires_grad_(), b, window)

@@ -9,10 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from bundle.correlation import local_ncc
 from bundle.failures import bad_input, end_with_sentence
 from bundle.handlers import RegistrationSaver
 from bundle.inferers import RecursiveInferer
-from bundle.losses import local_ncc
 from bundle.metrics import DiceHandler, RegistrationSimilarity, SimilarityHandler, key_metric
 from bundle.postprocessing import BuildTransformd, MeasureRegistrationd, ResampleMovingd
 from bundle.transforms import MatchPaird

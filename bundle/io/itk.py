@@ -132,10 +132,7 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
         transform: to write.
         path: ends in ``.h5``.
     """
-    composite = sitk.CompositeTransform(3)
-    for part in _chain(transform):
-        composite.AddTransform(part)
-    del part  # what is added is a copy
+    composite = sitk.CompositeTransform(list(_chain(transform)))  # copies; nothing else holds them
     with itk_files():
         sitk.WriteTransform(composite, os.fspath(path))
 
@@ -148,9 +145,8 @@ def _chain(transform: SpatialTransform) -> Iterator[sitk.Transform]:
     straight = _straightening(transform.field_grid)
     grid = Grid(transform.field_grid.shape, straight @ transform.field_grid.affine)
     yield linear_to_itk(transform.alignment @ np.linalg.inv(straight))
-    matrix = torch.from_numpy(grid.affine[:3, :3])
-    field = torch.einsum("ij,jhwl->lwhi", matrix, transform.ddf.cpu().double()).numpy().transpose(2, 1, 0, 3)
-    yield sitk.DisplacementFieldTransform(image_to_itk(field, grid, is_vector=True))
+    field = torch.einsum("ij,jhwl->lwhi", torch.from_numpy(grid.affine[:3, :3]), transform.ddf.cpu().double()).numpy()
+    yield sitk.DisplacementFieldTransform(image_to_itk(field.transpose(2, 1, 0, 3), grid, is_vector=True))
     if not np.array_equal(straight, np.eye(4)):
         yield linear_to_itk(straight)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from bundle.losses import local_ncc
+from bundle.correlation import local_ncc
 from bundle.metrics.folding import folding_percent
 from bundle.metrics.labels import dice_per_label, mean_dice
 from bundle.shapes import DDF, Labels, Volume

@@ -61,7 +61,7 @@ def test_the_zip_holds_the_bundle_and_nothing_else(released):
     necessary += "docs/README.md docs/data_license.txt bundle/__init__.py"
     assert {f"{NAME}/{name}" for name in necessary.split()} <= set(names)
     assert not [name for name in names if "deploy" in name or "__pycache__" in name or name.endswith(".pyc")]
-    assert archive(released).stat().st_size < 50e6
+    assert archive(released).stat().st_size < 60e6  # four files of weights, 14 MB each
 
 
 def test_the_checksum_is_that_of_the_zip_and_the_same_files_give_the_same_zip(released, tmp_path):
