@@ -51,4 +51,4 @@ def test_the_object_of_a_head_at_one_millimetre_keeps_30_megabytes_and_two_tenth
     assert (tmp_path / "x.dcm").stat().st_size <= 30.1e6
     assert stored.covers == "image"
     assert stored.body_p99_error_mm <= 0.2
-    assert stored.body_max_error_mm <= 0.5
+    assert stored.body_max_error_mm <= 0.6
