@@ -6,9 +6,7 @@ from bundle.shapes import Volume
 
 __all__ = ["local_ncc"]
 
-ELEMENTS_PER_SLAB = (
-    5 << 17
-)  # 2.5 MB: it stays in the cache, and the allocator keeps it for the next (``bundle.memory``)
+ELEMENTS_PER_SLAB = 5 << 17  # 2.5 MB, which stay in the cache and which the allocator keeps (``bundle.memory``)
 PLANES_PER_SLAB = 16
 
 

@@ -114,11 +114,11 @@ class RegistrationSaver:
                 source.pop(key, None)
             item = batch | output
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
-            made_with = _made_with(item, self.weights, self.settings, self.weights_choice)
+            made_with = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
             write_registration(item, folder, made_with[0], self.network_seconds, made_with[1], self.bounds)
 
 
-def _made_with(
+def _weights_and_settings(
     item: Mapping[str, Any], weights: str, settings: Mapping[str, Any], weights_choice: WeightsChoice | None
 ) -> tuple[str, Mapping[str, Any]]:
     """Name the weights that a pair was registered with, and the settings."""
@@ -160,7 +160,7 @@ class PageMaker:
         """Make a page for every pair of the batch."""
         for batch, output in zip(engine.state.batch, engine.state.output):
             item = batch | output
-            weights, settings = _made_with(item, self.weights, self.settings, self.weights_choice)
+            weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
             output["page"] = anonymous_page(item, weights, settings, self.bounds, self.notes)
 
 

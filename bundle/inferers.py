@@ -124,9 +124,6 @@ class RecursiveInferer(SimpleInferer):
         names = ("passes", "gamma", "sharpening")
         suited = self.weights_choice.settings_for(correlation, {name: getattr(self, name) for name in names})
         settled.passes, settled.gamma, settled.sharpening = (suited[name] for name in names)
-        if self.gain_weighting is not None:
-            gain = {"gain": [self.gain_weighting.least, self.gain_weighting.full]}
-            settled.gain_weighting = GainWeighting(*self.weights_choice.settings_for(correlation, gain)["gain"])
         return settled, self.weights_choice.network_for(correlation, network)
 
     def _both_ways(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:

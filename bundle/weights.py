@@ -66,7 +66,7 @@ def load_frozen(network: nn.Module, weights: str, device: torch.device | str = "
     return network.to(device).eval().requires_grad_(False)
 
 
-SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0, "gain": [0.15, 0.4]}
+SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}
 """Settings that weights may have of their own, and their values for weights without."""
 
 
@@ -125,11 +125,6 @@ class WeightsChoice:
         """
         found, chosen = dict(settings), self.weights_for(correlation)
         for name, default in SUITED.items():
-            if name in found and _as_in_json(found[name]) == recommended(self.usual, name, default):
+            if name in found and found[name] == recommended(self.usual, name, default):
                 found[name] = recommended(chosen, name, default)
         return found
-
-
-def _as_in_json(setting: Any) -> Any:
-    """See a pair of numbers as JSON has it."""
-    return list(setting) if isinstance(setting, tuple) else setting

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle.gain import GainWeighting
 from bundle.inferers import RecursiveInferer
 from bundle.networks import PAN
 from bundle.weights import WeightsChoice, check_weights, load_frozen, recommended
@@ -100,7 +99,7 @@ def test_other_weights_are_taken_for_the_pairs_whose_contrasts_differ_and_for_no
 @pytest.mark.parametrize("same_person", [True, False])
 def test_two_like_scans_of_one_person_have_weights_of_their_own(two_weights, same_person):
     torch.save(Shift(3.0).state_dict(), two_weights / "person.pt")
-    (two_weights / "person.json").write_text(json.dumps({"passes": 2, "gain": [0.05, 0.2]}))
+    (two_weights / "person.json").write_text(json.dumps({"passes": 2}))
     description = json.loads((two_weights / "usual.json").read_text())
     description |= {"one_person": "person.pt", "one_person_from": 0.9}
     (two_weights / "usual.json").write_text(json.dumps(description))
@@ -111,22 +110,19 @@ def test_two_like_scans_of_one_person_have_weights_of_their_own(two_weights, sam
         pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
     moved = [6.0, 2.0] if same_person else [1.0, 2.0]  # two passes of 3 voxels; the other network is loaded beside it
     assert pred[:, 1:].flatten(1).unique(dim=1).flatten().tolist() == moved
-    assert choice.settings_for(0.95, {"passes": 1, "gain": [0.15, 0.4]}) == (
-        {"passes": 2, "gain": [0.05, 0.2]} if same_person else {"passes": 1, "gain": [0.15, 0.4]}
-    )
+    assert choice.settings_for(0.95, {"passes": 1}) == {"passes": 2 if same_person else 1}
 
 
 def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_weights):
-    (two_weights / "other.json").write_text(json.dumps({"gamma": 2.0, "passes": 3, "gain": [0.1, 0.2]}))
+    (two_weights / "other.json").write_text(json.dumps({"gamma": 2.0, "passes": 3}))
     usual = {"across_contrasts": "other.pt", "one_contrast": 0.5, "gamma": 1.4}
     (two_weights / "usual.json").write_text(json.dumps(usual))
-    choice, gain = WeightsChoice(Shift(), str(two_weights / "usual.pt")), GainWeighting()
+    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
     for passes, expected in ((1, 3), (2, 2)):  # the second is asked for
-        inferer = RecursiveInferer(passes=passes, gamma=1.4, gain_weighting=gain, weights_choice=choice)
+        inferer = RecursiveInferer(passes=passes, gamma=1.4, weights_choice=choice)
         alike, differing = (inferer.for_pair(pair, Shift(1.0))[0] for pair in pairs().split(1))
-        assert (alike.passes, alike.gamma, alike.gain_weighting.least) == (passes, 1.4, 0.15)
+        assert (alike.passes, alike.gamma) == (passes, 1.4)
         assert (differing.passes, differing.gamma, differing.sharpening) == (expected, 2.0, 0.0)
-        assert (differing.gain_weighting.least, differing.gain_weighting.full) == (0.1, 0.2)
     settings = {"passes": 1, "gamma": 1.4, "affine": "rigid"}
     assert choice.settings_for(0.9, settings) == settings
     assert choice.settings_for(0.1, settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
