@@ -1,11 +1,15 @@
 """Continue images and fields smoothly through a region where they do not count."""
 
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 
 __all__ = ["dilate", "fill_in"]
 
 RELAXATIONS = 20  # of each level, by averages over 3×3×3 voxels
+
+Box: TypeAlias = tuple[slice, ...]
 
 
 def fill_in(x: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
@@ -33,9 +37,16 @@ def _filled(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     share = _halved(known.float())
     coarse = _filled(_halved(x * known) / share.clamp(min=1e-6), share > 0)
     x = torch.where(known, x, F.interpolate(coarse, x.shape[2:], mode="trilinear", align_corners=False))
+    box = _box_around(~known, 1)
+    share = _sum_of_27(torch.ones_like(known[box], dtype=x.dtype))
     for _ in range(RELAXATIONS):
-        x = torch.where(known, x, F.avg_pool3d(x, 3, 1, 1, count_include_pad=False))
+        x[box] = torch.where(known[box], x[box], _sum_of_27(x[box]) / share)
     return x
+
+
+def _sum_of_27(x: torch.Tensor) -> torch.Tensor:
+    """Sum over 3×3×3 voxels, nothing beyond the border; torch's own padding asks for sides of 3 and more."""
+    return F.avg_pool3d(F.pad(x, (1,) * 6), 3, 1, divisor_override=1)
 
 
 def _halved(x: torch.Tensor) -> torch.Tensor:
@@ -44,9 +55,21 @@ def _halved(x: torch.Tensor) -> torch.Tensor:
 
 def dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:
     """Grow a mask, (B, 1, H, W, L), bool, by a number of voxels along each axis."""
-    grown = mask.float()
+    grown = mask.clone()
+    if not mask.any():
+        return grown
+    box = _box_around(mask, voxels)
+    part = mask[box].float()
     for axis in range(3):  # axis by axis: the same cube in a fraction of the time
         side, around = [1, 1, 1], [0, 0, 0]
         side[axis], around[axis] = 2 * voxels + 1, voxels
-        grown = F.max_pool3d(grown, side, stride=1, padding=around)
-    return grown > 0
+        part = F.max_pool3d(part, side, stride=1, padding=around)
+    grown[box] = part > 0
+    return grown
+
+
+def _box_around(mask: torch.Tensor, margin: int) -> Box:
+    """The smallest box that holds what is set in (B, C, H, W, L), with a margin in voxels; something must be set."""
+    found = mask.any(1).any(0).nonzero()
+    least, most = found.amin(0) - margin, found.amax(0) + margin + 1
+    return (slice(None), slice(None), *(slice(max(0, a), b) for a, b in zip(least.tolist(), most.tolist())))

@@ -6,11 +6,12 @@ from bundle.correlation import local_ncc
 from bundle.inpainting import dilate
 from bundle.smoothing import smooth
 
-__all__ = ["contrast_correlation", "contrasts_differ", "similarity"]
+__all__ = ["contrast_correlation", "contrasts_differ", "mutual_information", "similarity"]
 
 WINDOW = 9  # voxels, as in the loss
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
 SHOWN = 0.05  # intensity above which an image shows something
+BINS = 32  # of an image's intensities, for their mutual information
 SHADING_SIGMAS = 3.0, 8.0  # coarse voxels: a receive coil's shading is smoother, anatomy finer
 
 
@@ -27,6 +28,33 @@ def similarity(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor 
     if ignored is not None:
         alike = alike[~dilate(ignored[None], WINDOW // 2)]
     return float(alike.mean())
+
+
+def mutual_information(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor | None = None) -> float:
+    """Measure what one image tells of the other as a whole, whatever their contrasts and however far they are apart.
+
+    ``similarity`` compares windows: of images that are farther apart than one, it says little.
+
+    Args:
+        warped: (1, H, W, L), in [0, 1].
+        fixed: same shape.
+        ignored: same shape, bool: voxels that do not count; None for none.
+
+    Returns:
+        (H(warped) + H(fixed)) / H(warped, fixed), from 1, where neither tells anything, to 2; over the voxels where
+        either image shows something.
+
+    Source:
+        Studholme, Hill, Hawkes, An overlap invariant entropy measure of 3D medical image alignment, 1999.
+    """
+    counts = (warped > SHOWN) | (fixed > SHOWN)
+    counts = counts if ignored is None else counts & ~ignored
+    rows, columns = ((image[counts].clamp(0, 1) * (BINS - 1)).round().long() for image in (warped, fixed))
+    if not len(rows):
+        return 1.0
+    joint = torch.bincount(rows * BINS + columns, minlength=BINS**2).double().view(BINS, BINS) / len(rows)
+    both, one, other = (-torch.xlogy(p, p).sum() for p in (joint, joint.sum(0), joint.sum(1)))
+    return float((one + other) / both) if both > 0 else 1.0
 
 
 def contrast_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:

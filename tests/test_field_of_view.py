@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.phantom import write_phantoms
 from bundle.postprocessing import BuildTransformd, MeasureRegistrationd
 from bundle.spatial import Grid, SpatialTransform, antialias
-from bundle.transforms import MatchPaird, grid_of
+from bundle.transforms import MatchPaird, ReadVolumed, grid_of
 from bundle.transforms.matching import MARGIN_MM
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
@@ -200,3 +201,34 @@ def test_what_folds_and_how_far_it_moves_is_told_of_the_field_that_is_kept():
     assert MeasureRegistrationd()(found)["quality"]["max_field_displacement_mm"] == pytest.approx(2.2, abs=1e-3)
     coarse = BuildTransformd(field_spacing_mm=4.0)(found)
     assert np.allclose(coarse["transform"].field_grid.spacing_mm, 4.0)
+
+
+@pytest.fixture(scope="module")
+def far_apart(tmp_path_factory):
+    """Two synthetic heads that their headers lay far apart."""
+    folder = tmp_path_factory.mktemp("far")
+    write_phantoms(folder, training=1, validation=1, test=0, seed=500)
+    roles = {"moving": "phantom_000.nii.gz", "fixed": "phantom_001.nii.gz"}
+    paths = {role: str(folder / "images" / name) for role, name in roles.items()}
+    paths |= {f"{role}_label": str(folder / "labels" / name) for role, name in roles.items()}
+    return ReadVolumed(list(paths), ["moving_label", "fixed_label"])(paths)
+
+
+def test_an_alignment_of_images_far_apart_is_not_dropped_for_what_windows_say(far_apart):
+    item = MatchPaird(affine="affine", spacing_mm=1.3333, never_worse=True)(dict(far_apart))
+    assert item["alike"]["similarity_aligned"] < item["alike"]["similarity_before"]
+    assert item["alike"]["alignment_dropped"] == 0
+    moving, fixed = (grid_of(far_apart[role]) for role in ("moving", "fixed"))
+    transform = SpatialTransform(item["alignment"].numpy(), None, fixed, fixed, moving)
+    label, wanted = far_apart["moving_label"].as_tensor(), far_apart["fixed_label"].as_tensor()
+    found = [one.resample(label, mode="nearest") for one in (transform.without_field(False), transform)]
+    by_headers, aligned = (dice(one, wanted) for one in found)
+    assert aligned > by_headers + 0.15
+
+
+def dice(one, other):
+    """Mean over the regions of the other label map."""
+    regions = [region for region in other.unique().tolist() if region]
+    return np.mean(
+        [float(2 * ((one == r) & (other == r)).sum() / ((one == r).sum() + (other == r).sum())) for r in regions]
+    )

@@ -1,5 +1,6 @@
 """Images and fields continued through a region."""
 
+import pytest
 import torch
 from bundle.inpainting import dilate, fill_in
 
@@ -43,3 +44,30 @@ def test_a_mask_grows_by_so_many_voxels_along_each_axis():
     grown = dilate(mask, 2)
     assert grown.sum() == 5**3
     assert grown[..., 2:7, 3:8, 4:9].all()
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (8, 9, 10), (4, 0, 10)])
+@pytest.mark.parametrize("voxels", [0, 1, 3])
+def test_a_mask_at_the_border_grows_within_the_image(corner, voxels):
+    mask = torch.zeros(1, 1, 9, 10, 11, dtype=torch.bool)
+    mask[(0, 0, *corner)] = True
+    side = 2 * voxels + 1
+    whole = torch.nn.functional.max_pool3d(mask.float(), side, stride=1, padding=voxels) > 0
+    assert torch.equal(dilate(mask, voxels), whole)
+    assert not dilate(torch.zeros_like(mask), voxels).any()
+
+
+def test_a_region_at_the_border_goes_on_from_what_lies_inside():
+    x, unknown = torch.full((1, 1, 12, 14, 10), 2.0), torch.zeros(1, 1, 12, 14, 10, dtype=torch.bool)
+    unknown[..., :3, -4:, :5] = True
+    torch.testing.assert_close(fill_in(x.masked_fill(unknown, 50.0), unknown), x)
+
+
+def test_nearly_nothing_known_fills_the_image():
+    x = torch.rand(1, 1, 5, 6, 7)
+    unknown = torch.ones_like(x, dtype=torch.bool)
+    unknown[..., 0, 0, :2] = False
+    low, high = x[..., 0, 0, :2].min(), x[..., 0, 0, :2].max()
+    filled = fill_in(x, unknown)
+    assert filled.min() >= low - 1e-6
+    assert filled.max() <= high + 1e-6

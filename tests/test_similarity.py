@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from bundle.similarity import contrast_correlation, contrasts_differ, similarity
+from bundle.similarity import contrast_correlation, contrasts_differ, mutual_information, similarity
 from bundle.smoothing import smooth
 from scipy.ndimage import gaussian_filter
+from scipy.stats import entropy
 
 
 def test_similarity_does_not_depend_on_the_intensity_scale():
@@ -12,6 +13,23 @@ def test_similarity_does_not_depend_on_the_intensity_scale():
     assert similarity(fixed, fixed) == pytest.approx(1, abs=1e-2)
     assert similarity(300 * fixed, fixed) == pytest.approx(1, abs=1e-2)
     assert similarity(torch.rand(1, 40, 42, 44), torch.rand(1, 40, 42, 44)) < 0.5
+
+
+def test_mutual_information_is_scipys_of_the_histogram_where_either_image_shows_something():
+    generator = torch.Generator().manual_seed(0)
+    fixed = torch.rand(1, 20, 22, 18, generator=generator)
+    moving = (1 - fixed + 0.2 * torch.rand(fixed.shape, generator=generator)).clamp(0, 1)
+    fixed[:, :5] = moving[:, :3] = 0
+    ignored = torch.zeros(fixed.shape, dtype=torch.bool)
+    ignored[:, :, :4] = True
+    counts = ((moving > 0.05) | (fixed > 0.05)) & ~ignored
+    edges = (np.arange(33) - 0.5) / 31
+    joint = np.histogram2d(moving[counts].numpy(), fixed[counts].numpy(), [edges, edges])[0]
+    expected = (entropy(joint.sum(0)) + entropy(joint.sum(1))) / entropy(joint.ravel())
+    assert mutual_information(moving, fixed, ignored) == pytest.approx(expected, abs=1e-6)
+    assert mutual_information(1 - fixed, fixed) == pytest.approx(2, abs=1e-3)
+    assert mutual_information(torch.zeros_like(fixed), torch.zeros_like(fixed)) == 1
+    assert mutual_information(torch.ones_like(fixed), fixed) == 1
 
 
 def without_shading(image, shown, sigma):

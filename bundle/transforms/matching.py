@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from bundle.inpainting import dilate, fill_in
 from bundle.intensity import clip_outliers, foreground
 from bundle.io.itk import read_linear
 from bundle.options import check_flags, check_numbers
-from bundle.similarity import similarity
+from bundle.similarity import mutual_information, similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from bundle.symmetry import geometric_mean, root
 from bundle.transforms.reading import grid_of, on_grid_of
@@ -32,6 +32,24 @@ PERCENTILES = 0.5, 99.5  # of the intensities, that become 0 and 1
 RIM = 2  # voxels around what does not count that are replaced, too: interpolation has mixed them with it
 AROUND = 4  # voxels around these that tell how the intensities of the two images go together
 MULTIPLE = 16  # of the sides of the network's grid
+
+
+class _Matched(NamedTuple):
+    """The two images on the network's grid.
+
+    Attributes:
+        grid: of the network.
+        channels: moving and fixed, (1, H, W, L) each.
+        ignored: (2, H, W, L), bool, where they do not count; None if they count everywhere.
+        alike: how alike they are by the headers, and so.
+        worse: whether they are less alike than by the headers, by windows and as a whole.
+    """
+
+    grid: Grid
+    channels: list[torch.Tensor]
+    ignored: torch.Tensor | None
+    alike: dict[str, float]
+    worse: bool
 
 
 class MatchPaird(Transform):
@@ -55,8 +73,9 @@ class MatchPaird(Transform):
         spacing_mm: isotropic spacing of the network's grid; None keeps the fixed image's.
         symmetric: align both ways and take the mean, and lay the grid halfway between the images, so that with the
             images swapped all is the inverse.
-        never_worse: go by the headers where the alignment found leaves the images less alike than they did. An
-            ``initial_transform`` is kept, with a note.
+        never_worse: go by the headers where the alignment found leaves the images less alike than they did: by
+            ``similarity``, and by ``mutual_information``, too, since windows tell little of images that are far apart.
+            An ``initial_transform`` is kept, with a note.
 
     Raises:
         ValueError: labels or masks on another grid than their image, or images that share no physical space.
@@ -82,16 +101,17 @@ class MatchPaird(Transform):
         images = {role: self._masked(item, role) for role in ("moving", "fixed")}
         grids = {role: grid_of(item[role]) for role in images}
         matrix = self._align(item, images, grids)
-        grid, channels, ignored, alike = self._matched(item, images, grids, matrix)
-        worse = alike["similarity_aligned"] < alike["similarity_before"]
+        matched = self._matched(item, images, grids, matrix)
+        worse = matched.worse
         if item.get("initial_transform") and worse:
             note = "initial transform: it leaves the images less alike than their headers do; is its direction right?"
             item["notes"] = "\n".join(filter(None, [item.get("notes", ""), note]))
         elif self.never_worse and self.affine != "none":
             if worse:
                 matrix = np.eye(4)
-                grid, channels, ignored, alike = self._matched(item, images, grids, matrix)
-            alike["alignment_dropped"] = float(worse)
+                matched = self._matched(item, images, grids, matrix)
+            matched.alike["alignment_dropped"] = float(worse)
+        grid, channels, ignored, alike, _ = matched
         if channels[0].max() == channels[0].min():
             raise ValueError(
                 "The images share no physical space: check their headers, or let --affine center, rigid or affine "
@@ -109,7 +129,7 @@ class MatchPaird(Transform):
 
     def _matched(
         self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix
-    ) -> tuple[Grid, list[torch.Tensor], torch.Tensor | None, dict[str, float]]:
+    ) -> _Matched:
         """Lay the network's grid, sample both images on it, and measure how alike they are by the headers and so."""
         grid = (self._grid_halfway if self.symmetric else self._grid)(images, grids, matrix)
         ignored = _ignored(item, grids, grid, matrix)
@@ -121,7 +141,11 @@ class MatchPaird(Transform):
         stages = {"similarity_before": by_headers, "similarity_aligned": channels[0]}
         nowhere = None if ignored is None else ignored.any(0, keepdim=True)
         alike = {stage: similarity(moving, channels[1], nowhere) for stage, moving in stages.items()}
-        return grid, channels, ignored, alike
+        worse = alike["similarity_aligned"] < alike["similarity_before"]
+        if worse:
+            before, after = (mutual_information(moving, channels[1], nowhere) for moving in stages.values())
+            worse = after < before
+        return _Matched(grid, channels, ignored, alike, worse)
 
     def _masked(self, item: Item, role: str) -> torch.Tensor:
         """Clip outliers and blank the image outside its mask; check that all that belongs to it lies on its grid."""
