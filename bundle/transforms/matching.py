@@ -127,9 +127,7 @@ class MatchPaird(Transform):
         item["seconds"] = {**item.get("seconds", {}), "align": time.perf_counter() - start}
         return item
 
-    def _matched(
-        self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix
-    ) -> _Matched:
+    def _matched(self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> _Matched:
         """Lay the network's grid, sample both images on it, and measure how alike they are by the headers and so."""
         grid = (self._grid_halfway if self.symmetric else self._grid)(images, grids, matrix)
         ignored = _ignored(item, grids, grid, matrix)
