@@ -21,6 +21,7 @@ from bundle.report import overview, page_content
 from bundle.similarity import contrast_correlation, similarity
 from bundle.spatial import LABEL_MODES, Inverse, SpatialTransform, compose, inverse_residual, invert
 from bundle.transforms import grid_of
+from bundle.transforms.extent import check_extent, check_spacing
 from monai.transforms import Transform
 
 __all__ = [
@@ -61,11 +62,13 @@ class BuildTransformd(Transform):
     ) -> None:
         check_flags(never_worse=never_worse, symmetric=symmetric)
         check_numbers(field_spacing_mm=field_spacing_mm)
+        check_spacing(field_spacing_mm, "field_spacing_mm")
         self.never_worse, self.field_spacing_mm, self.symmetric = never_worse, field_spacing_mm, symmetric
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Build it."""
         item, start = dict(data), time.perf_counter()
+        check_extent(grid_of(item["fixed"]), self.field_spacing_mm, "field_spacing_mm")
         return_memory()  # what the network's slabs have left
         pred, item["quality"] = self._kept(item)
         item["device"] = item["pred"].device.type

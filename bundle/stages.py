@@ -11,6 +11,7 @@ from bundle.lesions import REFILLS
 from bundle.progress import RESAMPLING, WRITING, Progress, Stages, millions
 from bundle.spatial import Grid
 from bundle.transforms import grid_of, read_grid
+from bundle.transforms.extent import check_extent
 from bundle.transforms.matching import MARGIN_MM, MULTIPLE
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
@@ -128,6 +129,7 @@ class StageProgress:
         try:
             grids = [_grid(item[role]) for role in ("fixed", "moving")]
             self.sizes = (millions(grids[0].shape), millions(grids[1].shape))
+            check_extent(grids[0], self.spacing_mm)
             network = millions(_network_sides(grids[0], self.spacing_mm))
         except (KeyError, ValueError, OSError):
             pass

@@ -21,6 +21,7 @@ from bundle.progress import Progress
 from bundle.recipes import RECIPES, Recipe
 from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
 from bundle.transforms import on_grid_of, read_volume
+from bundle.transforms.extent import check_extent, check_spacing
 
 __all__ = ["prepare"]
 
@@ -176,6 +177,9 @@ def _target_grid(target: dict[str, Any], spacing_mm: float | None, size: Sequenc
     """Lay the common grid over the reference image."""
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"The spacing must be above 0 mm, got {spacing_mm}.")
+    check_spacing(spacing_mm, "--spacing_mm")
+    if size is None:
+        check_extent(target["grid"], spacing_mm, "--spacing_mm")
     grid: Grid = target["grid"].canonical(spacing_mm)
     if size is None:
         return grid

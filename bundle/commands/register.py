@@ -12,6 +12,7 @@ from bundle.io.itk import read_linear
 from bundle.optimisation import SIMILARITIES
 from bundle.options import check_flags, check_numbers
 from bundle.root import WEIGHTS
+from bundle.transforms.extent import check_spacing
 
 __all__ = ["register"]
 
@@ -137,6 +138,7 @@ def _check_numbers(spacing_mm: float | None, passes: int | None, optimise: int) 
     """Refuse what is no number of millimetres, passes or steps."""
     if spacing_mm is not None and not isinstance(spacing_mm, int | float):
         raise ValueError(f"--spacing_mm takes millimetres, not '{spacing_mm}'.")
+    check_spacing(spacing_mm, "--spacing_mm")
     if passes is not None and (not isinstance(passes, int) or passes < 1):
         raise ValueError(f"--passes takes a whole number from 1 up, not '{passes}'.")
     if not isinstance(optimise, int) or isinstance(optimise, bool) or optimise < 0:

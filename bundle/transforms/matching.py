@@ -14,6 +14,7 @@ from bundle.options import check_flags, check_numbers
 from bundle.similarity import mutual_information, similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from bundle.symmetry import geometric_mean, root
+from bundle.transforms.extent import check_extent, check_spacing
 from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
 from monai.transforms import Transform
@@ -78,7 +79,8 @@ class MatchPaird(Transform):
             An ``initial_transform`` is kept, with a note.
 
     Raises:
-        ValueError: labels or masks on another grid than their image, or images that share no physical space.
+        ValueError: labels or masks on another grid than their image, images that share no physical space, or a grid of
+            more voxels than ``extent.MOST_VOXELS``.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class MatchPaird(Transform):
         if affine not in ALIGNMENTS:
             raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
         check_numbers(spacing_mm=spacing_mm)
+        check_spacing(spacing_mm)
         check_flags(never_worse=never_worse, symmetric=symmetric)
         self.affine, self.spacing_mm, self.never_worse = affine, spacing_mm, never_worse
         self.symmetric = symmetric
@@ -98,8 +101,9 @@ class MatchPaird(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Match the pair."""
         item, start = dict(data), time.perf_counter()
-        images = {role: self._masked(item, role) for role in ("moving", "fixed")}
-        grids = {role: grid_of(item[role]) for role in images}
+        grids = {role: grid_of(item[role]) for role in ("moving", "fixed")}
+        check_extent(grids["fixed"], self.spacing_mm)
+        images = {role: self._masked(item, role) for role in grids}
         matrix = self._align(item, images, grids)
         matched = self._matched(item, images, grids, matrix)
         worse = matched.worse
@@ -213,6 +217,7 @@ class MatchPaird(Transform):
         low, high = low.min(0) - MARGIN_MM / spacing, high.max(0) + MARGIN_MM / spacing
         size = np.ceil((high - low + 1) / MULTIPLE).astype(int) * MULTIPLE
         meeting = unit.centred(size, spacing, unit.to_points((low + high) / 2))
+        check_extent(meeting)
         return Grid(meeting.shape, back @ meeting.affine)
 
     @staticmethod

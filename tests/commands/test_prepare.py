@@ -251,7 +251,8 @@ BAD = {
     "two sides": (nothing, {"size": (20, 20)}, "The size takes three sides in voxels"),
     "no side": (nothing, {"size": (20, 20, 0)}, "The size takes three sides in voxels"),
     "words for a size": (nothing, {"size": "big"}, "The size takes three sides in voxels"),
-    "spacing": (nothing, {"spacing_mm": 0}, "spacing must be above 0 mm"),
+    "spacing": (nothing, {"spacing_mm": 0}, "--spacing_mm must be above 0 mm"),
+    "far too fine": (nothing, {"spacing_mm": 0.01}, "give a larger --spacing_mm"),
     "words for a spacing": (nothing, {"spacing_mm": "fine"}, "spacing must be above 0 mm"),
     "reference": (nothing, {"reference": "none.nii.gz"}, r"none\.nii\.gz\) does not exist"),
 }
