@@ -50,7 +50,8 @@ def _sum_of_27(x: torch.Tensor) -> torch.Tensor:
 
 
 def _halved(x: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool3d(x, 2, ceil_mode=True, count_include_pad=False)
+    sides = [min(2, n) for n in x.shape[2:]]  # torch refuses a window larger than the volume
+    return F.avg_pool3d(x, sides, ceil_mode=True, count_include_pad=False)
 
 
 def dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:

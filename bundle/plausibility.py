@@ -161,10 +161,11 @@ def _alike(fixed: torch.Tensor, warped: torch.Tensor, shown: torch.Tensor, seen:
 
 
 def _spread(image: torch.Tensor) -> torch.Tensor:
-    """The standard deviation in the window around each voxel, (H, W, L)."""
-    mean, square = (
-        F.avg_pool3d(i[None], WINDOW, 1, WINDOW // 2, count_include_pad=False)[0] for i in (image, image**2)
-    )
+    """The standard deviation in the window around each voxel, (H, W, L), of any sides."""
+    margin = [WINDOW // 2] * 6  # torch's own padding refuses sides smaller than the window
+    sums = (F.avg_pool3d(F.pad(i, margin)[None], WINDOW, 1)[0] for i in (torch.ones_like(image), image, image**2))
+    inside, total, squares = sums
+    mean, square = total / inside, squares / inside
     return (square - mean**2).clamp(min=0).sqrt()
 
 

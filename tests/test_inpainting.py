@@ -71,3 +71,10 @@ def test_nearly_nothing_known_fills_the_image():
     filled = fill_in(x, unknown)
     assert filled.min() >= low - 1e-6
     assert filled.max() <= high + 1e-6
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 9), (1, 5, 5), (16, 2, 1)])
+def test_sides_of_one_voxel_on_the_way_down_do_no_harm(shape):
+    x, unknown = torch.full((1, 1, *shape), 2.0), torch.ones(1, 1, *shape, dtype=torch.bool)
+    unknown[..., :1, :1, :1] = False
+    torch.testing.assert_close(fill_in(x.masked_fill(unknown, 50.0), unknown), x)

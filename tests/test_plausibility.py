@@ -174,3 +174,12 @@ def test_where_no_voxel_lies_between_object_and_noise_the_threshold_lies_in_the_
     image = torch.rand(20, 22, 24, generator=torch.Generator().manual_seed(0)) * 20
     image[5:12, 6:14, 7:15] += 100
     assert torch.equal(foreground(image), image > 60)
+
+
+@pytest.mark.parametrize("sides", [(2, 2, 2), (3, 4, 9)])
+def test_an_image_smaller_than_the_window_is_like_itself(sides):
+    grid = Grid(sides, np.diag([-4.0, -4.0, 4.0, 1.0]))
+    image = torch.rand(1, *sides, generator=torch.Generator().manual_seed(0))
+    numbers = measure(SpatialTransform(np.eye(4), None, grid, grid, grid), image, image, grid)
+    assert numbers["foreground_similarity"] > 0.8
+    assert numbers["foreground_dice"] == 1
