@@ -11,7 +11,7 @@ from typing import Any
 from bundle.failures import OutcomeError, bad_input
 from bundle.io.files import check_file, is_unchanged
 from bundle.io.tables import write_csv
-from bundle.pairs import FILES
+from bundle.pairs import FILES, check_folder
 from bundle.progress import Progress
 from bundle.report import write_index
 from bundle.weights import WeightsChoice
@@ -93,6 +93,7 @@ class BatchRegistration:
         """Register one pair, or say why not, here and in a file."""
         self.error = None
         try:
+            check_folder(self.output_dir / pair["name"], pair)
             self.evaluator.data_loader = DataLoader(Dataset([pair], self.transform), batch_size=1)
             self.evaluator.state.epoch_length = 1
             self.evaluator.run()

@@ -4,19 +4,26 @@ import csv
 import io
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bundle.io.files import check_outputs
 from bundle.options import nearest
 
-__all__ = ["FILES", "PAIR_KEYS", "draw_pairs", "read_pairs", "refuse_misspelt"]
+__all__ = ["FILES", "OPTIONAL_FILES", "PAIR_KEYS", "check_folder", "draw_pairs", "read_pairs", "refuse_misspelt"]
 
 Item = dict[str, Any]
 EXTRAS = ("label", "mask", "cost_mask")
 PAIR_KEYS = ("moving", "fixed", *(f"{role}_{extra}" for extra in EXTRAS for role in ("moving", "fixed")))
 FILES = (*PAIR_KEYS, "initial_transform")
 COLUMNS = (*FILES, "name")
+ALWAYS_WRITTEN = ("displacement.nii.gz", "registration.json", "transform.h5", "warped.nii.gz")
+OPTIONAL_FILES = (
+    *("warped_label.nii.gz", "jacobian.nii.gz", "expected_error.nii.gz", "inverse.h5", "inverse_displacement.nii.gz"),
+    *("overview.png", "report.html", "thumbnail.png"),
+)
+"""Of a registration; those that one does not write, it removes."""
 TELLING = ("label", "seg", "mask", "transform")  # a column of files that a user would expect to matter
 RESERVED = ("batch.csv", ".error.txt")  # what a batch writes beside the pairs' folders
 
@@ -103,6 +110,21 @@ def read_pairs(pairs_file: str) -> list[Item]:
     if twice:
         raise ValueError(f"Two pairs of {path} are called '{twice[0]}': give each a name of its own.")
     return pairs
+
+
+def check_folder(folder: Path, pair: Mapping[str, Any]) -> None:
+    """Refuse a folder where a registration would overwrite one of its own files, or where a folder is in its way.
+
+    Args:
+        folder: that it writes to.
+        pair: its files by the keys of ``FILES``; what else it holds, volumes in memory say, does not matter.
+
+    Raises:
+        IsADirectoryError: a folder has the name of a file to write.
+        ValueError: a file of the pair would be overwritten.
+    """
+    inputs = [(key.replace("_", " "), pair[key]) for key in FILES if isinstance(pair.get(key), str)]
+    check_outputs([folder / name for name in (*ALWAYS_WRITTEN, *OPTIONAL_FILES)], inputs)
 
 
 def refuse_misspelt(keys: Sequence[str], known: Sequence[str], where: str) -> None:

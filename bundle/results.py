@@ -5,9 +5,7 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +17,12 @@ from typing import Any
 import bundle
 import numpy as np
 import torch
-from bundle.io.files import fingerprint, named
+from bundle.io.files import beside, fingerprint, named
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.labels import for_file
 from bundle.memory import peak_memory_mb, return_memory
-from bundle.pairs import FILES
+from bundle.pairs import FILES, OPTIONAL_FILES, check_folder
 from bundle.plausibility import LIMITS, verdict
 from bundle.report import fill_page, judge, png, read_bounds, write_page
 from bundle.spatial import SpatialTransform
@@ -35,11 +33,6 @@ __all__ = ["Bounds", "anonymous_page", "bounds_of", "source_of", "write_registra
 
 Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
-
-OPTIONAL_FILES = (
-    *("warped_label.nii.gz", "jacobian.nii.gz", "expected_error.nii.gz", "inverse.h5", "inverse_displacement.nii.gz"),
-    *("overview.png", "report.html", "thumbnail.png"),
-)
 
 
 def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float | None]]]) -> tuple[Bounds, Bounds]:
@@ -66,10 +59,9 @@ def write_registration(
 ) -> None:
     """Write one registration into a temporary folder and move the files to theirs when all are there."""
     start, (failed, look_here) = time.perf_counter(), bounds or bounds_of(weights, {})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".registration_", dir=folder.parent))
+    check_folder(folder, _inputs(item))
     return_memory()
-    try:
+    with beside(folder, ".registration_") as partial:
         with named(folder, partial), ThreadPoolExecutor() as pool:  # compression takes most of it, and frees the others
             written = [pool.submit(write, *what) for write, *what in _files(item, partial)]
             if "overview" in item:
@@ -90,8 +82,6 @@ def write_registration(
             (folder / name).unlink(missing_ok=True)
         for path in sorted(partial.iterdir()):
             os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def anonymous_page(

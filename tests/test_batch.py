@@ -224,6 +224,17 @@ def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_pa
     assert not list((tmp_path / "out").rglob("*.error.txt"))
 
 
+def test_a_pair_that_would_overwrite_its_own_image_is_its_own_failure(batch, tmp_path):
+    image = tmp_path / "out" / "first" / "warped.nii.gz"
+    image.parent.mkdir(parents=True)
+    image.write_text("an image")
+    batch.pairs[0]["moving"] = str(image)
+    assert batch() == ["sub/second", "sub/third"]
+    said = table(tmp_path / "out")["first"]["error"]
+    assert said == f"The moving ({image}) would be overwritten by the output ({image}): name another place for it."
+    assert image.read_text() == "an image"
+
+
 def test_a_failed_pair_leaves_its_reason_in_a_folder_of_its_own_name(batch, tmp_path):
     batch(failing={"sub/third": OSError("gone")})
     assert (tmp_path / "out/sub/third.error.txt").read_text() == "gone\n"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from bundle.commands.reading import read_chain
+from bundle.commands.reading import check_places, read_chain
 from bundle.intensity import fill_value
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
@@ -56,6 +56,7 @@ def apply(
         raise ValueError(
             f"--fill is for images: with --interpolation {interpolation} it is 0 beyond the map. Leave it out."
         )
+    check_places([output], transform, {"moving image": moving, "fixed image": fixed})
     with Stages("applying", "reading") as stages:
         image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
         grid, notes = read_grid(Path(str(fixed)), "fixed image")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.commands.reading import grid_if_given, read_one
+from bundle.commands.reading import check_places, grid_if_given, read_one
 from bundle.io.files import in_place
 from bundle.io.points import PointFile, Points, Reached, read_points
 from bundle.metrics import tre_mm
@@ -50,6 +50,8 @@ def apply_points(
     """
     if from_ not in ("moving", "fixed"):
         raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
+    images = {"moving image": moving, "fixed image": fixed}
+    check_places([output], transform, {"points": points, "reference": reference} | images)
     read = read_points(str(points), space)
     read.check_output(str(output))
     found = read_one(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"), kind)

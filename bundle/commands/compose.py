@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.commands.reading import read_chain
+from bundle.commands.reading import check_places, read_chain
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
@@ -35,6 +35,7 @@ def compose(
     """
     if not str(output).endswith((".h5", ".nii.gz")):
         raise ValueError(f"The output ({output}) must end in .h5 or .nii.gz.")
+    check_places([output], transforms, {"moving image": moving, "fixed image": fixed})
     with Stages("composing", "reading") as stages:
         fixed_grid, _ = read_grid(Path(str(fixed)), "fixed image")
         moving_grid, _ = read_grid(Path(str(moving)), "moving image")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from bundle.commands.reading import read_one
-from bundle.io.export import FORMS, form_of, write_as
+from bundle.commands.reading import check_places, read_one
+from bundle.io.export import FORMS, form_of, places, write_as
 from bundle.progress import WRITING, Stages, millions
 from bundle.transforms import read_grid
 
@@ -30,6 +30,7 @@ def convert(
     if to is not None and to not in FORMS:
         raise ValueError(f"--to is one of {', '.join(FORMS)}, not '{to}'.")
     form = to or form_of(output)
+    check_places(places(str(output), form), transform, {"moving image": moving, "fixed image": fixed})
     with Stages("converting", "reading") as stages:
         (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (
             read_grid(Path(path), f"{n} image") for n, path in {"moving": str(moving), "fixed": str(fixed)}.items()

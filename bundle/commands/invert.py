@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bundle.commands.reading import read_one
+from bundle.commands.reading import check_places, read_one
 from bundle.intensity import foreground
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
@@ -41,8 +41,7 @@ def invert(
         ``p99_mm``, ``max_mm``; ``beyond_percent`` of them are taken out of the moving image.
     """
     folder = Path(str(output_dir)) if output_dir is not None else Path(str(transform)).parent
-    if any((folder / name).absolute() == Path(str(transform)).absolute() for name in WRITTEN):
-        raise ValueError(f"The inverse would overwrite the transform ({transform}): give another --output_dir.")
+    check_places([folder / name for name in WRITTEN], transform, {"moving image": moving, "fixed image": fixed})
     with Stages("inverting", "reading") as stages:
         image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
         moving_grid, _ = read_grid(Path(str(moving)), "moving image")
@@ -54,10 +53,10 @@ def invert(
         stages.begin(STAGES[1])
         field_mm = compose([Inverse(found)], moving_grid, grid_of(image)).displacement_field()
         stages.begin(STAGES[2])
-        with in_place(folder / "inverse.h5") as partial:
-            write_transform(back, partial)
-        with in_place(folder / "inverse_displacement.nii.gz") as partial:
-            write_displacement(field_mm, moving_grid, partial, str(moving))
+        with in_place(folder / WRITTEN[1]) as voxels:  # both or none
+            write_displacement(field_mm, moving_grid, voxels, str(moving))
+            with in_place(folder / WRITTEN[0]) as lattice:
+                write_transform(back, lattice)
         stages.begin(STAGES[3])
         residual = inverse_residual(found, back, foreground(image.as_tensor()[0]))
     print(

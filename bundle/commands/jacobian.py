@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bundle.commands.reading import grid_if_given, read_one
+from bundle.commands.reading import check_places, grid_if_given, read_one
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
 from bundle.progress import RESAMPLING, WRITING, Stages, millions
@@ -40,6 +40,7 @@ def jacobian(
         Path of the file written.
     """
     check_ending(str(output))
+    check_places([output], transform, {"fixed image": fixed, "moving image": moving})
     with Stages("mapping the Jacobian", "reading") as stages:
         grid, _ = read_grid(Path(str(fixed)), "fixed image")
         size = millions(grid.shape)

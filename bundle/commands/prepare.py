@@ -13,6 +13,7 @@ from bundle.affine import align
 from bundle.commands.register import check_affine, output_folder
 from bundle.data import SPLITS, read_split
 from bundle.intensity import clip_outliers, fill_value
+from bundle.io.files import check_outputs
 from bundle.io.headers import read_header
 from bundle.io.labels import for_file
 from bundle.listing import IMAGE_SUFFIXES, is_listed, visible_images
@@ -81,6 +82,7 @@ def prepare(
     target = _read(first, known)
     grid = _target_grid(target, spacing_mm, size)
     names = _unique_names(items)
+    _check_sources(root, Path(source), items, names)
     _check_resumed(root, grid)
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
     listing |= _about(Path(source), known)
@@ -96,6 +98,14 @@ def prepare(
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     print(f"{len(items)} images ({counts}) on a grid of {grid.shape} voxels: {path}")
     return str(path)
+
+
+def _check_sources(root: Path, source: Path, items: list[Item], names: dict[str, str]) -> None:
+    """Refuse a folder to write where a file of the data set would be overwritten."""
+    check_outputs([root / "dataset.json"], [("data set's list", source / "dataset.json")])
+    for item in items:
+        files = [(key, item[key]) for key in ("image", "label") if key in item]
+        check_outputs([root / f"{key}s/{names[item['image']]}.nii.gz" for key, _ in files], files)
 
 
 def _find_recipe(name: str | None) -> Recipe | None:

@@ -1,13 +1,28 @@
 """What several commands read: transforms, with or without the images they belong to."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from bundle.io.files import check_outputs
 from bundle.io.transforms import UNKNOWN, read_any
-from bundle.spatial import Grid, Inverse, Mapping, SpatialTransform
+from bundle.spatial import Grid, Inverse, SpatialTransform
+from bundle.spatial import Mapping as SpatialMapping
 from bundle.transforms import read_grid
 
-__all__ = ["UNKNOWN", "grid_if_given", "read_chain", "read_one"]
+__all__ = ["UNKNOWN", "check_places", "grid_if_given", "read_chain", "read_one"]
+
+
+def check_places(outputs: Iterable[str | os.PathLike[str]], transforms: str, others: Mapping[str, str | None]) -> None:
+    """Refuse to write over what is read, before any work; see ``bundle.io.files.check_outputs``.
+
+    Args:
+        outputs: paths of files to write.
+        transforms: path of a transform, or several with commas between them.
+        others: paths of other files that are read, by what messages call them.
+    """
+    paths = [str(transforms), *(path for way in _ways(str(transforms).split(",")) for path in way)]
+    check_outputs(outputs, [*(("transform", path) for path in paths), *others.items()])
 
 
 def read_one(
@@ -29,7 +44,7 @@ def read_chain(
     fixed_grid: Grid = UNKNOWN,
     moving_grid: Grid = UNKNOWN,
     kind: str | None = None,
-) -> list[Mapping]:
+) -> list[SpatialMapping]:
     """Read transforms that follow each other, nearest to the moving image first; some of them turned around.
 
     Args:
@@ -52,7 +67,7 @@ def read_chain(
     ends = [UNKNOWN] * len(paths)
     starts = list(ends)
     ends[-1], starts[0] = fixed_grid, moving_grid
-    chain: list[Mapping] = []
+    chain: list[SpatialMapping] = []
     for path, flag, end, start in zip(paths, flags, ends, starts):
         chain.append(Inverse(read_any(path, start, end, kind)) if flag else read_any(path, end, start, kind))
     return chain

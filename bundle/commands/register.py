@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bundle.inference import infer
 from bundle.io.itk import read_linear
 from bundle.optimisation import SIMILARITIES
 from bundle.options import check_flags, check_numbers
+from bundle.pairs import check_folder
 from bundle.root import WEIGHTS
 from bundle.transforms.extent import check_spacing
 
@@ -112,6 +114,7 @@ def register(
     item |= {"moving_cost_mask": moving_cost_mask, "fixed_cost_mask": fixed_cost_mask}
     # absolute, since the workflow takes a string that starts with $, @ or % for an expression
     paths = {k: str(Path(str(v)).absolute()) for k, v in item.items() if v is not None}
+    check_folder(folder, paths)
     overrides: dict[str, Any] = {
         "output_dir": str(folder),
         "dataset#data": [{"name": "pair"} | paths],
@@ -175,6 +178,10 @@ def output_folder(output_dir: str) -> Path:
     parent = next(path for path in (folder, *folder.parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(f"The output ({folder}) cannot be written: {parent} is no folder that you may write to.")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".writing_", dir=parent))
+    except OSError as error:  # what the rights do not tell: a file system that makes its own files alone
+        raise ValueError(f"The output ({folder}) cannot be written in {parent}: name another place.") from error
     return folder
 
 

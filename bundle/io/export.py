@@ -26,7 +26,7 @@ from bundle.io.images import write_displacement
 from bundle.io.itk import image_to_itk, itk_files, linear_to_itk, write_transform
 from bundle.spatial import SpatialTransform
 
-__all__ = ["FORMS", "form_of", "write_as"]
+__all__ = ["FORMS", "form_of", "places", "write_as"]
 
 Writer = Callable[[SpatialTransform, Path, str], object]
 
@@ -79,6 +79,13 @@ def write_as(transform: SpatialTransform, path: str | os.PathLike[str], form: st
         writer(transform, partial, like)
         names = sorted((file.name for file in partial.parent.iterdir()), key=lambda name: name != path.name)
     return [path.with_name(name) for name in names]
+
+
+def places(path: str | os.PathLike[str], form: str) -> list[Path]:
+    """List the files that ``write_as`` may write."""
+    path = Path(path)
+    with_matrix = form == "greedy" and path.name.endswith(NIFTI)
+    return [path, greedy.matrix_beside(path)] if with_matrix else [path]
 
 
 def form_of(path: str | os.PathLike[str]) -> str:

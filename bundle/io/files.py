@@ -4,13 +4,14 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_file", "fingerprint", "in_place", "is_unchanged", "named"]
+__all__ = ["beside", "check_file", "check_outputs", "fingerprint", "in_place", "is_unchanged", "named"]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -63,6 +64,57 @@ def check_file(path: str | os.PathLike[str], name: str, verb: str = "does") -> N
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
+def check_outputs(
+    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[tuple[str, str | os.PathLike[str] | None]]
+) -> None:
+    """Refuse places to write where a folder is, and those of files that are read, whatever link leads there.
+
+    Args:
+        outputs: paths of files to write; with a ``.mhd`` goes the file of its voxels.
+        inputs: what messages call a file that is read, and its path; None for one that is not given.
+
+    Raises:
+        IsADirectoryError: there is a folder.
+        ValueError: a file that is read would be overwritten.
+    """
+    read = [(name, path) for name, path in inputs if path is not None and os.path.isfile(path)]
+    for output in map(Path, outputs):
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
+        voxels = [output.with_suffix(ending) for ending in (".raw", ".zraw")] if output.suffix == ".mhd" else []
+        written = [place for place in (output, *voxels) if place.exists()]
+        for name, path in read if written else []:
+            if any(place.samefile(part) for place in written for part in _parts(Path(path))):
+                raise ValueError(
+                    f"The {name} ({path}) would be overwritten by the output ({output}): name another place for it."
+                )
+
+
+@contextmanager
+def beside(target: Path, prefix: str) -> Iterator[Path]:
+    """Make a temporary folder beside a place that is to be written, which errors name, and remove it at the end.
+
+    In a folder that is there already it lies within: what is beside that may be another disk.
+
+    Raises:
+        OSError: none can be made there.
+    """
+    place = target if target.is_dir() else target.parent
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    except OSError as error:
+        if error.errno == errno.ENOENT:  # of a file system that makes its own files alone
+            raise OSError(f"The output ({target}) cannot be written there: name another place.") from error
+        if not Path(str(error.filename)).name.startswith(prefix):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 @contextmanager
 def named(target: Path, partial: Path) -> Iterator[None]:
     """Let a failure to write into a temporary folder name the place that it was for.
@@ -90,12 +142,12 @@ def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
     Of an image in two files (``.mhd``) the header comes last.
     """
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    with tempfile.TemporaryDirectory(prefix=".writing_", dir=file.parent) as folder, named(file, Path(folder)):
-        yield Path(folder) / file.name
-        for written in sorted(Path(folder).iterdir(), key=lambda other: other.name == file.name):
+    check_outputs([file], [])
+    with beside(file, ".writing_") as folder, named(file, folder):
+        yield folder / file.name
+        whole = sorted(folder.iterdir(), key=lambda other: other.name == file.name)
+        check_outputs([file.with_name(written.name) for written in whole], [])
+        for written in whole:
             os.replace(written, file.with_name(written.name))
 
 

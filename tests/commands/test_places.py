@@ -58,6 +58,9 @@ CASES = [
     ("benchmark speed --output_dir file", r"The output \(.*file\) is a file: name a folder"),
     (f"register {IMAGES} --output_dir o --weights folder.pt --device cpu", r"The weights \(.*\) are a folder"),
     (f"register {IMAGES} --output_dir o --initial_transform folder", r"The transform \(folder\) is a folder"),
+    (f"register {IMAGES} --output_dir /proc/out --device cpu", r"The output \(/proc/out\) cannot be written"),
+    (f"apply {ONE} --output /proc/out.nii.gz", r"(output|folder) \(/proc/out\.nii\.gz\) (cannot|may not) be"),
+    (f"invert {ONE} --output_dir /proc", r"(output|folder) \(/proc/inverse\S*\) (cannot|may not) be"),
 ]
 
 

@@ -280,3 +280,13 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(source, tmp_path, sha
     )
     assert "validation and test" in sentence
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_data_set_itself_is_never_written_over(source, listed):
+    if not listed:
+        (source / "dataset.json").unlink()
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    sentence = sentence_of(lambda: prepare(str(source if listed else source / "images"), str(source), affine="center"))
+    assert re.search(r"The (data set's list|image) \(.*\) would be overwritten by the output", sentence)
+    assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before

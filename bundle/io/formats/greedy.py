@@ -14,7 +14,7 @@ from bundle.io.formats.common import check_matrix, linear, numbers_in, refused, 
 from bundle.io.images import write_displacement
 from bundle.spatial import Grid, Matrix, SpatialTransform
 
-__all__ = ["read_matrix", "write_matrix", "write_warp"]
+__all__ = ["matrix_beside", "read_matrix", "write_matrix", "write_warp"]
 
 
 def read_matrix(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
@@ -51,6 +51,10 @@ def write_warp(transform: SpatialTransform, path: Path, like: str) -> None:
     """
     if transform.field_mm is None:
         raise ValueError("The transform is linear, and greedy takes it as a matrix: write a .mat.")
-    beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + "_affine.mat")
     write_displacement(transform.field_mm, transform.field_grid, path, like)
-    _write(transform.alignment, beside)
+    _write(transform.alignment, matrix_beside(path))
+
+
+def matrix_beside(path: Path) -> Path:
+    """Name the file of the alignment that goes with a warp."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + "_affine.mat")
