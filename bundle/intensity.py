@@ -2,7 +2,7 @@
 
 import torch
 
-__all__ = ["clip_outliers", "fill_value", "foreground", "intensity_range"]
+__all__ = ["clip_outliers", "fill_value", "foreground", "intensity_range", "shows_nothing"]
 
 SHARE = 0.001
 """Of the voxels, at each end, that do not count for the range."""
@@ -10,6 +10,8 @@ SHARE = 0.001
 FEWEST = 3  # voxels that do not count, of a small image
 SAMPLES = 2**20
 BINS = 256  # of the histogram that a foreground is found by
+SPECKS = 0.0005  # of the foreground
+SMALL = 0.1  # of the image: a region that may be all of the foreground without being all that the image shows
 PLATEAU = 1e-12  # rounding
 
 
@@ -60,6 +62,27 @@ def fill_value(image: torch.Tensor, declared: float | None = None) -> float:
         0.
     """
     return declared if declared is not None else min(intensity_range(image)[0], 0.0)
+
+
+def shows_nothing(image: torch.Tensor, ignored: torch.Tensor | None = None) -> bool:
+    """Tell whether an image has nothing but background where it counts.
+
+    Args:
+        image: (1, H, W, L).
+        ignored: same shape, bool: where it does not count; None for nowhere.
+
+    Returns:
+        True where one value alone is left; and where no more than specks of the foreground are, unless what does not
+        count is small: the foreground may be that alone where it is far brighter than all else (a bladder in PET).
+    """
+    if ignored is None or not ignored.any():
+        return bool(image.min() == image.max())
+    left = image[~ignored]
+    if not len(left) or left.min() == left.max():
+        return True
+    shown = foreground(image[0])
+    lost = (shown & ~ignored[0]).sum() <= SPECKS * shown.sum()
+    return bool(lost and ignored.double().mean() >= SMALL)
 
 
 def foreground(image: torch.Tensor) -> torch.Tensor:

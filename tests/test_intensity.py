@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from bundle.intensity import clip_outliers, fill_value, intensity_range
+from bundle.intensity import clip_outliers, fill_value, intensity_range, shows_nothing
 
 
 def head(seed=0, shape=(24, 30, 20)):
@@ -59,3 +59,21 @@ def test_a_marker_of_missing_voxels_is_no_fill_value():
     image = head()
     image[0, 0, 0, 0] = -32768
     assert math.isclose(fill_value(image), 0, abs_tol=1)
+
+
+def test_an_image_shows_nothing_where_one_value_is_left():
+    image = head()
+    assert shows_nothing(torch.ones(1, 4, 4, 4))
+    assert not shows_nothing(image)
+    assert not shows_nothing(image, torch.zeros_like(image, dtype=torch.bool))
+    assert shows_nothing(image, torch.ones_like(image, dtype=torch.bool))
+    assert shows_nothing(image, image > 0)
+    assert not shows_nothing(image, image > 500)
+
+
+def test_noise_beside_the_foreground_is_nothing_but_dim_tissue_beside_a_small_bright_region_is_something():
+    noise = torch.rand(1, 24, 30, 20, generator=torch.Generator().manual_seed(1))
+    assert shows_nothing(head() + noise, head() > 0)
+    tissue = head() + noise
+    tissue[:, 10:16, 10:16, 8:12] = 50_000  # brighter than the tissue by so much that it is all of the foreground
+    assert not shows_nothing(tissue, tissue > 40_000)

@@ -152,6 +152,15 @@ def test_a_mask_that_leaves_nothing_is_refused_by_name(role):
         MatchPaird(affine="none")(pair)
 
 
+@pytest.mark.parametrize("role", ["moving", "fixed"])
+@pytest.mark.parametrize("covered", [lambda image: image > -1e9, lambda image: image > image.min()])
+def test_a_cost_mask_over_all_that_the_image_shows_is_refused_by_name(role, covered):
+    pair = {"moving": picture(1), "fixed": picture()}
+    pair[f"{role}_cost_mask"] = covered(pair[role]).to(torch.int64)
+    with pytest.raises(ValueError, match=f"The {role} cost mask leaves nothing of the {role} image: there is nothing"):
+        MatchPaird(affine="none")(pair)
+
+
 def test_an_unknown_alignment_is_refused_when_the_workflow_is_built():
     with pytest.raises(ValueError, match="none, center, rigid, affine, not 'syn'"):
         MatchPaird(affine="syn")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.inpainting import dilate, fill_in
-from bundle.intensity import clip_outliers, foreground
+from bundle.intensity import clip_outliers, foreground, shows_nothing
 from bundle.io.itk import read_linear
 from bundle.options import check_flags, check_numbers
 from bundle.similarity import mutual_information, similarity
@@ -32,6 +32,7 @@ OUTERMOST = 0.0005  # share of what an image shows that may lie beyond either en
 PERCENTILES = 0.5, 99.5  # of the intensities, that become 0 and 1
 RIM = 2  # voxels around what does not count that are replaced, too: interpolation has mixed them with it
 AROUND = 4  # voxels around these that tell how the intensities of the two images go together
+EXTRAS = ("mask", "cost_mask")
 MULTIPLE = 16  # of the sides of the network's grid
 
 
@@ -157,11 +158,12 @@ class MatchPaird(Transform):
                 item[extra] = on_grid_of(image, item[extra], extra.replace("_", " "))
         plain: torch.Tensor = clip_outliers(image.as_tensor().float())
         plain = plain - plain.min()  # what is blank, and beyond the border, is 0: not brighter than the air of a CT
-        if f"{role}_mask" not in item:
-            return plain
-        masked: torch.Tensor = plain * (item[f"{role}_mask"].as_tensor() > 0)
-        if masked.min() == masked.max():
-            raise ValueError(f"The {role} mask leaves nothing of the {role} image: there is nothing to align.")
+        masks = {extra: item[f"{role}_{extra}"].as_tensor() > 0 for extra in EXTRAS if f"{role}_{extra}" in item}
+        masked = plain * masks["mask"] if "mask" in masks else plain
+        for extra in masks:
+            if shows_nothing(masked, masks[extra] if extra == "cost_mask" else None):
+                name = f"{role} {extra.replace('_', ' ')}"
+                raise ValueError(f"The {name} leaves nothing of the {role} image: there is nothing to align.")
         return masked
 
     def _align(self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid]) -> Matrix:
