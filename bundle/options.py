@@ -9,8 +9,9 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-__all__ = ["check_flags", "check_numbers", "nearest", "normalise", "parsers", "suggestion"]
+__all__ = ["check_fill", "check_flags", "check_numbers", "nearest", "normalise", "parsers", "suggestion"]
 
+LARGEST = 3.4e38  # that every reader takes for a finite float32
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -88,6 +89,17 @@ def check_numbers(**numbers: Any) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(f"{name} takes a number, not '{value}'.")
+
+
+def check_fill(fill: float | None, name: str = "fill") -> None:
+    """Refuse what an image of 32-bit numbers cannot be filled with; None passes.
+
+    Raises:
+        ValueError: no finite number, or one beyond their range.
+    """
+    check_numbers(**{name: fill})
+    if fill is not None and abs(fill) > LARGEST:
+        raise ValueError(f"{name} must lie within ±3.4e38, the range of 32-bit numbers, not {fill:g}.")
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -15,7 +15,7 @@ from bundle.inpainting import dilate, fill_in
 from bundle.intensity import fill_value, foreground
 from bundle.memory import return_memory
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
-from bundle.options import check_flags, check_numbers
+from bundle.options import check_fill, check_flags, check_numbers
 from bundle.plausibility import measure
 from bundle.report import overview, page_content
 from bundle.similarity import contrast_correlation, similarity
@@ -119,6 +119,7 @@ class ResampleMovingd(Transform):
     """
 
     def __init__(self, label_interpolation: str = "label_gaussian", fill: float | None = None) -> None:
+        check_fill(fill)
         self.label_interpolation, self.fill = _checked(label_interpolation), fill
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:

@@ -63,6 +63,11 @@ def with_value(value):
     return image
 
 
+def precise(path, value=-1e200):
+    nibabel.save(nibabel.Nifti1Image(with_value(value), np.eye(4)), path)  # float64
+    return path
+
+
 BAD = {
     "missing": (lambda d: d / "none.nii.gz", FileNotFoundError, "does not exist"),
     "truncated": (truncated, ValueError, "cannot be used: it is cut off or damaged"),
@@ -70,11 +75,20 @@ BAD = {
     "text": (named(b"not an image", "text.nrrd"), ValueError, "cannot be read as"),
     "DICOM folder": (dicom_folder, ValueError, "application in deploy_app"),
     "DICOM file": (named(b"\0" * 128 + b"DICM", "slice.dcm"), ValueError, "application in deploy_app"),
-    "2-D": (lambda d: save(np.ones((9, 8)), d / "plane.nii.gz"), ValueError, "is no single 3-D volume"),
-    "one slice": (lambda d: save(np.ones((9, 8, 1)), d / "slice.nii.gz"), ValueError, "is no single 3-D volume"),
+    "2-D": (
+        lambda d: save(np.ones((9, 8)), d / "plane.nii.gz"),
+        ValueError,
+        r"single slice \(9×8×1 voxels\).* several",
+    ),
+    "one slice": (lambda d: save(np.ones((9, 8, 1)), d / "slice.nii.gz"), ValueError, r"single slice \(9×8×1 voxels\)"),
     "4-D": (lambda d: save(np.ones((9, 8, 7, 5)), d / "series.nii.gz"), ValueError, "is no single 3-D volume"),
     "NaN": (lambda d: save(with_value(np.nan), d / "nan.nii.gz"), ValueError, "holds NaN or infinite values"),
     "infinite": (lambda d: save(with_value(np.inf), d / "inf.nii.gz"), ValueError, "holds NaN or infinite values"),
+    "beyond float32": (
+        lambda d: precise(d / "large.nii.gz"),
+        ValueError,
+        "holds values beyond 3.4e38, the range of 32",
+    ),
     "constant": (lambda d: save(np.full(SHAPE, 7), d / "flat.nii.gz"), ValueError, "same value everywhere"),
 }
 
@@ -89,6 +103,11 @@ def test_an_image_that_cannot_be_registered_is_refused_in_one_sentence_with_its_
     assert str(path) in sentence
     assert sentence.startswith("The moving (")
     assert "\n" not in sentence
+
+
+def test_an_infinite_value_of_64_bits_is_no_value_beyond_32(tmp_path):
+    with pytest.raises(ValueError, match="holds NaN or infinite values"):
+        ReadVolumed(keys=["moving"])({"moving": str(precise(tmp_path / "inf.nii.gz", np.inf))})
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0])

@@ -9,6 +9,7 @@ from bundle.intensity import fill_value
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
 from bundle.io.labels import for_file
+from bundle.options import check_fill
 from bundle.progress import RESAMPLING, WRITING, Stages, millions
 from bundle.spatial import LABEL_MODES, MODES, SpatialTransform, compose
 from bundle.transforms import grid_of, read_grid, read_volume
@@ -56,6 +57,7 @@ def apply(
         raise ValueError(
             f"--fill is for images: with --interpolation {interpolation} it is 0 beyond the map. Leave it out."
         )
+    check_fill(fill, "--fill")
     check_places([output], transform, {"moving image": moving, "fixed image": fixed})
     with Stages("applying", "reading") as stages:
         image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)

@@ -8,7 +8,7 @@ from bundle.commands.reading import check_places, grid_if_given, read_one
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
 from bundle.progress import RESAMPLING, WRITING, Stages, millions
-from bundle.transforms import read_grid
+from bundle.transforms import check_sides, read_grid
 
 __all__ = ["jacobian"]
 
@@ -43,6 +43,7 @@ def jacobian(
     check_places([output], transform, {"fixed image": fixed, "moving image": moving})
     with Stages("mapping the Jacobian", "reading") as stages:
         grid, _ = read_grid(Path(str(fixed)), "fixed image")
+        check_sides(grid.shape, f"The fixed image ({fixed})")
         size = millions(grid.shape)
         stages.expect({"reading": size, "determinant": RESAMPLING * size, "writing": WRITING * size})
         found = read_one(str(transform), grid, grid_if_given(moving, "moving image"), kind)

@@ -11,7 +11,7 @@ from bundle.affine import ALIGNMENTS
 from bundle.inference import infer
 from bundle.io.itk import read_linear
 from bundle.optimisation import SIMILARITIES
-from bundle.options import check_flags, check_numbers
+from bundle.options import check_fill, check_flags
 from bundle.pairs import check_folder
 from bundle.root import WEIGHTS
 from bundle.transforms.extent import check_spacing
@@ -105,7 +105,7 @@ def register(
     check_flags(**flags)
     _check_numbers(spacing_mm, passes, optimise)
     check_similarity(similarity)
-    check_numbers(fill=fill)
+    check_fill(fill, "--fill")
     folder = output_folder(output_dir)
     if initial_transform is not None:
         read_linear(str(initial_transform))

@@ -56,7 +56,15 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
         raise UnusableImageError("it holds colours or complex numbers: bring it to one number a voxel")
     is_whole = array.dtype.kind in "biu" and not (array.dtype == np.uint64 and array.max() >= 2**63)
     dtype = np.float32 if not exact else np.int64 if is_whole else np.float64
-    volume = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
+    with np.errstate(over="ignore"):
+        voxels = np.ascontiguousarray(array, dtype=dtype)
+    if (
+        array.dtype.kind == "f"
+        and array.dtype.itemsize > voxels.itemsize
+        and (np.isinf(voxels) != np.isinf(array)).any()
+    ):
+        raise UnusableImageError("it holds values beyond 3.4e38, the range of 32-bit numbers: scale them down first")
+    volume = torch.from_numpy(voxels)
     meta = {"filename_or_obj": os.fspath(path), "notes": "\n".join(header.notes)}
     return MetaTensor(volume, affine=torch.from_numpy(ras_from_lps(header.grid.affine)), meta=meta)
 

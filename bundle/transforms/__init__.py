@@ -3,13 +3,14 @@
 from bundle.transforms.augmentation import RandMaskd
 from bundle.transforms.matching import MatchPaird, without_ignored
 from bundle.transforms.prediction import WarpByPredictiond
-from bundle.transforms.reading import ReadVolumed, grid_of, on_grid_of, read_grid, read_volume
+from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid_of, read_grid, read_volume
 
 __all__ = [
     "MatchPaird",
     "RandMaskd",
     "ReadVolumed",
     "WarpByPredictiond",
+    "check_sides",
     "grid_of",
     "on_grid_of",
     "read_grid",

@@ -18,7 +18,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-__all__ = ["ReadVolumed", "grid_of", "on_grid_of", "read_file", "read_grid", "read_volume"]
+__all__ = ["ReadVolumed", "check_sides", "grid_of", "on_grid_of", "read_file", "read_grid", "read_volume"]
 
 Item = dict[Hashable, Any]
 
@@ -82,11 +82,12 @@ def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True, 
     is_file = not isinstance(source, torch.Tensor)
     volume = read_file(Path(source), name, is_label) if is_file else source
     where = f"The {name.replace('_', ' ')} ({source})" if is_file else f"The {name}"
-    if volume.dim() != 4 or (volume.shape[0] != 1 and not volumes) or min(volume.shape[1:]) < 2:
+    if volume.dim() != 4 or (volume.shape[0] != 1 and not volumes):
         sides = "×".join(str(n) for n in volume.shape[1:])
         raise ValueError(
             f"{where} is no single 3-D volume but {volume.shape[0]} channel(s) of {sides} voxels: extract one first."
         )
+    check_sides(volume.shape[1:], where)
     if not torch.isfinite(volume).all():
         raise ValueError(f"{where} holds NaN or infinite values: replace them first.")
     if is_label:
@@ -95,6 +96,19 @@ def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True, 
     if must_vary and not is_label and volume.min() == volume.max():
         raise ValueError(f"{where} has the same value everywhere: there is nothing to align.")
     return volume
+
+
+def check_sides(sides: Sequence[int], where: str) -> None:
+    """Refuse a single slice; ``where`` is what messages call the image.
+
+    Raises:
+        ValueError: a side of one voxel.
+    """
+    if min(sides) < 2:
+        size = "×".join(str(n) for n in sides)
+        raise ValueError(
+            f"{where} is a single slice ({size} voxels), which cannot be registered alone: give a volume of several."
+        )
 
 
 def read_file(path: Path, name: str, is_label: bool = False) -> MetaTensor:

@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     for name in ("moving", "fixed"):
         write_image(torch.rand(1, *GRID.shape, generator=generator), GRID, tmp_path / f"{name}.nii.gz")
+    write_image(torch.rand(1, 30, 31, 1), Grid((30, 31, 1), np.eye(4)), tmp_path / "slice.nii.gz")
     ddf = torch.rand(3, *GRID.shape, generator=generator, dtype=torch.float64)
     write_transform(SpatialTransform(np.eye(4), ddf, GRID, GRID, GRID), tmp_path / "t.h5")
     (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
@@ -60,6 +61,7 @@ CASES = [
     (f"register {IMAGES} --output_dir o --initial_transform folder", r"The transform \(folder\) is a folder"),
     (f"register {IMAGES} --output_dir /proc/out --device cpu", r"The output \(/proc/out\) cannot be written"),
     (f"apply {ONE} --output /proc/out.nii.gz", r"(output|folder) \(/proc/out\.nii\.gz\) (cannot|may not) be"),
+    ("jacobian --transform t.h5 --fixed slice.nii.gz --output o.nii.gz", r"fixed image \(slice.*\) is a single slice"),
     (f"invert {ONE} --output_dir /proc", r"(output|folder) \(/proc/inverse\S*\) (cannot|may not) be"),
 ]
 

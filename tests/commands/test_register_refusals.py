@@ -69,6 +69,7 @@ BAD = {
     "affine": (lambda d: {"affine": "bspline"}, "--affine is one of none, center, rigid, affine"),
     "device": (lambda d: {"device": "tpu"}, "--device is one of auto, cpu, cuda"),
     "spacing": (lambda d: {"spacing_mm": -2}, "--spacing_mm must be above 0 mm, not -2"),
+    "beyond float32": (lambda d: {"fill": -1e39}, r"--fill must lie within ±3\.4e38, .* not -1e\+39"),
     "no spacing": (lambda d: {"spacing_mm": 0}, "--spacing_mm must be above 0 mm, not 0"),
     "far too fine": (lambda d: {"spacing_mm": 0.1}, r"A grid of 1680×1920×1584 voxels \(5109 million\).* 613 GB"),
     "finer than numbers": (lambda d: {"spacing_mm": 1e-320}, "A grid of inf.* give a larger spacing_mm"),
@@ -114,6 +115,7 @@ def transform(tmp_path_factory):
     [
         (lambda d: {"transform": str(d / "none.h5")}, "The transform .* does not exist"),
         (lambda d: {"moving": str(d / "none.nii.gz")}, "The moving image .* does not exist"),
+        (lambda d: {"fill": 1e39}, r"--fill must lie within ±3\.4e38"),
         (lambda d: {"output": str(d / "new" / "warped.png")}, r"must end in \.nii\.gz"),
         (
             lambda d: {"interpolation": "cubic"},
