@@ -8,7 +8,7 @@ import pytest
 import torch
 from bundle.__main__ import main
 from bundle.commands.invert import invert
-from bundle.io.files import check_outputs, in_place
+from bundle.io.files import beside, check_outputs, in_place
 from bundle.io.images import write_image
 from bundle.io.itk import write_transform
 from bundle.pairs import FILES, OPTIONAL_FILES, check_folder
@@ -117,3 +117,11 @@ def test_a_folder_in_the_way_of_one_result_leaves_the_others_as_they_were(folder
         main()
     assert f"old/{name}) is a folder where a file is needed" in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_what_is_written_gathers_within_a_folder_that_is_there_and_beside_one_that_is_not(tmp_path):
+    (tmp_path / "mounted").mkdir()  # perhaps another disk, to which no file can be moved from beside it
+    for name, place in (("mounted", tmp_path / "mounted"), ("new", tmp_path), ("deep/new", tmp_path / "deep")):
+        with beside(tmp_path / name, ".part_") as partial:
+            assert partial.parent == place
+        assert not partial.exists()
