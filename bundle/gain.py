@@ -5,6 +5,7 @@ from bundle.correlation import local_ncc
 from bundle.fields import warp
 from bundle.options import check_numbers
 from bundle.shapes import DDF
+from bundle.similarity import contrast_correlation
 from bundle.smoothing import halve, restore, smooth, voxel_ratio
 
 __all__ = ["GainWeighting"]
@@ -25,9 +26,15 @@ class GainWeighting:
     (r²_after − r²_before) / (1 − r²_before): 0 where it changes nothing, 1 where it explains everything. Its weight
     rises smoothly from 0 at the gain ``least`` to 1 at ``full``, and is smoothed over a few voxels.
 
+    Where the two scans look less alike (``contrast_correlation``), as T1 and FLAIR of one head do, a field gains much
+    that is no motion: twice as much is asked for then.
+
     Args:
         least: gain up to which nothing of the field is kept.
         full: gain from which all of it is kept.
+        least_unlike: likewise of scans that look less alike.
+        full_unlike: likewise.
+        alike_from: correlation from which scans look alike.
 
     Raises:
         ValueError: gains that are not 0 ≤ least < full ≤ 1.
@@ -36,11 +43,19 @@ class GainWeighting:
         This project; not part of the paper. docs/accuracy.md tells what it changes.
     """
 
-    def __init__(self, least: float = 0.15, full: float = 0.4) -> None:
-        check_numbers(least=least, full=full)
-        if not 0 <= least < full <= 1:
-            raise ValueError(f"The gains must satisfy 0 ≤ least < full ≤ 1, got {least} and {full}.")
-        self.least, self.full = least, full
+    def __init__(
+        self,
+        least: float = 0.15,
+        full: float = 0.4,
+        least_unlike: float = 0.4,
+        full_unlike: float = 0.7,
+        alike_from: float = 0.9,
+    ) -> None:
+        check_numbers(least=least, full=full, least_unlike=least_unlike, full_unlike=full_unlike, alike_from=alike_from)
+        self.alike, self.unlike, self.alike_from = (least, full), (least_unlike, full_unlike), alike_from
+        for low, high in (self.alike, self.unlike):
+            if not 0 <= low < high <= 1:
+                raise ValueError(f"The gains must satisfy 0 ≤ least < full ≤ 1, got {low} and {high}.")
 
     @torch.no_grad()
     def __call__(self, image: torch.Tensor, ddf: DDF) -> DDF:
@@ -57,11 +72,16 @@ class GainWeighting:
 
     def weights(self, image: torch.Tensor, ddf: DDF) -> torch.Tensor:
         """Compute the weights of the fields of a batch: (B, 1, H, W, L), in [0, 1]."""
+        return torch.cat([self._weights(*pair) for pair in zip(image.split(1), ddf.split(1))])
+
+    def _weights(self, image: torch.Tensor, ddf: DDF) -> torch.Tensor:
+        alike = contrast_correlation(image[0, :1], image[0, 1:]) >= self.alike_from
+        least, full = self.alike if alike else self.unlike
         sides = image.shape[2:]
         ratio = torch.tensor(voxel_ratio(sides), device=ddf.device).view(1, 3, 1, 1, 1)
         image, ddf = halve(image.float()), halve(ddf.float()) / ratio
         moving, fixed = smooth(image, _BLUR).split(1, 1)
         before, after = (smooth(local_ncc(one, fixed, _WINDOW), _SMOOTHING) for one in (moving, warp(moving, ddf)))
         gain = (after - before) / (1 - before).clamp(min=_FLOOR)
-        share = ((gain - self.least) / (self.full - self.least)).clamp(0, 1)
+        share = ((gain - least) / (full - least)).clamp(0, 1)
         return restore(smooth(share.square() * (3 - 2 * share), _TRANSITION).clamp(0, 1), sides)

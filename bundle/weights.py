@@ -75,7 +75,9 @@ class WeightsChoice:
 
     ``NAME.json`` beside ``NAME.pt`` may name two other files there: ``across_contrasts``, for pairs that correlate less
     than ``one_contrast``, and ``one_person``, for those of one person that correlate ``one_person_from`` at least: two
-    scans in which little has changed. Each is loaded when it is needed first.
+    scans in which little has changed. Those of one person that correlate less, though their anatomy lies over each
+    other, show two contrasts, more likely than not: they are registered across contrasts, too. Each file is loaded
+    when it is needed first.
 
     Args:
         network: of the architecture of all files.
@@ -114,7 +116,7 @@ class WeightsChoice:
 
     def weights_for(self, correlation: float) -> str:
         """Name the file of that network's weights."""
-        if self.across_contrasts and correlation < self.one_contrast:
+        if self.across_contrasts and correlation < (self.one_person_from if self.one_person else self.one_contrast):
             return self.across_contrasts
         return self.one_person if self.one_person and correlation >= self.one_person_from else self.usual
 

@@ -4,6 +4,7 @@ from bundle.fields import warp
 from bundle.gain import GainWeighting
 from bundle.inferers import RecursiveInferer
 from bundle.metrics import folding_percent
+from bundle.similarity import contrast_correlation
 from bundle.smoothing import smooth
 from monai.bundle import ConfigParser
 
@@ -70,6 +71,19 @@ def test_the_weights_are_shares_and_do_not_depend_on_the_intensity_scale(anatomy
     assert torch.allclose(
         GainWeighting().weights(torch.cat([image[:, :1] * 0.5, image[:, 1:]], 1), change), weights, atol=0.02
     )
+
+
+def test_of_scans_that_look_less_alike_more_is_asked(anatomy):
+    change = local_change()
+    other_contrast = (anatomy - 0.5).abs() * 2
+    image = torch.cat([anatomy, warp(other_contrast, change)], 1)
+    assert contrast_correlation(image[0, :1], image[0, 1:]) < 0.9
+    strict = GainWeighting(0.4, 0.7, alike_from=-1.0).weights(image, change)
+    assert torch.equal(GainWeighting().weights(image, change), strict)
+    lenient = GainWeighting(alike_from=-1.0).weights(image, change)
+    assert strict.sum() < lenient.sum()
+    both = torch.cat([image, torch.cat([anatomy, warp(anatomy, change)], 1)])
+    assert torch.equal(GainWeighting().weights(both, change.expand(2, -1, -1, -1, -1))[:1], strict)
 
 
 @pytest.mark.parametrize(("least", "full"), [(0.4, 0.4), (-0.1, 0.5), (0.2, 1.1), ("low", 0.4)])

@@ -15,6 +15,7 @@ from bundle.options import check_fill, check_flags
 from bundle.pairs import check_folder
 from bundle.root import WEIGHTS
 from bundle.transforms.extent import check_spacing
+from bundle.weights import recommended
 
 __all__ = ["register"]
 
@@ -36,7 +37,7 @@ def register(
     moving_cost_mask: str | None = None,
     fixed_cost_mask: str | None = None,
     initial_transform: str | None = None,
-    affine: str = "affine",
+    affine: str | None = None,
     weights: str | None = None,
     spacing_mm: float | None = None,
     passes: int | None = None,
@@ -70,7 +71,8 @@ def register(
             and the similarities leave it out, and the field runs smoothly through it.
         fixed_cost_mask: what does not count in the fixed image.
         initial_transform: linear ITK transform, fixed to moving, instead of the pre-alignment.
-        affine: pre-alignment: none (trust the headers), center, rigid or affine.
+        affine: pre-alignment: none (trust the headers), center, rigid or affine; by default affine, or with same_person
+            rigid, since a head stays as large as it is.
         weights: weights of the network. By default models/model.pt, where the contrasts of the images differ
             models/any_contrast.pt, or for two like scans of one person models/one_person.pt; registration.json says
             which.
@@ -97,6 +99,8 @@ def register(
     Returns:
         What registration.json holds.
     """
+    if affine is None:
+        affine = "rigid" if same_person is True else "affine"
     check_affine(affine)
     check_device(device)
     flags = {"never_worse": never_worse, "same_person": same_person, "symmetric": symmetric}
@@ -133,7 +137,7 @@ def register(
     suited = {"spacing_mm": None if spacing_mm is None else float(spacing_mm), "passes": passes}
     infer(**overrides, **{key: value for key, value in suited.items() if value is not None})
     result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
-    _tell(result, folder, Path(weights or WEIGHTS).name)
+    _tell(result, folder, Path(str(weights or WEIGHTS)))
     return result
 
 
@@ -185,7 +189,7 @@ def output_folder(output_dir: str) -> Path:
     return folder
 
 
-def _tell(result: dict[str, Any], folder: Path, named: str) -> None:
+def _tell(result: dict[str, Any], folder: Path, named: Path) -> None:
     """Print what matters of ``registration.json``; ``named``: the weights asked for."""
     for note in result["notes"]:
         print(f"note: {note}")
@@ -194,8 +198,8 @@ def _tell(result: dict[str, Any], folder: Path, named: str) -> None:
         if f"{name}_before" in result:
             values = " → ".join(_number(result[f"{name}_{stage}"]) for stage in ("before", "aligned", "after"))
             print(f"{title}: {values}   (by headers → aligned → registered)")
-    if result["weights"] != named:
-        differ = result["contrast_correlation"] < result["settings"]["one_contrast"]
+    if result["weights"] != named.name:
+        differ = result["weights"] == recommended(str(named), "across_contrasts")
         reason = "the contrasts differ, or the alignment is poor" if differ else "two like scans of one person"
         print(f"{reason} (correlation {result['contrast_correlation']:.2f}): weights {result['weights']}")
     if result.get("alignment_dropped"):
