@@ -90,7 +90,8 @@ class RegistrationSaver:
         check_flags(folder_per_pair=folder_per_pair)
         self.output_dir, self.weights, self.folder_per_pair = Path(output_dir), weights, folder_per_pair
         self.settings, self.weights_choice = dict(settings or {}), weights_choice
-        self.bounds = bounds_of(weights, thresholds or {})
+        self.thresholds = thresholds or {}
+        bounds_of(weights, self.thresholds)  # which says now what is wrong with them
         self.network_start = self.network_seconds = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -114,8 +115,9 @@ class RegistrationSaver:
                 source.pop(key, None)
             item = batch | output
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
-            made_with = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
-            write_registration(item, folder, made_with[0], self.network_seconds, made_with[1], self.bounds)
+            weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
+            bounds = bounds_of(weights, self.thresholds)
+            write_registration(item, folder, weights, self.network_seconds, settings, bounds)
 
 
 def _weights_and_settings(
@@ -150,7 +152,8 @@ class PageMaker:
         notes: Sequence[str] = (),
     ) -> None:
         self.weights, self.settings, self.notes = weights, dict(settings or {}), tuple(notes)
-        self.bounds, self.weights_choice = bounds_of(weights, thresholds or {}), weights_choice
+        self.thresholds, self.weights_choice = thresholds or {}, weights_choice
+        bounds_of(weights, self.thresholds)  # which says now what is wrong with them
 
     def attach(self, engine: Engine) -> None:
         """Make it after the postprocessing."""
@@ -161,7 +164,8 @@ class PageMaker:
         for batch, output in zip(engine.state.batch, engine.state.output):
             item = batch | output
             weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
-            output["page"] = anonymous_page(item, weights, settings, self.bounds, self.notes)
+            bounds = bounds_of(weights, self.thresholds)
+            output["page"] = anonymous_page(item, weights, settings, bounds, self.notes)
 
 
 class PairTable:
