@@ -56,4 +56,5 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
             page=result.page,
             body=foreground(pair.fixed_values, pair.fixed.spacing_mm),
             is_straightened=pair.is_straightened,
+            limits=result.limits,
         )

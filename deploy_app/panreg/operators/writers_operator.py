@@ -14,7 +14,7 @@ from panreg.operators.job import Job
 from panreg.operators.step_operator import StepOperator
 from panreg.output.page import PAGE
 from panreg.output.publication import output_failures
-from panreg.registration.quality import enforce, gate_of, verdict
+from panreg.registration.quality import enforce, gate_of, suited, verdict
 from panreg.registration.result import Registration
 
 __all__ = ["WritersOperator"]
@@ -47,7 +47,8 @@ def write_objects(taken: Registered, job: Job) -> Written:
     field = write_deformable_registration(registration, provenance, settings, folder / "registration.dcm")
     measurements = _measurements(registration, field)
     job.manifest.record(dsro=asdict(field), quality=measurements)
-    broken = verdict(measurements, gate_of(settings.quality, registration.fixed, registration.moving))
+    gate = suited(gate_of(settings.quality, registration.fixed, registration.moving), registration.limits)
+    broken = verdict(measurements, gate)
     job.manifest.warn(enforce(broken, settings.quality))
     uid = provenance.uid("dsro")
     write_registered_series(registration, provenance, settings, folder / "registered", uid, flagged=bool(broken))

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from panreg.failures import Code, Failure, causes
 from panreg.ingest.stack import Stack
-from panreg.registration.result import Array, Transform
+from panreg.registration.result import Array, Limits, Transform
 
 __all__ = ["BundleModel", "Result", "by_settings", "volume"]
 
@@ -41,12 +41,14 @@ class Result:
         quality: the numbers of its report.
         overview: its picture, (height, width, 3), bytes.
         page: its page, HTML; None where none was asked for.
+        limits: of the numbers, least and greatest value: those that the weights it took have of their own.
     """
 
     transform: Transform
     quality: Mapping[str, float]
     overview: npt.NDArray[np.uint8]
     page: str | None = None
+    limits: Limits = field(default_factory=dict)
 
 
 class BundleModel:
@@ -138,7 +140,11 @@ class BundleModel:
         except Exception as error:
             raise _refusal(error) or error from error
         (item,) = workflow.parser.get_parsed_content("evaluator").state.output
-        return Result(item["transform"], item["quality"], item["overview"], item.get("page"))
+        chosen = workflow.parser.get_parsed_content("weights_choice").weights_for(
+            item["quality"]["contrast_correlation"]
+        )
+        limits = self._describe(WEIGHTS.with_name(Path(chosen).name)).get("limits", {})
+        return Result(item["transform"], quality, item["overview"], item.get("page"), limits)
 
 
 def _sha256(path: Path) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import Stack
+from panreg.registration.result import Limits
 from panreg.settings import QualityGate
 
-__all__ = ["MEASURES", "enforce", "gate_of", "page_bounds", "verdict", "within_one_frame"]
+__all__ = ["MEASURES", "enforce", "gate_of", "page_bounds", "suited", "verdict", "within_one_frame"]
 
 # setting -> the number that it bounds
 MEASURES: Mapping[str, str] = {
@@ -61,6 +62,16 @@ def within_one_frame(gate: QualityGate) -> QualityGate:
     The field alone would have to stretch there, and it reaches only half of what is wrong.
     """
     return gate.model_copy(update={"max_stretch": 1 + (gate.max_stretch - 1) / 2})
+
+
+def suited(gate: QualityGate, limits: Limits) -> QualityGate:
+    """Put the limits that weights have of their own in the place of the gate's, as the bundle's page does."""
+    update = dict[str, float]()
+    for setting, name in MEASURES.items():
+        low, high = limits.get(name, (None, None))
+        limit = low if setting.startswith("min") else high
+        update |= {} if limit is None else {setting: float(limit)}
+    return gate.model_copy(update=update)
 
 
 def page_bounds(gate: QualityGate) -> dict[str, list[float | None]]:

@@ -1,6 +1,6 @@
 """The result of a registration, and the part of the bundle's transform that the writers use."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from panreg.ingest.stack import Stack
 
-__all__ = ["Registration", "Transform"]
+__all__ = ["Limits", "Registration", "Transform"]
 
 Array = npt.NDArray[np.float32]
+Limits = Mapping[str, Sequence[float | None]]
 
 
 class Transform(Protocol):
@@ -46,6 +47,7 @@ class Registration:
         body: where the fixed image shows the body, ``[k, j, i]``; None where that is not known.
         page: the bundle's page of the registration, HTML without patient data; None where none was asked for.
         is_straightened: ``fixed`` is a straight grid on the planes of a sheared fixed series, whose frames it names.
+        limits: of the numbers, least and greatest value: those that the weights have of their own.
     """
 
     fixed: Stack
@@ -58,6 +60,7 @@ class Registration:
     body: npt.NDArray[np.bool_] | None = None
     page: str | None = None
     is_straightened: bool = False
+    limits: Limits = field(default_factory=dict)
 
     def pull(self, values: Array, mode: str = "linear") -> Array:
         """Pull an array ``[k, j, i]`` of the moving stack to the fixed stack's ``[k, j, i]``; zero outside."""

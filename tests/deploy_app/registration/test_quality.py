@@ -5,7 +5,7 @@ import torch
 from bundle.metrics import folding_percent
 from bundle.plausibility import LIMITS
 from panreg.failures import Code, Failure
-from panreg.registration.quality import MEASURES, enforce, verdict, within_one_frame
+from panreg.registration.quality import MEASURES, enforce, suited, verdict, within_one_frame
 from panreg.settings import QualityGate, variables
 
 GATE = QualityGate(on_failure="fail")
@@ -49,6 +49,12 @@ def test_within_one_frame_of_reference_half_of_the_stretch_is_allowed():
     (broken,) = verdict(GOOD | {"stretch": 1.15}, narrow)
     assert "stretch is 1.15, above the limit of 1.1" in broken
     assert verdict(GOOD | {"stretch": 1.15}, GATE) == []
+
+
+def test_limits_that_the_weights_have_of_their_own_take_the_place_of_the_gates():
+    gate = suited(GATE, {"foreground_similarity": [0.5, None], "foreground_log_jacobian_sd": [0, 0.52]})
+    assert gate == GATE.model_copy(update={"min_similarity": 0.5, "max_log_jacobian_sd": 0.52})
+    assert suited(GATE, {}) == GATE
 
 
 def test_the_limits_are_those_that_the_bundle_judges_by():
