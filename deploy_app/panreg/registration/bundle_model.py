@@ -140,9 +140,8 @@ class BundleModel:
         except Exception as error:
             raise _refusal(error) or error from error
         (item,) = workflow.parser.get_parsed_content("evaluator").state.output
-        chosen = workflow.parser.get_parsed_content("weights_choice").weights_for(
-            item["quality"]["contrast_correlation"]
-        )
+        choice, quality = workflow.parser.get_parsed_content("weights_choice"), item["quality"]
+        chosen = choice.weights_for(quality["contrast_correlation"])
         limits = self._describe(WEIGHTS.with_name(Path(chosen).name)).get("limits", {})
         return Result(item["transform"], quality, item["overview"], item.get("page"), limits)
 
