@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from bundle import spatial
 from bundle.io.files import check_outputs
 from bundle.io.transforms import UNKNOWN, read_any
 from bundle.spatial import Grid, Inverse, SpatialTransform
-from bundle.spatial import Mapping as SpatialMapping
 from bundle.transforms import read_grid
 
 __all__ = ["UNKNOWN", "check_places", "grid_if_given", "read_chain", "read_one"]
@@ -44,7 +44,7 @@ def read_chain(
     fixed_grid: Grid = UNKNOWN,
     moving_grid: Grid = UNKNOWN,
     kind: str | None = None,
-) -> list[SpatialMapping]:
+) -> list[spatial.Mapping]:
     """Read transforms that follow each other, nearest to the moving image first; some of them turned around.
 
     Args:
@@ -67,7 +67,7 @@ def read_chain(
     ends = [UNKNOWN] * len(paths)
     starts = list(ends)
     ends[-1], starts[0] = fixed_grid, moving_grid
-    chain: list[SpatialMapping] = []
+    chain: list[spatial.Mapping] = []
     for path, flag, end, start in zip(paths, flags, ends, starts):
         chain.append(Inverse(read_any(path, start, end, kind)) if flag else read_any(path, end, start, kind))
     return chain
