@@ -269,6 +269,18 @@ def test_an_alignment_that_helps_is_kept():
     assert item["alike"]["similarity_aligned"] > item["alike"]["similarity_before"]
 
 
+def test_how_alike_swapped_images_are_does_not_depend_on_which_is_which(monkeypatch):
+    near = picture(1, oblique(centre_mm=(13.0, -21.0, 33.0)))
+    images = {"moving": near, "fixed": picture()}
+    swapped = {"moving": picture(), "fixed": near}
+    for pair, matrix in ((images, wrong_alignment()), (swapped, np.linalg.inv(wrong_alignment()))):
+        monkeypatch.setattr(matching, "align", lambda *_, matrix=matrix, **__: matrix)
+        monkeypatch.setattr(matching, "geometric_mean", lambda one, _: one)
+        pair["found"] = MatchPaird(affine="affine", symmetric=True)(dict(pair))["alike"]
+    assert images["found"]["similarity_before"] == pytest.approx(swapped["found"]["similarity_before"], rel=1e-3)
+    assert images["found"]["similarity_aligned"] == pytest.approx(swapped["found"]["similarity_aligned"], rel=1e-3)
+
+
 def test_an_initial_transform_that_makes_things_worse_is_kept_and_noted(tmp_path):
     path = str(tmp_path / "initial.tfm")
     sitk.WriteTransform(linear_to_itk(wrong_alignment()), path)

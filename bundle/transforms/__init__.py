@@ -1,7 +1,8 @@
 """Dictionary transforms that the configs name."""
 
 from bundle.transforms.augmentation import RandMaskd
-from bundle.transforms.matching import MatchPaird, without_ignored
+from bundle.transforms.ignored import without_ignored
+from bundle.transforms.matching import MatchPaird
 from bundle.transforms.prediction import WarpByPredictiond
 from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid_of, read_grid, read_volume
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
-from bundle.inpainting import dilate, fill_in
 from bundle.intensity import clip_outliers, foreground, shows_nothing
 from bundle.io.itk import read_linear
 from bundle.options import check_flags, check_numbers
@@ -15,12 +14,13 @@ from bundle.similarity import mutual_information, similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from bundle.symmetry import geometric_mean, root
 from bundle.transforms.extent import check_extent, check_spacing
+from bundle.transforms.ignored import ignored_on, without_ignored
 from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 
-__all__ = ["MARGIN_MM", "MatchPaird", "without_ignored"]
+__all__ = ["MARGIN_MM", "MatchPaird"]
 
 Item = dict[Hashable, Any]
 
@@ -30,8 +30,6 @@ MARGIN_MM = 4.0
 OUTERMOST = 0.0005  # share of what an image shows that may lie beyond either end of an axis: specks in the air
 
 PERCENTILES = 0.5, 99.5  # of the intensities, that become 0 and 1
-RIM = 2  # voxels around what does not count that are replaced, too: interpolation has mixed them with it
-AROUND = 4  # voxels around these that tell how the intensities of the two images go together
 EXTRAS = ("mask", "cost_mask")
 MULTIPLE = 16  # of the sides of the network's grid
 
@@ -135,18 +133,21 @@ class MatchPaird(Transform):
     def _matched(self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> _Matched:
         """Lay the network's grid, sample both images on it, and measure how alike they are by the headers and so."""
         grid = (self._grid_halfway if self.symmetric else self._grid)(images, grids, matrix)
-        ignored = _ignored(item, grids, grid, matrix)
+        ignored = ignored_on(grid, item, grids, matrix)
         channels = [
             _scale(self._on_grid(images[role], grids[role], grid, alignment), None if ignored is None else ignored[n])
             for n, (role, alignment) in enumerate((("moving", matrix), ("fixed", None)))
         ]
-        by_headers = _scale(self._on_grid(images["moving"], grids["moving"], grid, None))
-        stages = {"similarity_before": by_headers, "similarity_aligned": channels[0]}
+        by_headers = [_scale(self._on_grid(images["moving"], grids["moving"], grid, None)), channels[1]]
+        if self.symmetric:  # where the images meet: the same place for them swapped
+            meeting = Grid(grid.shape, root(matrix) @ grid.affine)
+            by_headers = [_scale(self._on_grid(images[role], grids[role], meeting, None)) for role in images]
+        stages = {"similarity_before": by_headers, "similarity_aligned": channels}
         nowhere = None if ignored is None else ignored.any(0, keepdim=True)
-        alike = {stage: similarity(moving, channels[1], nowhere) for stage, moving in stages.items()}
+        alike = {stage: similarity(one, other, nowhere) for stage, (one, other) in stages.items()}
         worse = alike["similarity_aligned"] < alike["similarity_before"]
         if worse:
-            before, after = (mutual_information(moving, channels[1], nowhere) for moving in stages.values())
+            before, after = (mutual_information(one, other, nowhere) for one, other in stages.values())
             worse = after < before
         return _Matched(grid, channels, ignored, alike, worse)
 
@@ -239,51 +240,6 @@ def _scale(image: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Te
     low, high = (float(value) for value in percentile(image if ignored is None else image[:, ~ignored], PERCENTILES))
     image.sub_(low)
     return (image.div_(high - low) if high > low else image).clamp_(0, 1)
-
-
-def without_ignored(image: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
-    """Replace what does not count in a pair, (2, H, W, L), so that nothing differs there and nothing is to be moved.
-
-    Each image takes the other's values there, in the intensities that fit best around it; where neither counts, both
-    are continued from around.
-    """
-    regions = dilate(ignored[:, None], RIM)[:, 0]
-    both = regions.all(0, keepdim=True)
-    replaced = [torch.where(regions[n] & ~both, _fitted(image, n, regions[n]), image[n : n + 1]) for n in range(2)]
-    return fill_in(torch.cat(replaced)[None], both[None])[0] if both.any() else torch.cat(replaced)
-
-
-def _fitted(image: torch.Tensor, channel: int, region: torch.Tensor) -> torch.Tensor:
-    """The other image of a pair in the intensities that this one has around a region, (1, H, W, L).
-
-    By mean and spread, since the two are not registered yet; turned around where the images are of opposite contrast.
-    """
-    this, other = image[channel], image[1 - channel]
-    around = dilate(region[None, None], AROUND)[0, 0] & ~region
-    if not region.any() or not around.any():
-        return this[None]
-    here, there = other[around], this[around]
-    shown = (this > 0) & (other > 0) & ~region
-    alike = torch.corrcoef(torch.stack([other[shown], this[shown]]))[0, 1] if shown.sum() > 1 else here.new_ones(())
-    slope = torch.where(alike < 0, -1.0, 1.0) * there.std() / here.std().clamp(min=1e-3)
-    return (there.mean() + slope * (other - here.mean()))[None]
-
-
-def _ignored(item: Item, grids: dict[str, Grid], grid: Grid, matrix: Matrix) -> torch.Tensor | None:
-    """Where on the network's grid the images do not count, (2, H, W, L), bool, moving and fixed; None for nowhere."""
-    if not any(f"{role}_cost_mask" in item for role in grids):
-        return None
-    found = []
-    for role, alignment in (("moving", matrix), ("fixed", np.eye(4))):
-        transform = SpatialTransform(alignment, None, grid, grid, grids[role])
-        mask = item.get(f"{role}_cost_mask")
-        found.append(
-            torch.zeros(1, *grid.shape) if mask is None else transform.resample(mask.as_tensor(), mode="nearest")
-        )
-    ignored = torch.cat(found) > 0
-    if ignored.flatten(1).all(1).any():
-        raise ValueError("A cost mask leaves nothing of its image that counts: there is nothing to align.")
-    return ignored if ignored.any() else None
 
 
 def _shown(image: torch.Tensor, grid: Grid) -> Grid:
