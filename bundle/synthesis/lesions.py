@@ -33,7 +33,8 @@ def draw_lesions(
     fluid, grey, white = anchors(image, labels)
     dark = ((image < (fluid + grey) / 2) & (labels > 0)).to(image.dtype)[None]
     ventricles = -F.max_pool3d(-dark, 3, 1, 1)  # thicker than furrows
-    beside = F.avg_pool3d(F.max_pool3d(ventricles, AROUND, 1, AROUND // 2), SIDE, 1, SIDE // 2)[0]
+    near = F.max_pool3d(ventricles, AROUND, 1, AROUND // 2)
+    beside = F.avg_pool3d(F.pad(near, (SIDE // 2,) * 6), SIDE, 1)[0]
     noise = smooth_noise(image.shape[1:], int(state.randint(*POINTS)), generator)
     noise += smooth_noise(image.shape[1:], FINE_POINTS, generator).mul_(0.7)
     spots = torch.sigmoid(SHARPNESS * (noise + 2.5 * beside - state.uniform(*THRESHOLDS)))

@@ -100,3 +100,10 @@ def test_every_contrast_may_be_a_scanner_s(head):
 def test_a_share_beyond_one_is_refused(share):
     with pytest.raises(ValueError, match="0 to 1"):
         RandContrastd(["moving"], ["moving_label"], **{share: 1.5})
+
+
+def test_a_slab_thinner_than_the_windows_gets_lesions_too(head):
+    image, labels = (volume[..., volume.shape[-1] // 2 :][..., :10] for volume in head[:2])
+    lesions = drawn((image, labels), 0)
+    assert lesions.shape == image.shape
+    assert lesions.max() > 0
