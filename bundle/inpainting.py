@@ -38,9 +38,9 @@ def _filled(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     coarse = _filled(_halved(x * known) / share.clamp(min=1e-6), share > 0)
     x = torch.where(known, x, F.interpolate(coarse, x.shape[2:], mode="trilinear", align_corners=False))
     box = _box_around(~known, 1)
-    share = _sum_of_27(torch.ones_like(known[box], dtype=x.dtype))
+    count = _sum_of_27(torch.ones_like(known[box], dtype=x.dtype))
     for _ in range(RELAXATIONS):
-        x[box] = torch.where(known[box], x[box], _sum_of_27(x[box]) / share)
+        x[box] = torch.where(known[box], x[box], _sum_of_27(x[box]) / count)
     return x
 
 

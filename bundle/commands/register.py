@@ -82,8 +82,9 @@ def register(
         similarity: that it goes by: ncc (local correlation), mind (MIND-SSC, for different contrasts), or auto, which
             looks at the images.
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
-        same_person: both images are of one person: take the weights for that where the two are alike, and keep the
-            network's field only where it explains what differs between them, so that noise moves nothing.
+        same_person: both images are of one person: take the weights for that where the two are alike, those across
+            contrasts where they are not, and keep the network's field only where it explains what differs between them,
+            so that noise moves next to nothing.
         symmetric: register both ways and meet halfway, in several times the time: with the images swapped the result is
             the inverse, up to interpolation.
         inverse: also write the inverse, inverse.h5 and inverse_displacement.nii.gz.
@@ -99,9 +100,7 @@ def register(
     Returns:
         What registration.json holds.
     """
-    if affine is None:
-        affine = "rigid" if same_person is True else "affine"
-    check_affine(affine)
+    check_affine("affine" if affine is None else affine)
     check_device(device)
     flags = {"never_worse": never_worse, "same_person": same_person, "symmetric": symmetric}
     flags |= {"inverse": inverse, "jacobian": jacobian, "expected_error": expected_error, "report": report}
@@ -122,7 +121,6 @@ def register(
     overrides: dict[str, Any] = {
         "output_dir": str(folder),
         "dataset#data": [{"name": "pair"} | paths],
-        "affine": affine,
         "optimise": optimise,
         "similarity": similarity,
         **flags,
@@ -134,7 +132,7 @@ def register(
         "tabulate": False,
         "progress": True,
     }
-    suited = {"spacing_mm": None if spacing_mm is None else float(spacing_mm), "passes": passes}
+    suited = {"affine": affine, "spacing_mm": None if spacing_mm is None else float(spacing_mm), "passes": passes}
     infer(**overrides, **{key: value for key, value in suited.items() if value is not None})
     result: dict[str, Any] = json.loads((folder / "registration.json").read_text())
     _tell(result, folder, Path(str(weights or WEIGHTS)))
