@@ -113,10 +113,10 @@ def test_the_workflow_weights_where_it_is_told_that_both_images_are_of_one_perso
     assert same_person or inferer.gain_weighting is None
 
 
-@pytest.mark.parametrize("name", ["inference", "evaluate"])
-def test_one_person_is_aligned_rigidly_unless_asked_otherwise(bundle_root, name):
+@pytest.mark.parametrize("names", [["inference"], ["train", "evaluate"]])
+def test_one_person_is_aligned_rigidly_unless_asked_otherwise(bundle_root, names):
     config = ConfigParser()
-    config.read_config(str(bundle_root / "configs" / f"{name}.json"))
+    config.read_config([str(bundle_root / "configs" / f"{name}.json") for name in names])
     for same_person, asked, expected in ((True, None, "rigid"), (False, None, "affine"), (True, "center", "center")):
         config["same_person"] = same_person
         if asked:
