@@ -38,14 +38,15 @@ Bounds = Mapping[str, tuple[float, float]]
 def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float | None]]]) -> tuple[Bounds, Bounds]:
     """The bounds beyond which a registration failed, and those beyond which somebody should look.
 
-    Weights with limits of their own, for images that vary more, have none of the second kind there.
+    Weights may have some of their own in their description: ``limits``, for images that vary more, and none of the
+    second kind there; and ``look_here``.
     """
     unknown = sorted(thresholds.keys() - {"failed", "look_here"})
     if unknown:
         raise ValueError(f"thresholds has the keys failed and look_here, not {', '.join(unknown)}.")
     own = recommended(weights, "limits") or {}
     failed = {**LIMITS, **read_bounds(thresholds.get("failed", {})), **read_bounds(own)}
-    look_here = read_bounds(thresholds.get("look_here", {}))
+    look_here = {**read_bounds(recommended(weights, "look_here") or {}), **read_bounds(thresholds.get("look_here", {}))}
     return failed, {name: bounds for name, bounds in look_here.items() if name not in own}
 
 

@@ -29,8 +29,16 @@ def test_the_shipped_thresholds_lie_within_the_limits(bundle_root):
     failed, look_here = bounds_of(str(bundle_root / "models" / "model.pt"), config["thresholds"])
     assert look_here
     for name, (low, high) in look_here.items():
-        assert failed[name][0] <= low
-        assert high <= failed[name][1]
+        least, greatest = failed.get(name, (-math.inf, math.inf))
+        assert least <= low
+        assert high <= greatest
+
+
+def test_bounds_of_the_weights_are_looked_at_unless_asked_for_otherwise(tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps({"look_here": {"aligned_share": [None, 0.5], "stretch": [0, 1.1]}}))
+    look_here = bounds_of(str(tmp_path / "model.pt"), {"look_here": {"stretch": [None, 1.3]}})[1]
+    assert look_here == {"aligned_share": (-math.inf, 0.5), "stretch": (-math.inf, 1.3)}
+    assert bounds_of(str(tmp_path / "other.pt"), {})[1] == {}
 
 
 @pytest.mark.parametrize("thresholds", [{"look here": {}}, {"failed": {"folding": [0, 1]}}])

@@ -20,10 +20,11 @@ from bundle.plausibility import LIMITS
 from bundle.postprocessing import MeasureRegistrationd
 from bundle.progress import Progress
 from bundle.report import judge
-from bundle.root import ROOT
+from bundle.root import ROOT, WEIGHTS
 from bundle.similarity import similarity
 from bundle.spatial import SpatialTransform
 from bundle.transforms import grid_of
+from bundle.weights import recommended
 
 __all__ = ["GOOD", "KINDS", "MEASURES", "bounds_from", "read_rows", "rows_of", "separation", "split_and_judge"]
 
@@ -120,8 +121,9 @@ def split_and_judge(rows: Sequence[Row]) -> dict[str, Any]:
     for place, (setting, judged) in zip(("first", "second"), (halves, halves[::-1])):
         bounds = bounds_from(setting)
         result[f"bounds of the {place} half, the other half judged"] = {"bounds": bounds, **separation(judged, bounds)}
-    shipped = json.loads((ROOT / "configs" / "inference.json").read_text())["thresholds"]["look_here"]
-    result["bounds of configs/inference.json, all judged"] = {"bounds": shipped, **separation(rows, shipped)}
+    config = json.loads((ROOT / "configs" / "inference.json").read_text())
+    shipped = {**(recommended(str(WEIGHTS), "look_here") or {}), **config["thresholds"]["look_here"]}
+    result["shipped bounds, all judged"] = {"bounds": shipped, **separation(rows, shipped)}
     dice = {
         kind: [row["dice_after"] for row in rows if row["kind"] == kind and row.get("dice_after")]
         for kind in (GOOD, *KINDS)

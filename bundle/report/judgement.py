@@ -39,10 +39,15 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "max_displacement_mm": ("Some places move very far.", HEADERS),
     "folding_percent": ("The field folds over itself.", VOLUMES),
     "dice_after": ("The labels of the two images overlap little.", LABELS),
+    "aligned_share": (
+        "The aligned images were nearly as alike as the registered ones: if both are of one person, in two contrasts "
+        "say, the field follows intensities and not anatomy; register again with --same_person.",
+        EDGES,
+    ),
     "field_dropped": ("The network's field made the images less alike and was dropped: warped is aligned.", EDGES),
 }
 FLAGS = ("field_dropped",)
-OPTIONAL = ("dice_after",)  # of pairs with labels alone
+OPTIONAL = ("dice_after", "aligned_share")  # of pairs with labels alone, and of those that a field was found for
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def judge(quality: Mapping[str, float], failed: Bounds, look_here: Bounds) -> Ju
 
     Args:
         quality: numbers by the names of ``registration.json``; the difference of ``similarity_after`` and
-            ``similarity_before`` is ``similarity_gain``.
+            ``similarity_before`` is ``similarity_gain``, and ``similarity_aligned`` over ``similarity_after``, unless
+            the field was dropped, ``aligned_share``.
         failed: least and greatest value by name, None for no bound; beyond them, or not measurable, it failed.
         look_here: likewise; beyond them somebody should look.
 
@@ -89,8 +95,10 @@ def judge(quality: Mapping[str, float], failed: Bounds, look_here: Bounds) -> Ju
         >>> judge(numbers, {"folding_percent": (None, 0.5)}, {"folding_percent": (None, 0.1)}).level
         'look here'
     """
-    gain = quality.get("similarity_after", math.nan) - quality.get("similarity_before", math.nan)
-    numbers = {"similarity_gain": gain, **quality}
+    before, aligned, after = (quality.get(f"similarity_{stage}", math.nan) for stage in ("before", "aligned", "after"))
+    numbers = {"similarity_gain": after - before, **quality}
+    if aligned >= 0 and after > 0 and not quality.get("field_dropped"):
+        numbers["aligned_share"] = aligned / after
     failed = {"similarity_gain": (0.0, None), **failed}
     findings = [_finding(name, FAILED, numbers, bounds) for name, bounds in failed.items()]
     names = {finding.measure for finding in findings if finding}

@@ -57,6 +57,20 @@ def test_overlap_counts_where_there_are_labels_alone():
     assert judge(GOOD | {"dice_after": math.nan}, {}, bounds).level == "look here"
 
 
+@pytest.mark.parametrize(
+    ("aligned", "dropped", "level"),
+    [(0.3, 0.0, "look here"), (0.25, 0.0, "good"), (0.3, 1.0, None), (None, 0.0, "good")],
+)
+def test_images_that_the_alignment_alone_made_as_alike_may_be_of_one_person(aligned, dropped, level):
+    quality = GOOD | {"folding_percent": 0.0, "field_dropped": dropped}
+    quality |= {} if aligned is None else {"similarity_aligned": aligned}
+    found = judge(quality, LIMITS, {"aligned_share": (None, 0.56)})
+    named = [finding for finding in found.findings if finding.measure == "aligned_share"]
+    assert bool(named) == (level == "look here")
+    assert level is None or found.level == level
+    assert not named or "--same_person" in named[0].sentence
+
+
 def test_every_measure_with_a_limit_has_words():
     assert LIMITS.keys() <= WORDS.keys()
 
