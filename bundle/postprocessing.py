@@ -202,6 +202,7 @@ class DrawOverviewd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Draw."""
         item, start = dict(data), time.perf_counter()
+        return_memory()
         fixed, moving = (item[k].as_tensor().cpu() for k in ("fixed", "moving"))
         item["overview"] = overview(fixed, moving, item["warped"], item["transform"])
         return _timed(item, "report", start)
@@ -213,6 +214,7 @@ class PrepareReportd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Prepare."""
         item, start = dict(data), time.perf_counter()
+        return_memory()
         fixed, moving = (item[k].as_tensor().cpu() for k in ("fixed", "moving"))
         fixed_label, moving_label = (
             item[k].as_tensor().cpu() if k in item else None for k in ("fixed_label", "moving_label")

@@ -65,9 +65,9 @@ def log_jacobian_sd(ddf: DDF, mask: torch.Tensor | None = None) -> float:
         >>> round(log_jacobian_sd(ddf), 6)
         0.0
     """
-    det = _determinants(ddf, mask).double()
-    det = det[det > 0]
-    return det.log().std(correction=0).item() if det.numel() else math.nan
+    det = _determinants(ddf, mask)
+    logarithms = det[det > 0].double().log_()
+    return logarithms.std(correction=0).item() if logarithms.numel() else math.nan
 
 
 def learn2reg_log_jacobian_sd(ddf: DDF) -> float:

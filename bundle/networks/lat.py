@@ -11,7 +11,7 @@ __all__ = ["LocalAttentionTransformer", "Projection"]
 
 INITIAL_SD = 1e-5
 VOXELS_AT_A_TIME = 2**15  # of what is projected: they stay in the cache
-VOXELS_PER_SLAB = 3 * 2**17  # of what is attended to: two planes more are read than are needed
+VOXELS_PER_SLAB = 3 * 2**16  # of what is attended to: two planes more are read than are needed
 
 
 class Projection(nn.Module):
@@ -39,27 +39,24 @@ class Projection(nn.Module):
         return projected.reshape(image.shape[0], -1, image.shape[2], image.shape[3], image.shape[4])
 
     @torch.jit.unused
-    def stream(
-        self, features: Features, scale: torch.Tensor, image: Volume, sampled: bool, within: torch.Tensor
-    ) -> Features:
-        """Project what is ``streamable``, as ``forward``; the result is of the type that features are kept in.
+    def stream(self, features: Features, scale: torch.Tensor, image: Volume, within: torch.Tensor) -> Features:
+        """Project what is ``streamable``, as ``forward``: channels-last, in the type that features are kept in.
 
         Args:
             features: as for ``forward``.
             scale: likewise.
             image: likewise.
-            sampled: whether a warp comes next: the result is channels-last then, the layout that it would bring it to.
             within: memory to write to, that of the features if need be; new memory if it is empty.
         """
         centred = self.weight - self.weight.mean(0, keepdim=True)
         weight, gray_weight = centred[:, :-1] * scale, centred[:, -1:]
         voxels, gray = as_planes(features).flatten(0, 2), image.flatten()
-        size = (len(gray), len(centred)) if sampled else (len(centred), len(gray))
+        size = len(gray), len(centred)
         projected = within.view(size) if within.numel() > 0 else image.new_empty(size, dtype=streamed_dtype())
-        parts = projected.T.split(VOXELS_AT_A_TIME, 1) if sampled else projected.split(VOXELS_AT_A_TIME, 1)
+        parts = projected.T.split(VOXELS_AT_A_TIME, 1)
         for part, run, values in zip(parts, voxels.split(VOXELS_AT_A_TIME), gray.split(VOXELS_AT_A_TIME)):
             part[:] = (weight @ run.to(weight.dtype).T).addcmul_(gray_weight, values)
-        return (projected.T if sampled else projected).view(1, -1, *image.shape[2:])
+        return projected.T.view(1, -1, *image.shape[2:])
 
 
 class LocalAttentionTransformer(nn.Module):
@@ -108,7 +105,7 @@ class LocalAttentionTransformer(nn.Module):
         """Warp the key and attend to it some planes at a time: what is ``streamable``, as ``forward``.
 
         Args:
-            query: as ``forward``, in the type that features are kept in.
+            query: as ``forward``, channels-last, in the type that features are kept in; overwritten.
             key: ``Projection`` of the moving image, not yet warped, channels-last.
             ddf: the field found so far, (1, 3, H, W, L), voxels of this level.
 
@@ -117,7 +114,7 @@ class LocalAttentionTransformer(nn.Module):
         """
         height, plane = query.shape[2], query[0, 0, 0].numel()
         reach, count = self.position_bias.shape[1] // 2, max(1, VOXELS_PER_SLAB // plane)
-        sub_fields = ddf.new_empty(1, *query.shape[2:], 3 * self.heads).movedim(-1, 1)
+        sub_fields = self._sub_fields_within(query, ddf.dtype)
         for first in range(0, height, count):
             last = min(first + count, height)
             begin, end = max(first - reach, 0), min(last + reach, height)  # of the planes that the slab attends to
@@ -128,6 +125,17 @@ class LocalAttentionTransformer(nn.Module):
             sub_fields[:, :, first:last] = found[:, :, first - begin : last - begin]
             del q, k, found  # before the next ones are made
         return sub_fields
+
+    @torch.jit.unused
+    def _sub_fields_within(self, query: Features, dtype: torch.dtype) -> torch.Tensor:
+        """Take the query's own memory for the sub-fields if they fit: a voxel's overwrite none but those before it."""
+        voxels = query[0, 0].numel()
+        shape = (1, *query.shape[2:], 3 * self.heads)
+        fits = query.is_contiguous(memory_format=torch.channels_last_3d) and dtype.itemsize % query.itemsize == 0
+        if fits and 3 * self.heads * dtype.itemsize <= query.shape[1] * query.itemsize:
+            memory = as_planes(query).view(-1)[: voxels * 3 * self.heads * dtype.itemsize // query.itemsize]
+            return memory.view(dtype).view(shape).movedim(-1, 1)
+        return query.new_empty(shape, dtype=dtype).movedim(-1, 1)
 
     @torch.jit.unused
     def merge_streamed(self, sub_fields: torch.Tensor) -> DDF:

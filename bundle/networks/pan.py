@@ -111,8 +111,8 @@ class PAN(nn.Module):
         padded = [n + self.missing(n) for n in pair.shape[2:]]
         room = self.room(pair, padded) if streamable(pair) else torch.zeros(0)
         levels = []
-        for image, sampled in ((pair[:, 1:], False), (pair[:, :1], True)):  # nothing but encode holds what is prepared
-            levels.append(self.encode(self.pad_to_pyramid(prepare(image) if prepare else image), room, sampled))
+        for image, last in ((pair[:, 1:], False), (pair[:, :1], True)):  # nothing but encode holds what is prepared
+            levels.append(self.encode(self.pad_to_pyramid(prepare(image) if prepare else image), room, last))
         del room
         with torch.autocast(pair.device.type, enabled=False):
             ddf = self.decode_field(*levels)[0]
@@ -158,13 +158,13 @@ class PAN(nn.Module):
         fits = per_voxel <= self.channels[0] and per_voxel * voxels + below <= room.numel()
         return per_voxel * voxels if fits else 0
 
-    def encode(self, image: Volume, room: torch.Tensor, sampled: bool) -> list[Features]:
+    def encode(self, image: Volume, room: torch.Tensor, last: bool) -> list[Features]:
         """Project every level of one image, from level 1 down: (B, S·d, H, W, L) each, still without bias.
 
         Args:
             image: (B, 1, H, W, L), sides multiples of 2^(levels − 1).
             room: what the levels overwrite if they are streamed, see ``room``; empty if they are not.
-            sampled: whether a warp is what the projections come to next.
+            last: whether no other image needs the room: the projections of level 1 come to lie in it on the way.
         """
         projections: list[Features] = []
         features = channels_last(image)
@@ -178,15 +178,15 @@ class PAN(nn.Module):
                     continue
                 if room.numel() > 0:
                     full, scale, features = level.stream(features, room)  # type: ignore[operator]
-                    place = self.place_in(room, image) if sampled and len(projections) == 0 else 0
+                    place = self.place_in(room, image) if last and len(projections) == 0 else 0
                     within, room = room[:place], room[place:]
-                    projected = projection.stream(full, scale, image, sampled, within)  # type: ignore[operator]
+                    projected = projection.stream(full, scale, image, within)  # type: ignore[operator]
                     projections.append(projected)
                     continue
             full, scale, features = level(features)
             projections.append(projection(full, scale, image))
         if not torch.jit.is_scripting():
-            if room.numel() > 0 and sampled:
+            if room.numel() > 0 and last:
                 projections[0] = projections[0].clone()  # the room is let go, now that the features of all levels are
         return projections
 

@@ -67,13 +67,14 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
     steps = np.maximum(np.rint(line_mm / grid.spacing_mm), 1).astype(int)
     picture = Image.new("RGB", SIZE)
     titles: list[str] = []
+    unaligned = transform.without_alignment()
     for axis, name in enumerate(PLANES):
         plane, others = grid.plane(axis, grid.shape[axis] // 2), [i for i in range(3) if i != axis]
         columns = _columns(images, transform, plane)
         titles = [*columns, f"deformed grid, {line_mm} mm"]
         pixels = CELL / float(sides[others].max())  # a mm
         panels = [_panel(column, axis, sides[others] * pixels) for column in columns.values()]
-        displaced = _deformed_positions(transform, plane)[others].squeeze(axis + 1)
+        displaced = _deformed_positions(unaligned, plane)[others].squeeze(axis + 1)
         panels.append(_grid_lines(displaced * pixels, steps[others], sides[others] * pixels))
         for number, panel in enumerate(panels):
             left, top = LEFT + number * STEP, TOP + axis * STEP
@@ -150,8 +151,8 @@ def _panel(column: _Column, axis: int, size: npt.NDArray[np.float64]) -> Image.I
 
 
 def _deformed_positions(transform: SpatialTransform, grid: Grid) -> npt.NDArray[np.float64]:
-    """Where the network's field moves each voxel, in mm along the canonical axes: (3, H, W, L)."""
-    field = transform.without_alignment().displacement_field(grid).numpy()
+    """Where a transform moves each voxel, in mm along the canonical axes: (3, H, W, L)."""
+    field = transform.displacement_field(grid).numpy()
     along_axes = np.einsum("ji,jhwl->ihwl", grid.direction, field)
     positions = np.meshgrid(*[np.arange(n) * s for n, s in zip(grid.shape, grid.spacing_mm)], indexing="ij")
     return np.stack(positions) + along_axes

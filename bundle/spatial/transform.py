@@ -49,7 +49,10 @@ class SpatialTransform:
 
     def without_alignment(self) -> "SpatialTransform":
         """The field alone, from fixed space to fixed space."""
-        return replace(self, alignment=np.eye(4))
+        found = replace(self, alignment=np.eye(4))
+        known = self.__dict__.keys() & {"field_mm", "jacobian"}  # neither depends on the alignment
+        found.__dict__.update({name: self.__dict__[name] for name in known})
+        return found
 
     @cached_property
     def back(self) -> Matrix:

@@ -9,6 +9,7 @@ import torch
 from bundle.affine import ALIGNMENTS, align
 from bundle.intensity import clip_outliers, foreground, shows_nothing
 from bundle.io.itk import read_linear
+from bundle.memory import return_memory
 from bundle.options import check_flags, check_numbers
 from bundle.similarity import mutual_information, similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
@@ -63,9 +64,9 @@ class MatchPaird(Transform):
     the rest of their image), ``moving_cost_mask`` and ``fixed_cost_mask`` (what is in them does not count: the
     alignment and the similarities leave it out, and the network sees the other image there) and
     ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
-    Adds ``image`` (2, H, W, L: moving, fixed) with the RAS affine of its grid, ``label`` (the fixed channel),
-    ``alignment`` (4×4, mm, LPS, fixed to moving), ``alike`` (``similarity_before`` by the headers,
-    ``similarity_aligned``, and with ``never_worse`` whether the ``alignment_dropped``) and ``seconds``; with cost masks
+    Adds ``image`` (2, H, W, L: moving, fixed) with the RAS affine of its grid, ``alignment`` (4×4, mm, LPS, fixed to
+    moving), ``alike`` (``similarity_before`` by the headers, ``similarity_aligned``, and with ``never_worse`` whether
+    the ``alignment_dropped``) and ``seconds``; with cost masks
     ``ignored``, (2, H, W, L), bool, where moving and fixed image do not count.
 
     Args:
@@ -125,8 +126,8 @@ class MatchPaird(Transform):
             item["ignored"] = ignored
             image = without_ignored(image, ignored)
         item["image"] = MetaTensor(image, affine=torch.from_numpy(ras_from_lps(grid.affine)))
-        item["label"] = image[1:]
         item["alignment"], item["alike"] = torch.from_numpy(matrix), alike
+        return_memory()
         item["seconds"] = {**item.get("seconds", {}), "align": time.perf_counter() - start}
         return item
 

@@ -48,9 +48,8 @@ def test_projection_equals_a_linear_map_of_the_concatenation_centred_over_the_ch
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_projecting_what_is_streamed_equals_projecting_at_once(monkeypatch, sampled, dtype):
+def test_projecting_what_is_streamed_equals_projecting_at_once(monkeypatch, dtype):
     monkeypatch.setattr(lat, "VOXELS_AT_A_TIME", 50)  # of 210
     module = projection().float()
     features = draw(1, 5, *SHAPE, dtype=torch.float32).to(dtype).contiguous(memory_format=torch.channels_last_3d)
@@ -58,11 +57,11 @@ def test_projecting_what_is_streamed_equals_projecting_at_once(monkeypatch, samp
     monkeypatch.setattr(lat, "streamed_dtype", lambda: dtype)
     with torch.no_grad():
         expected = module(features.float(), scale, image)
-        found = module.stream(features, scale, image, sampled, torch.zeros(0))
+        found = module.stream(features, scale, image, torch.zeros(0))
     assert found.dtype == dtype
     close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 1e-2, "rtol": 2**-8}
     torch.testing.assert_close(found.float(), expected, **close)
-    assert found.is_contiguous(memory_format=torch.channels_last_3d if sampled else torch.contiguous_format)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -74,8 +73,8 @@ def test_projections_may_take_the_place_of_the_features(monkeypatch, dtype):
     features = memory.view(1, *SHAPE, 7).permute(0, 4, 1, 2, 3)
     scale, image = draw(1, 7, seed=1, dtype=torch.float32), draw(1, 1, *SHAPE, seed=2, dtype=torch.float32)
     with torch.no_grad():
-        expected = module.stream(features, scale, image, True, torch.zeros(0))
-        found = module.stream(features, scale, image, True, memory[: voxels * 6])
+        expected = module.stream(features, scale, image, torch.zeros(0))
+        found = module.stream(features, scale, image, memory[: voxels * 6])
     assert found.data_ptr() == memory.data_ptr()
     assert torch.equal(found, expected)
 
@@ -151,13 +150,32 @@ def test_an_encoder_level_equals_plain_blocks_and_squeeze_and_excitation(finest,
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("neighbourhood", [3, 5])
 @pytest.mark.parametrize("voxels", [1, 100, 10**6])  # of 42 a plane: slabs of 1, 2 and all 5 planes
-def test_attending_by_planes_equals_warping_and_attending_at_once(monkeypatch, voxels, neighbourhood, heads):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_attending_by_planes_equals_warping_and_attending_at_once(
+    monkeypatch, voxels, neighbourhood, heads, dtype, layout
+):
     monkeypatch.setattr(lat, "VOXELS_PER_SLAB", voxels)
     module = transformer(heads, neighbourhood=neighbourhood).float()
-    query, key = (draw(1, 6 * heads, *SHAPE, seed=n, dtype=torch.float32) for n in range(2))
-    ddf = 2 * draw(1, 3, *SHAPE, seed=2, dtype=torch.float32)
+    query, key = (draw(1, 6 * heads, *SHAPE, seed=n, dtype=torch.float32).to(dtype) for n in range(2))
+    query, ddf = query.contiguous(memory_format=layout), 2 * draw(1, 3, *SHAPE, seed=2, dtype=torch.float32)
     with torch.no_grad():
-        expected = module(query.clone(), warp(key, ddf))[0]
-        sub_fields = module.stream(query, key.contiguous(memory_format=torch.channels_last_3d), ddf)
+        expected = module(query.float().clone(), warp(key.float(), ddf))[0]
+        sub_fields = module.stream(query.clone(), key.contiguous(memory_format=torch.channels_last_3d), ddf)
         found = module.merge_streamed(sub_fields)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "channels", "within"), [(torch.bfloat16, 6, True), (torch.float32, 2, False)])
+def test_sub_fields_take_the_place_of_the_query_where_they_fit(dtype, channels, within):
+    module = LocalAttentionTransformer(1, head_channels=channels).float()
+    query, key = (
+        draw(1, channels, *SHAPE, seed=n, dtype=torch.float32)
+        .to(dtype)
+        .contiguous(memory_format=torch.channels_last_3d)
+        for n in range(2)
+    )
+    with torch.no_grad():
+        found = module.stream(query, key, torch.zeros(1, 3, *SHAPE))
+    assert (found.data_ptr() == query.data_ptr()) == within
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
