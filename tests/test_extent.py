@@ -1,4 +1,4 @@
-"""Grids that are too large to work on are refused before anything is computed on them."""
+"""Grids that are too large to work on, or next to nothing, are refused before anything is computed on them."""
 
 import numpy as np
 import pytest
@@ -24,3 +24,11 @@ def test_a_spacing_that_is_no_length_is_refused(spacing_mm):
     for refuse in (check_spacing, lambda s: MatchPaird(spacing_mm=s), lambda s: BuildTransformd(field_spacing_mm=s)):
         with pytest.raises(ValueError, match=r"spacing_mm (must be above 0 mm|takes a number)"):
             refuse(spacing_mm)
+
+
+def test_a_spacing_that_leaves_next_to_nothing_of_the_image_is_refused():
+    head = Grid((120, 120, 90), np.diag([2.0, 2.0, 2.0, 1.0]))
+    check_extent(head, 75)
+    check_extent(Grid((3, 2, 2), np.eye(4)))  # an image of its own voxels is what it is
+    with pytest.raises(ValueError, match=r"Voxels of 100 mm leave 3×3×2 of the image: give a smaller --spacing_mm"):
+        check_extent(head, 100, "--spacing_mm")

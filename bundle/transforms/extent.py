@@ -11,6 +11,10 @@ MOST_VOXELS = 2**28
 BYTES = 120  # of memory that a registration takes at its peak for a voxel of the network's grid (docs/speed.md)
 
 
+FEWEST_VOXELS = 4
+"""Along the longest side of an image: nothing is to be seen in less."""
+
+
 def check_spacing(spacing_mm: float | None, name: str = "spacing_mm") -> None:
     """Refuse a voxel size that is no length; None passes, for one that is left open.
 
@@ -22,7 +26,7 @@ def check_spacing(spacing_mm: float | None, name: str = "spacing_mm") -> None:
 
 
 def check_extent(grid: Grid, spacing_mm: float | None = None, name: str = "spacing_mm") -> None:
-    """Refuse a grid of more voxels than a registration can work on.
+    """Refuse a grid of more voxels than a registration can work on, or next to none.
 
     Args:
         grid: of an image.
@@ -30,12 +34,15 @@ def check_extent(grid: Grid, spacing_mm: float | None = None, name: str = "spaci
         name: of the option that sets the spacing.
 
     Raises:
-        ValueError: it has more than ``MOST_VOXELS``.
+        ValueError: it has more than ``MOST_VOXELS``, or by that spacing less than ``FEWEST_VOXELS`` along every side.
     """
     sides = np.array(grid.shape, dtype=np.float64)
     if spacing_mm is not None:
         with np.errstate(over="ignore"):
             sides = np.maximum(np.ceil(sides * grid.spacing_mm / spacing_mm - 1e-3), 1)
+        if sides.max() < FEWEST_VOXELS:
+            size = "×".join(f"{side:.0f}" for side in sides)
+            raise ValueError(f"Voxels of {spacing_mm:g} mm leave {size} of the image: give a smaller {name}.")
     with np.errstate(over="ignore"):
         voxels = float(np.prod(sides))
     if voxels <= MOST_VOXELS:
