@@ -8,12 +8,16 @@ import re
 import numpy as np
 import pytest
 from bundle.benchmark.equal_terms import NETWORKS, equal_terms_markdown
+from bundle.benchmark.lesions import lesions_markdown
 from bundle.benchmark.rescans import rescans_markdown
 from bundle.benchmark.tables import markdown, summarise
 from bundle.io.tables import read_csv
 
-TABLES = dict.fromkeys(("ixi2mm_masked", "ixi2mm", "phantom", "hippocampus", "hippocampus_propagated"), "accuracy.md")
-TABLES |= {"symmetric": "register.md", "across_contrasts": "accuracy.md"}
+TABLES = dict.fromkeys(("brains", "heads", "ixi2mm_masked", "ixi2mm", "phantom"), "accuracy.md")
+TABLES |= dict.fromkeys(("hippocampus", "hippocampus_propagated", "another_scanner"), "accuracy.md") | {
+    "symmetric": "register.md",
+    "across_contrasts": "accuracy.md",
+}
 TABLES |= dict.fromkeys(("equal_terms_hippocampus", "equal_terms_ixi2mm_masked"), "peers.md")
 
 
@@ -40,7 +44,7 @@ def test_a_table_of_the_benchmark_is_the_summary_of_its_rows_the_same_pairs_for_
 
 
 def test_the_model_card_the_readme_and_the_metadata_tell_what_the_benchmark_found(bundle_root):
-    heads, masked, crops = (results(bundle_root, name) for name in ("ixi2mm", "ixi2mm_masked", "hippocampus"))
+    heads, masked, crops = (results(bundle_root, name) for name in ("heads", "brains", "hippocampus"))
     voted, voted_crops = results(bundle_root, "ixi2mm_propagated"), results(bundle_root, "hippocampus_propagated")
     card = (bundle_root / "docs" / "README.md").read_text()
     assert f"| Dice by the headers | {mean(heads, 'identity', 'dsc')} |" in card
@@ -56,35 +60,51 @@ def test_the_model_card_the_readme_and_the_metadata_tell_what_the_benchmark_foun
     dsc = {
         (name, method): mean(found, method, "dsc").split()[0]
         for name, found in (("heads", heads), ("masked", masked))
-        for method in ("pan", "pan-optimised", "syn-cc")
+        for method in ("pan", "pan-optimised", "greedy")
     }
     readme = " ".join((bundle_root / "README.md").read_text().split())
-    assert f"(DSC {dsc['masked', 'pan']} and {dsc['masked', 'syn-cc']})" in readme
-    assert f"on whole heads ({dsc['heads', 'pan']} and {dsc['heads', 'syn-cc']})" in readme
+    assert f"(DSC {dsc['masked', 'pan']} and {dsc['masked', 'greedy']})" in readme
+    assert f"on whole heads ({dsc['heads', 'pan']} and {dsc['heads', 'greedy']})" in readme
     assert f"reach {dsc['masked', 'pan-optimised']} and {dsc['heads', 'pan-optimised']}." in readme
+    earlier = results(bundle_root, "ixi2mm_masked")
+    once, syn = (mean(earlier, method, "dsc").split()[0] for method in ("pan", "syn-cc"))
+    assert f"without labels, by an earlier build, it was {once} beside {syn} of SyN with cross-correlation" in readme
 
     metrics = json.loads((bundle_root / "configs" / "metadata.json").read_text())["eval_metrics"]
     shipped = {"ixi2mm_mean_dice": heads, "hippocampus_mean_dice": crops}
     assert metrics == {key: float(mean(found, "pan", "dsc").split()[0]) for key, found in shipped.items()}
 
 
-def ahead_of_syn(found):
-    """By how much one pass and the optimised field overlap more than SyN with cross-correlation, pair by pair."""
+def ahead_of(other, found):
+    """By how much one pass and the optimised field overlap more than another method, pair by pair."""
     dsc = {}
     for row in found:
         dsc.setdefault(row["method"], []).append(row["dsc"])
-    return [np.subtract(dsc[method], dsc["syn-cc"]) for method in ("pan", "pan-optimised")]
+    return [np.subtract(dsc[method], dsc[other]) for method in ("pan", "pan-optimised")]
+
+
+def test_the_benchmark_tells_how_far_and_how_often_pan_is_ahead_of_greedy(bundle_root):
+    document = " ".join((bundle_root / "docs" / "accuracy.md").read_text().split())
+    once, optimised = ahead_of("greedy", results(bundle_root, "brains"))
+    assert (
+        f"One pass overlaps {once.mean():.3f} more than greedy with local correlation, in {(once > 0).sum()} of"
+        in document
+    )
+    assert f"of optimisation {optimised.mean():.3f} more, in {(optimised > 0).sum()}. PAN was" in document
+    once, optimised = ahead_of("greedy", results(bundle_root, "heads"))
+    assert f"One pass overlaps {once.mean():.3f} more than greedy, in {(once > 0).sum()} of the sixty pairs" in document
+    assert f"optimised {optimised.mean():.3f} more, in {(optimised > 0).sum()}. What" in document
 
 
 def test_the_benchmark_tells_how_far_and_how_often_pan_is_ahead_of_syn(bundle_root):
     document = " ".join((bundle_root / "docs" / "accuracy.md").read_text().split())
-    once, optimised = ahead_of_syn(results(bundle_root, "ixi2mm_masked"))
+    once, optimised = ahead_of("syn-cc", results(bundle_root, "ixi2mm_masked"))
     assert f"One pass of the network is {once.mean():.3f} above SyN" in document
     assert f"five steps of optimisation are {optimised.mean():.3f} above it" in document
     assert "both are ahead in every one of the sixty pairs" in document
     assert min(once.min(), optimised.min()) > 0
 
-    once, optimised = ahead_of_syn(results(bundle_root, "ixi2mm"))
+    once, optimised = ahead_of("syn-cc", results(bundle_root, "ixi2mm"))
     assert f"One pass is {once.mean():.3f} above SyN" in document
     assert f"here and ahead in {(once > 0).sum()} of the 60 pairs" in document
     assert f"optimised it is {optimised.mean():.3f} above and ahead in every pair" in document
@@ -121,6 +141,15 @@ def test_the_tables_of_one_person_s_scans_are_what_the_benchmark_found(bundle_ro
     for found in rows.values():
         assert [row["peak_mm"] for row in found] == [row["peak_mm"] for row in rows["model.pt"]]
         assert rescans_markdown(found) in document
+
+
+def test_the_table_of_lesions_is_what_the_benchmark_found(bundle_root):
+    text = ("pair", "image")
+    rows = [
+        {key: value if key in text else float(value) for key, value in row.items()}
+        for row in read_csv(bundle_root / "docs" / "results" / "lesions.csv")
+    ]
+    assert lesions_markdown(rows) in (bundle_root / "docs" / "register.md").read_text()
 
 
 def test_the_table_of_optimisation_steps_is_what_the_benchmark_found(bundle_root):
@@ -166,27 +195,37 @@ def test_the_summary_tells_what_the_networks_reached_on_equal_terms(bundle_root)
 def test_every_file_of_results_is_held_to_a_document(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
     others = {"equal_terms", "equal_terms_brains", "training_variants", "optimisation_steps", "looks"}
-    others |= {"any_contrast_variants", "rescans"}
+    others |= {"any_contrast_variants", "rescans", "lesions"}
     assert found == {*TABLES, *others, "ixi2mm_propagated"}
 
 
-def test_the_summary_of_the_benchmark_is_that_of_the_rows(bundle_root):
+def test_the_summaries_of_the_benchmark_are_those_of_the_rows(bundle_root):
     document = (bundle_root / "docs" / "benchmark.md").read_text()
-    brains, heads, crops = (results(bundle_root, name) for name in ("ixi2mm_masked", "ixi2mm", "hippocampus"))
-    table = re.findall(r"^\| (\S+) \| (.*) \|$", document, re.M)
-    rows = {name: cells.replace("*", "").split(" | ") for name, cells in table if " ± " in cells}
-    assert set(rows) == {"affine", "elastix", "syn-mi", "syn-cc", "voxelmorph", "pan", "pan-optimised"}
-    for method, cells in rows.items():
-        in_crops = mean(crops, method, "dsc") if any(row["method"] == method for row in crops) else "–"
-        seconds, folding = (
-            mean(brains, method, key, n).split()[0] for key, n in (("seconds_deformable", 1), ("folding_percent", 4))
-        )
-        assert cells == [mean(brains, method, "dsc"), seconds, mean(heads, method, "dsc"), in_crops, folding]
+    today, earlier = document.split("Beside more methods, by an earlier build")
+    crops, table = results(bundle_root, "hippocampus"), r"^\| (\S+) \| (.*) \|$"
+    for part, names, others in ((today, ("brains", "heads"), {"greedy"}), (earlier, ("ixi2mm_masked", "ixi2mm"), None)):
+        brains, heads = (results(bundle_root, name) for name in names)
+        rows = {
+            name: cells.replace("*", "").split(" | ") for name, cells in re.findall(table, part, re.M) if " ± " in cells
+        }
+        others = others or {"elastix", "syn-cc", "voxelmorph"}
+        assert set(rows) == {"affine", "syn-mi", "pan", "pan-optimised", *others}
+        for method, cells in rows.items():
+            in_heads, in_crops = (
+                mean(found, method, "dsc") if any(row["method"] == method for row in found) else "–"
+                for found in (heads, crops)
+            )
+            seconds, folding = (
+                mean(brains, method, key, n).split()[0]
+                for key, n in (("seconds_deformable", 1), ("folding_percent", 4))
+            )
+            crop = [in_crops] if part is today else []
+            assert cells == [mean(brains, method, "dsc"), seconds, in_heads, *crop, folding]
 
 
 def test_the_last_look_at_each_test_split_is_what_the_documents_report(bundle_root):
     with (bundle_root / "docs" / "results" / "looks.csv").open(newline="") as file:
         last = {row["data"]: row["dsc"] for row in csv.DictReader(file)}
     shipped = {"hippocampus test": "hippocampus", "hippocampus test, propagated labels": "hippocampus_propagated"}
-    shipped |= {"IXI test, whole heads": "ixi2mm", "IXI test, brains": "ixi2mm_masked"}
+    shipped |= {"IXI test, whole heads": "heads", "IXI test, brains": "brains"}
     assert last == {data: mean(results(bundle_root, name), "pan", "dsc").split()[0] for data, name in shipped.items()}
