@@ -48,7 +48,7 @@ def align(
     where the grids are parallel and equally fine: half a voxel further, interpolation would blur. ``rigid`` and
     ``affine`` maximise mutual information over up to three resolutions, from whichever start is best: the headers as
     they are, the centres of the grids or those of the masses. ``affine`` starts from a rigid alignment that spares the
-    finest resolution. Deterministic for a given seed.
+    finest resolution, and never ends mirrored. Deterministic for a given seed.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -97,7 +97,9 @@ def align(
             affine = _as_affine(rigid)
             for level in levels:
                 level.improve(affine, SEARCH[level.factor])
-            return linear_from_itk(affine)
+            found = linear_from_itk(affine)
+            # heads look much like their mirror images: the search may slip there from a poor start
+            return found if np.linalg.det(found[:3, :3]) > 0 else linear_from_itk(rigid)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise ValueError(

@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle import affine
 from bundle.affine import ALIGNMENTS, align
 from bundle.metrics import mean_dice
 from bundle.phantom import centred_affine, random_anatomy, sample
@@ -207,3 +209,16 @@ def test_a_crop_of_a_few_voxels_is_not_led_astray(fixed, side):
     for kind in ("rigid", "affine"):
         found = align(moved, grid, fixed[0][cut], grid, kind)
         assert np.linalg.norm(points @ found[:3, :3].T + found[:3, 3] - expected, axis=1).mean() < 1.5
+
+
+def test_a_search_that_ends_mirrored_leaves_the_rigid_alignment(moving, fixed, monkeypatch):
+    improve = affine._Level.improve
+
+    def mirror(level, transform, search):
+        improve(level, transform, search)
+        if isinstance(transform, sitk.AffineTransform):
+            transform.SetMatrix(np.diag([-1.0, 1.0, 1.0]).flatten().tolist())
+
+    monkeypatch.setattr(affine._Level, "improve", mirror)
+    found = aligned(moving["affine"][0], fixed[0], "affine")
+    assert np.linalg.det(found[:3, :3]) == pytest.approx(1)
