@@ -10,7 +10,6 @@ MOST_VOXELS = 2**28
 
 BYTES = 120  # of memory that a registration takes at its peak for a voxel of the network's grid (docs/speed.md)
 
-
 FEWEST_VOXELS = 4
 """Along the longest side of an image: nothing is to be seen in less."""
 

@@ -66,8 +66,8 @@ class MatchPaird(Transform):
     ``initial_transform`` (path of a linear ITK transform, instead of the alignment).
     Adds ``image`` (2, H, W, L: moving, fixed) with the RAS affine of its grid, ``alignment`` (4×4, mm, LPS, fixed to
     moving), ``alike`` (``similarity_before`` by the headers, ``similarity_aligned``, and with ``never_worse`` whether
-    the ``alignment_dropped``) and ``seconds``; with cost masks
-    ``ignored``, (2, H, W, L), bool, where moving and fixed image do not count.
+    the ``alignment_dropped``) and ``seconds``; with cost masks ``ignored``, (2, H, W, L), bool, where moving and fixed
+    image do not count.
 
     Args:
         affine: pre-alignment: none (headers alone), center, rigid or affine.
