@@ -25,8 +25,11 @@ BINS = 32
 SAMPLES = 20_000
 # first and last step of a search in mm, and the share of it that is left after each turn, by resolution
 SEARCH = {4: (2.0, 0.02, 0.8), 2: (1.0, 0.02, 0.7), 1: (0.5, 0.01, 0.7)}
-# of all, for a rigid transform: it has farthest to go, and what it misses stays missed; small crops it leads astray
-FIRST_SEARCH = (4.0, 0.02, 0.9)
+# of all, for a rigid transform: it has farthest to go, and what it misses stays missed; small crops it leads astray.
+# From two starts first, as far as tells which is the better one
+ROUGH_SEARCH, FIRST_SEARCH = (4.0, 0.3, 0.8), (1.0, 0.02, 0.9)
+NODS = (0.0, -0.25, 0.25, -0.5, 0.5)  # of the starts, radians about the left-right axis: a search hardly turns so far
+OTHER_NOD = 0.3  # radians from the best start that the second one is away at least
 FEWEST_PLANES = 8  # along each axis of what is aligned
 
 
@@ -48,7 +51,8 @@ def align(
     where the grids are parallel and equally fine: half a voxel further, interpolation would blur. ``rigid`` and
     ``affine`` maximise mutual information over up to three resolutions, from whichever start is best: the headers as
     they are, the centres of the grids or those of the masses. ``affine`` starts from a rigid alignment that spares the
-    finest resolution, and never ends mirrored. Deterministic for a given seed.
+    finest resolution, and never ends mirrored. Heads nod: the search starts so as well, by up to half a radian, and
+    follows the two best starts that nod differently. Deterministic for a given seed.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -88,8 +92,7 @@ def align(
     try:
         with _single_thread():
             levels = [_level(images, masks, factor, seed) for factor in _factors(images)]
-            rigid = _best_start(images, levels[0])
-            levels[0].improve(rigid, FIRST_SEARCH if levels[0].is_large else SEARCH[4])
+            rigid = _first_alignment(images, levels[0])
             for level in levels[1:] if kind == "rigid" else levels[1:-1]:
                 level.improve(rigid, SEARCH[level.factor])
             if kind == "rigid":
@@ -239,17 +242,36 @@ def _smoothed(image: sitk.Image, block: int, sigma_mm: float) -> sitk.Image:
     return sitk.SmoothingRecursiveGaussian(sitk.BinShrink(image, [block] * 3) if block > 1 else image, sigmas)
 
 
-def _best_start(images: list[sitk.Image], level: _Level) -> sitk.Euler3DTransform:
-    """Choose between the headers, the centres of the grids and the centres of mass, by mutual information."""
-    starts: list[tuple[float, int, sitk.Transform]] = []
+def _first_alignment(images: list[sitk.Image], level: _Level) -> sitk.Euler3DTransform:
+    """Align at the coarsest resolution, from the best start by mutual information, or the best two."""
+    starts = _sorted_starts(images, level, NODS if level.is_large else NODS[:1])
+    best = starts[0]
+    if not level.is_large:
+        level.improve(best, SEARCH[4])
+        return best
+    nod = best.GetAngleX()
+    tried = [best, *[start for start in starts if abs(start.GetAngleX() - nod) > OTHER_NOD][:1]]
+    for start in tried:
+        level.improve(start, ROUGH_SEARCH)
+    best = min(tried, key=level.value)
+    level.improve(best, FIRST_SEARCH)
+    return best
+
+
+def _sorted_starts(images: list[sitk.Image], level: _Level, nods: Sequence[float]) -> list[sitk.Euler3DTransform]:
+    """Sort the starts that leave an overlap, each with every nod, by mutual information, the best first."""
+    values: list[tuple[float, int, sitk.Euler3DTransform]] = []
     for start in _starts(images):
-        try:
-            starts.append((level.value(start), len(starts), start))
-        except RuntimeError:  # this start leaves no overlap
-            continue
-    if not starts:
+        for nod in nods:
+            turned = sitk.Euler3DTransform(start)
+            turned.SetRotation(nod, 0.0, 0.0)
+            try:
+                values.append((level.value(turned), len(values), turned))
+            except RuntimeError:  # this start leaves no overlap
+                continue
+    if not values:
         raise RuntimeError("the images overlap neither by their headers nor with their centres on each other")
-    return sitk.Euler3DTransform(min(starts)[2])
+    return [start for _, _, start in sorted(values)]
 
 
 def _starts(images: list[sitk.Image]) -> Iterator[sitk.Euler3DTransform]:

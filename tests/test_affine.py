@@ -178,7 +178,7 @@ def test_a_slab_of_a_few_thick_slices_is_aligned_in_its_plane(slices, kind):
     assert np.linalg.norm(off[:, :2], axis=1).mean() < 1.5
 
 
-@pytest.mark.parametrize("degrees", [(0, 0, 40), (-20, 15, 20)])
+@pytest.mark.parametrize("degrees", [(0, 0, 40), (-20, 15, 20), (-45, 0, 0), (60, 0, 0)])
 def test_a_turned_head_of_somebody_else_is_aligned_as_well_as_one_that_is_not_turned(fixed, degrees):
     image, label = sample(random_anatomy(4), MOVING_SHAPE, MOVING_RAS)
     middle, turn = np.eye(4), np.eye(4)
