@@ -93,6 +93,7 @@ class RecursiveInferer(SimpleInferer):
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
         self.symmetric, self.weights_choice = symmetric, weights_choice
+        self.averaged_with: tuple[float, RecursiveInferer, Callable[..., torch.Tensor]] | None = None
         self.dtype, self.field_alone = torch.bfloat16 if bfloat16 else torch.float32, field_alone
 
     def __call__(
@@ -124,6 +125,8 @@ class RecursiveInferer(SimpleInferer):
         names = ("passes", "gamma", "sharpening")
         suited = self.weights_choice.settings_for(correlation, {name: getattr(self, name) for name in names})
         settled.passes, settled.gamma, settled.sharpening = (suited[name] for name in names)
+        if share := self.weights_choice.usual_share(correlation):
+            settled.averaged_with = share, self, network
         return settled, self.weights_choice.network_for(correlation, network)
 
     def _both_ways(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
@@ -135,12 +138,10 @@ class RecursiveInferer(SimpleInferer):
 
     def _one_way(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Find the field, (B, 3, H, W, L), that pulls the first of two images, (B, 2, H, W, L), to the second."""
-        with streaming_in(self.dtype):
-            ddf = self._field(network, inputs, self.sharpen)
-            for _ in range(self.passes - 1):
-                ddf = ddf.clone()  # a compiled network writes every result to the same place
-                seen = self.sharpen(inputs)
-                ddf = compose(ddf, self._field(network, torch.cat([warp(seen[:, :1], ddf), seen[:, 1:]], 1)))
+        ddf = self._passes(inputs, network)
+        if self.averaged_with is not None:
+            share, inferer, other = self.averaged_with
+            ddf = torch.lerp(ddf, inferer._passes(inputs, other), share)
         ddf = ddf.clone() if self.symmetric else ddf
         if self.remove_folds and self.gain_weighting is None:  # weights remove most, and are measured before the rest
             ddf = remove_folds(ddf)
@@ -149,6 +150,16 @@ class RecursiveInferer(SimpleInferer):
         if self.gain_weighting is not None:
             ddf = self.gain_weighting(inputs, ddf)
             ddf = remove_folds(ddf) if self.remove_folds else ddf
+        return ddf
+
+    def _passes(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
+        """Run the network as often as asked, and compose what it finds."""
+        with streaming_in(self.dtype):
+            ddf = self._field(network, inputs, self.sharpen)
+            for _ in range(self.passes - 1):
+                ddf = ddf.clone()  # a compiled network writes every result to the same place
+                seen = self.sharpen(inputs)
+                ddf = compose(ddf, self._field(network, torch.cat([warp(seen[:, :1], ddf), seen[:, 1:]], 1)))
         return ddf
 
     def _field(

@@ -1,8 +1,10 @@
 """Files of weights: what suits them, whether they fit a network, and which ones to take for a pair."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,9 @@ class WeightsChoice:
     other, show two contrasts, more likely than not: they are registered across contrasts, too. Each file is loaded
     when it is needed first.
 
+    Two people's images that correlate little show two contrasts, or one by two scanners. Where ``usual_share`` is
+    named, both networks register them, and the field is the mean in which the usual one counts that much.
+
     Args:
         network: of the architecture of all files.
         weights: path of the usual weights.
@@ -104,6 +109,7 @@ class WeightsChoice:
         self.network, self.device, self.loaded = network, device, dict[str, nn.Module]()
         self.one_contrast = float(recommended(weights, "one_contrast", -1.0))
         self.one_person_from = float(recommended(weights, "one_person_from", 1.0))
+        self.share = float(recommended(weights, "usual_share", 0.0)) if not self.one_person else 0.0
 
     def network_for(self, correlation: float, usual: Callable[..., Any]) -> Callable[..., Any]:
         """Choose the network for a pair; ``usual`` is the one with the usual weights."""
@@ -120,13 +126,23 @@ class WeightsChoice:
             return self.across_contrasts
         return self.one_person if self.one_person and correlation >= self.one_person_from else self.usual
 
+    def usual_share(self, correlation: float) -> float:
+        """How much the usual weights' field counts beside that of ``weights_for``, from 0 to 1."""
+        return self.share if self.weights_for(correlation) == self.across_contrasts else 0.0
+
     def settings_for(self, correlation: float, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Bring settings that were taken from the usual weights' description to that of the file for such a pair.
 
-        What was asked for otherwise stays.
+        What was asked for otherwise stays. Where two networks register it, ``averaged_with`` names the usual one.
         """
         found, chosen = dict(settings), self.weights_for(correlation)
         for name, default in SUITED.items():
             if name in found and found[name] == recommended(self.usual, name, default):
                 found[name] = recommended(chosen, name, default)
-        return found
+        share = self.usual_share(correlation)
+        return found | {"averaged_with": {**self._usual_file, "share": share}} if share else found
+
+    @cached_property
+    def _usual_file(self) -> dict[str, str]:
+        path = Path(self.usual)
+        return {"weights": path.name, "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

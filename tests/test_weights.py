@@ -128,6 +128,41 @@ def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_w
     assert choice.settings_for(0.1, settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
 
 
+def test_where_images_do_not_tell_the_fields_of_both_networks_are_averaged(two_weights):
+    description = json.loads((two_weights / "usual.json").read_text()) | {"usual_share": 0.25, "one_person": "other.pt"}
+    (two_weights / "usual.json").write_text(json.dumps(description))
+    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
+    with torch.no_grad():
+        pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
+    assert pred[:, 1:].flatten(1).unique(dim=1).flatten().tolist() == [1.0, 0.75 * 2 + 0.25 * 1]
+    both = choice.settings_for(0.1, {})["averaged_with"]
+    digest = hashlib.sha256((two_weights / "usual.pt").read_bytes()).hexdigest()
+    assert both == {"weights": "usual.pt", "weights_sha256": digest, "share": 0.25}
+    assert choice.settings_for(0.9, {}) == {}
+    one_person = WeightsChoice(Shift(), str(two_weights / "usual.pt"), same_person=True)
+    assert one_person.weights_for(0.1) == str(two_weights / "other.pt")
+    assert one_person.settings_for(0.1, {}) == {}
+
+
+def test_the_usual_network_runs_with_its_own_settings_beside_the_other(two_weights):
+    (two_weights / "other.json").write_text(json.dumps({"gamma": 1.0, "passes": 3}))
+    usual = {"across_contrasts": "other.pt", "one_contrast": 0.5, "usual_share": 0.5, "gamma": 2.0}
+    (two_weights / "usual.json").write_text(json.dumps(usual))
+    choice, seen = WeightsChoice(Shift(), str(two_weights / "usual.pt")), []
+
+    class Watched(Shift):
+        def forward(self, pair):
+            seen.append(pair.clone())
+            return super().forward(pair)
+
+    pair = pairs()[1:]
+    with torch.no_grad():
+        pred = RecursiveInferer(gamma=2.0, weights_choice=choice)(pair, Watched(1.0))
+    assert len(seen) == 1
+    assert torch.allclose(seen[0], pair.square())
+    assert (pred[:, 1:] == 0.5 * 3 * 2 + 0.5 * 1).all()
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_one_network_serves_all_pairs_where_no_other_weights_are_named_or_wanted(two_weights, enabled):
     usual = two_weights / ("other.pt" if enabled else "usual.pt")  # nothing describes other.pt

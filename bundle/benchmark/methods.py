@@ -107,12 +107,13 @@ class Network(Method):
         register(torch.rand(1, 2, 32, 32, 32), Grid((32, 32, 32), np.eye(4)))  # kernels chosen, caches warm
         return register
 
-    def _digests(self, config: ConfigParser) -> dict[str, str]:
-        """SHA-256 of the weights, and of the others that a pair may be registered with."""
+    def _digests(self, config: ConfigParser) -> dict[str, Any]:
+        """SHA-256 of the weights, and of the others that a pair may be registered with; how much both count then."""
         choice = config.get_parsed_content("weights_choice")
         files = {"weights": self.weights, "across_contrasts": choice.across_contrasts, "one_person": choice.one_person}
         digest = {k: hashlib.sha256(Path(file).read_bytes()).hexdigest() for k, file in files.items() if file}
-        return {f"{k}_sha256": value for k, value in digest.items()}
+        shared = {"usual_share": choice.share} if choice.share else {}
+        return {f"{k}_sha256": value for k, value in digest.items()} | shared
 
     def _config(self) -> ConfigParser:
         config = ConfigParser()

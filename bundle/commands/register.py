@@ -73,9 +73,9 @@ def register(
         initial_transform: linear ITK transform, fixed to moving, instead of the pre-alignment.
         affine: pre-alignment: none (trust the headers), center, rigid or affine; by default affine, or with same_person
             rigid, since a head stays as large as it is.
-        weights: weights of the network. By default models/model.pt, where the contrasts of the images differ
-            models/any_contrast.pt, or for two like scans of one person models/one_person.pt; registration.json says
-            which.
+        weights: weights of the network. By default models/model.pt, averaged with models/any_contrast.pt where the
+            images may differ in contrast, or for two like scans of one person models/one_person.pt; registration.json
+            says which.
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); none by default.
@@ -198,8 +198,10 @@ def _tell(result: dict[str, Any], folder: Path, named: Path) -> None:
             print(f"{title}: {values}   (by headers → aligned → registered)")
     if result["weights"] != named.name:
         differ = result["weights"] == recommended(str(named), "across_contrasts")
-        reason = "the contrasts differ, or the alignment is poor" if differ else "two like scans of one person"
-        print(f"{reason} (correlation {result['contrast_correlation']:.2f}): weights {result['weights']}")
+        reason = "two contrasts or scanners, or a poor alignment" if differ else "two like scans of one person"
+        also = result["settings"].get("averaged_with", {}).get("weights")
+        files = f"{result['weights']} and {also}, averaged" if also else result["weights"]
+        print(f"{reason} (correlation {result['contrast_correlation']:.2f}): weights {files}")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
     if result.get("field_dropped"):
