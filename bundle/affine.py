@@ -244,17 +244,13 @@ def _smoothed(image: sitk.Image, block: int, sigma_mm: float) -> sitk.Image:
 
 def _first_alignment(images: list[sitk.Image], level: _Level) -> sitk.Euler3DTransform:
     """Align at the coarsest resolution, from the best start by mutual information, or the best two."""
-    starts = _sorted_starts(images, level, NODS if level.is_large else NODS[:1])
-    best = starts[0]
-    if not level.is_large:
-        level.improve(best, SEARCH[4])
-        return best
-    nod = best.GetAngleX()
-    tried = [best, *[start for start in starts if abs(start.GetAngleX() - nod) > OTHER_NOD][:1]]
-    for start in tried:
-        level.improve(start, ROUGH_SEARCH)
-    best = min(tried, key=level.value)
-    level.improve(best, FIRST_SEARCH)
+    best, *others = _sorted_starts(images, level, NODS if level.is_large else NODS[:1])
+    if level.is_large:
+        tried = [best, *[other for other in others if abs(other.GetAngleX() - best.GetAngleX()) > OTHER_NOD][:1]]
+        for start in tried:
+            level.improve(start, ROUGH_SEARCH)
+        best = min(tried, key=level.value)
+    level.improve(best, FIRST_SEARCH if level.is_large else SEARCH[4])
     return best
 
 
