@@ -200,7 +200,7 @@ def _tell(result: dict[str, Any], folder: Path, named: Path) -> None:
         differ = result["weights"] == recommended(str(named), "across_contrasts")
         reason = "two contrasts or scanners, or a poor alignment" if differ else "two like scans of one person"
         also = result["settings"].get("averaged_with", {}).get("weights")
-        files = f"{result['weights']} and {also}, averaged" if also else result["weights"]
+        files = f"{result['weights']} and {also}, averaged (--weights takes one)" if also else result["weights"]
         print(f"{reason} (correlation {result['contrast_correlation']:.2f}): weights {files}")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
