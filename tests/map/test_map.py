@@ -106,7 +106,7 @@ def test_container_gives_the_objects_of_the_plain_run(container, phantom, tmp_pa
         else:
             assert apart.max(initial=0) <= 1
         assert np.count_nonzero(apart) <= 0.01 * apart.size
-        np.testing.assert_allclose(vectors_mm(dataset), vectors_mm(same), rtol=0, atol=0.01)
+        np.testing.assert_allclose(vectors_mm(dataset), vectors_mm(same), rtol=0, atol=0.02)
 
 
 @pytest.mark.hazard("a failure is not noticed")
