@@ -93,6 +93,7 @@ class RecursiveInferer(SimpleInferer):
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
         self.symmetric, self.weights_choice = symmetric, weights_choice
+        # how much a second field counts, and what finds it: settled for a pair by ``for_pair``
         self.averaged_with: tuple[float, RecursiveInferer, Callable[..., torch.Tensor]] | None = None
         self.dtype, self.field_alone = torch.bfloat16 if bfloat16 else torch.float32, field_alone
 
