@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import ncc_loss, smoothness_loss
 from bundle.mind import CHANNELS, mind_ssc
-from bundle.options import check_numbers
 from bundle.progress import Progress
 from bundle.shapes import DDF, Volume
-from bundle.similarity import contrasts_differ
 from bundle.smoothing import halve, restore, smooth, voxel_ratio
 
 __all__ = ["SIMILARITIES", "PairwiseOptimiser", "remove_folds"]
 
-SIMILARITIES = ("auto", "ncc", "mind")
+SIMILARITIES = ("ncc", "mind")
 
 Box: TypeAlias = tuple[slice, ...]
 
@@ -39,8 +37,8 @@ class PairwiseOptimiser:
     noise of flat regions) set the pace. Folds that remain are smoothed away. The field with the least cost wins, so
     that the result is never worse than the start.
 
-    The cost is equation 1 (``ncc``), or for images of different contrasts the distance of their MIND-SSC descriptors
-    plus the smoothness (``mind``), at half the resolution.
+    The cost is equation 1 (``ncc``), whose squared correlation does not ask which tissue is the brighter one, or the
+    distance of MIND-SSC descriptors plus the smoothness (``mind``), at half the resolution.
 
     Args:
         iterations: most steps; 0 returns the field as it is.
@@ -48,8 +46,7 @@ class PairwiseOptimiser:
         step: length of a step in voxels, root mean square over the field.
         sigma: width of the Gaussian in voxels; by default 1 with ``ncc`` and 1.5 with ``mind``.
         patience: steps without gain after which the optimisation ends early.
-        similarity: ``ncc``, ``mind``, or ``auto``: ``mind`` where the contrasts of a pair differ.
-        one_contrast: see ``contrasts_differ``; by default ``auto`` takes no contrasts as different.
+        similarity: ``ncc`` or ``mind``.
 
     Raises:
         ValueError: a negative or broken number of iterations, or another similarity.
@@ -67,15 +64,13 @@ class PairwiseOptimiser:
         sigma: float | None = None,
         patience: int = 3,
         similarity: str = "ncc",
-        one_contrast: float = -1.0,
     ) -> None:
-        check_numbers(one_contrast=one_contrast)
         if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
             raise ValueError(f"The number of optimisation steps is a whole number from 0 up, not {iterations}.")
         if similarity not in SIMILARITIES:
             raise ValueError(f"The similarity is one of {', '.join(SIMILARITIES)}, not '{similarity}'.")
         self.iterations, self.alpha, self.step, self.patience = iterations, alpha, step, patience
-        self.similarity, self.sigma, self.one_contrast = similarity, sigma, one_contrast
+        self.similarity, self.sigma = similarity, sigma
 
     @torch.no_grad()
     def __call__(self, image: torch.Tensor, ddf: DDF) -> DDF:
@@ -95,8 +90,7 @@ class PairwiseOptimiser:
             return torch.cat([self._refine(one[:, :1], one[:, 1:], start) for one, start in pairs])
 
     def _refine(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
-        auto = self.similarity == "auto"
-        if contrasts_differ(moving[0], fixed[0], self.one_contrast) if auto else self.similarity == "mind":
+        if self.similarity == "mind":
             return self._refine_halved(moving, fixed, start)
         cost = _Equation1(moving, fixed, self.alpha)
         found, cost_at_start = self._descend(cost, start)

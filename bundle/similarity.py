@@ -1,4 +1,4 @@
-"""How alike two images are, and whether their contrasts are."""
+"""How alike two images are, and how alike their contrasts."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from bundle.correlation import local_ncc
 from bundle.inpainting import dilate
 from bundle.smoothing import smooth
 
-__all__ = ["contrast_correlation", "contrasts_differ", "mutual_information", "similarity"]
+__all__ = ["contrast_correlation", "mutual_information", "similarity"]
 
 WINDOW = 9  # voxels, as in the loss
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
@@ -93,14 +93,3 @@ def _pearson(one: torch.Tensor, other: torch.Tensor) -> float:
     one, other = one - one.mean(), other - other.mean()
     scale = (one.square().sum() * other.square().sum()).sqrt()
     return float((one * other).sum() / scale) if scale > 0 else 0.0
-
-
-def contrasts_differ(moving: torch.Tensor, fixed: torch.Tensor, one_contrast: float) -> bool:
-    """Tell whether two aligned images, as for ``contrast_correlation``, correlate less than those of one contrast do.
-
-    Args:
-        moving: (1, H, W, L), in [0, 1], aligned.
-        fixed: same shape.
-        one_contrast: least correlation of images of one contrast; it depends on what they show. −1: none differ.
-    """
-    return one_contrast > -1 and contrast_correlation(moving, fixed) < one_contrast

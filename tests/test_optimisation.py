@@ -9,7 +9,6 @@ from bundle.metrics import folding_percent
 from bundle.mind import CHANNELS, mind_ssc
 from bundle.optimisation import PairwiseOptimiser, _Descriptors, _Equation1, remove_folds
 from bundle.smoothing import smooth
-from monai.bundle import ConfigParser
 
 SHAPE = (24, 28, 20)
 
@@ -169,29 +168,9 @@ def test_odd_and_thin_images_are_refined_across_contrasts(size):
     assert torch.isfinite(found).all()
 
 
-def test_auto_takes_what_suits_the_contrasts(pair):
-    image, truth = pair
-    start, painted = 0.5 * truth, other_contrast(pair[0])
-    for some, name in ((image, "ncc"), (painted, "mind")):
-        auto, named = (PairwiseOptimiser(3, similarity=each, one_contrast=0.4)(some, start) for each in ("auto", name))
-        assert torch.equal(auto, named)
-        assert not torch.equal(auto, start)
-    unaware = PairwiseOptimiser(3, similarity="auto")(painted, start)
-    assert torch.equal(unaware, PairwiseOptimiser(3, similarity="ncc")(painted, start))
-
-
 def test_another_similarity_is_refused():
-    with pytest.raises(ValueError, match="one of auto, ncc, mind, not 'mi'"):
+    with pytest.raises(ValueError, match="one of ncc, mind, not 'mi'"):
         PairwiseOptimiser(1, similarity="mi")
-
-
-@pytest.mark.parametrize(("weights", "one_contrast"), [("model.pt", 0.565), ("hippocampus.pt", -1.0)])
-def test_the_workflow_tells_contrasts_apart_as_the_weights_description_says(bundle_root, weights, one_contrast):
-    config = ConfigParser()
-    config.read_config(str(bundle_root / "configs" / "inference.json"))
-    config["ckpt"] = str(bundle_root / "models" / weights)
-    optimiser = config.get_parsed_content("inferer").optimiser
-    assert (optimiser.iterations, optimiser.similarity, optimiser.one_contrast) == (0, "auto", one_contrast)
 
 
 @pytest.mark.parametrize("places", [[(0, 0, 0)], [(20, 17, 15)], [(38, 30, 3)], [(1, 2, 3), (37, 30, 27)]])

@@ -60,7 +60,7 @@ class Network(Method):
     weights: str
     overrides: tuple[str, ...] = ()
     optimise: int = 0
-    similarity: str = "auto"
+    similarity: str = "ncc"
     smoothing: float = 0.0
     symmetric: bool = False
     device: str = "cpu"

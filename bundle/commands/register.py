@@ -42,7 +42,7 @@ def register(
     spacing_mm: float | None = None,
     passes: int | None = None,
     optimise: int = 0,
-    similarity: str = "auto",
+    similarity: str = "ncc",
     never_worse: bool = True,
     same_person: bool = False,
     symmetric: bool = False,
@@ -79,8 +79,7 @@ def register(
         spacing_mm: voxel size that the network works at; by default the one that suits the weights.
         passes: how often the network runs, each time on what it has aligned so far; what suits the weights by default.
         optimise: most steps of pairwise optimisation, which refines the field for this pair (5, say); none by default.
-        similarity: that it goes by: ncc (local correlation), mind (MIND-SSC, for different contrasts), or auto, which
-            looks at the images.
+        similarity: that it goes by: ncc (local squared correlation) or mind (MIND-SSC descriptors).
         never_worse: drop the alignment, and the network's field, where it leaves the images less alike than before.
         same_person: both images are of one person: take the weights for that where the two are alike, those across
             contrasts where they are not, and keep the network's field only where it explains what differs between them,

@@ -166,7 +166,7 @@ def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
 def test_the_optimised_network_goes_on_from_the_networks_field(fresh_weights):
     image, grid = torch.rand(1, 2, 32, 32, 32), Grid((32, 32, 32), np.eye(4))
     plain, optimised = (Network(str(fresh_weights), optimise=n).load()(image, grid) for n in (0, 3))
-    assert torch.equal(optimised, PairwiseOptimiser(3, similarity="auto")(image, plain[None])[0])
+    assert torch.equal(optimised, PairwiseOptimiser(3)(image, plain[None])[0])
     assert not torch.equal(optimised, plain)
 
 
