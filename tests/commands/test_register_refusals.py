@@ -74,7 +74,7 @@ BAD = {
     "far too fine": (lambda d: {"spacing_mm": 0.1}, r"A grid of 1680×1920×1584 voxels \(5109 million\).* 613 GB"),
     "finer than numbers": (lambda d: {"spacing_mm": 1e-320}, "A grid of inf.* give a larger spacing_mm"),
     "no number of steps": (lambda d: {"optimise": "many"}, "--optimise takes a whole number of steps from 0 up"),
-    "similarity": (lambda d: {"similarity": "mi"}, "--similarity is one of auto, ncc, mind, not 'mi'"),
+    "similarity": (lambda d: {"similarity": "mi"}, "--similarity is one of ncc, mind, not 'mi'"),
     "no number": (lambda d: {"spacing_mm": "fine"}, "--spacing_mm takes millimetres, not 'fine'"),
     "output is a file": (lambda d: {"output_dir": text(d, "out")}, r"The output \(.*out\) is a file"),
 }
