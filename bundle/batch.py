@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from bundle.failures import OutcomeError, bad_input
 from bundle.io.files import check_file, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES, check_folder
+from bundle.processes import finishes_last, under_torchrun
 from bundle.progress import Progress
 from bundle.report import write_index
 from bundle.weights import WeightsChoice
@@ -79,7 +79,6 @@ class BatchRegistration:
             PairsFailedError: some pairs failed, after all others are registered. Under torchrun, which ends all
                 processes when one fails, the last to finish raises it alone.
         """
-        begun = time.time()
         rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.output_dir.mkdir(parents=True, exist_ok=True)
         share = self.pairs[rank::processes]
@@ -87,7 +86,16 @@ class BatchRegistration:
         print(f"process {rank}: {len(share) - len(todo)} of {len(share)} pairs are done already")  # noqa: T201
         for pair in Progress(todo, title="registering", unit="pair"):
             self._register(pair)
-        self._raise_failures(self._tabulate(), begun)
+        rows = self._tabulate()
+        failed = [row["pair"] for row in rows if row["pair"] in self.failures]
+        if under_torchrun():
+            rows = self._tabulate() if finishes_last() else []
+            failed = [row["pair"] for row in rows if row["state"] != "registered"]
+        if failed:
+            raise PairsFailedError(
+                f"{len(failed)} of {len(self.pairs)} pairs failed, {failed[0]} first; the others are registered. Why "
+                f"says {self.output_dir / 'batch.csv'}; the next run tries them again."
+            )
 
     def _register(self, pair: Pair) -> None:
         """Register one pair, or say why not, here and in a file."""
@@ -186,18 +194,3 @@ class BatchRegistration:
         counts = {state: sum(row["state"] == state for row in rows) for state in ("registered", "failed", "to do")}
         print(", ".join(f"{count} {state}" for state, count in counts.items()))  # noqa: T201
         return rows
-
-    def _raise_failures(self, rows: Sequence[Mapping[str, Any]], begun: float) -> None:
-        """Let the process fail for the pairs of its share that did; under torchrun, the last process for all."""
-        failed = [row["pair"] for row in rows if row["pair"] in self.failures]
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            reports = {row["pair"]: self.output_dir / f"{row['pair']}.error.txt" for row in rows}
-            left = {pair: report.stat().st_mtime for pair, report in reports.items() if report.is_file()}
-            failed = [row["pair"] for row in rows if row["state"] == "failed"]
-            if any(row["state"] == "to do" for row in rows) or any(left.get(pair, begun) < begun for pair in failed):
-                return  # another process is still at them
-        if failed:
-            raise PairsFailedError(
-                f"{len(failed)} of {len(rows)} pairs failed, {failed[0]} first; the others are registered. Why says "
-                f"{self.output_dir / 'batch.csv'}; the next run tries them again."
-            )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from bundle.batch import BatchRegistration, PairsFailedError
 from bundle.io.files import fingerprint, is_unchanged
 from bundle.weights import WeightsChoice
@@ -241,20 +242,39 @@ def test_a_failed_pair_leaves_its_reason_in_a_folder_of_its_own_name(batch, tmp_
     assert {name: row["state"] for name, row in table(tmp_path / "out").items()}["sub/third"] == "failed"
 
 
-def test_under_torchrun_the_last_process_to_finish_alone_fails_for_all(batch, tmp_path, monkeypatch):
-    """torchrun ends every process of a run when one of them fails."""
-    share = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}
-    for name, value in (share | {"RANK": "0"}).items():
-        monkeypatch.setenv(name, value)
-    batch(failing={"first": OSError("gone")})
-    assert not batch.failed  # the second pair, of the other process, is still to do
-    monkeypatch.setenv("RANK", "1")
-    os.utime(tmp_path / "out/first.error.txt", (2**31, 2**31))  # written while this one worked
-    assert batch() == ["sub/second"]
-    assert batch.failed.startswith("1 of 3 pairs failed, first first")
-    os.utime(tmp_path / "out/first.error.txt", (1, 1))  # of an earlier run: the other process is about to try again
-    batch()
-    assert not batch.failed
+@pytest.fixture
+def torchrun(monkeypatch):
+    """The store and the environment that torchrun gives to each of two processes, anew at each call."""
+    stores = []
+
+    def start():
+        stores.append(dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+        launch = {"TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in (launch | {"MASTER_PORT": str(stores[-1].port)}).items():
+            monkeypatch.setenv(name, value)
+
+    return start
+
+
+@pytest.mark.parametrize("order", [("0", "1"), ("1", "0")])
+@pytest.mark.parametrize("written", [1, 2**31])
+def test_under_torchrun_the_last_process_to_finish_alone_fails_for_all(
+    batch, torchrun, tmp_path, monkeypatch, order, written
+):
+    """torchrun ends every process of a run when one of them fails; when the failure was written must not matter."""
+    torchrun()
+    for rank, failed in zip(order, ("", "1 of 3 pairs failed, first first"), strict=True):
+        monkeypatch.setenv("RANK", rank)
+        batch(failing={"first": OSError("gone")})
+        assert batch.failed.startswith(failed)
+        assert bool(batch.failed) is bool(failed)
+        if (tmp_path / "out/first.error.txt").exists():
+            os.utime(tmp_path / "out/first.error.txt", (written, written))
+    torchrun()  # and nothing of that run fails the next one, which repairs it
+    for rank, done in (("1", []), ("0", ["first"])):
+        monkeypatch.setenv("RANK", rank)
+        assert batch() == done
+        assert not batch.failed
 
 
 def test_on_its_own_each_process_fails_for_its_share(batch, monkeypatch):
