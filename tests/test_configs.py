@@ -232,6 +232,20 @@ def test_clean_images_and_labels_go_through_the_same_space_as_what_the_network_s
         assert (item["image"][1:][blank] == 0).all()
 
 
+def test_a_varied_appearance_is_seen_by_the_network_alone(bundle_root, small_dataset):
+    names, real = ["train", "any_contrast"], {"real_share": 1.0, "rescan_share": 0.0}
+    plain = drawn_by(bundle_root, small_dataset, names, 0, **real)
+    varied = drawn_by(bundle_root, small_dataset, names, 0, appearance_probability=1.0, **real)
+    for key in ("label", "clean_moving", "moving_label", "fixed_label"):
+        assert torch.equal(varied[key], plain[key])
+    for seen, clean in zip(varied["image"], plain["image"], strict=True):
+        change = (seen - clean).abs()
+        assert change.mean() > 0.01
+        assert torch.corrcoef(torch.stack([seen.flatten(), clean.flatten()]))[0, 1] > 0.8  # one contrast
+    again = drawn_by(bundle_root, small_dataset, names, 0, appearance_probability=1.0, **real)
+    assert torch.equal(again["image"], varied["image"])
+
+
 def test_training_carries_label_maps_where_their_weight_asks_for_them(bundle_root, small_dataset):
     names = ["train"]
     plain = drawn_by(bundle_root, small_dataset, names, 0)
