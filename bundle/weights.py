@@ -27,6 +27,15 @@ def recommended(weights: str, setting: str, default: Any = None) -> Any:
     return json.loads(description.read_text()).get(setting, default) if description.is_file() else default
 
 
+def _within(weights: str, setting: str, default: float, low: float, high: float) -> float:
+    """Look up a number that weights are described by; a ValueError says if it is none from ``low`` to ``high``."""
+    value = recommended(weights, setting, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        description = Path(weights).with_suffix(".json")
+        raise ValueError(f"{setting} in {description} is a number from {low:g} to {high:g}, not {json.dumps(value)}.")
+    return float(value)
+
+
 def check_weights(network: nn.Module, path: str) -> None:
     """Compare the names and shapes of a weights file with a network's.
 
@@ -90,6 +99,9 @@ class WeightsChoice:
         device: to run on.
         enabled: False takes the usual weights for every pair.
         same_person: whether the pairs are of one person.
+
+    Raises:
+        ValueError: a description that says what cannot be.
     """
 
     def __init__(
@@ -107,9 +119,9 @@ class WeightsChoice:
         self.usual, self.across_contrasts = weights, named("across_contrasts")
         self.one_person = named("one_person") if same_person else None
         self.network, self.device, self.loaded = network, device, dict[str, nn.Module]()
-        self.one_contrast = float(recommended(weights, "one_contrast", -1.0))
-        self.one_person_from = float(recommended(weights, "one_person_from", 1.0))
-        self.share = float(recommended(weights, "usual_share", 0.0)) if not self.one_person else 0.0
+        self.one_contrast = _within(weights, "one_contrast", -1.0, -1.0, 1.0)
+        self.one_person_from = _within(weights, "one_person_from", 1.0, -1.0, 1.0)
+        self.share = 0.0 if self.one_person else _within(weights, "usual_share", 0.0, 0.0, 1.0)
 
     def network_for(self, correlation: float, usual: Callable[..., Any]) -> Callable[..., Any]:
         """Choose the network for a pair; ``usual`` is the one with the usual weights."""

@@ -128,6 +128,14 @@ def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_w
     assert choice.settings_for(0.1, settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
 
 
+@pytest.mark.parametrize(("setting", "value"), [("usual_share", 1.5), ("one_contrast", "low"), ("one_person_from", True)])
+def test_a_description_that_says_what_cannot_be_is_refused(two_weights, setting, value):
+    (two_weights / "usual.json").write_text(json.dumps({"across_contrasts": "other.pt", setting: value}))
+    said = rf"{setting} in .*usual\.json is a number from -?\d to 1, not {json.dumps(value)}"
+    with pytest.raises(ValueError, match=said):
+        WeightsChoice(Shift(), str(two_weights / "usual.pt"))
+
+
 def test_where_images_do_not_tell_the_fields_of_both_networks_are_averaged(two_weights):
     description = json.loads((two_weights / "usual.json").read_text()) | {"usual_share": 0.25, "one_person": "other.pt"}
     (two_weights / "usual.json").write_text(json.dumps(description))
