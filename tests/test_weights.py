@@ -128,7 +128,9 @@ def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_w
     assert choice.settings_for(0.1, settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
 
 
-@pytest.mark.parametrize(("setting", "value"), [("usual_share", 1.5), ("one_contrast", "low"), ("one_person_from", True)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("usual_share", 1.5), ("one_contrast", "low"), ("one_person_from", True)]
+)
 def test_a_description_that_says_what_cannot_be_is_refused(two_weights, setting, value):
     (two_weights / "usual.json").write_text(json.dumps({"across_contrasts": "other.pt", setting: value}))
     said = rf"{setting} in .*usual\.json is a number from -?\d to 1, not {json.dumps(value)}"

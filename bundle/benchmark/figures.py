@@ -1,11 +1,13 @@
 """What a comparison found, in pictures."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bundle.benchmark.measure import PLANES
+from bundle.benchmark.tables import REFERENCE
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -15,7 +17,7 @@ __all__ = ["write_figures"]
 Row = Mapping[str, Any]
 
 REGIONS = 12
-EXAMPLES = 2
+EXAMPLES = 3
 
 
 def write_figures(
@@ -92,11 +94,11 @@ def dsc_against_time(summary: Sequence[Mapping[str, Any]], colours: Mapping[str,
 
 
 def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
-    """Show the first pairs: fixed and moving image, then what each method made of the moving one; a plane a row.
+    """Show the best, the median and the worst pair: fixed, moving, what each method made of it; a plane a row.
 
     The moving image stands where its header puts it, as ``identity`` leaves it.
     """
-    pairs = list(dict.fromkeys(row["pair"] for row in rows))[:EXAMPLES]
+    pairs = best_median_worst(rows)
     columns = ["fixed", "moving", *methods]
     figure = Figure(figsize=(1.6 * len(columns), 1.9 * 3 * len(pairs)), facecolor="black", layout="constrained")
     axes: Any = figure.subplots(3 * len(pairs), len(columns), squeeze=False)
@@ -105,11 +107,35 @@ def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
     for column, ax in zip(columns, axes[0]):
         ax.set_title(column, color="white", fontsize=9)
     for row in (row for row in rows if row["pair"] in pairs):
+        first = 3 * list(pairs).index(row["pair"])
         shown = {columns.index(row["method"]): ("warped", row["pictures"])} if row["method"] in methods else {}
         shown |= {i: (name, row["pictures_before"]) for i, name in enumerate(columns[:2])}
         for where, (name, path) in shown.items():
             with np.load(path) as pictures:
-                for n, plane in enumerate(PLANES, 3 * pairs.index(row["pair"])):
+                for n, plane in enumerate(PLANES, first):
                     picture = pictures[f"{name}_{plane}"].T
                     axes[n, where].imshow(picture, origin="lower", cmap="gray", vmin=0, vmax=255)
+        _caption(axes[first, 0], f"{pairs[row['pair']]}: {row['pair']}")
+        if row["method"] in methods:
+            _caption(axes[first, columns.index(row["method"])], f"DSC {row['dsc']:.3f}")
     return figure
+
+
+def best_median_worst(rows: Sequence[Row]) -> dict[str, str]:
+    """Name the pairs of PAN's best, median and worst DSC; of the last method's, where PAN is not among them.
+
+    Returns:
+        What a pair is, by its name: of two pairs the best and the worst, without any DSC the first ones.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    judged = REFERENCE if REFERENCE in methods else methods[-1]
+    dsc = {row["pair"]: row["dsc"] for row in rows if row["method"] == judged and not math.isnan(row["dsc"])}
+    if not dsc:
+        return dict.fromkeys(list(dict.fromkeys(row["pair"] for row in rows))[:EXAMPLES], "pair")
+    ranked = sorted(dsc, key=lambda pair: -dsc[pair])
+    places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
+    return {ranked[place]: places[place] for place in sorted(places)}
+
+
+def _caption(ax: Any, text: str) -> None:
+    ax.text(0.0, 0.02, text, color="white", fontsize=7, transform=ax.transAxes)

@@ -15,7 +15,7 @@ MEASURE = "dsc"
 PICTURES = {
     "boxplot.png": "DSC of the largest regions over the pairs, methods side by side",
     "dsc_against_time.png": "DSC against seconds, a point a method",
-    "examples.png": "examples: the pairs that came out best and worst",
+    "examples.png": "examples: the pairs that came out best, in the middle and worst",
 }
 
 Row = Mapping[str, str]

@@ -1,6 +1,7 @@
 """The comparison: its numbers are the metrics', what is done is kept, and what fails is one row."""
 
 import json
+import math
 import multiprocessing
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 from bundle.__main__ import main
 from bundle.benchmark import accuracy, worker
 from bundle.benchmark.accuracy import compare
-from bundle.benchmark.figures import largest_regions
+from bundle.benchmark.figures import best_median_worst, largest_regions
 from bundle.benchmark.measure import MARGIN, Common, measure, transform_of, visible
 from bundle.benchmark.methods import Linear, Network
 from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
@@ -83,6 +84,22 @@ def in_this_process(monkeypatch):
 def rows_of(path):
     lines = path.read_text().splitlines()
     return [dict(zip(lines[0].split(","), line.split(","))) for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    ("dsc", "expected"),
+    [
+        ({"a": 0.6, "b": 0.8, "c": 0.7, "d": 0.5, "e": 0.9}, [("e", "best"), ("c", "median"), ("d", "worst")]),
+        ({"a": 0.6, "b": 0.8}, [("b", "best"), ("a", "worst")]),
+        ({"a": 0.6, "b": math.nan}, [("a", "best")]),
+        ({"a": math.nan, "b": math.nan}, [("a", "pair"), ("b", "pair")]),
+    ],
+)
+def test_the_pairs_shown_are_those_of_the_judged_methods_dsc(dsc, expected):
+    others = [{"pair": pair, "method": "affine", "dsc": -value} for pair, value in dsc.items()]
+    pan = [{"pair": pair, "method": "pan", "dsc": value} for pair, value in dsc.items()]
+    assert list(best_median_worst([*pan, *others]).items()) == expected
+    assert list(best_median_worst([*others, *({**row, "method": "voxelmorph"} for row in pan)]).items()) == expected
 
 
 def test_every_table_and_figure_is_there(benchmark):
