@@ -9,7 +9,7 @@ from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
 from bundle.progress import WRITING, Stages, millions
-from bundle.spatial import Inverse, compose, inverse_residual
+from bundle.spatial import Inverse, beyond_percent, compose, inverse_residual
 from bundle.spatial import invert as inverted
 from bundle.transforms import grid_of, read_grid, read_volume
 
@@ -39,6 +39,9 @@ def invert(
     Returns:
         The residual |p − T⁻¹(T(p))| of inverse.h5 at the voxels of the fixed image that show something: ``mean_mm``,
         ``p99_mm``, ``max_mm``; ``beyond_percent`` of them are taken out of the moving image.
+
+    Raises:
+        ValueError: a transform that takes nothing of the fixed image into the moving one.
     """
     folder = Path(str(output_dir)) if output_dir is not None else Path(str(transform)).parent
     check_places([folder / name for name in WRITTEN], transform, {"moving image": moving, "fixed image": fixed})
@@ -46,6 +49,12 @@ def invert(
         image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
         moving_grid, _ = read_grid(Path(str(moving)), "moving image")
         found = read_one(str(transform), grid_of(image), moving_grid, kind)
+        shown = foreground(image.as_tensor()[0])
+        if beyond_percent(found, shown) == 100:
+            raise ValueError(
+                f"The transform ({transform}) takes nothing that the fixed image ({fixed}) shows into the moving image "
+                f"({moving}): it is of other images, or these two are swapped."
+            )
         sizes = [millions(grid.shape) for grid in (found.field_grid, moving_grid, grid_of(image))]
         stages.expect(dict(zip(STAGES, [SOLVING * sizes[0], SOLVING * sizes[1], 3 * WRITING * sizes[1], sizes[2]])))
         stages.begin(STAGES[0])
@@ -58,7 +67,7 @@ def invert(
             with in_place(folder / WRITTEN[0]) as lattice:
                 write_transform(back, lattice)
         stages.begin(STAGES[3])
-        residual = inverse_residual(found, back, foreground(image.as_tensor()[0]))
+        residual = inverse_residual(found, back, shown)
     print(
         f"|p − T⁻¹(T(p))| of inverse.h5: mean {residual['mean_mm']:.3f}, 99 % within {residual['p99_mm']:.3f}, most "
         f"{residual['max_mm']:.3f} mm"

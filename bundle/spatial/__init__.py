@@ -6,7 +6,7 @@ MONAI are RAS, and ``lps_from_ras`` is the only place where one becomes the othe
 
 from bundle.spatial.chain import Inverse, Mapping, compose
 from bundle.spatial.grid import Grid, Matrix, lps_from_ras, ras_from_lps
-from bundle.spatial.inverse import inverse_residual, invert, invert_points
+from bundle.spatial.inverse import beyond_percent, inverse_residual, invert, invert_points
 from bundle.spatial.resampling import antialias, is_inside, sample
 from bundle.spatial.transform import LABEL_MODES, MODES, SpatialTransform
 
@@ -19,6 +19,7 @@ __all__ = [
     "Matrix",
     "SpatialTransform",
     "antialias",
+    "beyond_percent",
     "compose",
     "inverse_residual",
     "invert",

@@ -1,5 +1,6 @@
 """The inverse of a transform: where each point of the moving image came from in the fixed one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -11,7 +12,7 @@ from bundle.spatial.grid import Grid, Matrix
 from bundle.spatial.resampling import is_inside
 from bundle.spatial.transform import SpatialTransform
 
-__all__ = ["Lattice", "inverse_residual", "invert", "invert_points", "points_back"]
+__all__ = ["Lattice", "beyond_percent", "inverse_residual", "invert", "invert_points", "points_back"]
 
 TOLERANCE_MM = 1e-3
 ATTEMPTS = 40  # Newton steps, halved ones among them
@@ -103,18 +104,13 @@ def inverse_residual(
         ``mean_mm``, ``p99_mm`` and ``max_mm`` over the voxels that T takes into the moving image; and
         ``beyond_percent``, how many it takes elsewhere.
     """
-    lengths, beyond, count = [], 0, 0
-    back = torch.from_numpy(transform.moving_grid.inverse)
-    for rows, points in transform.fixed_grid.slabs():
-        here = points.reshape(-1, 3) if mask is None else points[mask[rows]]
-        there = here + transform.displacement_at(here)
-        index = there @ back[:3, :3].T + back[:3, 3]
-        inside = is_inside(index, transform.moving_grid.shape)
-        count, beyond = count + len(here), beyond + int((~inside).sum())
-        there, here = there[inside], here[inside]
+    lengths, count = [], 0
+    for here, there, inside in _carried(transform, mask):
+        count += len(here)
+        here, there = here[inside], there[inside]
         lengths.append((there + inverse.displacement_at(there) - here).norm(dim=-1))
     residual = torch.cat(lengths).numpy()
-    percent = 100 * beyond / max(count, 1)
+    percent = 100 * (count - len(residual)) / max(count, 1)
     if not len(residual):
         return {"mean_mm": float("nan"), "p99_mm": float("nan"), "max_mm": float("nan"), "beyond_percent": percent}
     return {
@@ -123,6 +119,24 @@ def inverse_residual(
         "max_mm": float(residual.max()),
         "beyond_percent": percent,
     }
+
+
+def beyond_percent(transform: SpatialTransform, mask: torch.Tensor | None = None) -> float:
+    """Count how many voxels of the fixed image, of those in ``mask``, a transform takes out of the moving image: %."""
+    inside = torch.cat([inside for _, _, inside in _carried(transform, mask)])
+    return 100 * float((~inside).sum()) / max(len(inside), 1)
+
+
+def _carried(
+    transform: SpatialTransform, mask: torch.Tensor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Carry voxels of the fixed image, slab by slab: where they are, where they go, (n, 3) in mm, and which stay in."""
+    back = torch.from_numpy(transform.moving_grid.inverse)
+    for rows, points in transform.fixed_grid.slabs():
+        here = points.reshape(-1, 3) if mask is None else points[mask[rows]]
+        there = here + transform.displacement_at(here)
+        index = there @ back[:3, :3].T + back[:3, 3]
+        yield here, there, is_inside(index, transform.moving_grid.shape)
 
 
 def _moved(grid: Grid, alignment: Matrix) -> Grid:

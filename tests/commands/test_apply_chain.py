@@ -176,6 +176,17 @@ def test_an_inverse_never_overwrites_its_own_transform(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["inverse.h5"]
 
 
+def test_a_transform_of_other_images_is_not_inverted(folder, tmp_path):
+    far = np.eye(4)
+    far[:3, 3] = 1000
+    write_transform(SpatialTransform(far, None, FIXED, FIXED, MOVING), tmp_path / "far.h5")
+    with pytest.raises(
+        ValueError, match=r"far\.h5\) takes nothing that the fixed image .* into the moving image .*: it"
+    ):
+        invert(str(tmp_path / "far.h5"), str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz"))
+    assert [path.name for path in tmp_path.iterdir()] == ["far.h5"]
+
+
 def test_a_result_that_shows_nothing_of_the_image_is_noted(folder, capsys):
     far = np.eye(4)
     far[:3, 3] = 1000
