@@ -180,9 +180,7 @@ def test_a_transform_of_other_images_is_not_inverted(folder, tmp_path):
     far = np.eye(4)
     far[:3, 3] = 1000
     write_transform(SpatialTransform(far, None, FIXED, FIXED, MOVING), tmp_path / "far.h5")
-    with pytest.raises(
-        ValueError, match=r"far\.h5\) takes nothing that the fixed image .* into the moving image"
-    ):
+    with pytest.raises(ValueError, match=r"far\.h5\) takes nothing that the fixed image .* into the moving image"):
         invert(str(tmp_path / "far.h5"), str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz"))
     assert [path.name for path in tmp_path.iterdir()] == ["far.h5"]
 
