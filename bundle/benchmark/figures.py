@@ -106,6 +106,8 @@ def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
         ax.set_axis_off()
     for column, ax in zip(columns, axes[0]):
         ax.set_title(column, color="white", fontsize=9)
+    for first, (pair, place) in zip(range(0, len(axes), 3), pairs.items()):
+        _caption(axes[first, 0], f"{place}: {pair}")
     for row in (row for row in rows if row["pair"] in pairs):
         first = 3 * list(pairs).index(row["pair"])
         shown = {columns.index(row["method"]): ("warped", row["pictures"])} if row["method"] in methods else {}
@@ -115,8 +117,7 @@ def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
                 for n, plane in enumerate(PLANES, first):
                     picture = pictures[f"{name}_{plane}"].T
                     axes[n, where].imshow(picture, origin="lower", cmap="gray", vmin=0, vmax=255)
-        _caption(axes[first, 0], f"{pairs[row['pair']]}: {row['pair']}")
-        if row["method"] in methods:
+        if row["method"] in methods and not math.isnan(row["dsc"]):
             _caption(axes[first, columns.index(row["method"])], f"DSC {row['dsc']:.3f}")
     return figure
 
