@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ class BatchRegistration:
         self.error: Exception | None = None
         self.failures: dict[str, str] = {}
         evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
+        evaluator.logger.setLevel(logging.CRITICAL)  # what fails is told in one sentence
 
     def run(self) -> None:
         """Register this process's share, then tabulate all pairs.

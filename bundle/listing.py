@@ -10,7 +10,16 @@ import numpy as np
 from bundle.pairs import PAIR_KEYS, refuse_misspelt
 from bundle.phantom import write_phantoms
 
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "is_listed", "open_dataset", "read_split", "region_names", "visible_images"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "is_listed",
+    "open_dataset",
+    "read_listing",
+    "read_split",
+    "region_names",
+    "visible_images",
+]
 
 Item = dict[str, Any]
 SPLITS = ("training", "validation", "test")
@@ -92,7 +101,7 @@ def _with_held_out(folder: Path, split: str, val_frac: float) -> list[Item]:
 def read_split(folder: Path, split: str) -> list[Item]:
     """List one split of one folder as ``open_dataset`` does; it may be empty."""
     listing = folder / "dataset.json"
-    content = _read_listing(folder)
+    content = read_listing(folder)
     if not any(name in content for name in SPLITS):
         return [item | {"dataset": str(folder)} for item in _scan(folder, split, content)]
     try:
@@ -115,7 +124,7 @@ def read_split(folder: Path, split: str) -> list[Item]:
     return items
 
 
-def _read_listing(folder: Path) -> dict[str, Any]:
+def read_listing(folder: Path) -> dict[str, Any]:
     """Read ``dataset.json``; a folder with ``imagesTr`` may go without."""
     listing = folder / "dataset.json"
     if not listing.is_file():
@@ -202,7 +211,7 @@ def region_names(dataset_dir: str | Sequence[str]) -> dict[int, str]:
     folders = [dataset_dir] if isinstance(dataset_dir, str | Path) else list(dataset_dir)
     names: dict[int, str] = {}
     for folder in map(Path, folders):
-        table = _read_listing(folder).get("labels") or {}
+        table = read_listing(folder).get("labels") or {}
         for key, value in enumerate(table) if isinstance(table, list) else _entries(table, folder):
             names |= {label: name for label, name in _named(key, value, folder) if label > 0}
     return names

@@ -45,9 +45,9 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str], name: str)
             if equals:
                 raise ValueError(f"{key} takes no value: give --{parameter} or {key}.")
             value = "false"
-        elif not equals and rest and not _is_option(rest[0]):
+        elif not equals and rest and _is_value(rest[0], types[parameter]):
             value = rest.pop(0)
-        elif not equals and types[parameter] in (bool, Sequence[bool]):
+        elif not equals and (types[parameter] == Sequence[bool] or _is_flag(types[parameter])):
             value = "true"
         elif not equals:
             raise ValueError(f"--{parameter} takes a value (one that starts with a dash as --{parameter}=VALUE).")
@@ -130,6 +130,16 @@ def _is_option(argument: str) -> bool:
     return re.match(r"--.|-[A-Za-z]", argument) is not None
 
 
+def _is_value(argument: str, annotation: Any) -> bool:
+    """Tell a value from what stands after a parameter without one: another option, or after a flag any other word."""
+    return argument.strip().lower() in YES + NO if _is_flag(annotation) else not _is_option(argument)
+
+
+def _is_flag(annotation: Any) -> bool:
+    """Tell whether a parameter is a bool, or one that may be left open."""
+    return annotation in (bool, bool | None)
+
+
 def _find(key: str, types: dict[str, Any], name: str) -> tuple[str, bool]:
     """Find the parameter that an option names, and whether it is negated."""
     word = key.lstrip("-").replace("-", "_")
@@ -138,7 +148,7 @@ def _find(key: str, types: dict[str, Any], name: str) -> tuple[str, bool]:
     if f"{word}_" in types:  # a word of Python's own: from
         return f"{word}_", False
     positive = re.sub("^no_?", "", word)
-    if positive != word and types.get(positive) is bool:
+    if positive != word and _is_flag(types.get(positive)):
         return positive, True
     if len(word) == 1:
         begun = [parameter for parameter in types if parameter.startswith(word)]

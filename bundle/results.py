@@ -33,6 +33,7 @@ __all__ = ["Bounds", "anonymous_page", "bounds_of", "source_of", "write_registra
 
 Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
+SUMMARY = "registration.json"
 
 
 def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float | None]]]) -> tuple[Bounds, Bounds]:
@@ -58,7 +59,10 @@ def write_registration(
     settings: Mapping[str, Any] | None = None,
     bounds: tuple[Bounds, Bounds] | None = None,
 ) -> None:
-    """Write one registration into a temporary folder and move the files to theirs when all are there."""
+    """Write one registration into a temporary folder and move the files to theirs when all are there.
+
+    ``registration.json`` comes last, and an earlier one goes first: where it is, all that it names is of one run.
+    """
     start, (failed, look_here) = time.perf_counter(), bounds or bounds_of(weights, {})
     check_folder(folder, _inputs(item))
     return_memory()
@@ -76,12 +80,12 @@ def write_registration(
         if "report" in item:
             write_page(partial / "report.html", item["report"], summary, judgement)
             (partial / "thumbnail.png").write_bytes(png(item["report"].thumbnail))
-        summary["outputs"] = sorted([path.name for path in partial.iterdir()] + ["registration.json"])
-        (partial / "registration.json").write_text(json.dumps(summary, indent=4) + "\n")
+        summary["outputs"] = sorted([path.name for path in partial.iterdir()] + [SUMMARY])
+        (partial / SUMMARY).write_text(json.dumps(summary, indent=4) + "\n")
         folder.mkdir(exist_ok=True)
-        for name in OPTIONAL_FILES:  # of an earlier registration in the same folder
+        for name in (SUMMARY, *OPTIONAL_FILES):  # of an earlier registration in the same folder
             (folder / name).unlink(missing_ok=True)
-        for path in sorted(partial.iterdir()):
+        for path in sorted(partial.iterdir(), key=lambda path: (path.name == SUMMARY, path.name)):
             os.replace(path, folder / path.name)
 
 

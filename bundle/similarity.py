@@ -6,7 +6,7 @@ from bundle.correlation import local_ncc
 from bundle.inpainting import dilate
 from bundle.smoothing import smooth
 
-__all__ = ["contrast_correlation", "mutual_information", "similarity"]
+__all__ = ["contrast_correlation", "foreground_overlap", "mutual_information", "similarity"]
 
 WINDOW = 9  # voxels, as in the loss
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
@@ -33,7 +33,8 @@ def similarity(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor 
 def mutual_information(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor | None = None) -> float:
     """Measure what one image tells of the other as a whole, whatever their contrasts and however far they are apart.
 
-    ``similarity`` compares windows: of images that are farther apart than one, it says little.
+    ``similarity`` compares windows: of images that are farther apart than one, it says little. Where they hardly
+    overlap this measure is high again, since each tells where the other one is not: ``foreground_overlap`` says so.
 
     Args:
         warped: (1, H, W, L), in [0, 1].
@@ -55,6 +56,22 @@ def mutual_information(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch
     joint = torch.bincount(rows * BINS + columns, minlength=BINS**2).double().view(BINS, BINS) / len(rows)
     both, one, other = (-torch.xlogy(p, p).sum() for p in (joint, joint.sum(0), joint.sum(1)))
     return float((one + other) / both) if both > 0 else 1.0
+
+
+def foreground_overlap(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor | None = None) -> float:
+    """Measure how far what two images show lies over each other, whatever they show: the Dice overlap, from 0 to 1.
+
+    Args:
+        warped: (1, H, W, L), in [0, 1].
+        fixed: same shape.
+        ignored: same shape, bool: voxels that do not count; None for none.
+
+    Returns:
+        Dice of the voxels where each image shows something; 1 where neither does.
+    """
+    one, other = ((image > SHOWN) & (True if ignored is None else ~ignored) for image in (warped, fixed))
+    total = int(one.sum() + other.sum())
+    return 2 * int((one & other).sum()) / total if total else 1.0
 
 
 def contrast_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:

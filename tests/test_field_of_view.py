@@ -7,7 +7,7 @@ import torch
 from bundle.phantom import write_phantoms
 from bundle.postprocessing import BuildTransformd, MeasureRegistrationd
 from bundle.spatial import Grid, SpatialTransform, antialias
-from bundle.transforms import MatchPaird, ReadVolumed, grid_of
+from bundle.transforms import MatchPaird, ReadVolumed, grid_of, matching
 from bundle.transforms.matching import MARGIN_MM
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
@@ -224,6 +224,19 @@ def test_an_alignment_of_images_far_apart_is_not_dropped_for_what_windows_say(fa
     found = [one.resample(label, mode="nearest") for one in (transform.without_field(False), transform)]
     by_headers, aligned = (dice(one, wanted) for one in found)
     assert aligned > by_headers + 0.15
+
+
+@pytest.mark.parametrize("shift_mm", [(130, 0, 0), (0, 0, 80)])
+def test_an_alignment_that_throws_images_apart_is_dropped_though_each_tells_where_the_other_is_not(
+    far_apart, monkeypatch, shift_mm
+):
+    matrix = np.eye(4)
+    matrix[:3, 3] = shift_mm
+    matrix[0, 0] = 1.001  # more than a shift: the grid is laid over the fixed image alone
+    monkeypatch.setattr(matching, "align", lambda *_, **__: matrix)
+    item = MatchPaird(affine="affine", spacing_mm=4.0, never_worse=True)(dict(far_apart))
+    assert item["alike"]["alignment_dropped"] == 1
+    assert np.array_equal(item["alignment"], np.eye(4))
 
 
 def dice(one, other):

@@ -22,6 +22,7 @@ def example(
     optimise: int = 0,
     never_worse: bool = True,
     mask: bool = False,
+    bfloat16: bool | None = None,
     size: Sequence[int] | None = None,
     methods: str | Sequence[str] = ("affine",),
 ):
@@ -57,6 +58,19 @@ def test_a_flag_means_what_it_says(text):
     assert given("--mask", text) == {}
     yes = {"false": "true", "no": "yes", "0": "1", "off": "on"}[text.lower()]
     assert given("--mask", yes) == given("--mask") == {"mask": True}
+
+
+def test_a_flag_that_may_be_left_open_is_a_flag_as_others_are():
+    assert given("--bfloat16") == given("--bfloat16", "true") == {"bfloat16": True}
+    assert given("--nobfloat16") == given("--no-bfloat16") == given("--bfloat16=no") == {"bfloat16": False}
+    assert given("--bfloat16", "--mask") == {"bfloat16": True, "mask": True}
+    assert given("--bfloat16=none") == {}
+
+
+def test_what_follows_a_flag_is_its_value_only_if_it_can_be_one():
+    for flag in ("--mask", "--bfloat16"):
+        found = read(flag, "m.nii", "out")
+        assert (found["moving"], found["output_dir"], found[flag[2:]]) == ("m.nii", "out", True)
 
 
 def test_a_flag_is_negated_by_no_in_front():
@@ -105,7 +119,8 @@ def test_values_are_read_as_the_annotation_says(arguments, expected):
         (["--fill", "air"], "--fill takes a number, not 'air'"),
         (["--fill", "nan"], "--fill takes a number, not 'nan'"),
         (["--fill", "1e999"], "--fill takes a number, not '1e999'"),
-        (["--never_worse", "maybe"], "--never_worse takes true or false, not 'maybe'"),
+        (["--never_worse=maybe"], "--never_worse takes true or false, not 'maybe'"),
+        (["--never_worse", "maybe"], "does not know what to do with 'maybe'"),
         (["--no-mask=true"], "--no-mask takes no value"),
         (["--size", "96,x"], "--size takes whole numbers with commas between them, not '96,x'"),
         (["--size", "96,,96"], "--size takes whole numbers"),

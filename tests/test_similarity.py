@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from bundle.similarity import contrast_correlation, mutual_information, similarity
+from bundle.similarity import contrast_correlation, foreground_overlap, mutual_information, similarity
 from bundle.smoothing import smooth
 from scipy.ndimage import gaussian_filter
 from scipy.stats import entropy
@@ -30,6 +30,21 @@ def test_mutual_information_is_scipys_of_the_histogram_where_either_image_shows_
     assert mutual_information(1 - fixed, fixed) == pytest.approx(2, abs=1e-3)
     assert mutual_information(torch.zeros_like(fixed), torch.zeros_like(fixed)) == 1
     assert mutual_information(torch.ones_like(fixed), fixed) == 1
+
+
+def test_the_overlap_of_what_is_shown_is_dice_and_falls_where_mutual_information_does_not():
+    fixed = smooth(torch.rand(1, 1, 60, 48, 52, generator=torch.Generator().manual_seed(0)), 2.0)[0]
+    fixed = (fixed - fixed.min()) / (fixed.max() - fixed.min()) * 0.8 + 0.2
+    inside = torch.zeros(fixed.shape, dtype=torch.bool)
+    inside[:, 4:24, 10:40, 10:40] = True
+    fixed, near, apart = fixed * inside, (fixed.flip(2) * inside).roll(2, 1), (fixed.flip(2) * inside).roll(30, 1)
+    assert mutual_information(apart, fixed) > mutual_information(near, fixed)  # each tells where the other is not
+    assert foreground_overlap(near, fixed) == pytest.approx(18 / 20)
+    assert foreground_overlap(apart, fixed) == 0
+    ignored = torch.zeros(fixed.shape, dtype=torch.bool)
+    ignored[:, :14] = True
+    assert foreground_overlap(near, fixed, ignored) == pytest.approx(2 * 10 / (10 + 12))
+    assert foreground_overlap(torch.zeros_like(fixed), torch.zeros_like(fixed)) == 1
 
 
 def without_shading(image, shown, sigma):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from bundle.commands.reading import check_places, grid_if_given, read_one
 from bundle.io.files import in_place
-from bundle.io.points import PointFile, Points, Reached, read_points
+from bundle.io.points import PointFile, Points, Reached, UnsaidSpaceError, read_points
 from bundle.metrics import tre_mm
 from bundle.spatial import SpatialTransform, invert_points, is_inside
 
@@ -58,8 +58,7 @@ def apply_points(
     there, reached = carried(found, read.points_mm, from_)
     result: dict[str, Any] = {"points": len(there), "beyond_field": int((~reached).sum())}
     if reference is not None:
-        other = read_points(str(reference), reference_space or (space if _is_csv(reference) else None))
-        result |= _errors(read, there, other)
+        result |= _errors(read, there, _read_reference(str(reference), reference_space, read.space))
     with in_place(str(output)) as partial:
         read.write_points(there, reached, partial)
     for stage in ("before", "after"):
@@ -73,8 +72,12 @@ def apply_points(
     return result
 
 
-def _is_csv(path: str) -> bool:
-    return str(path).lower().endswith(".csv")
+def _read_reference(path: str, space: str | None, otherwise: str) -> PointFile:
+    """Read the landmarks of the other image; they count as the points do where nobody says how."""
+    try:
+        return read_points(path, space)
+    except UnsaidSpaceError:
+        return read_points(path, otherwise)
 
 
 def carried(transform: SpatialTransform, points_mm: Points, from_: str) -> tuple[Points, Reached]:

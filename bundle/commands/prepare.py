@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import nibabel
 import numpy as np
 import torch
 from bundle.affine import align
+from bundle.commands.prepared import Prepared
 from bundle.commands.register import check_affine, output_folder
 from bundle.data import SPLITS, read_split
 from bundle.intensity import clip_outliers, fill_value
-from bundle.io.files import check_outputs
-from bundle.io.headers import read_header
+from bundle.io.files import check_outputs, fingerprint
+from bundle.io.headers import NIBABEL, read_header
 from bundle.io.labels import for_file
-from bundle.listing import IMAGE_SUFFIXES, is_listed, visible_images
+from bundle.listing import IMAGE_SUFFIXES, is_listed, read_listing, visible_images
 from bundle.options import check_flags
 from bundle.progress import Progress
 from bundle.recipes import RECIPES, Recipe
@@ -45,7 +47,7 @@ def prepare(
     """Bring a folder or a dataset.json of raw images onto one grid, aligned to one of them.
 
     Every image is oriented to RAS, aligned to the reference image and resampled once onto the reference's grid (labels
-    by nearest neighbour). An interrupted run goes on where it stopped.
+    by nearest neighbour). An interrupted run goes on where it stopped, and makes anew what has changed at its source.
 
     Args:
         source: a folder with dataset.json (image and label of each subject, three splits), or any folder of images,
@@ -84,14 +86,18 @@ def prepare(
     names = _unique_names(items)
     _check_sources(root, Path(source), items, names)
     _check_resumed(root, grid)
+    notes = Prepared(root, {"affine": affine, "mask": mask, "reference": _content(first["image"])})
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
     listing |= _about(Path(source), known)
     listing |= {"spacing_mm": [round(float(s), 4) for s in grid.spacing_mm]} | {split: [] for split in splits}
     for split, item in Progress([(s, i) for s in splits for i in splits[s]], title="preparing", unit="image"):
-        entry = {key: f"{key}s/{names[item['image']]}.nii.gz" for key in ("image", "label") if key in item}
-        if not all((root / path).exists() for path in entry.values()):
-            moving = _read(item, known)
-            _prepare_one(moving, target, grid, affine, mask, {k: root / p for k, p in entry.items()})
+        entry: dict[str, str] = {
+            key: f"{key}s/{names[item['image']]}.nii.gz" for key in ("image", "label") if key in item
+        }
+        sources, outputs = {key: item[key] for key in entry}, {key: root / path for key, path in entry.items()}
+        if not notes.holds(sources, outputs):
+            _prepare_one(_read(item, known), target, grid, affine, mask, outputs)
+            notes.note(sources, outputs)
         listing[split].append(entry)
     path = root / "dataset.json"
     path.write_text(json.dumps(listing, indent=4) + "\n")
@@ -120,7 +126,7 @@ def _about(source: Path, recipe: Recipe | None) -> dict[str, Any]:
         labels = {0: "background", **recipe.labels}
         return {"reference": recipe.reference, "labels": {str(number): name for number, name in labels.items()}}
     if (source / "dataset.json").is_file():
-        listing = json.loads((source / "dataset.json").read_text())
+        listing = read_listing(source)
         return {key: listing[key] for key in ("reference", "licence", "labels") if key in listing}
     return {}
 
@@ -165,6 +171,12 @@ def _find_reference(items: list[Item], reference: str | None, recipe: Recipe | N
     if recipe:
         raise ValueError(f"The reference ({reference}) is none of the data set's images.")
     return {"image": reference}
+
+
+def _content(path: str) -> str:
+    """Name an image by its file and what that holds; one that is no file, by its name alone."""
+    digest = f" (SHA-256 {fingerprint(path)['sha256']})" if os.path.isfile(path) else ""
+    return f"{Path(path).name}{digest}"
 
 
 def _read(item: Item, recipe: Recipe | None) -> dict[str, Any]:
@@ -213,10 +225,31 @@ def _check_resumed(root: Path, grid: Grid) -> None:
 
 
 def _unique_names(items: list[Item]) -> dict[str, str]:
-    """Name each image by its file, or by its whole path where two files share a name."""
-    stems = {item["image"]: Path(item["image"]).name.split(".")[0] for item in items}
-    taken = list(stems.values())
-    return {p: s if taken.count(s) == 1 else "_".join([*Path(p).parts[1:-1], s]) for p, s in stems.items()}
+    """Name each image by its file without the ending; where two are alike by the whole path, at last with the ending.
+
+    Raises:
+        ValueError: an image is listed twice, or two still have one name.
+    """
+    paths = [item["image"] for item in items]
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is listed {paths.count(twice[0])} times: list every image once.")
+    names = {path: Path(path).name.removesuffix(_ending(path)) for path in paths}
+    for longer in (_joined, lambda path: f"{_joined(path)}{_ending(path).replace('.', '_')}"):
+        taken = Counter(names.values())
+        names = {path: name if taken[name] == 1 else longer(path) for path, name in names.items()}
+    if len({*names.values()}) < len(names):
+        raise ValueError("Two images would be prepared under one name: rename one of their folders.")
+    return names
+
+
+def _joined(path: str) -> str:
+    return "_".join([*Path(path).parts[1:-1], Path(path).name.removesuffix(_ending(path))])
+
+
+def _ending(path: str) -> str:
+    """The ending of an image's name, of two parts for ``.nii.gz``."""
+    name = Path(path).name
+    return max((e for e in (*IMAGE_SUFFIXES, *NIBABEL) if name.endswith(e)), key=len, default=Path(name).suffix)
 
 
 def _prepare_one(

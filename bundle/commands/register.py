@@ -106,7 +106,7 @@ def register(
     flags |= {} if bfloat16 is None else {"bfloat16": bfloat16}
     check_flags(**flags)
     _check_numbers(spacing_mm, passes, optimise)
-    check_similarity(similarity)
+    check_similarity(similarity, optimise > 0 or symmetric)
     check_fill(fill, "--fill")
     folder = output_folder(output_dir)
     if initial_transform is not None:
@@ -149,10 +149,12 @@ def _check_numbers(spacing_mm: float | None, passes: int | None, optimise: int) 
         raise ValueError(f"--optimise takes a whole number of steps from 0 up, not '{optimise}'.")
 
 
-def check_similarity(similarity: str) -> None:
-    """Refuse what the optimisation cannot go by, before any work."""
+def check_similarity(similarity: str, is_used: bool = True) -> None:
+    """Refuse what the optimisation cannot go by, and a choice where nothing is optimised, before any work."""
     if similarity not in SIMILARITIES:
         raise ValueError(f"--similarity is one of {', '.join(SIMILARITIES)}, not '{similarity}'.")
+    if similarity != SIMILARITIES[0] and not is_used:
+        raise ValueError(f"--similarity {similarity} is what the optimisation goes by: give --optimise, 25 say, too.")
 
 
 def check_affine(affine: str) -> None:

@@ -142,9 +142,11 @@ def _fourth_axis(path: str | os.PathLike[str] | None) -> tuple[float, str | None
     """Read the step along the fourth axis of an image, and its unit if one is stated: of time, mostly."""
     if path is None:
         return 1.0, None
-    if Path(path).name.lower().endswith(NIFTI):
+    if Path(path).name.lower().endswith(NIBABEL):
         header = nibabel.load(path).header
-        zooms, unit = header.get_zooms(), header.get_xyzt_units()[1]
+        zooms, unit = header.get_zooms(), "msec"  # of MGH's repetition time
+        if hasattr(header, "get_xyzt_units"):
+            unit = header.get_xyzt_units()[1]
         return (float(zooms[3]) if len(zooms) > 3 else 1.0), (None if unit == "unknown" else unit)
     spacing = itk_information(path).GetSpacing()
     return (float(spacing[3]) if len(spacing) > 3 else 1.0), None

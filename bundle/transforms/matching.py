@@ -11,7 +11,7 @@ from bundle.intensity import clip_outliers, foreground, shows_nothing
 from bundle.io.itk import read_linear
 from bundle.memory import return_memory
 from bundle.options import check_flags, check_numbers
-from bundle.similarity import mutual_information, similarity
+from bundle.similarity import foreground_overlap, mutual_information, similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from bundle.symmetry import geometric_mean, root
 from bundle.transforms.extent import check_extent, check_spacing
@@ -32,6 +32,10 @@ OUTERMOST = 0.0005  # share of what an image shows that may lie beyond either en
 
 PERCENTILES = 0.5, 99.5  # of the intensities, that become 0 and 1
 EXTRAS = ("mask", "cost_mask")
+LEAST_OVERLAP = 0.75
+"""Of that by the headers that an alignment keeps, where windows call it worse. Right ones of heads kept 0.85 or more,
+those that threw thin slabs apart a third."""
+
 MULTIPLE = 16  # of the sides of the network's grid
 
 
@@ -43,7 +47,7 @@ class _Matched(NamedTuple):
         channels: moving and fixed, (1, H, W, L) each.
         ignored: (2, H, W, L), bool, where they do not count; None if they count everywhere.
         alike: how alike they are by the headers, and so.
-        worse: whether they are less alike than by the headers, by windows and as a whole.
+        worse: whether they are less alike than by the headers, by windows and as a whole, or pushed apart.
     """
 
     grid: Grid
@@ -75,7 +79,8 @@ class MatchPaird(Transform):
         symmetric: align both ways and take the mean, and lay the grid halfway between the images, so that with the
             images swapped all is the inverse.
         never_worse: go by the headers where the alignment found leaves the images less alike than they did: by
-            ``similarity``, and by ``mutual_information``, too, since windows tell little of images that are far apart.
+            ``similarity``, and by ``mutual_information``, too, since windows tell little of images that are far apart;
+            or where what they show lies over each other no longer.
             An ``initial_transform`` is kept, with a note.
 
     Raises:
@@ -148,8 +153,9 @@ class MatchPaird(Transform):
         alike = {stage: similarity(one, other, nowhere) for stage, (one, other) in stages.items()}
         worse = alike["similarity_aligned"] < alike["similarity_before"]
         if worse:
-            before, after = (mutual_information(one, other, nowhere) for one, other in stages.values())
-            worse = after < before
+            told = [mutual_information(one, other, nowhere) for one, other in stages.values()]
+            overlap = [foreground_overlap(one, other, nowhere) for one, other in stages.values()]
+            worse = told[1] < told[0] or overlap[1] < LEAST_OVERLAP * overlap[0]
         return _Matched(grid, channels, ignored, alike, worse)
 
     def _masked(self, item: Item, role: str) -> torch.Tensor:

@@ -246,7 +246,7 @@ def test_bad_points_are_refused_in_one_sentence_and_nothing_is_written(folder, t
 
 def test_markups_and_lists_that_leave_their_place_open_are_refused(folder, moving_points):
     for changes, sentence in (
-        ({"coordinateSystem": "LPS"}, "say that they are LPS, --space says RAS"),
+        ({"coordinateSystem": "LPS"}, "say that they are LPS, not RAS as given"),
         ({"coordinateSystem": "IJK"}, "save them as LPS"),
         ({"coordinateUnits": ["cm", "UCUM", "centimeter"]}, "not in mm"),
     ):
@@ -340,4 +340,17 @@ def test_the_space_of_the_reference_may_be_another(folder, fixed_points, moving_
     points = write_markups(folder / "m.mrk.json", moving_points)
     reference = write_csv(folder / "ras.csv", fixed_points * RAS)
     _, result = run(folder, points, ".mrk.json", reference=reference, reference_space="ras")
+    _, result = run(folder, points, ".mrk.json", reference=reference, reference_space="ras")
+    assert result["tre_after_mm"]["max"] < 5e-3
+    markups = write_markups(folder / "reference.mrk.json", fixed_points)
+    with pytest.raises(ValueError, match=r"reference\.mrk\.json\) say that they are LPS, not RAS as given"):
+        run(folder, points, ".mrk.json", reference=markups, reference_space="ras")
+
+
+def test_a_reference_that_does_not_say_its_space_counts_as_the_points_do(folder, fixed_points, moving_points):
+    reference = write_csv(folder / "lps.csv", fixed_points)
+    _, result = run(folder, write_markups(folder / "m.mrk.json", moving_points), ".mrk.json", reference=reference)
+    assert result["tre_after_mm"]["max"] < 5e-3
+    reference = write_csv(folder / "ras.csv", fixed_points * RAS)
+    _, result = run(folder, write_fcsv(folder / "m.fcsv", moving_points * RAS, "RAS"), ".fcsv", reference=reference)
     assert result["tre_after_mm"]["max"] < 5e-3

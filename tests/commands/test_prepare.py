@@ -194,6 +194,58 @@ def prepared_training(folder):
     return [{"image": nibabel.load(i["image"])} for i in open_dataset(str(folder), "training")]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("1.2.840.1.nii.gz", "1.2.840.2.nii.gz"), ("sub.nii.gz", "sub.nrrd"), ("a/sub.nii.gz", "a/sub.nii", "b/sub.nii")],
+)
+def test_every_image_has_a_name_of_its_own_whatever_its_file_is_called(heads, tmp_path, names):
+    for name, (image, _, affine) in zip(names, heads):
+        save(image, affine, tmp_path / "raw" / "any.nii.gz")
+        (tmp_path / "raw" / name).parent.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.ReadImage(str(tmp_path / "raw" / "any.nii.gz")), str(tmp_path / "raw" / name))
+    (tmp_path / "raw" / "any.nii.gz").unlink()
+    prepare(str(tmp_path / "raw"), str(tmp_path / "out"), affine="center", validation=0, test=0)
+    volumes = [item["image"].get_fdata().tobytes() for item in prepared_training(tmp_path / "out")]
+    assert len({*volumes}) == len(names)
+    if names[0].startswith("1.2"):
+        assert {path.name for path in (tmp_path / "out" / "images").iterdir()} == {*names}
+
+
+def test_a_folder_prepared_in_another_way_is_not_gone_on_with(source, tmp_path):
+    out = str(tmp_path / "out")
+    prepare(str(source), out, affine="center")
+    for change, sentence in (
+        ({"affine": "none"}, "prepared with another affine (center, now none)"),
+        ({"affine": "center", "mask": True}, "prepared with another mask (False, now True)"),
+        ({"affine": "center", "reference": str(source / "images" / "head_1.nii.gz")}, "another grid"),
+    ):
+        before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+        assert sentence in sentence_of(lambda change=change: prepare(str(source), out, **change))
+        assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+    image = source / "images" / "head_0.nii.gz"  # the reference holds something else
+    save(nibabel.load(image).get_fdata() * 2, nibabel.load(image).affine, image)
+    assert "prepared with another reference (head_0" in sentence_of(lambda: prepare(str(source), out, affine="center"))
+    (tmp_path / "out" / "prepared.json").write_text("{")
+    assert "remove it" in sentence_of(lambda: prepare(str(source), out, affine="center"))
+
+
+def test_an_image_that_has_changed_at_its_source_is_prepared_anew(source, tmp_path):
+    out = tmp_path / "out"
+    prepare(str(source), str(out), affine="center")
+    first = {p.name: p.read_bytes() for p in (out / "images").iterdir()}
+    image = nibabel.load(source / "images" / "head_1.nii.gz")
+    save(image.get_fdata() * 3, image.affine, source / "images" / "head_1.nii.gz")
+    prepare(str(source), str(out), affine="center")
+    assert {p.name for p in (out / "images").iterdir() if p.read_bytes() != first[p.name]} == {"head_1.nii.gz"}
+
+
+def test_a_list_with_a_byte_order_mark_is_read_as_elsewhere(source, tmp_path):
+    text = (source / "dataset.json").read_text()
+    (source / "dataset.json").write_text(json.dumps({**json.loads(text), "licence": "CC0"}), encoding="utf-8-sig")
+    prepared_list = prepare(str(source), str(tmp_path / "out"), affine="none")
+    assert json.loads(Path(prepared_list).read_text())["licence"] == "CC0"
+
+
 # --- bad input ---
 
 
@@ -240,6 +292,7 @@ def nothing(source):
 BAD = {
     "no such folder": (lambda s: s.rename(s.parent / "gone"), {}, "There is no folder"),
     "no images": (lambda s: [p.unlink() for p in s.rglob("*") if p.is_file()], {}, "holds 0 images"),
+    "listed twice": (listed({"training": [{"image": "images/head_0.nii.gz"}] * 2}), {}, "is listed 2 times"),
     "broken listing": (listed("{"), {}, "is not a data set listing"),
     "empty listing": (listed({"training": []}), {}, "is empty"),
     "listed file missing": (lambda s: (s / "images" / "head_3.nii.gz").unlink(), {}, "which does not exist"),

@@ -74,6 +74,7 @@ BAD = {
     "far too fine": (lambda d: {"spacing_mm": 0.1}, r"A grid of 1680×1920×1584 voxels \(5109 million\).* 613 GB"),
     "finer than numbers": (lambda d: {"spacing_mm": 1e-320}, "A grid of inf.* give a larger spacing_mm"),
     "no number of steps": (lambda d: {"optimise": "many"}, "--optimise takes a whole number of steps from 0 up"),
+    "similarity of no optimisation": (lambda d: {"similarity": "mind"}, "goes by: give --optimise, 25 say, too"),
     "similarity": (lambda d: {"similarity": "mi"}, "--similarity is one of ncc, mind, not 'mi'"),
     "no number": (lambda d: {"spacing_mm": "fine"}, "--spacing_mm takes millimetres, not 'fine'"),
     "output is a file": (lambda d: {"output_dir": text(d, "out")}, r"The output \(.*out\) is a file"),
@@ -101,6 +102,25 @@ def test_a_disk_that_fills_up_leaves_no_half_written_result(pair, weights, tmp_p
     assert said.startswith(f"The file or folder ({tmp_path / 'out'}) could not be written, as the disk")
     assert "is full: free some of it, or write elsewhere" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_is_there_only_where_all_that_it_names_is_of_its_run(pair, weights, tmp_path, monkeypatch):
+    inputs = {"moving": pair["moving"], "fixed": pair["fixed"], "weights": weights, "affine": "none", "device": "cpu"}
+    register(**inputs, output_dir=str(tmp_path / "out"), spacing_mm=9)
+    assert (tmp_path / "out" / "registration.json").is_file()
+    moved = []
+
+    def pull_the_plug(source, target):
+        if len(moved) == 2:
+            raise OSError(5, "Input/output error")
+        moved.append(Path(target).name)
+        replace(source, target)
+
+    replace = os.replace
+    monkeypatch.setattr("bundle.results.os.replace", pull_the_plug)
+    sentence_of(lambda: register(**inputs, output_dir=str(tmp_path / "out"), spacing_mm=9))
+    assert len(moved) == 2
+    assert not (tmp_path / "out" / "registration.json").exists()
 
 
 @pytest.fixture

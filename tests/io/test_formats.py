@@ -284,6 +284,31 @@ def test_elastix_composes_a_spline_with_the_file_that_it_starts_from(tmp_path):
         moved(parameters(tmp_path / "T.3.txt", "SplineKernelTransform", [1.0]), points())
 
 
+def shift(path, by, start):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return parameters(path, "TranslationTransform", by, InitialTransformParameterFileName=f'"{start}"')
+
+
+def test_elastix_chain_is_found_by_absolute_and_relative_paths_and_beside_the_file_once_moved(tmp_path, monkeypatch):
+    first = shift(tmp_path / "run" / "rigid" / "T.0.txt", (10, 0, 0), "NoInitialTransform")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    twice = f"{tmp_path}/run//rigid/T.0.txt"  # no comment, though it has two slashes
+    for start in ("rigid/T.0.txt", "../rigid/T.0.txt", str(first), twice):  # of the name of the file itself
+        second = shift(tmp_path / "run" / "affine" / "T.0.txt", (0, 1, 0), start)
+        assert np.abs(moved(second, points()) - points() - (10, 1, 0)).max() < 1e-9, start
+    shift(elsewhere / "kept" / "T.0.txt", (0, 0, 7), "NoInitialTransform")
+    second = shift(tmp_path / "run" / "affine" / "T.1.txt", (0, 1, 0), "kept/T.0.txt")
+    assert np.abs(moved(second, points()) - points() - (0, 1, 7)).max() < 1e-9, "from the working folder"
+    second = shift(tmp_path / "run" / "rigid" / "T.1.txt", (0, 1, 0), "/gone/T.0.txt")
+    assert np.abs(moved(second, points()) - points() - (10, 1, 0)).max() < 1e-9, "beside it"
+    with pytest.raises(FileNotFoundError, match=r"no file /gone/T\.9\.txt, which the transform starts from \(.*T\.1"):
+        moved(shift(tmp_path / "run" / "rigid" / "T.1.txt", (0, 1, 0), "/gone/T.9.txt"), points())
+    with pytest.raises(ValueError, match="go round in a circle"):
+        moved(shift(tmp_path / "alone" / "T.0.txt", (0, 1, 0), "T.0.txt"), points())
+
+
 def test_what_may_be_of_several_tools_is_asked_for(tmp_path):
     matrix = rows(tmp_path / "a.mat", MATRIX_RAS)
     with pytest.raises(ValueError, match=r"a matrix of 4×4 numbers: say whose it is by --kind greedy .* or flirt"):

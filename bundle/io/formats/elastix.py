@@ -20,11 +20,13 @@ from bundle.spatial import Grid, SpatialTransform
 __all__ = ["read_parameters"]
 
 Parameters = dict[str, list[str]]
+COMMENT = re.compile(r'("[^"\n]*")|//[^\n]*')
 LINE = re.compile(r'^\s*\((\w+)((?:\s+(?:"[^"]*"|[^\s")]+))*)\s*\)', re.MULTILINE)
 INITIAL = ("InitialTransformParameterFileName", "InitialTransformParametersFileName")  # of now, and up to elastix 5.0
 NONE = "NoInitialTransform"
 LONGEST = 100  # files in a chain; a longer one goes round in a circle
 SPLINE_ORDER = "3"
+CIRCLE = "the files that it starts from go round in a circle"
 ADVICE = 'let elastix write a composite, (WriteITKCompositeTransform "true"), or transformix -def all a field'
 
 
@@ -43,7 +45,7 @@ def read_parameters(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialT
 
 def _parse(path: Path) -> Parameters:
     check_file(path, "transform")
-    text = re.sub(r"//[^\n]*", "", path.read_text(errors="replace"))
+    text = COMMENT.sub(lambda found: found[1] or "", path.read_text(errors="replace"))
     return {key: _words(rest) for key, rest in LINE.findall(text)}
 
 
@@ -52,7 +54,7 @@ def _words(text: str) -> list[str]:
 
 
 def _chain(path: Path) -> list[Path]:
-    """List a file, the one that it starts from, and so on; names without a folder lie beside the file."""
+    """List a file, the one that it starts from, and so on."""
     files = [path]
     while len(files) <= LONGEST:
         parameters = _parse(files[-1])
@@ -61,17 +63,37 @@ def _chain(path: Path) -> list[Path]:
             return files
         if parameters.get("HowToCombineTransforms", ["Compose"])[0] != "Compose":
             raise refused(path, f"it adds its transforms instead of composing them: {ADVICE}")
-        named = Path(initial)
-        beside = files[-1].parent / named.name
-        files.append(named if named.is_absolute() and named.is_file() else beside)
-    raise refused(path, "the files that it starts from go round in a circle")
+        files.append(_find_initial(initial, files))
+    raise refused(path, CIRCLE)
+
+
+def _find_initial(named: str, files: list[Path]) -> Path:
+    """Find the file that the last one of a chain starts from."""
+    places, seen = _places(named, files[-1]), {file.resolve() for file in files}
+    if found := next((place for place in places if place.resolve() not in seen), None):
+        return found
+    if places:
+        raise refused(files[0], CIRCLE)
+    raise FileNotFoundError(f"There is no file {named}, which the transform starts from ({files[-1]}).")
+
+
+def _places(named: str, file: Path) -> list[Path]:
+    """List where a file is that another one names: where elastix wrote it, or where it was moved to along with that.
+
+    A path counts as it stands, from the file's folder, from the folder around that (elastix was told both by relative
+    paths) and from the working folder; in the end the bare name beside the file.
+    """
+    folder = file.parent
+    tried = [folder / named, folder.parent / named, Path.cwd() / named, folder / Path(named).name]
+    return [place for place in tried if place.is_file()]
 
 
 def _transform(parameters: Parameters, path: Path) -> sitk.Transform:
     """Build the transform of one file."""
     kind = parameters.get("Transform", ["none"])[0]
     if kind == "File" and parameters.get("TransformFileName"):
-        return read_itk(path.with_name(Path(parameters["TransformFileName"][0]).name))
+        named = parameters["TransformFileName"][0]
+        return read_itk(next(iter(_places(named, path)), path.with_name(Path(named).name)))
     maker = MAKERS.get(kind)
     if maker is None or parameters.get("FixedImageDimension", ["3"])[0] != "3":
         raise refused(path, f"it is elastix's {kind}, which is not read in three dimensions: {ADVICE}")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from bundle.io.files import check_file
 from bundle.io.points.landmarks import CsvPoints, FcsvPoints, MarkupsPoints
-from bundle.io.points.pointfile import SPACES, PointFile, Points, Reached
+from bundle.io.points.pointfile import SPACES, PointFile, Points, Reached, UnsaidSpaceError
 from bundle.io.points.surfaces import GiftiSurface, VtkSurface
 
-__all__ = ["PointFile", "Points", "Reached", "read_points"]
+__all__ = ["PointFile", "Points", "Reached", "UnsaidSpaceError", "read_points"]
 
 READERS: dict[str, Callable[[Path, str | None], PointFile]] = {
     ".mrk.json": MarkupsPoints,
@@ -36,7 +36,8 @@ def read_points(path: str | os.PathLike[str], space: str | None = None) -> Point
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another ending, a file of another form, a space that the file leaves open or contradicts.
+        UnsaidSpaceError: a space that the file leaves open.
+        ValueError: another ending, a file of another form, a space that the file contradicts.
     """
     if space is not None and space not in SPACES:
         raise ValueError(f"The points' space is lps or ras, not '{space}'.")

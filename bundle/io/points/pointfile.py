@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BEYOND", "FLAG", "SPACES", "PointFile", "Points", "Reached"]
+__all__ = ["BEYOND", "FLAG", "SPACES", "PointFile", "Points", "Reached", "UnsaidSpaceError"]
 
 Points = npt.NDArray[np.float64]
 Reached = npt.NDArray[np.bool_]
@@ -15,6 +15,10 @@ Reached = npt.NDArray[np.bool_]
 SPACES = ("lps", "ras")
 FLAG = "in_field"
 BEYOND = "beyond the field: not deformed"
+
+
+class UnsaidSpaceError(ValueError):
+    """Neither a file of points says how they count, nor does the user."""
 
 
 class PointFile(ABC):
@@ -26,14 +30,15 @@ class PointFile(ABC):
         space: the space that the user says it is in.
 
     Raises:
-        ValueError: neither says it, or they differ.
+        UnsaidSpaceError: neither says it.
+        ValueError: they differ.
     """
 
     def __init__(self, path: Path, said: str | None, space: str | None) -> None:
         if said is None and space is None:
-            raise ValueError(f"The points ({path}) do not say how they count: give --space lps or --space ras.")
+            raise UnsaidSpaceError(f"The points ({path}) do not say how they count: give --space lps or --space ras.")
         if said and space and said != space:
-            raise ValueError(f"The points ({path}) say that they are {said.upper()}, --space says {space.upper()}.")
+            raise ValueError(f"The points ({path}) say that they are {said.upper()}, not {space.upper()} as given.")
         self.path, self.space = path, said or space or ""
         name = path.name.lower()
         self.ending = ".mrk.json" if name.endswith(".mrk.json") else path.suffix.lower()
