@@ -76,6 +76,7 @@ class Common:
         threads: that each method may use.
         label_interpolation: of the moving labels that are scored: ``"nearest"`` or ``"label_gaussian"``.
         contrasts: of the images: ``"real"``, or ``"synthetic"`` for two that are drawn for each pair.
+        align_top_mm: how far down from the top of the images the pre-alignment looks; None looks everywhere.
     """
 
     affine: str = "affine"
@@ -84,6 +85,7 @@ class Common:
     threads: int = 1
     label_interpolation: str = "nearest"
     contrasts: str = "real"
+    align_top_mm: float | None = None
 
     def read(
         self, pair: Mapping[str, Any], initial_transform: str | None = None, spacing_mm: float | None = None
@@ -107,7 +109,7 @@ class Common:
             item = with_synthetic_contrasts(item, pair["name"])
         if initial_transform is not None:
             item["initial_transform"] = initial_transform
-        match = MatchPaird(self.affine, self.spacing_mm or spacing_mm)
+        match = MatchPaird(self.affine, self.spacing_mm or spacing_mm, align_top_mm=self.align_top_mm)
         return {str(key): value for key, value in match(item).items()}
 
 

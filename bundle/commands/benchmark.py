@@ -29,6 +29,7 @@ from bundle.data import draw_pairs, open_dataset, region_names
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
+from bundle.weights import recommended
 
 __all__ = ["accuracy", "benchmark", "expected_error", "lesions", "rescans", "speed", "verdicts"]
 
@@ -104,7 +105,8 @@ def accuracy(
     drawn = labelled_pairs(dataset, split, pairs, seed)
     threads = threads or torch.get_num_threads()
     spacing_mm = None if spacing_mm is None else float(spacing_mm)
-    common = Common(affine, masked, spacing_mm, threads, label_interpolation, contrasts)
+    top_mm = recommended(options.weights, "align_top_mm")
+    common = Common(affine, masked, spacing_mm, threads, label_interpolation, contrasts, top_mm)
     rows = compare(drawn, chosen, common, folder / "cache")
     title = (
         f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; "

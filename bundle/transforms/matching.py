@@ -82,6 +82,8 @@ class MatchPaird(Transform):
             ``similarity``, and by ``mutual_information``, too, since windows tell little of images that are far apart;
             or where what they show lies over each other no longer.
             An ``initial_transform`` is kept, with a note.
+        align_top_mm: how far down from the top of what either image shows the alignment looks: a neck turns against its
+            head. None looks everywhere.
 
     Raises:
         ValueError: labels or masks on another grid than their image, images that share no physical space, or a grid of
@@ -94,14 +96,16 @@ class MatchPaird(Transform):
         spacing_mm: float | None = None,
         never_worse: bool = False,
         symmetric: bool = False,
+        align_top_mm: float | None = None,
     ) -> None:
         if affine not in ALIGNMENTS:
             raise ValueError(f"The pre-alignment is one of {', '.join(ALIGNMENTS)}, not '{affine}'.")
-        check_numbers(spacing_mm=spacing_mm)
+        check_numbers(spacing_mm=spacing_mm, align_top_mm=align_top_mm)
         check_spacing(spacing_mm)
+        check_spacing(align_top_mm, "align_top_mm")
         check_flags(never_worse=never_worse, symmetric=symmetric)
         self.affine, self.spacing_mm, self.never_worse = affine, spacing_mm, never_worse
-        self.symmetric = symmetric
+        self.symmetric, self.align_top_mm = symmetric, align_top_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Match the pair."""
@@ -185,22 +189,40 @@ class MatchPaird(Transform):
     def _aligned(
         self, item: Item, images: dict[str, torch.Tensor], grids: dict[str, Grid], moving: str, fixed: str
     ) -> Matrix:
-        """Align one of the images to the other."""
+        """Align one of the images to the other, by what ``align_top_mm`` leaves of both."""
+        boxes = {role: self._box(images[role], grids[role]) for role in images}
 
-        def array(key: str) -> Any:
-            return item[key].as_tensor()[0].numpy() if key in item else None
+        def cut(role: str, volume: torch.Tensor) -> Any:
+            return volume[0][tuple(slice(first, last + 1) for first, last in zip(*boxes[role]))].numpy()
+
+        def extra(role: str, name: str) -> Any:
+            return cut(role, item[f"{role}_{name}"].as_tensor()) if f"{role}_{name}" in item else None
 
         return align(
-            images[moving][0].numpy(),
-            grids[moving],
-            images[fixed][0].numpy(),
-            grids[fixed],
+            cut(moving, images[moving]),
+            grids[moving].crop(*boxes[moving]),
+            cut(fixed, images[fixed]),
+            grids[fixed].crop(*boxes[fixed]),
             self.affine,
-            array(f"{moving}_mask"),
-            array(f"{fixed}_mask"),
-            moving_ignored=array(f"{moving}_cost_mask"),
-            fixed_ignored=array(f"{fixed}_cost_mask"),
+            extra(moving, "mask"),
+            extra(fixed, "mask"),
+            moving_ignored=extra(moving, "cost_mask"),
+            fixed_ignored=extra(fixed, "cost_mask"),
         )
+
+    def _box(self, image: torch.Tensor, grid: Grid) -> tuple[list[int], list[int]]:
+        """Find the first and the last index of the part of an image, (1, H, W, L), that the alignment looks at."""
+        first, last = [0, 0, 0], [n - 1 for n in grid.shape]
+        shown = None if self.align_top_mm is None else _shown_box(image)
+        if self.align_top_mm is None or shown is None:
+            return first, last
+        axis = int(np.abs(grid.direction[2]).argmax())  # the one that runs upwards, or down
+        planes = round(self.align_top_mm / grid.spacing_mm[axis])
+        if grid.direction[2, axis] > 0:
+            first[axis] = max(0, shown[1][axis] - planes)
+        else:
+            last[axis] = min(last[axis], shown[0][axis] + planes)
+        return first, last
 
     def _grid(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
         """Lay the network's grid over what the images show: time, memory and percentiles are wasted on air.
@@ -251,12 +273,18 @@ def _scale(image: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Te
 
 def _shown(image: torch.Tensor, grid: Grid) -> Grid:
     """Cut the grid of an image, (1, H, W, L), to its foreground, but for specks; a constant image keeps all of it."""
+    box = _shown_box(image)
+    return grid if box is None else grid.crop(*box)
+
+
+def _shown_box(image: torch.Tensor) -> tuple[list[int], list[int]] | None:
+    """Find the first and the last index of the foreground of an image, (1, H, W, L), but for specks."""
     shown = foreground(image[0])
     if not shown.any():
-        return grid
+        return None
     first, last = [], []
     for axis in range(3):
         share = shown.sum([i for i in range(3) if i != axis]).double().cumsum(0) / shown.sum()
         first.append(int((share <= OUTERMOST).sum()))
         last.append(int((share < 1 - OUTERMOST).sum()))
-    return grid.crop(first, last)
+    return first, last
