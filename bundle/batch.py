@@ -72,7 +72,8 @@ class BatchRegistration:
         self.error: Exception | None = None
         self.failures: dict[str, str] = {}
         evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
-        evaluator.logger.setLevel(logging.CRITICAL)  # what fails is told in one sentence
+        evaluator.logger = logging.getLogger(__name__)  # its own: what fails is told in one sentence
+        evaluator.logger.setLevel(logging.CRITICAL)
 
     def run(self) -> None:
         """Register this process's share, then tabulate all pairs.

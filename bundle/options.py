@@ -132,7 +132,9 @@ def _is_option(argument: str) -> bool:
 
 def _is_value(argument: str, annotation: Any) -> bool:
     """Tell a value from what stands after a parameter without one: another option, or after a flag any other word."""
-    return argument.strip().lower() in YES + NO if _is_flag(annotation) else not _is_option(argument)
+    if not _is_flag(annotation):
+        return not _is_option(argument)
+    return argument.strip().lower() in YES + NO + (() if annotation is bool else ("none",))
 
 
 def _is_flag(annotation: Any) -> bool:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from bundle.benchmark import measure
 from bundle.intensity import foreground
 from bundle.phantom import random_anatomy, sample
 from bundle.spatial import Grid
 from bundle.transforms import MatchPaird, matching
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
@@ -112,6 +114,35 @@ def test_an_image_that_is_lower_is_looked_at_as_a_whole(monkeypatch):
         MatchPaird("rigid", 4.0, align_top_mm=top_mm)(dict(pair))
     assert all(np.array_equal(one, other) for one, other in zip(taken[0][::2][:2], taken[1][::2][:2]))
     assert all(one.is_close(other) for one, other in zip(taken[0][1:4:2], taken[1][1:4:2]))
+
+
+@pytest.mark.parametrize("affine", ["none", "center"])
+def test_an_alignment_by_the_headers_alone_looks_at_no_part_of_the_images(affine):
+    pair = {"moving": head(GRID, moved(0, (0, 0, 40)), moved()), "fixed": head(GRID, moved(), moved())}
+    assert np.array_equal(MatchPaird(affine, 4.0, align_top_mm=160.0)(pair)["alignment"], np.eye(4))
+
+
+@pytest.mark.parametrize("weights", ["model", "any_contrast", "one_person", "hippocampus"])
+@pytest.mark.parametrize("configs", [["inference"], ["train", "evaluate"]])
+def test_weights_for_heads_have_the_workflows_look_at_the_upper_part(bundle_root, weights, configs):
+    config = ConfigParser()
+    config.read_config([str(bundle_root / "configs" / f"{name}.json") for name in configs])
+    config["ckpt"] = str(bundle_root / "models" / f"{weights}.pt")
+    transforms = config.get_parsed_content("preprocessing" if configs == ["inference"] else "validate#preprocessing")
+    (match,) = [transform for transform in transforms.transforms if isinstance(transform, MatchPaird)]
+    expected = None if weights == "hippocampus" else 160
+    assert match.align_top_mm == expected
+    if configs == ["inference"]:
+        assert config.get_parsed_content("settings")["align_top_mm"] == expected
+
+
+def test_a_benchmark_aligns_as_its_weights_ask(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(measure, "MatchPaird", lambda *_, **options: asked.append(options) or dict)
+    monkeypatch.setattr(measure, "ReadVolumed", lambda *_: dict)
+    pair = dict.fromkeys(measure.IMAGE_KEYS, "x")
+    measure.Common(align_top_mm=160.0).read(pair)
+    assert asked == [{"align_top_mm": 160.0}]
 
 
 @pytest.mark.parametrize("top_mm", [0, -5.0, "high"])

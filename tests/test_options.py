@@ -64,7 +64,7 @@ def test_a_flag_that_may_be_left_open_is_a_flag_as_others_are():
     assert given("--bfloat16") == given("--bfloat16", "true") == {"bfloat16": True}
     assert given("--nobfloat16") == given("--no-bfloat16") == given("--bfloat16=no") == {"bfloat16": False}
     assert given("--bfloat16", "--mask") == {"bfloat16": True, "mask": True}
-    assert given("--bfloat16=none") == {}
+    assert given("--bfloat16=none") == given("--bfloat16", "none") == {}
 
 
 def test_what_follows_a_flag_is_its_value_only_if_it_can_be_one():

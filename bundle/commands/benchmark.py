@@ -109,7 +109,8 @@ def accuracy(
     common = Common(affine, masked, spacing_mm, threads, label_interpolation, contrasts, top_mm)
     rows = compare(drawn, chosen, common, folder / "cache")
     title = (
-        f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; "
+        f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}"
+        f"{f' by the upper {top_mm:g} mm' if top_mm else ''}; "
         f"{'masked by the labels' if masked else 'whole images'}; "
         f"{'synthetic contrasts; ' if contrasts == 'synthetic' else ''}labels by {label_interpolation}; "
         f"{common.threads} threads, {options.device}, "

@@ -17,6 +17,7 @@ from bundle.data import open_dataset
 from bundle.io.images import read_image
 from bundle.options import check_flags, check_numbers
 from bundle.root import WEIGHTS
+from bundle.weights import recommended
 
 __all__ = ["curve", "networks"]
 
@@ -71,9 +72,9 @@ def curve(
     names = methods.split(",") if isinstance(methods, str) else [str(method) for method in methods]
     chosen = curve_methods(names, options)
     drawn = labelled_pairs(dataset, split, pairs, seed)
-    common = Common(
-        affine, masked, None if spacing_mm is None else float(spacing_mm), threads or torch.get_num_threads()
-    )
+    spacing_mm = None if spacing_mm is None else float(spacing_mm)
+    top_mm = recommended(options.weights, "align_top_mm")
+    common = Common(affine, masked, spacing_mm, threads or torch.get_num_threads(), align_top_mm=top_mm)
     points = write_curve(compare(drawn, chosen, common, folder / "cache"), folder)
     for point in points:
         print(

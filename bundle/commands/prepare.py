@@ -52,7 +52,7 @@ def prepare(
     Args:
         source: a folder with dataset.json (image and label of each subject, three splits), or any folder of images,
             which is then split at random; with a recipe, the folder in which that data set is distributed.
-        output_dir: folder to write: images/, labels/ and dataset.json.
+        output_dir: folder to write: images/, labels/, dataset.json, and prepared.json, what they were made from.
         spacing_mm: isotropic spacing of the grid; the reference's own by default.
         size: sides of the grid in voxels (RAS order), centred on the reference's labels, or on its field of view
             where it has none; the whole field of view by default.
@@ -77,6 +77,7 @@ def prepare(
     affine = "affine" if affine is None else affine
     check_affine(affine)
     splits = _splits(Path(source), validation, test, seed, known)
+    _check_listed_once(splits)
     items = [item for split in splits.values() for item in split]
     if mask and not all("label" in item for item in items):
         raise ValueError(f"Masking needs a label map for every image, but {source} lists images without one.")
@@ -112,6 +113,14 @@ def _check_sources(root: Path, source: Path, items: list[Item], names: dict[str,
     for item in items:
         files = [(key, item[key]) for key in ("image", "label") if key in item]
         check_outputs([root / f"{key}s/{names[item['image']]}.nii.gz" for key, _ in files], files)
+
+
+def _check_listed_once(splits: dict[str, list[Item]]) -> None:
+    """Refuse an image that a split lists twice; one for all, an atlas say, may be in several splits."""
+    for split, items in splits.items():
+        for path, count in Counter(str(item["image"]) for item in items).items():
+            if count > 1:
+                raise ValueError(f"{path} is listed {count} times for {split}: list every image once.")
 
 
 def _find_recipe(name: str | None) -> Recipe | None:
@@ -228,12 +237,9 @@ def _unique_names(items: list[Item]) -> dict[str, str]:
     """Name each image by its file without the ending; where two are alike by the whole path, at last with the ending.
 
     Raises:
-        ValueError: an image is listed twice, or two still have one name.
+        ValueError: two still have one name.
     """
-    paths = [item["image"] for item in items]
-    if twice := [path for path, count in Counter(paths).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is listed {paths.count(twice[0])} times: list every image once.")
-    names = {path: Path(path).name.removesuffix(_ending(path)) for path in paths}
+    names = {item["image"]: Path(item["image"]).name.removesuffix(_ending(item["image"])) for item in items}
     for longer in (_joined, lambda path: f"{_joined(path)}{_ending(path).replace('.', '_')}"):
         taken = Counter(names.values())
         names = {path: name if taken[name] == 1 else longer(path) for path, name in names.items()}

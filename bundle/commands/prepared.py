@@ -34,7 +34,8 @@ class Prepared:
         try:
             noted = json.loads(self.path.read_text())
             earlier, sources = dict(noted["settings"]), dict(noted["sources"])
-        except (KeyError, TypeError, ValueError) as error:
+            sources = {name: {key: dict(file) for key, file in files.items()} for name, files in sources.items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self.path} cannot be read: remove it, or give another --output_dir.") from error
         for name, value in self.settings.items():
             if earlier.get(name) != value:

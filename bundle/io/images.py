@@ -144,10 +144,10 @@ def _fourth_axis(path: str | os.PathLike[str] | None) -> tuple[float, str | None
         return 1.0, None
     if Path(path).name.lower().endswith(NIBABEL):
         header = nibabel.load(path).header
-        zooms, unit = header.get_zooms(), "msec"  # of MGH's repetition time
-        if hasattr(header, "get_xyzt_units"):
-            unit = header.get_xyzt_units()[1]
-        return (float(zooms[3]) if len(zooms) > 3 else 1.0), (None if unit == "unknown" else unit)
+        step = float((*header.get_zooms(), 0.0)[3])
+        unit = header.get_xyzt_units()[1] if hasattr(header, "get_xyzt_units") else "unknown"
+        unit = "msec" if isinstance(header, nibabel.freesurfer.mghformat.MGHHeader) else unit
+        return (step, None if unit == "unknown" else unit) if step > 0 else (1.0, None)
     spacing = itk_information(path).GetSpacing()
     return (float(spacing[3]) if len(spacing) > 3 else 1.0), None
 

@@ -79,11 +79,11 @@ class MatchPaird(Transform):
         symmetric: align both ways and take the mean, and lay the grid halfway between the images, so that with the
             images swapped all is the inverse.
         never_worse: go by the headers where the alignment found leaves the images less alike than they did: by
-            ``similarity``, and by ``mutual_information``, too, since windows tell little of images that are far apart;
-            or where what they show lies over each other no longer.
+            ``similarity``, and either by ``mutual_information``, too, since windows tell little of images that are far
+            apart, or since less than ``LEAST_OVERLAP`` is left of how far what they show lay over each other.
             An ``initial_transform`` is kept, with a note.
-        align_top_mm: how far down from the top of what either image shows the alignment looks: a neck turns against its
-            head. None looks everywhere.
+        align_top_mm: how far down from the top of what either image shows a rigid or affine alignment looks, along the
+            axis of its voxels that runs up or down most: a neck turns against its head. None looks everywhere.
 
     Raises:
         ValueError: labels or masks on another grid than their image, images that share no physical space, or a grid of
@@ -213,8 +213,10 @@ class MatchPaird(Transform):
     def _box(self, image: torch.Tensor, grid: Grid) -> tuple[list[int], list[int]]:
         """Find the first and the last index of the part of an image, (1, H, W, L), that the alignment looks at."""
         first, last = [0, 0, 0], [n - 1 for n in grid.shape]
-        shown = None if self.align_top_mm is None else _shown_box(image)
-        if self.align_top_mm is None or shown is None:
+        if self.align_top_mm is None or self.affine not in ("rigid", "affine"):  # the others look at no voxel
+            return first, last
+        shown = _shown_box(image)
+        if shown is None:
             return first, last
         axis = int(np.abs(grid.direction[2]).argmax())  # the one that runs upwards, or down
         planes = round(self.align_top_mm / grid.spacing_mm[axis])

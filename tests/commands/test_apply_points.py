@@ -340,7 +340,6 @@ def test_the_space_of_the_reference_may_be_another(folder, fixed_points, moving_
     points = write_markups(folder / "m.mrk.json", moving_points)
     reference = write_csv(folder / "ras.csv", fixed_points * RAS)
     _, result = run(folder, points, ".mrk.json", reference=reference, reference_space="ras")
-    _, result = run(folder, points, ".mrk.json", reference=reference, reference_space="ras")
     assert result["tre_after_mm"]["max"] < 5e-3
     markups = write_markups(folder / "reference.mrk.json", fixed_points)
     with pytest.raises(ValueError, match=r"reference\.mrk\.json\) say that they are LPS, not RAS as given"):

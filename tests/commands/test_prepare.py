@@ -292,7 +292,11 @@ def nothing(source):
 BAD = {
     "no such folder": (lambda s: s.rename(s.parent / "gone"), {}, "There is no folder"),
     "no images": (lambda s: [p.unlink() for p in s.rglob("*") if p.is_file()], {}, "holds 0 images"),
-    "listed twice": (listed({"training": [{"image": "images/head_0.nii.gz"}] * 2}), {}, "is listed 2 times"),
+    "listed twice": (
+        listed({"training": [{"image": "images/head_0.nii.gz"}] * 2}),
+        {},
+        "is listed 2 times for training",
+    ),
     "broken listing": (listed("{"), {}, "is not a data set listing"),
     "empty listing": (listed({"training": []}), {}, "is empty"),
     "listed file missing": (lambda s: (s / "images" / "head_3.nii.gz").unlink(), {}, "which does not exist"),

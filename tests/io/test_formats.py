@@ -1,6 +1,7 @@
 """Transforms as other tools write them: each convention against points worked out here, apart from its writer."""
 
 import gzip
+import shutil
 import struct
 
 import h5py
@@ -298,11 +299,22 @@ def test_elastix_chain_is_found_by_absolute_and_relative_paths_and_beside_the_fi
     for start in ("rigid/T.0.txt", "../rigid/T.0.txt", str(first), twice):  # of the name of the file itself
         second = shift(tmp_path / "run" / "affine" / "T.0.txt", (0, 1, 0), start)
         assert np.abs(moved(second, points()) - points() - (10, 1, 0)).max() < 1e-9, start
-    shift(elsewhere / "kept" / "T.0.txt", (0, 0, 7), "NoInitialTransform")
-    second = shift(tmp_path / "run" / "affine" / "T.1.txt", (0, 1, 0), "kept/T.0.txt")
+    shift(elsewhere / "kept" / "T.7.txt", (0, 0, 7), "NoInitialTransform")
+    second = shift(tmp_path / "run" / "affine" / "T.1.txt", (0, 1, 0), "kept/T.7.txt")
     assert np.abs(moved(second, points()) - points() - (0, 1, 7)).max() < 1e-9, "from the working folder"
     second = shift(tmp_path / "run" / "rigid" / "T.1.txt", (0, 1, 0), "/gone/T.0.txt")
     assert np.abs(moved(second, points()) - points() - (10, 1, 0)).max() < 1e-9, "beside it"
+    shift(tmp_path / "run" / "out" / "T.0.txt", (0, 0, 9), "NoInitialTransform")  # of a later run, into the same folder
+    shift(tmp_path / "run" / "patient" / "T.0.txt", (10, 0, 0), "NoInitialTransform")
+    renamed = shift(tmp_path / "run" / "patient" / "T.1.txt", (0, 1, 0), "out/T.0.txt")
+    with pytest.raises(ValueError, match=r"out/T\.0\.txt in it may be .*out/T\.0\.txt or .*patient/T\.0\.txt: write"):
+        moved(renamed, points())
+    shutil.copy(tmp_path / "run" / "patient" / "T.0.txt", tmp_path / "run" / "out" / "T.0.txt")
+    assert np.abs(moved(renamed, points()) - points() - (10, 1, 0)).max() < 1e-9, "of one content"
+    bare = shift(tmp_path / "run" / "bare" / "T.1.txt", (0, 1, 0), "T.0.txt")
+    shift(tmp_path / "run" / "T.0.txt", (0, 0, 9), "NoInitialTransform")  # around it, and not beside it
+    with pytest.raises(FileNotFoundError, match=r"no file T\.0\.txt"):
+        moved(bare, points())
     with pytest.raises(FileNotFoundError, match=r"no file /gone/T\.9\.txt, which the transform starts from \(.*T\.1"):
         moved(shift(tmp_path / "run" / "rigid" / "T.1.txt", (0, 1, 0), "/gone/T.9.txt"), points())
     with pytest.raises(ValueError, match="go round in a circle"):

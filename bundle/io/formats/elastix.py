@@ -9,6 +9,7 @@ Source: elastix's manual, and itk-elastix 0.25.4 (``tests/interop``).
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
@@ -24,7 +25,6 @@ COMMENT = re.compile(r'("[^"\n]*")|//[^\n]*')
 LINE = re.compile(r'^\s*\((\w+)((?:\s+(?:"[^"]*"|[^\s")]+))*)\s*\)', re.MULTILINE)
 INITIAL = ("InitialTransformParameterFileName", "InitialTransformParametersFileName")  # of now, and up to elastix 5.0
 NONE = "NoInitialTransform"
-LONGEST = 100  # files in a chain; a longer one goes round in a circle
 SPLINE_ORDER = "3"
 CIRCLE = "the files that it starts from go round in a circle"
 ADVICE = 'let elastix write a composite, (WriteITKCompositeTransform "true"), or transformix -def all a field'
@@ -56,7 +56,7 @@ def _words(text: str) -> list[str]:
 def _chain(path: Path) -> list[Path]:
     """List a file, the one that it starts from, and so on."""
     files = [path]
-    while len(files) <= LONGEST:
+    while True:
         parameters = _parse(files[-1])
         initial = next((parameters[key][0] for key in INITIAL if parameters.get(key)), NONE)
         if initial in (NONE, ""):
@@ -64,28 +64,42 @@ def _chain(path: Path) -> list[Path]:
         if parameters.get("HowToCombineTransforms", ["Compose"])[0] != "Compose":
             raise refused(path, f"it adds its transforms instead of composing them: {ADVICE}")
         files.append(_find_initial(initial, files))
-    raise refused(path, CIRCLE)
 
 
 def _find_initial(named: str, files: list[Path]) -> Path:
     """Find the file that the last one of a chain starts from."""
-    places, seen = _places(named, files[-1]), {file.resolve() for file in files}
-    if found := next((place for place in places if place.resolve() not in seen), None):
+    seen = {file.resolve() for file in files}
+    if found := _find(named, files[-1], seen):
         return found
-    if places:
+    if any(place.is_file() for place in _places(named, files[-1])):
         raise refused(files[0], CIRCLE)
     raise FileNotFoundError(f"There is no file {named}, which the transform starts from ({files[-1]}).")
 
 
-def _places(named: str, file: Path) -> list[Path]:
-    """List where a file is that another one names: where elastix wrote it, or where it was moved to along with that.
+def _find(named: str, file: Path, seen: Collection[Path] = ()) -> Path | None:
+    """Find the file that another one names, where elastix wrote it or beside the file, along with which it was moved.
 
-    A path counts as it stands, from the file's folder, from the folder around that (elastix was told both by relative
-    paths) and from the working folder; in the end the bare name beside the file.
+    Raises:
+        ValueError: of a relative path, files that differ are in several of these places.
     """
-    folder = file.parent
-    tried = [folder / named, folder.parent / named, Path.cwd() / named, folder / Path(named).name]
-    return [place for place in tried if place.is_file()]
+    found = [place for place in _places(named, file) if place.is_file() and place.resolve() not in seen]
+    if Path(named).is_absolute() or not found:
+        return next(iter(found), None)
+    if len({place.read_bytes() for place in found}) > 1:
+        places = " or ".join(map(str, dict.fromkeys(found)))
+        raise refused(file, f"{named} in it may be {places}: write the whole path into it")
+    return found[0]
+
+
+def _places(named: str, file: Path) -> list[Path]:
+    """List where a file may be that another one names.
+
+    A bare name is beside it. A relative path was elastix's from its working folder: mostly the one around the file's.
+    """
+    path, folder = Path(named), file.parent
+    if path.is_absolute() or path.name == named:
+        return list(dict.fromkeys([folder / path, folder / path.name]))
+    return [folder / path, folder.parent / path, Path.cwd() / path, folder / path.name]
 
 
 def _transform(parameters: Parameters, path: Path) -> sitk.Transform:
@@ -93,7 +107,7 @@ def _transform(parameters: Parameters, path: Path) -> sitk.Transform:
     kind = parameters.get("Transform", ["none"])[0]
     if kind == "File" and parameters.get("TransformFileName"):
         named = parameters["TransformFileName"][0]
-        return read_itk(next(iter(_places(named, path)), path.with_name(Path(named).name)))
+        return read_itk(_find(named, path) or path.with_name(Path(named).name))
     maker = MAKERS.get(kind)
     if maker is None or parameters.get("FixedImageDimension", ["3"])[0] != "3":
         raise refused(path, f"it is elastix's {kind}, which is not read in three dimensions: {ADVICE}")
