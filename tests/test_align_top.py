@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.benchmark import measure
+from bundle.commands import benchmark, equal_terms
 from bundle.intensity import foreground
 from bundle.phantom import random_anatomy, sample
 from bundle.spatial import Grid
@@ -136,13 +137,32 @@ def test_weights_for_heads_have_the_workflows_look_at_the_upper_part(bundle_root
         assert config.get_parsed_content("settings")["align_top_mm"] == expected
 
 
-def test_a_benchmark_aligns_as_its_weights_ask(tmp_path, monkeypatch):
+def test_a_benchmark_s_alignment_looks_as_far_down_as_it_is_told(monkeypatch):
     asked = []
     monkeypatch.setattr(measure, "MatchPaird", lambda *_, **options: asked.append(options) or dict)
     monkeypatch.setattr(measure, "ReadVolumed", lambda *_: dict)
     pair = dict.fromkeys(measure.IMAGE_KEYS, "x")
     measure.Common(align_top_mm=160.0).read(pair)
     assert asked == [{"align_top_mm": 160.0}]
+
+
+@pytest.mark.parametrize(("module", "command"), [(benchmark, "accuracy"), (equal_terms, "curve")])
+@pytest.mark.parametrize(("weights", "expected"), [(None, 160), ("hippocampus", None)])
+def test_benchmarks_align_as_their_weights_ask(bundle_root, monkeypatch, tmp_path, module, command, weights, expected):
+    class EnoughError(Exception):
+        pass
+
+    def note(_pairs, _methods, common, _cache):
+        asked.append(common.align_top_mm)
+        raise EnoughError
+
+    asked = []
+    monkeypatch.setattr(module, "compare", note)
+    monkeypatch.setattr(module, "labelled_pairs", lambda *_: [])
+    path = None if weights is None else str(bundle_root / "models" / f"{weights}.pt")
+    with pytest.raises(EnoughError):
+        getattr(module, command)("data", str(tmp_path / "out"), methods="pan", weights=path)
+    assert asked == [expected]
 
 
 @pytest.mark.parametrize("top_mm", [0, -5.0, "high"])
