@@ -134,9 +134,9 @@ class BatchRegistration:
             raise error
         self.error = error
 
-    def _digest(self, correlation: float) -> str:
-        """SHA-256 of the weights for a pair whose aligned images correlate so."""
-        path = str(self.weights if self.weights_choice is None else self.weights_choice.weights_for(correlation))
+    def _digest(self, alike: Mapping[str, float]) -> str:
+        """SHA-256 of the weights for a pair whose aligned images are so alike."""
+        path = str(self.weights if self.weights_choice is None else self.weights_choice.weights_for(alike))
         if path not in self.digests:
             check_file(path, "weights", "do")
             self.digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -147,11 +147,12 @@ class BatchRegistration:
         found = self._found(pair)
         if found is None or not found.get("outputs") or not all((folder / name).is_file() for name in found["outputs"]):
             return False
-        correlation = found.get("contrast_correlation")
-        correlation = float(correlation) if isinstance(correlation, int | float) else 1.0
         choice, settings = self.weights_choice, self.settings
-        settings = settings if choice is None else choice.settings_for(correlation, settings)
-        if [found.get("weights_sha256"), found.get("settings")] != [self._digest(correlation), settings]:
+        if choice is not None:
+            if not isinstance(found.get("tissue_correlation"), int | float):  # an earlier version's, or broken
+                return False
+            settings = choice.settings_for(found, settings)
+        if [found.get("weights_sha256"), found.get("settings")] != [self._digest(found), settings]:
             return False
         inputs, given = found.get("inputs", {}), {key: pair[key] for key in FILES if key in pair}
         return inputs.keys() == given.keys() and all(is_unchanged(inputs[key], given[key]) for key in given)

@@ -83,7 +83,7 @@ class MapExpectedErrord(Transform):
         on_network_grid = offset + sum(factor * sign for factor, sign in zip(factors, signs))
         item["disagreement"] = signs
         choice = self.inferer.weights_choice
-        usual = choice is None or choice.weights_for(item["quality"]["contrast_correlation"]) == choice.usual
+        usual = choice is None or choice.weights_for(item["quality"]) == choice.usual
         if not (self.calibrated and usual):
             item["notes"] = "\n".join(filter(None, [item.get("notes", ""), UNCALIBRATED]))
         item["expected_error"] = _on_grid(on_network_grid[None], grid, grid_of(item["fixed"]))

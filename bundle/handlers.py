@@ -126,8 +126,7 @@ def _weights_and_settings(
     """Name the weights that a pair was registered with, and the settings."""
     if weights_choice is None:
         return weights, settings
-    correlation = item["quality"]["contrast_correlation"]
-    return weights_choice.weights_for(correlation), weights_choice.settings_for(correlation, settings)
+    return weights_choice.weights_for(item["quality"]), weights_choice.settings_for(item["quality"], settings)
 
 
 class PageMaker:

@@ -13,7 +13,7 @@ from bundle.ops import streaming_in
 from bundle.optimisation import PairwiseOptimiser, remove_folds
 from bundle.options import check_flags, check_numbers
 from bundle.shapes import DDF
-from bundle.similarity import contrast_correlation
+from bundle.similarity import likeness
 from bundle.smoothing import smooth
 from bundle.symmetry import meet
 from bundle.weights import WeightsChoice
@@ -122,13 +122,13 @@ class RecursiveInferer(SimpleInferer):
         settled.weights_choice = None
         if self.weights_choice is None:
             return settled, network
-        correlation = contrast_correlation(inputs[0, :1], inputs[0, 1:])
+        alike = likeness(inputs[0, :1], inputs[0, 1:])
         names = ("passes", "gamma", "sharpening")
-        suited = self.weights_choice.settings_for(correlation, {name: getattr(self, name) for name in names})
+        suited = self.weights_choice.settings_for(alike, {name: getattr(self, name) for name in names})
         settled.passes, settled.gamma, settled.sharpening = (suited[name] for name in names)
-        if share := self.weights_choice.usual_share(correlation):
+        if share := self.weights_choice.usual_share(alike):
             settled.averaged_with = share, self, network
-        return settled, self.weights_choice.network_for(correlation, network)
+        return settled, self.weights_choice.network_for(alike, network)
 
     def _both_ways(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Find the field as ``_one_way``, so that with the images swapped it is the inverse."""

@@ -10,7 +10,7 @@ from bundle.inferers import RecursiveInferer
 from bundle.inpainting import dilate, fill_in
 from bundle.options import check_flags
 from bundle.shapes import DDF
-from bundle.similarity import contrast_correlation
+from bundle.similarity import likeness
 from bundle.symmetry import inverse_field
 from bundle.transforms import without_ignored
 from monai.data import MetaTensor
@@ -55,7 +55,7 @@ class RefillIgnoredd(Transform):
         pred = item["pred"].as_subclass(torch.Tensor)[None]
         image, ignored = (item[k].as_subclass(torch.Tensor).to(pred.device)[None] for k in ("image", "ignored"))
         inferer, network = self.inferer.for_pair(image, self.network)
-        alike = {"contrast_correlation": contrast_correlation(image[0, :1], image[0, 1:])}
+        alike = likeness(image[0, :1], image[0, 1:])
         with torch.no_grad(), eval_mode(self.network):
             for _ in range(REFILLS):
                 image = _refilled(image, ignored, pred[:, 1:])

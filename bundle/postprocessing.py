@@ -18,7 +18,7 @@ from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_
 from bundle.options import check_fill, check_flags, check_numbers
 from bundle.plausibility import measure
 from bundle.report import overview, page_content
-from bundle.similarity import contrast_correlation, similarity
+from bundle.similarity import likeness, similarity
 from bundle.spatial import LABEL_MODES, Inverse, SpatialTransform, compose, inverse_residual, invert
 from bundle.transforms import grid_of
 from bundle.transforms.extent import check_extent, check_spacing
@@ -45,7 +45,7 @@ class BuildTransformd(Transform):
     Reads what ``MatchPaird`` left and the network's ``pred``, (4, H, W, L). Where an image does not count (cost masks)
     the field is continued from around. Adds ``transform``; its ``ddf``,
     (3, H, W, L), voxels; and ``quality``: ``similarity_before``, ``similarity_aligned`` and ``similarity_after``, and
-    the ``contrast_correlation`` of the aligned images.
+    the ``contrast_correlation`` and the ``tissue_correlation`` of the aligned images.
 
     Args:
         never_worse: drop the network's field where it leaves the images less alike than the alignment did, as it may
@@ -89,8 +89,8 @@ class BuildTransformd(Transform):
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
         moving, fixed, ignored = image[:1], image[1:], _ignored(item)
         alike = {name: float(value) for name, value in item["alike"].items()}
-        if "contrast_correlation" not in alike:  # of images that were filled it is known already
-            alike["contrast_correlation"] = contrast_correlation(moving, fixed)
+        if "tissue_correlation" not in alike:  # of images that were filled it is known already
+            alike |= likeness(moving, fixed)
         if ignored is not None:
             ddf = fill_in(pred[None, 1:], dilate(ignored[None], UNSURE))
             pred = torch.cat([warp(moving[None], ddf), ddf], 1)[0]

@@ -4,15 +4,28 @@ import torch
 import torch.nn.functional as F
 from bundle.correlation import local_ncc
 from bundle.inpainting import dilate
-from bundle.smoothing import smooth
+from bundle.smoothing import halve, restore, smooth
 
-__all__ = ["contrast_correlation", "foreground_overlap", "mutual_information", "similarity"]
+__all__ = [
+    "contrast_correlation",
+    "foreground_overlap",
+    "likeness",
+    "mutual_information",
+    "similarity",
+    "tissue_correlation",
+]
 
 WINDOW = 9  # voxels, as in the loss
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
 SHOWN = 0.05  # intensity above which an image shows something
 BINS = 32  # of an image's intensities, for their mutual information
 SHADING_SIGMAS = 3.0, 8.0  # coarse voxels: a receive coil's shading is smoother, anatomy finer
+
+# of the tissues' correlation, in voxels of the halved images where it is a length
+DEPTH, DEEP = 15, 0.9  # side of the cube around a voxel, and the share of it that shows something deep in a body
+BRIGHT = 0.8, 2.0  # of the mean brightness around: fluid is darker in T1 and FLAIR, fat and vessels brighter
+SURROUNDINGS = 2.25  # four voxels: width of the Gaussian of that mean
+FEWEST = 50  # voxels that tell an order of tissues
 
 
 def similarity(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor | None = None) -> float:
@@ -97,6 +110,60 @@ def contrast_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:
         _pearson(*(_without_shading(image, shown, sigma)[shown].double() for image in (one, other)))
         for sigma in SHADING_SIGMAS
     )
+
+
+def tissue_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:
+    """Correlate the order of brightness of the tissues in two aligned images, from −1 to 1.
+
+    Two T1 images of a head, by whatever scanners, or two FLAIR images, have white and gray matter in one order; a T1
+    and a FLAIR image have not. Air, skin, bone, fat and fluid are dark or bright in all of them, and most of what
+    ``contrast_correlation`` sees: they are left out here. What counts lies deep in both images, and neither is much
+    darker nor brighter there than around, where the surroundings are what counts alone.
+
+    Args:
+        moving: (1, H, W, L), in [0, 1], aligned; voxels of 1 to 2 mm.
+        fixed: same shape.
+
+    Returns:
+        Spearman's rank correlation; 0 where too few voxels are left to tell.
+
+    Source:
+        This project; docs/accuracy.md tells how well it tells contrasts.
+    """
+    pair = [halve(image[None].float()) for image in (moving, fixed)]
+    shown = ((pair[0] > SHOWN) & (pair[1] > SHOWN)).float()
+    deep = _box_mean(shown, DEPTH) > DEEP
+    counts = deep
+    for _ in range(4):  # the surroundings are those of what counts
+        level = [image / _around(image, counts.float()).clamp(min=1e-3) for image in pair]
+        counts = deep & (level[0] > BRIGHT[0]) & (level[1] > BRIGHT[0])
+    counts &= (level[0] < BRIGHT[1]) & (level[1] < BRIGHT[1])
+    counts = -F.max_pool3d(-counts.float(), 3, stride=1, padding=1) > 0  # no border of two tissues
+    if counts.sum() < FEWEST:
+        return 0.0
+    return _pearson(*(image[counts].argsort().argsort().double() for image in level))
+
+
+def likeness(moving: torch.Tensor, fixed: torch.Tensor) -> dict[str, float]:
+    """Measure what tells which weights suit two aligned images, (1, H, W, L): both correlations, by their names."""
+    return {measure.__name__: measure(moving, fixed) for measure in (contrast_correlation, tissue_correlation)}
+
+
+def _box_mean(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Average (1, 1, H, W, L) over the cube around each voxel, as far as there are voxels."""
+    for dim in range(3):
+        reach = min(side, image.shape[2 + dim] - 1 | 1)  # odd, and no longer than the image
+        kernel = [reach if axis == dim else 1 for axis in range(3)]
+        image = F.avg_pool3d(image, kernel, 1, [n // 2 for n in kernel], count_include_pad=False)
+    return image
+
+
+def _around(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Average (1, 1, H, W, L), weighted, around each voxel: at a quarter of the resolution, since it is smooth."""
+    sides, both = image.shape[2:], halve(torch.cat([image * weight, weight], 1))
+    middle = both.shape[2:]
+    mean, share = smooth(halve(both), SURROUNDINGS).split(1, 1)
+    return restore(restore(mean / share.clamp(min=1e-3), middle), sides)
 
 
 def _without_shading(image: torch.Tensor, shown: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -82,16 +82,16 @@ SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}
 
 
 class WeightsChoice:
-    """Which weights register a pair, by how its aligned intensities correlate (``contrast_correlation``).
+    """Which weights register a pair, by how its aligned images correlate (``bundle.similarity.likeness``).
 
-    ``NAME.json`` beside ``NAME.pt`` may name two other files there: ``across_contrasts``, for pairs that correlate less
-    than ``one_contrast``, and ``one_person``, for those of one person that correlate ``one_person_from`` at least: two
-    scans in which little has changed. Those of one person that correlate less, though their anatomy lies over each
-    other, show two contrasts, more likely than not: they are registered across contrasts, too. Each file is loaded
-    when it is needed first.
+    ``NAME.json`` beside ``NAME.pt`` may name two other files there: ``across_contrasts``, for pairs whose
+    ``tissue_correlation`` is below ``one_contrast``, and ``one_person``, for those of one person whose
+    ``contrast_correlation`` is ``one_person_from`` at least: two scans in which little has changed. Those of one person
+    that correlate less, though their anatomy lies over each other, show two contrasts, more likely than not: they are
+    registered across contrasts, too. Each file is loaded when it is needed first.
 
-    Two people's images that correlate little show two contrasts, or one by two scanners. Where ``usual_share`` is
-    named, both networks register them, and the field is the mean in which the usual one counts that much.
+    Where ``usual_share`` is named, both networks register two people's images of two contrasts, and the field is the
+    mean in which the usual one counts that much.
 
     Args:
         network: of the architecture of all files.
@@ -123,35 +123,36 @@ class WeightsChoice:
         self.one_person_from = _within(weights, "one_person_from", 1.0, -1.0, 1.0)
         self.share = 0.0 if self.one_person else _within(weights, "usual_share", 0.0, 0.0, 1.0)
 
-    def network_for(self, correlation: float, usual: Callable[..., Any]) -> Callable[..., Any]:
+    def network_for(self, alike: Mapping[str, float], usual: Callable[..., Any]) -> Callable[..., Any]:
         """Choose the network for a pair; ``usual`` is the one with the usual weights."""
-        file = self.weights_for(correlation)
+        file = self.weights_for(alike)
         if file == self.usual:
             return usual
         if file not in self.loaded:
             self.loaded[file] = load_frozen(copy.deepcopy(self.network), file, self.device)
         return self.loaded[file]
 
-    def weights_for(self, correlation: float) -> str:
-        """Name the file of that network's weights."""
-        if self.across_contrasts and correlation < (self.one_person_from if self.one_person else self.one_contrast):
-            return self.across_contrasts
-        return self.one_person if self.one_person and correlation >= self.one_person_from else self.usual
+    def weights_for(self, alike: Mapping[str, float]) -> str:
+        """Name the file of that network's weights; ``alike`` holds what ``likeness`` says of the pair, maybe more."""
+        if self.one_person and alike["contrast_correlation"] >= self.one_person_from:
+            return self.one_person
+        differ = bool(self.one_person) or alike["tissue_correlation"] < self.one_contrast
+        return self.across_contrasts if self.across_contrasts and differ else self.usual
 
-    def usual_share(self, correlation: float) -> float:
+    def usual_share(self, alike: Mapping[str, float]) -> float:
         """How much the usual weights' field counts beside that of ``weights_for``, from 0 to 1."""
-        return self.share if self.weights_for(correlation) == self.across_contrasts else 0.0
+        return self.share if self.weights_for(alike) == self.across_contrasts else 0.0
 
-    def settings_for(self, correlation: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def settings_for(self, alike: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:
         """Bring settings that were taken from the usual weights' description to that of the file for such a pair.
 
         What was asked for otherwise stays. Where two networks register it, ``averaged_with`` names the usual one.
         """
-        found, chosen = dict(settings), self.weights_for(correlation)
+        found, chosen = dict(settings), self.weights_for(alike)
         for name, default in SUITED.items():
             if name in found and found[name] == recommended(self.usual, name, default):
                 found[name] = recommended(chosen, name, default)
-        share = self.usual_share(correlation)
+        share = self.usual_share(alike)
         return found | {"averaged_with": {**self._usual_file, "share": share}} if share else found
 
     @cached_property

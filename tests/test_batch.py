@@ -105,9 +105,9 @@ class Registration(Evaluator):
         noted = {"inputs": {k: fingerprint(v) for k, v in item.items() if k != "name"}, "settings": self.settings}
         weights, correlation = self.weights, {"first": 0.9}.get(item["name"], 0.1)
         if self.weights_choice is not None:
-            weights = Path(self.weights_choice.weights_for(correlation))
+            weights = Path(self.weights_choice.weights_for({"tissue_correlation": correlation}))
         noted |= {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "dice_after": 0.5}
-        noted |= {"contrast_correlation": correlation, "outputs": outputs}
+        noted |= {"tissue_correlation": correlation, "outputs": outputs}
         (folder / "registration.json").write_text(json.dumps(noted))
         return {}
 

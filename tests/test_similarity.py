@@ -1,10 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from bundle.similarity import contrast_correlation, foreground_overlap, mutual_information, similarity
+from bundle.similarity import (
+    contrast_correlation,
+    foreground_overlap,
+    likeness,
+    mutual_information,
+    similarity,
+    tissue_correlation,
+)
 from bundle.smoothing import smooth
-from scipy.ndimage import gaussian_filter
-from scipy.stats import entropy
+from scipy.ndimage import distance_transform_edt, gaussian_filter, minimum_filter, uniform_filter
+from scipy.stats import entropy, spearmanr
 
 
 def test_similarity_does_not_depend_on_the_intensity_scale():
@@ -83,3 +90,64 @@ def test_images_that_share_nothing_or_are_thin_have_a_correlation_all_the_same(s
     image = torch.rand(size, generator=torch.Generator().manual_seed(0)) + 0.1
     assert -1 <= contrast_correlation(image, image.flip(2)) <= 1
     assert contrast_correlation(torch.zeros(size), image) == 0
+
+
+WHITE, GRAY, FLUID, SKULL, FAT = range(1, 6)
+T1 = {WHITE: 0.8, GRAY: 0.62, FLUID: 0.2, SKULL: 0.1, FAT: 0.95}
+OTHER_T1 = {WHITE: 0.55, GRAY: 0.4, FLUID: 0.15, SKULL: 0.1, FAT: 1.0}
+FLAIR = {WHITE: 0.42, GRAY: 0.5, FLUID: 0.08, SKULL: 0.08, FAT: 0.8}
+
+
+@pytest.fixture(scope="module")
+def tissues():
+    """A head of folded gray and white matter in fluid, in a skull in fat, voxels of 1.5 mm or so; (1, H, W, L)."""
+    sides = 120, 136, 112
+    axes = np.meshgrid(*((np.arange(n) - n / 2) / (0.42 * n) for n in sides), indexing="ij")
+    inside = distance_transform_edt(sum(axis**2 for axis in axes) < 1)
+    folds = gaussian_filter(np.random.default_rng(0).normal(size=sides), 4)
+    folds = folds / folds.std()
+    head = np.select([folds > 0.1, folds > -0.9, folds <= -0.9], [WHITE, GRAY, FLUID])
+    return np.select([inside == 0, inside < 5, inside < 9, inside < 11], [0, FAT, SKULL, FLUID], head)[None]
+
+
+def scanned(tissues, contrast, seed):
+    """Show tissues in a contrast, blurred, shaded and noisy, in [0, 1]."""
+    random = np.random.default_rng(seed)
+    shading = gaussian_filter(random.normal(size=tissues.shape[1:]), 40)
+    image = np.vectorize(lambda tissue: contrast.get(tissue, 0.0))(tissues[0])
+    image = gaussian_filter(image, 0.7) * (1 + 0.2 * shading / np.abs(shading).max())
+    return torch.from_numpy((image + random.normal(scale=0.02, size=image.shape)).clip(0, 1)).float()[None]
+
+
+def test_the_order_of_tissues_tells_contrasts_where_all_that_is_shown_does_not(tissues):
+    fixed = scanned(tissues, T1, 1)
+    same, differing = scanned(tissues, OTHER_T1, 2), scanned(tissues, FLAIR, 3)
+    assert contrast_correlation(differing, fixed) > 0.5  # air, skull, fluid, fat
+    assert tissue_correlation(differing, fixed) < -0.4
+    assert tissue_correlation(same, fixed) > 0.4
+    assert tissue_correlation(scanned(tissues, FLAIR, 4), differing) > 0.4
+    assert tissue_correlation(same, fixed) == pytest.approx(tissue_correlation(fixed, same))
+
+
+def test_the_tissue_correlation_is_spearmans_of_what_lies_deep_and_is_of_its_surroundings_brightness(tissues):
+    pair = [scanned(tissues, contrast, seed) for contrast, seed in ((OTHER_T1, 2), (T1, 1))]
+    halved = [image[0].reshape(60, 2, 68, 2, 56, 2).mean((1, 3, 5)).double().numpy() for image in pair]
+    shown = (halved[0] > 0.05) & (halved[1] > 0.05)
+    deep = counts = uniform_filter(shown.astype(float), 15, mode="constant") > 0.9
+    for _ in range(4):
+        weight = gaussian_filter(counts.astype(float), 9)
+        level = [image / (gaussian_filter(image * counts, 9) / np.maximum(weight, 1e-3)) for image in halved]
+        counts = deep & (level[0] > 0.8) & (level[1] > 0.8)
+    counts &= (level[0] < 2) & (level[1] < 2)
+    counts = minimum_filter(counts, 3)
+    assert counts.sum() > 1000
+    expected = spearmanr(*(image[counts] for image in level)).statistic
+    assert tissue_correlation(*pair) == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 2, 2), (1, 2, 40, 30), (1, 30, 30, 30)])
+def test_where_too_little_is_shown_no_order_of_tissues_is_told(size):
+    blank, flat = torch.zeros(size), torch.full(size, 0.5)
+    assert tissue_correlation(blank, flat) == tissue_correlation(flat, blank) == 0
+    assert -1 <= tissue_correlation(torch.rand(size, generator=torch.Generator().manual_seed(0)), flat) <= 1
+    assert likeness(blank, flat) == {"contrast_correlation": 0.0, "tissue_correlation": 0.0}

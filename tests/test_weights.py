@@ -9,6 +9,7 @@ import pytest
 import torch
 from bundle.inferers import RecursiveInferer
 from bundle.networks import PAN
+from bundle.smoothing import smooth
 from bundle.weights import WeightsChoice, check_weights, load_frozen, recommended
 from torch import nn
 
@@ -83,8 +84,14 @@ def two_weights(tmp_path):
 
 def pairs():
     """A pair of one contrast, and the same with the contrast of the fixed image turned around."""
-    image = torch.rand(1, 1, 12, 9, 6, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    image = smooth(torch.rand(1, 1, 24, 20, 18, generator=torch.Generator().manual_seed(0)), 1.5)
+    image = 0.5 + 0.1 * (image - image.min()) / (image.max() - image.min())
     return torch.cat([torch.cat([image, image], 1), torch.cat([image, 1 - image], 1)])
+
+
+def alike(correlation):
+    """What is measured of a pair whose images, and whose tissues, correlate so."""
+    return {"contrast_correlation": correlation, "tissue_correlation": correlation}
 
 
 def test_other_weights_are_taken_for_the_pairs_whose_contrasts_differ_and_for_no_other(two_weights):
@@ -92,8 +99,11 @@ def test_other_weights_are_taken_for_the_pairs_whose_contrasts_differ_and_for_no
     with torch.no_grad():
         pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
     assert pred[:, 1:].flatten(1).unique(dim=1).tolist() == [[1.0], [2.0]]
-    assert choice.weights_for(0.9) == str(two_weights / "usual.pt")
-    assert choice.weights_for(0.1) == str(two_weights / "other.pt")
+    assert choice.weights_for(alike(0.9)) == str(two_weights / "usual.pt")
+    assert choice.weights_for(alike(0.1)) == str(two_weights / "other.pt")
+    by_scanner = {"contrast_correlation": 0.3, "tissue_correlation": 0.6}  # T1 images of two scanners
+    by_contrast = {"contrast_correlation": 0.6, "tissue_correlation": 0.0}  # a T1 and a FLAIR image
+    assert [Path(choice.weights_for(a)).name for a in (by_scanner, by_contrast)] == ["usual.pt", "other.pt"]
 
 
 @pytest.mark.parametrize("same_person", [True, False])
@@ -104,13 +114,15 @@ def test_two_like_scans_of_one_person_have_weights_of_their_own(two_weights, sam
     description |= {"one_person": "person.pt", "one_person_from": 0.9}
     (two_weights / "usual.json").write_text(json.dumps(description))
     choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"), same_person=same_person)
-    names = [Path(choice.weights_for(correlation)).name for correlation in (0.3, 0.7, 0.95)]
+    names = [Path(choice.weights_for(alike(correlation))).name for correlation in (0.3, 0.7, 0.95)]
     assert names == ["other.pt", *(["other.pt", "person.pt"] if same_person else ["usual.pt", "usual.pt"])]
+    changed = {"contrast_correlation": 0.95, "tissue_correlation": 0.1}
+    assert Path(choice.weights_for(changed)).name == ("person.pt" if same_person else "other.pt")
     with torch.no_grad():
         pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
     moved = [6.0, 2.0] if same_person else [1.0, 2.0]  # two passes of 3 voxels; the other network is loaded beside it
     assert pred[:, 1:].flatten(1).unique(dim=1).flatten().tolist() == moved
-    assert choice.settings_for(0.95, {"passes": 1}) == {"passes": 2 if same_person else 1}
+    assert choice.settings_for(alike(0.95), {"passes": 1}) == {"passes": 2 if same_person else 1}
 
 
 def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_weights):
@@ -120,12 +132,12 @@ def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_w
     choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
     for passes, expected in ((1, 3), (2, 2)):  # the second is asked for
         inferer = RecursiveInferer(passes=passes, gamma=1.4, weights_choice=choice)
-        alike, differing = (inferer.for_pair(pair, Shift(1.0))[0] for pair in pairs().split(1))
-        assert (alike.passes, alike.gamma) == (passes, 1.4)
+        same, differing = (inferer.for_pair(pair, Shift(1.0))[0] for pair in pairs().split(1))
+        assert (same.passes, same.gamma) == (passes, 1.4)
         assert (differing.passes, differing.gamma, differing.sharpening) == (expected, 2.0, 0.0)
     settings = {"passes": 1, "gamma": 1.4, "affine": "rigid"}
-    assert choice.settings_for(0.9, settings) == settings
-    assert choice.settings_for(0.1, settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
+    assert choice.settings_for(alike(0.9), settings) == settings
+    assert choice.settings_for(alike(0.1), settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
 
 
 @pytest.mark.parametrize(
@@ -145,13 +157,13 @@ def test_where_images_do_not_tell_the_fields_of_both_networks_are_averaged(two_w
     with torch.no_grad():
         pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
     assert pred[:, 1:].flatten(1).unique(dim=1).flatten().tolist() == [1.0, 0.75 * 2 + 0.25 * 1]
-    both = choice.settings_for(0.1, {})["averaged_with"]
+    both = choice.settings_for(alike(0.1), {})["averaged_with"]
     digest = hashlib.sha256((two_weights / "usual.pt").read_bytes()).hexdigest()
     assert both == {"weights": "usual.pt", "weights_sha256": digest, "share": 0.25}
-    assert choice.settings_for(0.9, {}) == {}
+    assert choice.settings_for(alike(0.9), {}) == {}
     one_person = WeightsChoice(Shift(), str(two_weights / "usual.pt"), same_person=True)
-    assert one_person.weights_for(0.1) == str(two_weights / "other.pt")
-    assert one_person.settings_for(0.1, {}) == {}
+    assert one_person.weights_for(alike(0.1)) == str(two_weights / "other.pt")
+    assert one_person.settings_for(alike(0.1), {}) == {}
 
 
 def test_the_usual_network_runs_with_its_own_settings_beside_the_other(two_weights):
@@ -180,7 +192,7 @@ def test_one_network_serves_all_pairs_where_no_other_weights_are_named_or_wanted
     with torch.no_grad():
         pred = RecursiveInferer(weights_choice=choice)(pairs(), Shift(1.0))
     assert (pred[:, 1:] == 1).all()
-    assert choice.weights_for(0.1) == str(usual)
+    assert choice.weights_for(alike(0.1)) == str(usual)
 
 
 def test_other_weights_are_read_when_they_are_needed_and_not_before(two_weights):

@@ -199,10 +199,11 @@ def _tell(result: dict[str, Any], folder: Path, named: Path) -> None:
             print(f"{title}: {values}   (by headers → aligned → registered)")
     if result["weights"] != named.name:
         differ = result["weights"] == recommended(str(named), "across_contrasts")
-        reason = "two contrasts or scanners, or a poor alignment" if differ else "two like scans of one person"
+        reason = "two contrasts" if differ else "two like scans of one person"
+        contrasts, tissues = (_number(result[f"{name}_correlation"]) for name in ("contrast", "tissue"))
         also = result["settings"].get("averaged_with", {}).get("weights")
         files = f"{result['weights']} and {also}, averaged (--weights takes one)" if also else result["weights"]
-        print(f"{reason} (correlation {result['contrast_correlation']:.2f}): weights {files}")
+        print(f"{reason} (correlation of the images {contrasts}, of their tissues {tissues}): weights {files}")
     if result.get("alignment_dropped"):
         print("the alignment found left the images less alike than their headers and was dropped: the headers count")
     if result.get("field_dropped"):

@@ -141,7 +141,7 @@ class BundleModel:
             raise _refusal(error) or error from error
         (item,) = workflow.parser.get_parsed_content("evaluator").state.output
         choice, quality = workflow.parser.get_parsed_content("weights_choice"), item["quality"]
-        chosen = choice.weights_for(quality["contrast_correlation"])
+        chosen = choice.weights_for(quality)
         limits = self._describe(WEIGHTS.with_name(Path(chosen).name)).get("limits", {})
         return Result(item["transform"], quality, item["overview"], item.get("page"), limits)
 
