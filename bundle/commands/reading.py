@@ -9,8 +9,9 @@ from bundle.io.files import check_outputs
 from bundle.io.transforms import UNKNOWN, read_any
 from bundle.spatial import Grid, Inverse, SpatialTransform
 from bundle.transforms import read_grid
+from monai.data import MetaTensor
 
-__all__ = ["UNKNOWN", "check_places", "grid_if_given", "read_chain", "read_one"]
+__all__ = ["UNKNOWN", "check_places", "grid_if_given", "notes_of", "print_notes", "read_chain", "read_one"]
 
 
 def check_places(outputs: Iterable[str | os.PathLike[str]], transforms: str, others: Mapping[str, str | None]) -> None:
@@ -99,6 +100,17 @@ def _ways(parts: list[str]) -> list[list[str]]:
     return [[head, *rest] for n, head in heads if Path(head).is_file() for rest in _ways(parts[n:])]
 
 
-def grid_if_given(path: str | None, name: str) -> Grid:
-    """Read where the voxels of an image are, if there is one."""
-    return UNKNOWN if path is None else read_grid(Path(str(path)), name)[0]
+def grid_if_given(path: str | None, name: str) -> tuple[Grid, list[str]]:
+    """Read where the voxels of an image are, if there is one, and the notes on its header."""
+    return (UNKNOWN, []) if path is None else read_grid(Path(str(path)), name)
+
+
+def notes_of(image: MetaTensor, path: str, name: str) -> list[str]:
+    """List the notes on the header of an image that was read from a file, as ``read_grid`` makes them."""
+    return [f"{name} ({path}): {note}" for note in str(image.meta.get("notes", "")).split("\n") if note]
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Tell the user what there is to know about a result, one sentence a line."""
+    for note in notes:
+        print(f"note: {note}")

@@ -20,7 +20,7 @@ from bundle.io.files import check_file
 from bundle.io.formats import afni, elastix, freesurfer, fsl, greedy, learn2reg, x5
 from bundle.io.formats.common import numbers_in
 from bundle.io.integrity import DamagedFileError
-from bundle.io.itk import read_transform
+from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from nibabel.filebasedimages import ImageFileError
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import SimpleITK as sitk  # noqa: N813
 from bundle.io.files import check_file
 from bundle.io.formats.common import refused
-from bundle.io.itk import read_itk, transform_from_itk
+from bundle.io.itk import read_itk
+from bundle.io.itk_composites import transform_from_itk
 from bundle.spatial import Grid, SpatialTransform
 
 __all__ = ["read_parameters"]
