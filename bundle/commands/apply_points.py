@@ -50,6 +50,8 @@ def apply_points(
     """
     if from_ not in ("moving", "fixed"):
         raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
+    if reference_space is not None and reference is None:
+        raise ValueError("--reference_space is of a reference: give --reference, or --space for the points themselves.")
     images = {"moving image": moving, "fixed image": fixed}
     check_places([output], transform, {"points": points, "reference": reference} | images)
     read = read_points(str(points), space)

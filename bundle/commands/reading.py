@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bundle import spatial
 from bundle.io.files import check_outputs
-from bundle.io.transforms import UNKNOWN, read_any
+from bundle.io.transforms import UNKNOWN, files_of, read_any
 from bundle.spatial import Grid, Inverse, SpatialTransform
 from bundle.transforms import read_grid
 from monai.data import MetaTensor
@@ -19,11 +19,12 @@ def check_places(outputs: Iterable[str | os.PathLike[str]], transforms: str, oth
 
     Args:
         outputs: paths of files to write.
-        transforms: path of a transform, or several with commas between them.
+        transforms: path of a transform, or several with commas between them; what elastix's files name is read, too.
         others: paths of other files that are read, by what messages call them.
     """
     paths = [str(transforms), *(path for way in _ways(str(transforms).split(",")) for path in way)]
-    check_outputs(outputs, [*(("transform", path) for path in paths), *others.items()])
+    files = dict.fromkeys(file for path in paths for file in files_of(path))
+    check_outputs(outputs, [*(("transform", file) for file in files), *others.items()])
 
 
 def read_one(

@@ -94,6 +94,16 @@ def test_each_volume_of_a_series_goes_by_the_same_transform_and_the_time_between
     as_mha = sitk.ReadImage(str(folder / "series_out.mha"))
     assert (as_mha.GetSize(), as_mha.GetSpacing()[3]) == ((*FIXED.shape, 3), 2.5)
     assert grid_from_itk(as_mha[:, :, :, 0]).is_close(FIXED)
+    run(folder, ["t0.h5"], "series_out.nrrd", "series.mgz", fill=0.0)
+    assert sitk.ReadImage(str(folder / "series_out.nrrd")).GetSpacing()[3] == 2.5  # s, which MGH counts in ms
+    for unit, step in {"msec": 2500.0, "usec": 2.5e6, "sec": 2.5}.items():
+        series.header.set_zooms((*series.header.get_zooms()[:3], step))
+        series.header.set_xyzt_units("mm", unit)
+        nibabel.save(series, folder / "unit.nii.gz")
+        run(folder, ["t0.h5"], "series_out.mha", "unit.nii.gz", fill=0.0)
+        by_itk_itself = sitk.ReadImage(str(folder / "unit.nii.gz")).GetSpacing()[3]
+        spacing = sitk.ReadImage(str(folder / "series_out.mha")).GetSpacing()[3]
+        np.testing.assert_allclose([spacing, by_itk_itself], 2.5, rtol=1e-6)
 
 
 def test_the_inverse_brings_an_image_of_the_fixed_side_to_where_the_inverted_transform_does(folder, capsys):
@@ -255,6 +265,32 @@ def test_what_a_header_leaves_open_is_noted_by_every_command_that_reads_it(folde
     out = capsys.readouterr().out
     for name, path in {"moving image": moving, "fixed image": fixed}.items():
         assert f"note: {name} ({path}): its header has no orientation" in out
+
+
+@pytest.mark.parametrize("how", ["linear", "bspline", "nearest", "label_gaussian"])
+def test_a_single_slice_is_resampled_where_it_lies(folder, how):
+    middle = MOVING.plane(2, 15)
+    values = np.round(picture(middle.shape, 4)) + 400
+    write_image(torch.from_numpy(values)[None], middle, folder / "slice.nii.gz")
+    result = run(folder, ["linear,5.h5"], moving="slice.nii.gz", interpolation=how)
+    assert 0 < (result != 0).mean() < 0.5
+    if how == "linear":
+        expected = by_itk(folder, ["linear,5.h5"], moving="slice.nii.gz")
+        assert ((result != 0) == (expected != 0)).mean() > 0.95
+        assert (expected != 0).sum() > 20
+    flat = sitk.Image(20, 20, sitk.sitkFloat32) + 1
+    sitk.WriteImage(flat, str(folder / "plane.mha"))
+    with pytest.raises(ValueError, match=r"moving image \(.*plane\.mha\) is no volume but has 2 axes"):
+        run(folder, ["linear,5.h5"], moving="plane.mha")
+
+
+def test_a_spline_before_another_transform_is_to_be_converted_first(folder, tmp_path):
+    transform, _ = composite("spline, affine")
+    sitk.WriteTransform(transform, str(tmp_path / "spline.h5"))
+    names = f"{tmp_path / 'spline.h5'},{folder / 't0.h5'}"
+    images = (str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz"))
+    with pytest.raises(ValueError, match=r"spline\.h5\) is sampled .*, of one among several, first convert it"):
+        apply(names, *images, str(tmp_path / "o.nii.gz"))
 
 
 def test_inverse_is_a_flag_of_the_command_line(folder, monkeypatch):
