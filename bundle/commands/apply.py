@@ -35,8 +35,8 @@ def apply(
             (docs/transforms.md). Several with commas between them, in the order in which the image passes them:
             nearest to the moving image first. The image is interpolated once.
         moving: image or label map to resample, of several volumes, too; it may have any grid in the moving image's
-            space, but for flirt, fnirt, learn2reg and voxelmorph, whose numbers are of the moving image's own grid:
-            convert those first.
+            space; but transforms of flirt, fnirt, learn2reg and voxelmorph are of the moving image's own grid, and
+            are converted first (python -m bundle convert) for an image on another.
         fixed: image whose grid the result takes; what it shows does not matter, nor how many volumes it has.
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
         interpolation: linear, or bspline (cubic); for labels label_gaussian (smooth borders) or nearest (keeps what is
