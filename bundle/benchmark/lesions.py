@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from bundle.intensity import foreground
 from bundle.io.images import read_image, write_image
-from bundle.io.itk import read_transform
+from bundle.io.itk_composites import read_transform
 from bundle.progress import Progress
 from bundle.spatial import Grid, SpatialTransform
 from bundle.transforms import grid_of

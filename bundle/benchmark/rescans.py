@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from bundle.benchmark.known_fields import draw_pose
 from bundle.io.images import read_image, write_image
-from bundle.io.itk import read_transform
+from bundle.io.itk_composites import read_transform
 from bundle.progress import Progress
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import Acquisition

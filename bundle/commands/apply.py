@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from bundle.commands.reading import check_places, read_chain
+from bundle.commands.reading import check_places, notes_of, print_notes, read_chain
 from bundle.intensity import fill_value
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
@@ -34,7 +34,9 @@ def apply(
             of ITK, ANTs, Slicer, elastix, greedy, FreeSurfer, FSL, AFNI, Learn2Reg, VoxelMorph or X5
             (docs/transforms.md). Several with commas between them, in the order in which the image passes them:
             nearest to the moving image first. The image is interpolated once.
-        moving: image or label map to resample; it may have any grid in the moving image's space, and several volumes.
+        moving: image or label map to resample, of several volumes, too; it may have any grid in the moving image's
+            space; but transforms of flirt, fnirt, learn2reg and voxelmorph are of the moving image's own grid, and
+            are converted first (python -m bundle convert) for an image on another.
         fixed: image whose grid the result takes; what it shows does not matter, nor how many volumes it has.
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
         interpolation: linear, or bspline (cubic); for labels label_gaussian (smooth borders) or nearest (keeps what is
@@ -62,7 +64,7 @@ def apply(
     with Stages("applying", "reading") as stages:
         image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
         grid, notes = read_grid(Path(str(fixed)), "fixed image")
-        notes = [f"moving image ({moving}): {n}" for n in image.meta.get("notes", "").split("\n") if n] + notes
+        notes = notes_of(image, str(moving), "moving image") + notes
         chain = read_chain(transform, inverse, grid, grid_of(image), kind)
         found = compose(chain, grid, grid_of(image))
         result = _resampled(found, image.as_tensor(), interpolation, fill, stages)
@@ -73,8 +75,7 @@ def apply(
         notes.append(
             "no voxel of the result shows anything of the image: is the transform of these images, and its order?"
         )
-    for note in notes:
-        print(f"note: {note}")
+    print_notes(notes)
     print(f"written: {output}")
     return str(output)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.commands.reading import check_places, grid_if_given, read_one
+from bundle.commands.reading import check_places, grid_if_given, print_notes, read_one
 from bundle.io.files import in_place
 from bundle.io.points import PointFile, Points, Reached, UnsaidSpaceError, read_points
 from bundle.metrics import tre_mm
@@ -50,17 +50,21 @@ def apply_points(
     """
     if from_ not in ("moving", "fixed"):
         raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
+    if reference_space is not None and reference is None:
+        raise ValueError("--reference_space is of a reference: give --reference, or --space for the points themselves.")
     images = {"moving image": moving, "fixed image": fixed}
     check_places([output], transform, {"points": points, "reference": reference} | images)
     read = read_points(str(points), space)
     read.check_output(str(output))
-    found = read_one(str(transform), grid_if_given(fixed, "fixed image"), grid_if_given(moving, "moving image"), kind)
+    (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (grid_if_given(path, n) for n, path in images.items())
+    found = read_one(str(transform), fixed_grid, moving_grid, kind)
     there, reached = carried(found, read.points_mm, from_)
     result: dict[str, Any] = {"points": len(there), "beyond_field": int((~reached).sum())}
     if reference is not None:
         result |= _errors(read, there, _read_reference(str(reference), reference_space, read.space))
     with in_place(str(output)) as partial:
         read.write_points(there, reached, partial)
+    print_notes(moving_notes + fixed_notes)
     for stage in ("before", "after"):
         if reference is not None:
             numbers = ", ".join(f"{name} {value:.2f}" for name, value in result[f"tre_{stage}_mm"].items())

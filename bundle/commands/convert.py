@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bundle.commands.reading import check_places, read_one
+from bundle.commands.reading import check_places, print_notes, read_one
 from bundle.io.export import FORMS, form_of, places, write_as
 from bundle.progress import WRITING, Stages, millions
 from bundle.transforms import read_grid
@@ -39,8 +39,7 @@ def convert(
         found = read_one(str(transform), fixed_grid, moving_grid, kind)
         stages.begin("writing")
         files = write_as(found, str(output), form, str(fixed))
-    for note in moving_notes + fixed_notes:
-        print(f"note: {note}")
+    print_notes(moving_notes + fixed_notes)
     for file in files:
         print(f"written: {file}")
     if form == "greedy":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bundle.commands.reading import check_places, read_one
+from bundle.commands.reading import check_places, notes_of, print_notes, read_one
 from bundle.intensity import foreground
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
@@ -47,7 +47,7 @@ def invert(
     check_places([folder / name for name in WRITTEN], transform, {"moving image": moving, "fixed image": fixed})
     with Stages("inverting", "reading") as stages:
         image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
-        moving_grid, _ = read_grid(Path(str(moving)), "moving image")
+        moving_grid, notes = read_grid(Path(str(moving)), "moving image")
         found = read_one(str(transform), grid_of(image), moving_grid, kind)
         shown = foreground(image.as_tensor()[0])
         if beyond_percent(found, shown) == 100:
@@ -68,6 +68,7 @@ def invert(
                 write_transform(back, lattice)
         stages.begin(STAGES[3])
         residual = inverse_residual(found, back, shown)
+    print_notes(notes + notes_of(image, str(fixed), "fixed image"))
     print(
         f"|p − T⁻¹(T(p))| of inverse.h5: mean {residual['mean_mm']:.3f}, 99 % within {residual['p99_mm']:.3f}, most "
         f"{residual['max_mm']:.3f} mm"

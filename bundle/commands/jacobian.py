@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bundle.commands.reading import check_places, grid_if_given, read_one
+from bundle.commands.reading import check_places, grid_if_given, print_notes, read_one
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
 from bundle.progress import RESAMPLING, WRITING, Stages, millions
+from bundle.spatial import SpatialTransform
 from bundle.transforms import check_sides, read_grid
 
 __all__ = ["jacobian"]
@@ -32,7 +33,9 @@ def jacobian(
         fixed: the fixed image.
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
         log: write the natural logarithm; NaN where the determinant is 0 or less.
-        whole: of the alignment and the field together, not of the field alone.
+        whole: of the alignment and the field together, not of the field alone. Where a file does not hold the two
+            apart, as an image of displacements, it is of the whole anyway; what was measured is printed. A linear
+            transform takes this.
         moving: the moving image; needed for transforms that are stated in its voxels.
         kind: whose transform it is, where its file leaves that open (docs/transforms.md).
 
@@ -42,11 +45,17 @@ def jacobian(
     check_ending(str(output))
     check_places([output], transform, {"fixed image": fixed, "moving image": moving})
     with Stages("mapping the Jacobian", "reading") as stages:
-        grid, _ = read_grid(Path(str(fixed)), "fixed image")
+        grid, notes = read_grid(Path(str(fixed)), "fixed image")
+        moving_grid, moving_notes = grid_if_given(moving, "moving image")
         check_sides(grid.shape, f"The fixed image ({fixed})")
         size = millions(grid.shape)
         stages.expect({"reading": size, "determinant": RESAMPLING * size, "writing": WRITING * size})
-        found = read_one(str(transform), grid, grid_if_given(moving, "moving image"), kind)
+        found = read_one(str(transform), grid, moving_grid, kind)
+        if found.ddf is None and not whole:
+            raise ValueError(
+                f"The transform ({transform}) is linear, and has no field to measure alone: give --whole for the "
+                "determinant of its matrix, the same everywhere."
+            )
         stages.begin("determinant")
         determinant = (found if whole else found.without_alignment()).jacobian_on(grid)
         folds = int((determinant <= 0).sum())
@@ -54,6 +63,17 @@ def jacobian(
         stages.begin("writing")
         with in_place(Path(str(output))) as partial:
             write_image(values.float(), grid, partial, str(fixed))
-    print(f"determinant: {float(determinant.min()):.3f} to {float(determinant.max()):.3f}, {folds} voxels fold")
+    print_notes(moving_notes + notes)
+    low, high = float(determinant.min()), float(determinant.max())
+    print(f"determinant of {_measured(found, whole)}: {low:.3f} to {high:.3f}, {folds} voxels fold")
     print(f"written: {output}")
     return str(output)
+
+
+def _measured(transform: SpatialTransform, whole: bool) -> str:
+    """Name what the determinant is of."""
+    if transform.ddf is None:
+        return "the linear transform"
+    if np.array_equal(transform.alignment, np.eye(4)):
+        return "the whole transform, whose file holds no alignment apart from the field"
+    return "the alignment and the field together" if whole else "the field alone"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from bundle import spatial
 from bundle.io.files import check_outputs
-from bundle.io.transforms import UNKNOWN, read_any
+from bundle.io.transforms import UNKNOWN, files_of, read_any
 from bundle.spatial import Grid, Inverse, SpatialTransform
 from bundle.transforms import read_grid
+from monai.data import MetaTensor
 
-__all__ = ["UNKNOWN", "check_places", "grid_if_given", "read_chain", "read_one"]
+__all__ = ["UNKNOWN", "check_places", "grid_if_given", "notes_of", "print_notes", "read_chain", "read_one"]
 
 
 def check_places(outputs: Iterable[str | os.PathLike[str]], transforms: str, others: Mapping[str, str | None]) -> None:
@@ -18,11 +19,12 @@ def check_places(outputs: Iterable[str | os.PathLike[str]], transforms: str, oth
 
     Args:
         outputs: paths of files to write.
-        transforms: path of a transform, or several with commas between them.
+        transforms: path of a transform, or several with commas between them; what elastix's files name is read, too.
         others: paths of other files that are read, by what messages call them.
     """
     paths = [str(transforms), *(path for way in _ways(str(transforms).split(",")) for path in way)]
-    check_outputs(outputs, [*(("transform", path) for path in paths), *others.items()])
+    files = dict.fromkeys(file for path in paths for file in files_of(path))
+    check_outputs(outputs, [*(("transform", file) for file in files), *others.items()])
 
 
 def read_one(
@@ -99,6 +101,17 @@ def _ways(parts: list[str]) -> list[list[str]]:
     return [[head, *rest] for n, head in heads if Path(head).is_file() for rest in _ways(parts[n:])]
 
 
-def grid_if_given(path: str | None, name: str) -> Grid:
-    """Read where the voxels of an image are, if there is one."""
-    return UNKNOWN if path is None else read_grid(Path(str(path)), name)[0]
+def grid_if_given(path: str | None, name: str) -> tuple[Grid, list[str]]:
+    """Read where the voxels of an image are, if there is one, and the notes on its header."""
+    return (UNKNOWN, []) if path is None else read_grid(Path(str(path)), name)
+
+
+def notes_of(image: MetaTensor, path: str, name: str) -> list[str]:
+    """List the notes on the header of an image that was read from a file, as ``read_grid`` makes them."""
+    return [f"{name} ({path}): {note}" for note in str(image.meta.get("notes", "")).split("\n") if note]
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Tell the user what there is to know about a result, one sentence a line."""
+    for note in notes:
+        print(f"note: {note}")

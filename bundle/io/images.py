@@ -1,5 +1,6 @@
 """Image files: scalar images are read and written here, displacement fields written."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ NIFTI = (".nii", ".nii.gz")
 IN_ONE_GZIP = (".nii.gz", ".mgz")
 OF_ITK = (".nrrd", ".mha", ".mhd")
 VECTOR = 1007  # NIfTI's intent code
+OF_COMPONENTS = (1004, 1005, 1006, VECTOR, 2003, 2004, 2006)  # matrices, displacements, colours, fnirt's displacements
+COMPONENTS = (
+    "it holds colours, vectors or complex numbers, of which each voxel has several components that cannot be resampled "
+    "one by one: bring it to one number a voxel"
+)
+IN_SECONDS = {"msec": 1e-3, "usec": 1e-6}
 BLOCK = 4 << 20  # bytes that one thread compresses at a time
 
 
@@ -36,11 +43,11 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
             Images are float32.
 
     Returns:
-        (C, H, W, L), C the number of components or of volumes, with its RAS affine in mm. ``meta`` holds
+        (C, H, W, L), C the number of volumes, with its RAS affine in mm. ``meta`` holds
         ``filename_or_obj`` and, in ``notes``, sentences about what the header leaves open, one a line.
 
     Raises:
-        UnusableImageError: the file holds colours or complex numbers, or a header without a usable position.
+        UnusableImageError: the file holds colours, vectors or complex numbers, or a header without a usable position.
         DamagedFileError: it is compressed, and cut off or damaged.
         Exception: whatever nibabel or ITK raise for a broken file.
     """
@@ -53,7 +60,7 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
     header = read_header(path)
     array = _by_nibabel(path, content) if name.endswith(NIBABEL) else _by_itk(path)
     if array.dtype.kind not in "biuf":
-        raise UnusableImageError("it holds colours or complex numbers: bring it to one number a voxel")
+        raise UnusableImageError(COMPONENTS)
     is_whole = array.dtype.kind in "biu" and not (array.dtype == np.uint64 and array.max() >= 2**63)
     dtype = np.float32 if not exact else np.int64 if is_whole else np.float64
     with np.errstate(over="ignore"):
@@ -72,20 +79,22 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
 def _by_nibabel(path: str | os.PathLike[str], content: bytes | None) -> npt.NDArray[Any]:
     """Read voxels, (C, H, W, L), from a file, or its content; what a slope scales is in the precision of the slope."""
     image = nibabel.load(path)
+    intent = int(image.header["intent_code"]) if "intent_code" in image.header else 0
+    if math.prod(image.shape[4:]) > 1 or intent in OF_COMPONENTS:
+        raise UnusableImageError(COMPONENTS)
     array = np.asanyarray((image if content is None else type(image).from_bytes(content)).dataobj)
     array = array.reshape(*(*array.shape, 1, 1, 1)[:3], -1)
     return np.moveaxis(array, -1, 0)
 
 
 def _by_itk(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Read voxels, (C, H, W, L); components and volumes are channels."""
+    """Read voxels, (C, H, W, L); volumes are channels."""
     with itk_files():
         image = sitk.ReadImage(os.fspath(path))
-    array = sitk.GetArrayFromImage(image)
-    spatial = array.ndim - (image.GetNumberOfComponentsPerPixel() > 1)
-    axes = array.transpose(*reversed(range(spatial)), *range(spatial, array.ndim))
-    axes = axes.reshape(*(*axes.shape[:spatial], 1, 1, 1)[:3], -1)
-    return np.moveaxis(axes, -1, 0)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise UnusableImageError(COMPONENTS)
+    axes = sitk.GetArrayFromImage(image).transpose()
+    return np.moveaxis(axes.reshape(*(*axes.shape, 1, 1, 1)[:3], -1), -1, 0)
 
 
 def check_ending(path: str | os.PathLike[str]) -> None:
@@ -115,7 +124,8 @@ def write_image(
         path: ends in ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd``.
         like: path of the image on this grid, whose header a NIfTI file takes over where toolkits read that
             differently, so that each places both alike.
-        source: path of an image with as many volumes, whose step and unit of the fourth axis are taken over.
+        source: path of an image with as many volumes, whose step and unit of the fourth axis are taken over; ITK's
+            formats, which have no unit, have time in seconds.
 
     Raises:
         ValueError: an ending that no writer knows.
@@ -134,7 +144,9 @@ def write_image(
     else:
         images = [image_to_itk(array, grid) for array in volumes]
         with itk_files():
-            whole = images[0] if len(images) == 1 else sitk.JoinSeries(images, 0.0, _fourth_axis(source)[0])
+            step, unit = _fourth_axis(source)
+            step *= IN_SECONDS.get(unit or "", 1.0)  # which ITK has of time, without saying so
+            whole = images[0] if len(images) == 1 else sitk.JoinSeries(images, 0.0, step)
             sitk.WriteImage(whole, os.fspath(path), useCompression=True)
 
 

@@ -15,21 +15,22 @@ import torch
 from bundle.io.files import check_file
 from bundle.io.itk_numbers import check_numbers, check_values, is_list
 from bundle.shapes import DDF
-from bundle.spatial import Grid, Matrix, SpatialTransform, compose
+from bundle.spatial import Grid, Matrix, SpatialTransform
 
 __all__ = [
     "ddf_from_itk",
     "ddf_from_mm",
     "grid_from_itk",
     "image_to_itk",
+    "is_invertible",
+    "is_orthogonal",
     "itk_files",
     "linear_from_itk",
     "linear_to_itk",
     "orthonormal",
+    "parts_of",
     "read_itk",
     "read_linear",
-    "read_transform",
-    "transform_from_itk",
     "write_transform",
 ]
 
@@ -151,11 +152,16 @@ def _chain(transform: SpatialTransform) -> Iterator[sitk.Transform]:
         yield linear_to_itk(straight)
 
 
+def is_orthogonal(grid: Grid) -> bool:
+    """Tell whether ITK can have a field on a lattice: its axes are at right angles, up to rounding."""
+    return bool(np.abs(orthonormal(grid.direction, tolerance=np.inf) - grid.direction).max() <= ROUNDING)
+
+
 def _straightening(grid: Grid) -> Matrix:
     """Find a matrix that takes a lattice to one at right angles, about its centre; the identity where it is."""
     matrix = np.eye(4)
-    nearest = orthonormal(grid.direction, tolerance=np.inf)
-    if np.abs(nearest - grid.direction).max() > ROUNDING:
+    if not is_orthogonal(grid):
+        nearest = orthonormal(grid.direction, tolerance=np.inf)
         matrix[:3, :3] = nearest @ np.linalg.inv(grid.direction)
         matrix[:3, 3] = grid.centre_mm - matrix[:3, :3] @ grid.centre_mm
     return matrix
@@ -172,50 +178,12 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
     matrix = linear_from_itk(transform)
-    if not _is_invertible(matrix):
+    if not is_invertible(matrix):
         raise ValueError(f"The initial transform ({path}) is singular: it flattens space, and cannot align anything.")
     return matrix
 
 
-def read_transform(path: str | os.PathLike[str], fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
-    """Read a transform file of ITK, ANTs or Slicer, of any kinds of transform that SimpleITK can evaluate.
-
-    Linear parts and one displacement field among them are taken as they are (``compose``). Anything else (several
-    fields, B-splines, parts that SimpleITK evaluates but cannot name) ITK samples at the voxels of ``fixed_grid``:
-    there it is exact, and linear between them.
-
-    Args:
-        path: ends in ``.h5``, ``.hdf5``, ``.tfm``, ``.txt`` or ``.mat``.
-        fixed_grid: of the fixed image; the default grid of what the transform resamples.
-        moving_grid: of the moving image.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a transform file, or one of a transform that ITK cannot evaluate.
-    """
-    return transform_from_itk(read_itk(path), fixed_grid, moving_grid)
-
-
-def transform_from_itk(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
-    """Take over any transform that ITK can evaluate, fixed to moving, as ``read_transform`` does."""
-    if transform.IsLinear():
-        return SpatialTransform(linear_from_itk(transform), None, fixed_grid, fixed_grid, moving_grid)
-    parts = _parts(transform)
-    bent = [part for part in parts if not part.IsLinear()]
-    if len(bent) != 1 or not isinstance(bent[0], sitk.DisplacementFieldTransform):
-        return _sampled(transform, fixed_grid, moving_grid)
-    place = parts.index(bent[0])
-    if not _is_invertible(_product(parts[place + 1 :])):
-        return _sampled(transform, fixed_grid, moving_grid)
-    ddf, grid = ddf_from_itk(bent[0].GetDisplacementField())
-    field = SpatialTransform(np.eye(4), ddf, grid, grid, grid)
-    linear = [SpatialTransform(linear_from_itk(part), None, grid, grid, grid) for part in parts if part.IsLinear()]
-    return compose(
-        [*linear[:place], field, *linear[place:]], fixed_grid, moving_grid
-    )  # ITK applies the last part first
-
-
-def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
+def parts_of(transform: sitk.Transform) -> list[sitk.Transform]:
     """Take a composite apart, the last one applied first; a part that SimpleITK cannot name leaves it whole."""
     if not isinstance(transform, sitk.CompositeTransform):
         return [transform]
@@ -227,30 +195,9 @@ def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
         return [transform]
 
 
-def _product(parts: list[sitk.Transform]) -> Matrix:
-    matrix = np.eye(4)
-    for part in parts:
-        matrix = matrix @ linear_from_itk(part)
-    return matrix
-
-
-def _is_invertible(matrix: Matrix) -> bool:
+def is_invertible(matrix: Matrix) -> bool:
+    """Tell whether a linear transform, 4×4, keeps points apart: its numbers are finite, and it flattens nothing."""
     return bool(np.isfinite(matrix).all() and np.linalg.cond(matrix[:3, :3]) <= LARGEST_CONDITION)
-
-
-def _sampled(transform: sitk.Transform, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
-    """Let ITK evaluate a transform at every voxel of the fixed grid; a few planes at a time, to save memory."""
-    from_index = sitk.CompositeTransform([transform, linear_to_itk(fixed_grid.affine)])
-    sampler = sitk.TransformToDisplacementFieldFilter()
-    sampler.SetOutputPixelType(sitk.sitkVectorFloat64)
-    ddf = torch.empty(3, *fixed_grid.shape, dtype=torch.float64)
-    for rows, index in Grid(fixed_grid.shape, np.eye(4)).slabs():
-        sampler.SetSize([rows.stop - rows.start, *fixed_grid.shape[1:]])
-        sampler.SetOutputOrigin([float(rows.start), 0.0, 0.0])
-        less_index = sitk.GetArrayFromImage(sampler.Execute(from_index)).transpose(2, 1, 0, 3)
-        moved = fixed_grid.to_index(less_index + index.numpy())
-        ddf[:, rows] = torch.from_numpy(moved).sub(index).movedim(-1, 0)
-    return SpatialTransform(np.eye(4), ddf, fixed_grid, fixed_grid, moving_grid)
 
 
 def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
@@ -274,7 +221,7 @@ def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
         transform = _read_by_itk(path, error)
     if transform.GetDimension() != 3:
         raise ValueError(f"The transform ({path}) is of {transform.GetDimension()} dimensions, not of 3.")
-    for part in _parts(transform):
+    for part in parts_of(transform):
         check_values(part, path)
     return transform
 

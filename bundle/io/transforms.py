@@ -20,11 +20,11 @@ from bundle.io.files import check_file
 from bundle.io.formats import afni, elastix, freesurfer, fsl, greedy, learn2reg, x5
 from bundle.io.formats.common import numbers_in
 from bundle.io.integrity import DamagedFileError
-from bundle.io.itk import read_transform
+from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from nibabel.filebasedimages import ImageFileError
 
-__all__ = ["KINDS", "UNKNOWN", "read_any"]
+__all__ = ["KINDS", "UNKNOWN", "files_of", "read_any"]
 
 Reader = Callable[[Path, Grid, Grid], SpatialTransform]
 
@@ -86,10 +86,21 @@ def read_any(
         raise ValueError(f"The transform ({path}) cannot be read as what its ending says, or is cut off.") from error
     if found.ddf is not None and found.field_grid is UNKNOWN:
         raise ValueError(
-            f"The transform ({path}) is sampled at the voxels of the fixed image (a B-spline, or several fields): give "
-            "--fixed."
+            f"The transform ({path}) is sampled at the voxels of its own fixed image (a B-spline, or several fields): "
+            "give --fixed, or, of one among several, first convert it with its own images (python -m bundle convert)."
         )
     return found
+
+
+def files_of(path: str | os.PathLike[str]) -> list[Path]:
+    """List the files that a transform is read from: its own, and those that one of elastix names.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        ValueError: files that elastix could not have meant so; see ``elastix.files_of``.
+    """
+    file = Path(path)
+    return elastix.files_of(file) if file.is_file() and _is_of_elastix(file) else [file]
 
 
 def _kind_of(path: Path) -> str:

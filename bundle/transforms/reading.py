@@ -76,8 +76,8 @@ class ReadVolumed(MapTransform):
 def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True, volumes: bool = False) -> MetaTensor:
     """Read and check one volume; ``name`` is what messages call it. See ``ReadVolumed``.
 
-    An image of one value alone is refused where it is to be aligned (``must_vary``); several volumes, or components of
-    a voxel, are taken where they are to be resampled alone (``volumes``).
+    An image of one value alone is refused where it is to be aligned (``must_vary``); several volumes, and a single
+    slice, are taken where they are to be resampled alone (``volumes``).
     """
     is_file = not isinstance(source, torch.Tensor)
     volume = read_file(Path(source), name, is_label) if is_file else source
@@ -87,7 +87,10 @@ def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True, 
         raise ValueError(
             f"{where} is no single 3-D volume but {volume.shape[0]} channel(s) of {sides} voxels: extract one first."
         )
-    check_sides(volume.shape[1:], where)
+    if not volumes:
+        check_sides(volume.shape[1:], where)
+    elif is_file:
+        read_grid(Path(source), name)  # which refuses a plane, whose place no header tells
     if not torch.isfinite(volume).all():
         raise ValueError(f"{where} holds NaN or infinite values: replace them first.")
     if is_label:

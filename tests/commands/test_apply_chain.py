@@ -7,13 +7,14 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.__main__ import main
 from bundle.commands.apply import apply
+from bundle.commands.apply_points import apply_points
 from bundle.commands.compose import compose
 from bundle.commands.invert import invert
 from bundle.commands.jacobian import jacobian
 from bundle.commands.reading import read_chain, read_one
 from bundle.fields import jacobian_determinant
 from bundle.io.images import write_image
-from bundle.io.itk import grid_from_itk, write_transform
+from bundle.io.itk import grid_from_itk, image_to_itk, linear_from_itk, linear_to_itk, write_transform
 from bundle.spatial import SpatialTransform
 from scipy.ndimage import gaussian_filter
 from tests.spatial.oblique import indices_of, linear_map, oblique, smooth_ddf
@@ -93,6 +94,16 @@ def test_each_volume_of_a_series_goes_by_the_same_transform_and_the_time_between
     as_mha = sitk.ReadImage(str(folder / "series_out.mha"))
     assert (as_mha.GetSize(), as_mha.GetSpacing()[3]) == ((*FIXED.shape, 3), 2.5)
     assert grid_from_itk(as_mha[:, :, :, 0]).is_close(FIXED)
+    run(folder, ["t0.h5"], "series_out.nrrd", "series.mgz", fill=0.0)
+    assert sitk.ReadImage(str(folder / "series_out.nrrd")).GetSpacing()[3] == 2.5  # s, which MGH counts in ms
+    for unit, step in {"msec": 2500.0, "usec": 2.5e6, "sec": 2.5}.items():
+        series.header.set_zooms((*series.header.get_zooms()[:3], step))
+        series.header.set_xyzt_units("mm", unit)
+        nibabel.save(series, folder / "unit.nii.gz")
+        run(folder, ["t0.h5"], "series_out.mha", "unit.nii.gz", fill=0.0)
+        by_itk_itself = sitk.ReadImage(str(folder / "unit.nii.gz")).GetSpacing()[3]
+        spacing = sitk.ReadImage(str(folder / "series_out.mha")).GetSpacing()[3]
+        np.testing.assert_allclose([spacing, by_itk_itself], 2.5, rtol=1e-6)
 
 
 def test_the_inverse_brings_an_image_of_the_fixed_side_to_where_the_inverted_transform_does(folder, capsys):
@@ -166,6 +177,120 @@ def test_the_jacobian_on_the_field_s_own_grid_is_that_of_its_voxels_and_folds_ha
     found = nibabel.load(paths[2]).get_fdata()
     assert (np.isnan(found) == (expected <= 0)).all()
     assert f"{(expected <= 0).sum()} voxels fold" in capsys.readouterr().out
+
+
+def composite(kind):
+    """Linear parts, and a spline or two fields between or behind them; and the determinant of the linear ones."""
+    first, second = linear_to_itk(linear_map(3)), linear_to_itk(linear_map(4))
+    field = sitk.DisplacementFieldTransform(
+        image_to_itk(np.moveaxis(smooth_ddf(FIELD.shape, 4).double().numpy(), 0, -1), FIELD, is_vector=True)
+    )
+    spline = sitk.BSplineTransformInitializer(image_to_itk(np.zeros(FIXED.shape, np.float32), FIXED), [3, 4, 3])
+    spline.SetParameters((2 * np.random.default_rng(0).standard_normal(len(spline.GetParameters()))).tolist())
+    parts = {
+        "affine, spline": [first, spline],
+        "spline, affine": [spline, first],
+        "affine, fields": [first, second, field, field],
+        "affine, field, affine, field": [first, field, second, field],
+    }[kind]
+    linear = [part for part in parts if part.IsLinear()]
+    return sitk.CompositeTransform(parts), float(np.prod([np.linalg.det(linear_from_itk(p)[:3, :3]) for p in linear]))
+
+
+@pytest.mark.parametrize("kind", ["affine, spline", "spline, affine", "affine, fields", "affine, field, affine, field"])
+def test_the_jacobian_leaves_the_linear_parts_out_of_whatever_composite(tmp_path, kind, capsys):
+    transform, determinant = composite(kind)
+    sitk.WriteTransform(transform, str(tmp_path / "t.h5"))
+    write_image(torch.rand(1, *FIXED.shape), FIXED, tmp_path / "fixed.nii.gz")
+    paths = [str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")]
+    jacobian(*paths, whole=True)
+    whole = nibabel.load(paths[2]).get_fdata()
+    assert "determinant of the alignment and the field together: " in capsys.readouterr().out
+    index = indices_of(FIXED)
+    moved = np.array([transform.TransformPoint(p.tolist()) for p in FIXED.to_points(index).reshape(-1, 3)])
+    moved = torch.from_numpy(np.moveaxis(FIXED.to_index(moved).reshape(index.shape) - index, -1, 0))
+    by_itk = jacobian_determinant(moved[None])[0, 0].numpy()
+    np.testing.assert_allclose(whole, by_itk, atol=1e-4)
+    jacobian(*paths)
+    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), whole / determinant, rtol=1e-4)
+    assert "determinant of the field alone: " in capsys.readouterr().out
+
+
+def test_the_jacobian_of_a_linear_transform_alone_is_asked_for_by_whole(folder, tmp_path, capsys):
+    paths = [str(folder / "linear,5.h5"), str(folder / "fixed.nii.gz"), str(tmp_path / "j.nii.gz")]
+    with pytest.raises(ValueError, match=r"linear,5\.h5\) is linear, and has no field .* give --whole"):
+        jacobian(*paths)
+    assert not list(tmp_path.iterdir())
+    jacobian(*paths, whole=True)
+    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), np.linalg.det(linear_map(5)[:3, :3]), rtol=1e-5)
+    assert "determinant of the linear transform: " in capsys.readouterr().out
+
+
+def test_a_file_that_holds_no_alignment_apart_is_measured_whole_and_this_is_said(folder, tmp_path, capsys):
+    compose(*(str(folder / name) for name in ("t0.h5", "moving.nii.gz", "fixed.nii.gz")), str(tmp_path / "t.nii.gz"))
+    jacobian(*map(str, (tmp_path / "t.nii.gz", folder / "fixed.nii.gz", tmp_path / "j.nii.gz")))
+    out = capsys.readouterr().out
+    assert "determinant of the whole transform, whose file holds no alignment apart from the field: " in out
+
+
+def test_beyond_its_grid_the_field_s_determinant_is_that_of_its_outermost_voxels(tmp_path):
+    """Where the field ends inside the fixed image, its jump to zero is no change of volume."""
+    ddf = torch.full((3, 5, 4, 6), 2.5)
+    grid = FIXED.crop((3, 2, 4), (7, 5, 9))
+    write_transform(SpatialTransform(linear_map(), ddf, grid, FIXED, MOVING), tmp_path / "t.h5")
+    write_image(torch.rand(1, *FIXED.shape), FIXED, tmp_path / "fixed.nii.gz")
+    jacobian(*(str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")))
+    np.testing.assert_allclose(nibabel.load(tmp_path / "j.nii.gz").get_fdata(), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["jacobian", "compose", "invert", "apply_points"])
+def test_what_a_header_leaves_open_is_noted_by_every_command_that_reads_it(folder, tmp_path, command, capsys):
+    for name in ("fixed.nii.gz", "moving.nii.gz"):
+        image = nibabel.load(folder / name)
+        image.header["qform_code"], image.header["sform_code"] = 0, 0
+        nibabel.save(nibabel.Nifti1Image(image.dataobj, None, image.header), tmp_path / name)
+    transform, fixed, moving = str(folder / "t0.h5"), str(tmp_path / "fixed.nii.gz"), str(tmp_path / "moving.nii.gz")
+    (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
+    if command == "jacobian":
+        jacobian(transform, fixed, str(tmp_path / "j.nii.gz"), moving=moving)
+    elif command == "compose":
+        compose(transform, moving, fixed, str(tmp_path / "c.h5"))
+    elif command == "invert":
+        field = SpatialTransform(np.eye(4), None, FIXED, FIXED, MOVING)
+        write_transform(field, tmp_path / "t.h5")
+        invert(str(tmp_path / "t.h5"), moving, fixed)
+    else:
+        points = str(tmp_path / "p.csv")
+        apply_points(transform, points, str(tmp_path / "q.csv"), "fixed", "lps", moving=moving, fixed=fixed)
+    out = capsys.readouterr().out
+    for name, path in {"moving image": moving, "fixed image": fixed}.items():
+        assert f"note: {name} ({path}): its header has no orientation" in out
+
+
+@pytest.mark.parametrize("how", ["linear", "bspline", "nearest", "label_gaussian"])
+def test_a_single_slice_is_resampled_where_it_lies(folder, how):
+    middle = MOVING.plane(2, 15)
+    values = np.round(picture(middle.shape, 4)) + 400
+    write_image(torch.from_numpy(values)[None], middle, folder / "slice.nii.gz")
+    result = run(folder, ["linear,5.h5"], moving="slice.nii.gz", interpolation=how)
+    assert 0 < (result != 0).mean() < 0.5
+    if how == "linear":
+        expected = by_itk(folder, ["linear,5.h5"], moving="slice.nii.gz")
+        assert ((result != 0) == (expected != 0)).mean() > 0.95
+        assert (expected != 0).sum() > 20
+    flat = sitk.Image(20, 20, sitk.sitkFloat32) + 1
+    sitk.WriteImage(flat, str(folder / "plane.mha"))
+    with pytest.raises(ValueError, match=r"moving image \(.*plane\.mha\) is no volume but has 2 axes"):
+        run(folder, ["linear,5.h5"], moving="plane.mha")
+
+
+def test_a_spline_before_another_transform_is_to_be_converted_first(folder, tmp_path):
+    transform, _ = composite("spline, affine")
+    sitk.WriteTransform(transform, str(tmp_path / "spline.h5"))
+    names = f"{tmp_path / 'spline.h5'},{folder / 't0.h5'}"
+    images = (str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz"))
+    with pytest.raises(ValueError, match=r"spline\.h5\) is sampled .*, of one among several, first convert it"):
+        apply(names, *images, str(tmp_path / "o.nii.gz"))
 
 
 def test_inverse_is_a_flag_of_the_command_line(folder, monkeypatch):

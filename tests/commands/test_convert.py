@@ -14,7 +14,7 @@ from bundle.io.export import FORMS, write_as
 from bundle.io.images import write_image
 from bundle.io.itk import write_transform
 from bundle.io.transforms import read_any
-from bundle.spatial import Grid, SpatialTransform
+from bundle.spatial import Grid, SpatialTransform, invert_points
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
@@ -121,6 +121,30 @@ def test_a_field_on_a_sheared_grid_is_written_for_itk_on_the_fixed_images(folder
     expected = SpatialTransform(np.eye(4), transform().ddf, moved, FIXED, MOVING)
     write_as(expected, folder / "T.h5", "itk", str(folder / "fixed.nii.gz"))
     assert largest(read_any(folder / "T.h5", FIXED, MOVING), expected) < 1e-4
+
+
+def test_a_field_on_a_sheared_grid_is_written_for_greedy_on_the_fixed_images(folder):
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.2
+    moved = Grid(FIELD.shape, sheared @ FIELD.affine)
+    expected = SpatialTransform(transform().alignment, transform().ddf, moved, FIXED, MOVING)
+    write_as(expected, folder / "T.nii.gz", "greedy", str(folder / "fixed.nii.gz"))
+    assert sitk.ReadImage(str(folder / "T.nii.gz")).GetSize() == FIXED.shape  # which ITK refuses for a sheared grid
+    assert np.array_equal(np.loadtxt(folder / "T_affine.mat"), np.eye(4))
+    assert largest(read_any(folder / "T.nii.gz", FIXED, MOVING), expected) < 1e-4
+
+
+@pytest.mark.parametrize("form", ["learn2reg", "voxelmorph", "fnirt"])
+def test_a_field_of_images_of_opposite_handedness_folds_nothing_and_ends_at_its_border(folder, form):
+    assert np.linalg.det(FIXED.affine) < 0 < np.linalg.det(MOVING.affine)
+    run(folder, "T.nii.gz", form.replace("voxelmorph", "learn2reg"))
+    found, expected = read_any(folder / "T.nii.gz", FIXED, MOVING, form), transform().jacobian_on(FIXED)
+    assert expected.min() > 0.3
+    assert (found.without_alignment().jacobian_on(FIXED) - expected).abs().max() < 0.05  # the field goes on elsewhere
+    assert not found.displacement_at(FIXED.to_points(np.array(FIXED.shape) + 5.0)).any()
+    inner = np.array([[9.0, 7, 6], [8, 8, 7]])
+    there = FIXED.to_points(inner) + found.displacement_at(FIXED.to_points(inner)).numpy()
+    assert np.abs(invert_points(found, there)[0] - FIXED.to_points(inner)).max() < 0.01
 
 
 def test_the_headers_say_whose_numbers_they_are(folder):

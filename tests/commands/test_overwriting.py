@@ -31,6 +31,12 @@ def folder(tmp_path, monkeypatch):
     write_transform(field.without_field(), tmp_path / "out" / "transform.h5")
     write_transform(field.without_field(), tmp_path / "w_affine.mat.h5")
     (tmp_path / "w_affine.mat.h5").rename(tmp_path / "w_affine.mat")
+    write_transform(field.without_field(), tmp_path / "linear.tfm")
+    write_transform(field, tmp_path / "out" / "spline.h5")
+    start = '(InitialTransformParameterFileName "{}")\n(HowToCombineTransforms "Compose")\n'
+    named = '(Transform "File")\n(TransformFileName "{}")\n'
+    (tmp_path / "T.0.txt").write_text(named.format("linear.tfm") + start.format("NoInitialTransform"))
+    (tmp_path / "T.1.txt").write_text(named.format("out/spline.h5") + start.format("T.0.txt"))
     (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
     (tmp_path / "link.nii.gz").symlink_to(tmp_path / "out" / "warped.nii.gz")
     monkeypatch.chdir(tmp_path)
@@ -53,6 +59,9 @@ CASES = [
     (f"compose --transforms t.h5,out/inverse.h5 {IMAGES} --output t.h5", r"transform \(t\.h5\)"),
     (f"convert --transform t.h5 {IMAGES} --output fixed.nii.gz --to ants", r"fixed image \(fixed\.nii\.gz\)"),
     (f"convert --transform w_affine.mat {IMAGES} --output w.nii.gz --to greedy", r"transform \(w_affine\.mat\)"),
+    (f"convert --transform T.1.txt {IMAGES} --output T.0.txt --to itk", r"transform \(T\.0\.txt\)"),
+    (f"convert --transform T.1.txt {IMAGES} --output linear.tfm --to itk", r"transform \(linear\.tfm\)"),
+    (f"compose --transforms t.h5,T.1.txt {IMAGES} --output out/spline.h5", r"transform \(out/spline\.h5\)"),
     ("jacobian --transform t.h5 --fixed fixed.nii.gz --output fixed.nii.gz", r"fixed image \(fixed\.nii\.gz\)"),
 ]
 

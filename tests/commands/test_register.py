@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.commands.apply import apply
 from bundle.commands.register import register
-from bundle.io.itk import read_transform
+from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid
 from bundle.stages import STAGES as STAGES_TOLD
 from matplotlib.image import imread

@@ -123,6 +123,34 @@ def test_an_lta_takes_the_moving_image_to_the_fixed_one_in_ras(tmp_path):
     assert np.abs(moved(other_way, points()) - points() @ MATRIX[:3, :3].T - MATRIX[:3, 3]).max() < 1e-6
 
 
+def every_second_voxel(grid):
+    return Grid([(n + 1) // 2 for n in grid.shape], grid.affine @ np.diag([2, 2, 2, 1]))
+
+
+@pytest.mark.parametrize("resampled", ["fixed", "moving"])
+def test_one_geometry_is_enough_to_tell_the_direction_of_an_lta(tmp_path, resampled):
+    expected = points() @ MATRIX[:3, :3].T + MATRIX[:3, 3]
+    forward = lta(tmp_path / "a.lta", np.linalg.inv(MATRIX_RAS), 1, volume(MOVING), volume(FIXED))
+    backward = lta(tmp_path / "b.lta", MATRIX_RAS, 1, volume(FIXED), volume(MOVING))
+    other = {resampled: every_second_voxel(FIXED if resampled == "fixed" else MOVING)}
+    assert np.abs(moved(forward, points(), **other) - expected).max() < 1e-6
+    assert np.abs(moved(backward, points(), **other) - expected).max() < 1e-6
+
+
+def test_an_lta_of_two_images_of_one_geometry_goes_from_the_moving_one(tmp_path):
+    path = lta(tmp_path / "a.lta", np.linalg.inv(MATRIX_RAS), 1, volume(FIXED), volume(FIXED))
+    expected = points() @ MATRIX[:3, :3].T + MATRIX[:3, 3]
+    for moving in (FIXED, every_second_voxel(FIXED)):
+        assert np.abs(moved(path, points(), moving=moving) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize(("fixed", "moving"), [(PLUMB, PLUMB), (FIXED, FIXED), (PLUMB, every_second_voxel(MOVING))])
+def test_an_lta_whose_direction_the_images_leave_open_is_refused(tmp_path, fixed, moving):
+    path = lta(tmp_path / "a.lta", MATRIX_RAS, 1, volume(FIXED), volume(MOVING))
+    with pytest.raises(ValueError, match=r"do not tell which is its src and which its dst.*convert"):
+        moved(path, points(), fixed=fixed, moving=moving)
+
+
 def test_an_lta_in_voxels_goes_by_the_geometries_that_it_states(tmp_path):
     matrix = np.eye(4)
     matrix[:3, 3] = (1, 2, -0.5)  # the fixed voxel is the moving one's index and this
@@ -345,7 +373,7 @@ def test_a_transform_that_depends_on_its_images_is_not_read_without_them(tmp_pat
     assert np.abs(read_any(path, kind="greedy").alignment - MATRIX).max() < 1e-9
     spline = sitk.BSplineTransformInitializer(sitk.Image(12, 10, 8, sitk.sitkFloat32), (3, 3, 3))
     sitk.WriteTransform(spline, str(tmp_path / "spline.tfm"))
-    with pytest.raises(ValueError, match=r"sampled at the voxels of the fixed image .*: give --fixed"):
+    with pytest.raises(ValueError, match=r"sampled at the voxels of its own fixed image .*: give --fixed.*convert"):
         read_any(tmp_path / "spline.tfm")
 
 

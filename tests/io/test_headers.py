@@ -233,13 +233,47 @@ def test_labels_beyond_the_precision_of_float32_are_read_exactly(tmp_path):
     assert np.array_equal(read_image(tmp_path / "labels.nii.gz", exact=True)[0].numpy(), values)
 
 
-def test_volumes_and_components_are_channels(tmp_path):
+def test_volumes_are_channels(tmp_path):
     values = np.stack([VALUES, -VALUES], -1)
     nibabel.save(nibabel.Nifti1Image(values, SFORM), tmp_path / "series.nii.gz")
     assert np.array_equal(read_image(tmp_path / "series.nii.gz").numpy(), np.moveaxis(values, -1, 0))
-    vectors = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0, 3)), isVector=True)
-    sitk.WriteImage(vectors, str(tmp_path / "vectors.mha"))
-    assert np.array_equal(read_image(tmp_path / "vectors.mha").numpy(), np.moveaxis(values, -1, 0))
+    series = sitk.JoinSeries([sitk.GetImageFromArray(np.ascontiguousarray(v.T)) for v in np.moveaxis(values, -1, 0)])
+    sitk.WriteImage(series, str(tmp_path / "series.mha"))
+    assert np.array_equal(read_image(tmp_path / "series.mha").numpy(), np.moveaxis(values, -1, 0))
+
+
+def vectors_of_nifti(path, count, intent):
+    image = nibabel.Nifti1Image(np.stack([VALUES] * count, -1)[:, :, :, None].astype(np.float32), SFORM)
+    image.header["intent_code"] = intent
+    nibabel.save(image, path)
+
+
+def vectors_of_itk(path, count, dtype=np.float32):
+    values = np.stack([VALUES.T] * count, -1).astype(dtype)
+    sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(values), isVector=True), str(path))
+
+
+COMPONENTS = {
+    "colours.mha": lambda path: vectors_of_itk(path, 3, np.uint8),
+    "four.nrrd": lambda path: vectors_of_itk(path, 4),
+    "displacements.nii.gz": lambda path: vectors_of_nifti(path, 3, 1007),
+    "tensors.nii": lambda path: vectors_of_nifti(path, 6, 1005),
+    "unnamed.nii": lambda path: vectors_of_nifti(path, 3, 0),
+    "plain.nii": lambda path: nibabel.save(named_displacements(), path),
+}
+
+
+def named_displacements():
+    image = nibabel.Nifti1Image(np.stack([VALUES] * 3, -1).astype(np.float32), SFORM)
+    image.header["intent_code"] = 1006
+    return image
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_components_of_a_voxel_are_no_volumes_and_are_refused_in_words(tmp_path, name):
+    COMPONENTS[name](tmp_path / name)
+    with pytest.raises(UnusableImageError, match="of which each voxel has several components"):
+        read_image(tmp_path / name)
 
 
 def test_colours_are_refused_in_words(tmp_path):

@@ -4,15 +4,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.images import write_displacement
-from bundle.io.itk import (
-    grid_from_itk,
-    image_to_itk,
-    linear_from_itk,
-    linear_to_itk,
-    read_linear,
-    read_transform,
-    write_transform,
-)
+from bundle.io.itk import grid_from_itk, image_to_itk, linear_from_itk, linear_to_itk, read_linear, write_transform
+from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.itk import read_transform, write_transform
+from bundle.io.itk import write_transform
+from bundle.io.itk_composites import read_transform
 from bundle.spatial import SpatialTransform, inverse_residual, invert, invert_points
 from tests.spatial.oblique import indices_of, linear_map, moved_by, oblique, random_points, smooth_ddf, transform_of
 

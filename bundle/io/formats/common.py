@@ -7,7 +7,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-import torch
 from bundle.io.integrity import check_whole
 from bundle.io.itk import ddf_from_mm
 from bundle.spatial import Grid, Matrix, SpatialTransform, lps_from_ras
@@ -19,13 +18,13 @@ __all__ = [
     "check_matrix",
     "components_last",
     "from_targets",
+    "index_of",
     "linear",
     "nifti",
     "numbers_in",
     "refused",
     "sampled",
     "turned",
-    "with_index_field",
 ]
 
 Vectors = npt.NDArray[Any]
@@ -78,12 +77,9 @@ def linear(matrix: Matrix, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransf
     return SpatialTransform(matrix, None, fixed_grid, fixed_grid, moving_grid)
 
 
-def with_index_field(
-    field: Vectors, alignment: Matrix, field_grid: Grid, fixed_grid: Grid, moving_grid: Grid
-) -> SpatialTransform:
-    """Make a transform of a field (H, W, L, 3) in voxels of its grid, and of what follows it."""
-    ddf = torch.from_numpy(np.moveaxis(field, -1, 0).astype(np.float64))
-    return SpatialTransform(alignment, ddf, field_grid, fixed_grid, moving_grid)
+def index_of(grid: Grid) -> Vectors:
+    """List the indices of a grid's voxels, (H, W, L, 3)."""
+    return np.stack(np.meshgrid(*[np.arange(float(n)) for n in grid.shape], indexing="ij"), -1)
 
 
 def from_targets(targets: Vectors, field_grid: Grid, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:

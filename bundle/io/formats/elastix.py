@@ -15,10 +15,11 @@ from pathlib import Path
 import SimpleITK as sitk  # noqa: N813
 from bundle.io.files import check_file
 from bundle.io.formats.common import refused
-from bundle.io.itk import read_itk, transform_from_itk
+from bundle.io.itk import read_itk
+from bundle.io.itk_composites import transform_from_itk
 from bundle.spatial import Grid, SpatialTransform
 
-__all__ = ["read_parameters"]
+__all__ = ["files_of", "read_parameters"]
 
 Parameters = dict[str, list[str]]
 COMMENT = re.compile(r'("[^"\n]*")|//[^\n]*')
@@ -41,6 +42,17 @@ def read_parameters(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialT
     for file in _chain(path):
         composite.AddTransform(_transform(_parse(file), file))  # the last added is applied first
     return transform_from_itk(composite, fixed_grid, moving_grid)
+
+
+def files_of(path: Path) -> list[Path]:
+    """List the files that ``read_parameters`` reads: this one, those that it starts from, and those that they name.
+
+    Raises:
+        FileNotFoundError: a file of the chain is missing.
+        ValueError: the chain is no composition, goes round in a circle, or leaves open which file it names.
+    """
+    chain = _chain(path)
+    return chain + [named for file in chain if (named := _file_of(_parse(file), file))]
 
 
 def _parse(path: Path) -> Parameters:
@@ -105,9 +117,8 @@ def _places(named: str, file: Path) -> list[Path]:
 def _transform(parameters: Parameters, path: Path) -> sitk.Transform:
     """Build the transform of one file."""
     kind = parameters.get("Transform", ["none"])[0]
-    if kind == "File" and parameters.get("TransformFileName"):
-        named = parameters["TransformFileName"][0]
-        return read_itk(_find(named, path) or path.with_name(Path(named).name))
+    if file := _file_of(parameters, path):
+        return read_itk(file)
     maker = MAKERS.get(kind)
     if maker is None or parameters.get("FixedImageDimension", ["3"])[0] != "3":
         raise refused(path, f"it is elastix's {kind}, which is not read in three dimensions: {ADVICE}")
@@ -119,6 +130,14 @@ def _transform(parameters: Parameters, path: Path) -> sitk.Transform:
     except (KeyError, RuntimeError, ValueError) as error:
         raise refused(path, f"its parameters are no {kind} of three dimensions ({_first_line(error)})") from error
     return transform
+
+
+def _file_of(parameters: Parameters, path: Path) -> Path | None:
+    """Find the file of ITK's that a parameter file names as its transform; None where it holds that itself."""
+    if parameters.get("Transform", ["none"])[0] != "File" or not parameters.get("TransformFileName"):
+        return None
+    named = parameters["TransformFileName"][0]
+    return _find(named, path) or path.with_name(Path(named).name)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """Transforms of FreeSurfer.
 
 - A matrix (``.lta``): between the voxels (type 0) or the points in mm, RAS (type 1), of two images whose geometries it
-  states: ``src``, the **moving** image, to ``dst``, the **fixed** one, so that T is its inverse. A file whose
-  geometries are the given images the other way round goes from fixed to moving already.
+  states: ``src``, the **moving** image, to ``dst``, the **fixed** one, so that T is its inverse. A file whose ``src``
+  is the given fixed image, or whose ``dst`` is the moving one, goes from fixed to moving already.
 - A warp (``.nii.gz`` with intent 1006, ``.mgz``): on the fixed image's grid, displacements in mm along **R, A, S**; or,
   as its header may say, positions in mm, or either in voxels of the moving image. FreeSurfer's part of the header
   (NIfTI extension 14, tags of ``.mgz``) states which, and the moving image's geometry.
@@ -25,6 +25,7 @@ from bundle.io.formats.common import (
     check_matrix,
     components_last,
     from_targets,
+    index_of,
     linear,
     nifti,
     refused,
@@ -82,7 +83,8 @@ def read_lta(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransfor
     """Read a matrix.
 
     Raises:
-        ValueError: no ``.lta``, one of several matrices or of another type, or one in voxels of unknown images.
+        ValueError: no ``.lta``, one of several matrices or of another type, one in voxels of unknown images, or one
+            whose direction the given images leave open.
     """
     whole = path.read_text(errors="replace")
     text = re.sub(r"#[^\n]*", "", whole)
@@ -102,11 +104,37 @@ def read_lta(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransfor
         if source is None or target is None:
             raise refused(path, "it is in voxels, but does not say of which images (their volume info is not valid)")
         matrix = ras_from_lps(target.affine) @ matrix @ np.linalg.inv(ras_from_lps(source.affine))
-    forward = source and target and source.is_close(moving_grid) and target.is_close(fixed_grid)
-    swapped = source and target and source.is_close(fixed_grid) and target.is_close(moving_grid) and not forward
-    if BY_NITRANSFORMS in whole:
-        swapped = False  # it exchanges the two geometries (25.1.0), not the matrix
+    by_nitransforms = BY_NITRANSFORMS in whole  # which exchanges the two geometries (25.1.0), not the matrix
+    swapped = not by_nitransforms and _is_swapped(source, target, fixed_grid, moving_grid, path)
     return linear(turned(matrix if swapped else np.linalg.inv(matrix)), fixed_grid, moving_grid)
+
+
+def _is_swapped(source: Grid | None, target: Grid | None, fixed_grid: Grid, moving_grid: Grid, path: Path) -> bool:
+    """Tell whether a matrix goes from the fixed image to the moving one: by either of its geometries.
+
+    One of them is enough, since the image that is resampled may have any grid. Between two images of one geometry, and
+    where no geometry is stated, it goes from the moving one.
+
+    Raises:
+        ValueError: the images given leave that open.
+    """
+    if source is None and target is None:
+        return False
+    is_fixed, is_moving = (
+        [of is not None and of.is_close(grid) for of in (source, target)] for grid in (fixed_grid, moving_grid)
+    )
+    if source and target and source.is_close(target) and any(is_fixed + is_moving):
+        return False
+    forward, backward = (
+        (is_moving[a] and not is_fixed[a]) or (is_fixed[b] and not is_moving[b]) for a, b in ((0, 1), (1, 0))
+    )
+    if forward == backward:
+        raise refused(
+            path,
+            "the grids of the images given do not tell which is its src and which its dst, and so its direction: "
+            "give the two that it was found with, or first convert it with them (python -m bundle convert)",
+        )
+    return backward
 
 
 def _matrix(rows: str, path: Path) -> Matrix:
@@ -160,17 +188,13 @@ def read_warp(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransfo
         about = _about(image, path) or _About(SHIFT_MM, moving_grid)
     field = components_last(field, path)
     if about.form in (POSITION_VOXELS, SHIFT_VOXELS):
-        shifts = 0 if about.form == POSITION_VOXELS else _index(grid)
+        shifts = 0 if about.form == POSITION_VOXELS else index_of(grid)
         targets = about.moving.to_points(field + shifts)
     elif about.form in (POSITION_MM, SHIFT_MM):
-        targets = along_lps(field) + (0 if about.form == POSITION_MM else grid.to_points(_index(grid)))
+        targets = along_lps(field) + (0 if about.form == POSITION_MM else grid.to_points(index_of(grid)))
     else:
         raise refused(path, f"its numbers are of an unknown form ({about.form})")
     return from_targets(targets, grid, fixed_grid, moving_grid)
-
-
-def _index(grid: Grid) -> Vectors:
-    return np.stack(np.meshgrid(*[np.arange(float(n)) for n in grid.shape], indexing="ij"), -1)
 
 
 def _about(image: nibabel.Nifti1Image, path: Path) -> _About | None:

@@ -17,12 +17,13 @@ from bundle.io.formats.common import (
     Vectors,
     check_matrix,
     components_last,
+    from_targets,
+    index_of,
     linear,
     nifti,
     numbers_in,
     refused,
     sampled,
-    with_index_field,
 )
 from bundle.io.headers import read_header
 from bundle.io.images import write_vectors
@@ -78,18 +79,23 @@ def read_fnirt(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransf
     if intent in FNIRT_INTENTS and intent != FNIRT_RELATIVE:
         raise refused(path, "it holds fnirt's coefficients: make a field of it (fnirtfileutils --out, fnirt --fout)")
     field, grid = components_last(np.asarray(image.dataobj), path), read_header(path).grid
-    in_fsl = points_of_fsl(grid)
-    if _is_absolute(field, in_fsl):
+    places = _places(grid)
+    if _is_absolute(field, places):
         raise refused(path, "it holds absolute positions: make displacements of it by convertwarp --absin --relout")
-    alignment = _to_mm(moving_grid) @ np.linalg.inv(_to_mm(grid))
-    return with_index_field(field / np.diag(in_fsl)[:3], alignment, grid, fixed_grid, moving_grid)
+    to_mm = _to_mm(moving_grid)
+    targets = (field + places) @ to_mm[:3, :3].T + to_mm[:3, 3]
+    return from_targets(targets, grid, fixed_grid, moving_grid)
 
 
-def _is_absolute(field: Vectors, in_fsl: Matrix) -> bool:
+def _places(grid: Grid) -> Vectors:
+    """Say where the voxels of a grid are in FSL's points, (H, W, L, 3)."""
+    in_fsl = points_of_fsl(grid)
+    return index_of(grid) @ in_fsl[:3, :3].T + in_fsl[:3, 3]
+
+
+def _is_absolute(field: Vectors, places: Vectors) -> bool:
     """Tell positions from displacements as FSL does: they vary less once the voxel's own position is taken away."""
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in field.shape[:3]], indexing="ij"), -1)
-    less_position = field - (index @ in_fsl[:3, :3].T + in_fsl[:3, 3])
-    return bool(less_position.std((0, 1, 2)).sum() < field.std((0, 1, 2)).sum())
+    return bool((field - places).std((0, 1, 2)).sum() < field.std((0, 1, 2)).sum())
 
 
 def write_fnirt(transform: SpatialTransform, path: Path, like: str) -> None:

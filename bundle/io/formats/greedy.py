@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from bundle.io.formats.common import check_matrix, linear, numbers_in, refused, turned
 from bundle.io.images import write_displacement
+from bundle.io.itk import is_orthogonal
 from bundle.spatial import Grid, Matrix, SpatialTransform
 
 __all__ = ["matrix_beside", "read_matrix", "write_matrix", "write_warp"]
@@ -41,6 +42,9 @@ def _write(matrix: Matrix, path: Path) -> None:
 def write_warp(transform: SpatialTransform, path: Path, like: str) -> None:
     """Write the field u on its own grid, and the alignment as ``…_affine.mat`` beside it.
 
+    A grid off the right angle, as an inverse's may be, no tool opens: T(p) − p is written at the voxels of the fixed
+    image then, and the identity beside it.
+
     Args:
         transform: T.
         path: of the warp, ``.nii.gz`` or ``.nii``.
@@ -51,8 +55,12 @@ def write_warp(transform: SpatialTransform, path: Path, like: str) -> None:
     """
     if transform.field_mm is None:
         raise ValueError("The transform is linear, and greedy takes it as a matrix: write a .mat.")
-    write_displacement(transform.field_mm, transform.field_grid, path, like)
-    _write(transform.alignment, matrix_beside(path))
+    if is_orthogonal(transform.field_grid):
+        write_displacement(transform.field_mm, transform.field_grid, path, like)
+        _write(transform.alignment, matrix_beside(path))
+    else:
+        write_displacement(transform.displacement_field(), transform.fixed_grid, path, like)
+        _write(np.eye(4), matrix_beside(path))
 
 
 def matrix_beside(path: Path) -> Path:

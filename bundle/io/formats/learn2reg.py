@@ -15,7 +15,7 @@ Source: the evaluation code of Learn2Reg (2021), which ``tests/interop`` repeats
 from pathlib import Path
 
 import numpy as np
-from bundle.io.formats.common import Vectors, components_last, nifti, refused, sampled, with_index_field
+from bundle.io.formats.common import Vectors, components_last, from_targets, index_of, nifti, refused, sampled
 from bundle.io.images import write_vectors
 from bundle.spatial import Grid, Matrix, SpatialTransform
 from scipy.ndimage import zoom
@@ -48,10 +48,9 @@ def _read(path: Path, key: str, fixed_grid: Grid, moving_grid: Grid) -> SpatialT
     if shape != fixed_grid.shape and not half:
         found, wanted = ("×".join(str(n) for n in sides) for sides in (shape, fixed_grid.shape))
         raise refused(path, f"its field has {found} voxels, but the fixed image {wanted}, and it is in voxels of that")
-    alignment = moving_grid.affine @ fixed_grid.inverse
     if half:
         field = np.stack([zoom(field[..., i], 2, order=2) for i in range(3)], -1)
-    return with_index_field(field, alignment, fixed_grid, fixed_grid, moving_grid)
+    return from_targets(moving_grid.to_points(field + index_of(fixed_grid)), fixed_grid, fixed_grid, moving_grid)
 
 
 def _halved(grid: Grid) -> Grid:

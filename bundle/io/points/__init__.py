@@ -1,6 +1,7 @@
 """Files of points: landmarks in CSV and Slicer's markups, and the vertices of surfaces.
 
-A file is kept as it is but for its positions. Within the program points are LPS, mm.
+A file keeps its form and what it holds but for its positions, the normals of a surface (computed anew) and a note on
+how it counts; properties of a ``.ply`` that VTK does not know are lost. Within the program points are LPS, mm.
 """
 
 import json

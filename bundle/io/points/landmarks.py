@@ -47,7 +47,7 @@ class CsvPoints(PointFile):
         return np.array([_position(c, self.path, n) for n, c in enumerate(cells, 2)]).reshape(-1, 3)
 
     def write(self, positions: Points, reached: Reached, path: Path) -> None:
-        """Write the table, with a column that is 0 for the points that no field reached."""
+        """Write the table, with a column that is 0 for the points that no field reached, in an earlier call or now."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, delimiter=self.separator, lineterminator="\n")
             flag = self.header.index(FLAG) if FLAG in self.header else len(self.header)  # of an earlier call
@@ -56,8 +56,11 @@ class CsvPoints(PointFile):
                 cells = list(row) + [""] * (len(self.header) - len(row))
                 for column, number in zip(self.columns, position):
                     cells[column] = f"{number:.6f}"
-                added = flag == len(self.header)
-                writer.writerow([*cells[:flag], int(inside), *cells[flag if added else flag + 1 :]])
+                before = cells[flag : flag + 1] if flag < len(self.header) else []
+                reached_before = [cell.strip() for cell in before] != [
+                    "0"
+                ]  # where an earlier call left it, it stays so
+                writer.writerow([*cells[:flag], int(inside and reached_before), *cells[flag + len(before) :]])
 
 
 class FcsvPoints(PointFile):
@@ -93,7 +96,7 @@ class FcsvPoints(PointFile):
                 cells[self.names.index(axis)] = f"{number:.6f}"
             if not inside and "desc" in self.names and self.names.index("desc") < len(cells):
                 column = self.names.index("desc")
-                cells[column] = "; ".join(filter(None, [cells[column], BEYOND]))
+                cells[column] = _with_flag(cells[column])
             text = io.StringIO()
             csv.writer(text, lineterminator="").writerow(cells)
             lines[place] = text.getvalue()
@@ -140,8 +143,13 @@ class MarkupsPoints(PointFile):
         for point, position, inside in zip(placed, positions, reached):
             point["position"] = [round(float(number), 6) for number in position]
             if not inside:
-                point["description"] = "; ".join(filter(None, [point.get("description", ""), BEYOND]))
+                point["description"] = _with_flag(point.get("description", ""))
         path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _with_flag(description: str) -> str:
+    """Say in a description that no field reached the point, once."""
+    return description if BEYOND in description else "; ".join(filter(None, [description, BEYOND]))
 
 
 def _unit(unit: Any) -> str:

@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 from bundle.io.points.complete import is_complete
 from bundle.io.points.pointfile import FLAG, PointFile, Points, Reached
+from bundle.io.points.vtk_form import keep_form, keep_title
+from nibabel.nifti1 import xform_codes
 
 __all__ = ["GiftiSurface", "VtkSurface"]
 
@@ -31,17 +33,29 @@ class GiftiSurface(PointFile):
             (self.vertices,) = self.image.get_arrays_from_intent(POINTSET)
         except Exception as error:  # XML's and nibabel's own kinds
             raise ValueError(f"The surface ({path}) cannot be read as GIFTI with one set of vertices.") from error
+        if not self._is_of_scanner():
+            self._refuse_other_space()
+
+    def _is_of_scanner(self) -> bool:
+        """Tell whether the file says that its vertices are in the scanner's space, whatever matrix leads on from it.
+
+        ``mris_convert --to-scanner`` (FreeSurfer since December 2022) adds one to its own space, and keeps its volume.
+        """
+        system = self.vertices.coordsys
+        return system is not None and xform_codes.code[system.dataspace] == xform_codes.code["scanner"]
+
+    def _refuse_other_space(self) -> None:
         system = self.vertices.coordsys
         if system is not None and not np.allclose(system.xform, np.eye(4), atol=1e-6):
             raise ValueError(
-                f"The surface ({path}) carries a matrix to another space (its coordinate system transform): apply it "
-                "first, so that its vertices are in the scanner's space."
+                f"The surface ({self.path}) carries a matrix to another space (its coordinate system transform): apply "
+                "it first, so that its vertices are in the scanner's space."
             )
         about = dict(self.vertices.meta)
         if any(float(about.get(f"VolGeomC_{axis}", 0)) for axis in "RAS"):
             raise ValueError(
-                f"The surface ({path}) counts from the middle of FreeSurfer's volume, not from the scanner's: convert "
-                "it by mris_convert --to-scanner."
+                f"The surface ({self.path}) counts from the middle of FreeSurfer's volume, not from the scanner's: "
+                "convert it by mris_convert --to-scanner."
             )
 
     @property
@@ -64,11 +78,11 @@ class VtkSurface(PointFile):
         self.vtk = _vtk(path)
         if not is_complete(path):
             raise ValueError(CUT_OFF.format(path))
-        reader = self._module(path)[0]()
-        reader.SetFileName(str(path))
+        self.reader = self._module(path)[0]()
+        self.reader.SetFileName(str(path))
         with self._kept_messages() as messages:
-            reader.Update()
-        self.surface = reader.GetOutput()
+            self.reader.Update()
+        self.surface = self.reader.GetOutput()
         if "ERR" in messages.GetOutput().upper() and self.surface.GetNumberOfPoints():
             raise ValueError(CUT_OFF.format(path))
         if not self.surface.GetNumberOfPoints():
@@ -114,44 +128,60 @@ class VtkSurface(PointFile):
     def write(self, positions: Points, reached: Reached, path: Path) -> None:
         """Write the surface; an array of the vertices is 0 where no field reached, if the format has arrays.
 
-        Normals, where there are some, are computed anew.
+        What an earlier call left at 0 stays so. Normals, where there are some, are computed anew.
         """
         to_vtk, surface, points = self.vtk.numpy_support.numpy_to_vtk, self.vtk.vtkPolyData(), self.vtk.vtkPoints()
         surface.DeepCopy(self.surface)
         points.SetData(to_vtk(np.ascontiguousarray(positions, dtype=np.float32), deep=True))
         surface.SetPoints(points)
-        flag = to_vtk(reached.astype(np.uint8), deep=True)
+        flag = to_vtk((reached & self._reached_before()).astype(np.uint8), deep=True)
         flag.SetName(FLAG)
         surface.GetPointData().AddArray(flag)
         writer = self._module(path)[1]()
         writer.SetInputData(self._with_normals(surface))
         writer.SetFileName(str(path))
+        keep_form(self.reader, writer, writer.GetInput(), self.path)
         self._note(writer)
         if not writer.Write():
             raise OSError(f"The surface ({path}) could not be written by VTK.")
 
+    def _reached_before(self) -> Reached:
+        """Which vertices the fields of earlier calls reached, (n,)."""
+        flag = self.surface.GetPointData().GetArray(FLAG)
+        if flag is None:
+            return np.ones(self.surface.GetNumberOfPoints(), dtype=bool)
+        return np.asarray(self.vtk.numpy_support.vtk_to_numpy(flag)) != 0
+
     def _with_normals(self, surface: Any) -> Any:
-        if surface.GetPointData().GetNormals() is None:
+        """Compute the normals of the vertices and of the faces anew, where there are some."""
+        old = [(of, of.GetNormals().GetName()) for of in _data_of(surface) if of.GetNormals() is not None]
+        if not old:
             return surface
+        of_vertices, of_faces = (of.GetNormals() is not None for of in _data_of(surface))
+        for of, name in old:
+            of.SetActiveNormals(None)  # which VTK would keep
+            of.RemoveArray(name)
         normals = self.vtk.vtkPolyDataNormals()
         normals.SetInputData(surface)
         normals.SplittingOff()
         normals.ConsistencyOff()
+        normals.SetComputePointNormals(of_vertices)
+        normals.SetComputeCellNormals(of_faces)
         normals.Update()
         return normals.GetOutput()
 
     def _note(self, writer: Any) -> None:
         """Note in the file how it counts, as Slicer does."""
-        note = f"SPACE={self.space.upper()}"
-        if hasattr(writer, "SetHeader"):
-            writer.SetHeader(note)
-        elif hasattr(writer, "AddComment"):
-            writer.AddComment(note)
-        else:
+        if not keep_title(self.reader, writer, f"{SPACE}={self.space.upper()}"):
             named = self.vtk.vtkStringArray()
             named.SetName(SPACE)
             named.InsertNextValue(self.space.upper())
             writer.GetInput().GetFieldData().AddArray(named)
+
+
+def _data_of(surface: Any) -> tuple[Any, Any]:
+    """The arrays of the vertices, and those of the faces."""
+    return surface.GetPointData(), surface.GetCellData()
 
 
 def _vtk(path: Path) -> Any:
