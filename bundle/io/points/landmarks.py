@@ -57,10 +57,8 @@ class CsvPoints(PointFile):
                 for column, number in zip(self.columns, position):
                     cells[column] = f"{number:.6f}"
                 before = cells[flag : flag + 1] if flag < len(self.header) else []
-                reached_before = [cell.strip() for cell in before] != [
-                    "0"
-                ]  # where an earlier call left it, it stays so
-                writer.writerow([*cells[:flag], int(inside and reached_before), *cells[flag + len(before) :]])
+                left = any(cell.strip() == "0" for cell in before)  # by an earlier call: it stays so
+                writer.writerow([*cells[:flag], int(inside and not left), *cells[flag + len(before) :]])
 
 
 class FcsvPoints(PointFile):
