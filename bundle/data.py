@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import torch
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
-from bundle.pairs import draw_pairs, read_pairs
+from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
 from bundle.spatial import ras_from_lps
 from bundle.transforms import read_grid
@@ -90,7 +90,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         progress: whether filling the cache shows a progress bar.
 
     Raises:
-        ValueError: images and pairs are mixed, or there is only one image of a data set.
+        ValueError: images and pairs are mixed, there is only one image of a data set, or a pair has masks or an
+            alignment of its own.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         self.explicit = all("moving" in item for item in self.data)
         if not self.explicit and any("moving" in item for item in self.data):
             raise ValueError("A split must list images or pairs, not both.")
+        refuse_unread(self.data, "Training reads images and labels alone, but a pair")
         self.pair_transform = pair_transform
         self.repeats = repeats
         images = _images_of_pairs(self.data) if self.explicit else self.data

@@ -292,6 +292,12 @@ def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
     assert len(transform.calls) == 3
 
 
+@pytest.mark.parametrize("key", ["moving_mask", "fixed_cost_mask", "initial_transform"])
+def test_a_pair_with_what_training_does_not_read_is_refused(key):
+    with pytest.raises(ValueError, match=rf"a pair \(m\.nii\) has '{key}': list it without"):
+        PairDataset([{"moving": "/m.nii", "fixed": "/f.nii", key: "/x.nii"}], Numbered(), progress=False)
+
+
 def test_a_set_with_a_single_image_or_of_images_and_pairs_is_refused():
     with pytest.raises(ValueError, match="one set lists a single image"):
         PairDataset(listed("a", 3) + listed("b", 1), Numbered(), progress=False)
