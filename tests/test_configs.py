@@ -5,6 +5,8 @@ from importlib.util import find_spec
 
 import bundle
 import jsonschema
+import nibabel
+import numpy as np
 import pytest
 import torch
 from bundle.networks import PAN
@@ -186,6 +188,52 @@ def augmented(bundle_root, small_dataset, **probabilities):
 def test_without_augmentation_a_pair_of_equal_images_stays_one(bundle_root, small_dataset):
     moving, fixed = augmented(bundle_root, small_dataset)
     assert torch.equal(moving, fixed)
+
+
+def written_pair(folder, air):
+    """A list of two images smaller than the network's grid and their labels, their air of a value."""
+    random, items = np.random.default_rng(0), []
+    for i, role in enumerate(("moving", "fixed")):
+        tissue = np.zeros((40, 37, 35), np.int16)
+        tissue[6:-6, 5:-8, 7:-4] = random.integers(700, 1400, (28, 24, 24))
+        label = (tissue > 0).astype(np.uint8)
+        label[20 + i :] = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, volume in (("image", tissue + np.int16(air)), ("label", label)):
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / f"{role}_{kind}.nii.gz")
+        items.append({kind: f"{role}_{kind}.nii.gz" for kind in ("image", "label")})
+    (folder / "dataset.json").write_text(json.dumps({"training": items, "validation": items}))
+    return str(folder)
+
+
+def first_pair(bundle_root, dataset_dir, section, **changes):
+    parser = load(bundle_root, ["train"])
+    for key, value in {"dataset_dir": dataset_dir, "flip_probability": [0, 0, 0], "val_pairs": 1, **changes}.items():
+        parser[key] = value
+    return parser.get_parsed_content(f"{section}#dataset").set_random_state(0)[0]["image"]
+
+
+@pytest.mark.parametrize("masked", [0.0, 1.0])
+@pytest.mark.parametrize("section", ["train", "validate"])
+def test_what_is_blank_is_as_dark_as_the_air_of_a_ct(bundle_root, tmp_path, section, masked):
+    seen = [
+        first_pair(bundle_root, written_pair(tmp_path / str(air), air), section, mask_probability=masked)
+        for air in (0, -1000, 200)
+    ]
+    assert seen[0].shape == (2, 48, 48, 48)
+    for other in seen[1:]:
+        torch.testing.assert_close(other, seen[0], rtol=0, atol=1e-6)
+    border = torch.ones(48, 48, 48, dtype=torch.bool)
+    border[4:-4, 5:-5, 6:-6] = False
+    assert (seen[1][:, border] == 0).all()
+
+
+@pytest.mark.parametrize("section", ["train", "validate"])
+def test_images_whose_air_is_0_are_what_they_were_without_the_shift(bundle_root, tmp_path, section):
+    dataset_dir = written_pair(tmp_path, 0)
+    shifted = first_pair(bundle_root, dataset_dir, section)
+    plain = first_pair(bundle_root, dataset_dir, section, **{"image_preprocessing#transforms#2#_disabled_": True})
+    assert torch.equal(shifted, plain)
 
 
 @pytest.mark.parametrize("key", ["mask_probability", "affine_probability"])

@@ -58,7 +58,7 @@ def prepare(
             where it has none; the whole field of view by default.
         affine: pre-alignment to the reference: none, center, rigid or affine (the default).
         reference: path of the reference image; the first training image by default.
-        mask: blank everything outside the labels (label > 0).
+        mask: blank everything outside the labels (label > 0): 0, or the air of a CT.
         validation: share of the images for validation, for a folder without dataset.json.
         test: share of the images for testing, likewise.
         seed: of the random split.
@@ -266,11 +266,12 @@ def _prepare_one(
     matrix = align(images[0], moving["grid"], images[1], target["grid"], affine)
     transform = SpatialTransform(matrix, None, grid, grid, moving["grid"])
     smooth = antialias(moving["image"], moving["grid"], grid)
-    result = {"image": transform.resample(smooth, fill=fill_value(moving["image"]))[0]}
+    fill = fill_value(moving["image"])
+    result = {"image": transform.resample(smooth, fill=fill)[0]}
     if "label" in moving:
         result["label"] = transform.resample(moving["label"], mode="nearest")[0]
     if mask:
-        result["image"] *= result["label"] > 0
+        result["image"][result["label"] == 0] = fill
     arrays = {key: (for_file(v) if key == "label" else v.float()).numpy() for key, v in result.items()}
     for key, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -123,6 +123,18 @@ def test_a_mask_blanks_what_has_no_label_and_nothing_else(source, tmp_path):
         assert (image[label > 0] > 0).mean() > 0.99
 
 
+def test_a_mask_blanks_a_ct_with_its_air(source, tmp_path):
+    for path in (source / "images").iterdir():
+        head = nibabel.load(path)
+        save(head.get_fdata(dtype=np.float32) - 1000, head.affine, path)
+    prepare(str(source), str(tmp_path / "out"), affine="none", mask=True)
+    for item in [i for split in prepared(tmp_path / "out").values() for i in split]:
+        image, label = item["image"].get_fdata(), np.asarray(item["label"].dataobj)
+        air = np.unique(image[label == 0])
+        assert len(air) == 1
+        assert air[0] == pytest.approx(-1000, abs=1)
+
+
 def test_the_alignment_lays_each_head_over_the_reference(source, tmp_path):
     reference = str(source / "images" / "head_2.nii.gz")
     centres = {}
