@@ -78,7 +78,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
 
     ``data`` holds images (``image``, ``label``): then item *i* takes image *i* as the fixed one and draws another of
     the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read
-    and transformed once.
+    and transformed once. Where some images have labels, those of the others are 0: all pairs of a batch have the same
+    keys, and a loss finds both label maps or none.
 
     Args:
         data: items of ``open_dataset`` or ``draw_pairs``.
@@ -113,6 +114,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         self.repeats = repeats
         images = _images_of_pairs(self.data) if self.explicit else self.data
         self.index = {item["image"]: i for i, item in enumerate(images)}
+        self.labelled = any("label" in image for image in images)
         self.groups: dict[str | None, list[int]] = {}
         for i, item in enumerate(images):
             self.groups.setdefault(item.get("dataset"), []).append(i)
@@ -138,6 +140,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             # as plain tensors: nothing that follows may write into the cached image's own metadata
             keys = {"image": role, "label": f"{role}_label"}
             pair |= {name: _plain(image[key]) for key, name in keys.items() if key in image}
+            if self.labelled and "label" not in image:
+                pair[f"{role}_label"] = torch.zeros_like(pair[role], dtype=torch.uint8)
         # never "if self.pair_transform": asking a Compose for its truth reseeds its random transforms (MONAI 1.6)
         return pair if self.pair_transform is None else self.pair_transform(pair)
 
