@@ -190,7 +190,7 @@ class BatchRegistration:
                 reason = self._reason(pair)
                 row |= {"state": "failed" if reason else "to do", "error": reason}
             rows.append(row)
-        rows.sort(key=lambda row: row["state"] != "registered")  # the columns are those of the first row
+        rows.sort(key=lambda row: row["state"] != "registered")  # whose columns come first
         partial = self.output_dir / f".batch.{os.getpid()}.csv"
         write_csv(partial, rows)
         os.replace(partial, self.output_dir / "batch.csv")

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import torch
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
-from bundle.pairs import draw_pairs, read_pairs
+from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
 from bundle.spatial import ras_from_lps
 from bundle.transforms import read_grid
@@ -78,7 +78,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
 
     ``data`` holds images (``image``, ``label``): then item *i* takes image *i* as the fixed one and draws another of
     the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read
-    and transformed once.
+    and transformed once. Where some images have labels, those of the others are 0: all pairs of a batch have the same
+    keys, and a loss finds both label maps or none.
 
     Args:
         data: items of ``open_dataset`` or ``draw_pairs``.
@@ -90,7 +91,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         progress: whether filling the cache shows a progress bar.
 
     Raises:
-        ValueError: images and pairs are mixed, or there is only one image of a data set.
+        ValueError: images and pairs are mixed, there is only one image of a data set, or a pair has masks or an
+            alignment of its own.
     """
 
     def __init__(
@@ -107,10 +109,12 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         self.explicit = all("moving" in item for item in self.data)
         if not self.explicit and any("moving" in item for item in self.data):
             raise ValueError("A split must list images or pairs, not both.")
+        refuse_unread(self.data, "Training reads images and labels alone, but a pair")
         self.pair_transform = pair_transform
         self.repeats = repeats
         images = _images_of_pairs(self.data) if self.explicit else self.data
         self.index = {item["image"]: i for i, item in enumerate(images)}
+        self.labelled = any("label" in image for image in images)
         self.groups: dict[str | None, list[int]] = {}
         for i, item in enumerate(images):
             self.groups.setdefault(item.get("dataset"), []).append(i)
@@ -136,6 +140,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             # as plain tensors: nothing that follows may write into the cached image's own metadata
             keys = {"image": role, "label": f"{role}_label"}
             pair |= {name: _plain(image[key]) for key, name in keys.items() if key in image}
+            if self.labelled and "label" not in image:
+                pair[f"{role}_label"] = torch.zeros_like(pair[role], dtype=torch.uint8)
         # never "if self.pair_transform": asking a Compose for its truth reseeds its random transforms (MONAI 1.6)
         return pair if self.pair_transform is None else self.pair_transform(pair)
 

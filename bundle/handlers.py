@@ -170,6 +170,8 @@ class PageMaker:
 class PairTable:
     """Tabulate the quality of every pair: ``pairs.csv``, a row each, and ``summary.csv``, mean and standard deviation.
 
+    What was measured of some pairs alone, overlap where there are labels, say, is empty in the rows of the others.
+
     Args:
         output_dir: where to write.
     """
@@ -194,7 +196,7 @@ class PairTable:
         if rows is None:
             return
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        numbers = [k for k in rows[0] if k not in ("pair", "moving", "fixed")]
+        numbers = [k for k in dict.fromkeys(k for row in rows for k in row) if k not in ("pair", "moving", "fixed")]
         table = {k: np.array([row.get(k, np.nan) for row in rows], dtype=float) for k in numbers}
         summary = [
             {"measure": k, "mean": np.nanmean(v), "sd": np.nanstd(v), "pairs": int(np.isfinite(v).sum())}

@@ -25,19 +25,23 @@ class EmbeddingInferer(SimpleInferer):
 
     Args:
         gamma: exponent of the intensities, the one that registration will use.
+        inferer: how the encoder runs, ``bundle.inferers.AutocastInferer`` in bfloat16, say; None runs it as it is.
 
     Raises:
         ValueError: an exponent that is not positive.
     """
 
-    def __init__(self, gamma: float = 1.0) -> None:
+    def __init__(self, gamma: float = 1.0, inferer: SimpleInferer | None = None) -> None:
         super().__init__()
-        self.gamma = _positive(gamma)
+        self.gamma, self.inferer = _positive(gamma), SimpleInferer() if inferer is None else inferer
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Map ``image`` (B, 2, H, W, L) to the embeddings of the moving image, and those of the fixed one."""
-        moving, fixed = (inputs.clamp(min=0) ** self.gamma).split(1, 1)
-        return network.embeddings(moving), network.embeddings(fixed)  # type: ignore[attr-defined]
+
+        def encode(pair: torch.Tensor) -> tuple[Embeddings, ...]:
+            return tuple(network.embeddings(image) for image in pair.split(1, 1))  # type: ignore[attr-defined]
+
+        return self.inferer(inputs.clamp(min=0) ** self.gamma, encode)
 
 
 class ImitationLoss(nn.Module):

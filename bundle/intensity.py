@@ -2,7 +2,7 @@
 
 import torch
 
-__all__ = ["clip_outliers", "fill_value", "foreground", "intensity_range", "shows_nothing"]
+__all__ = ["above_air", "clip_outliers", "fill_value", "foreground", "intensity_range", "shows_nothing"]
 
 SHARE = 0.001
 """Of the voxels, at each end, that do not count for the range."""
@@ -48,6 +48,19 @@ def clip_outliers(image: torch.Tensor) -> torch.Tensor:
     """Bring outliers to the ends of ``intensity_range``; an image without any is returned as it is."""
     low, high = intensity_range(image)
     return image.clamp(low, high) if image.min() < low or image.max() > high else image
+
+
+def above_air(image: torch.Tensor) -> torch.Tensor:
+    """Count intensities from the darkest one, outliers clipped: what is blank, and beyond the border, is 0 then.
+
+    Args:
+        image: any shape, floating-point, finite.
+
+    Returns:
+        The same, 0 where the image is darkest: nothing that is 0 is brighter than the air of a CT.
+    """
+    clipped = clip_outliers(image)
+    return clipped - clipped.min()
 
 
 def fill_value(image: torch.Tensor, declared: float | None = None) -> float:

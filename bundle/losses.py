@@ -142,7 +142,7 @@ class RegistrationLoss(nn.Module):
             return self.known_weight * known_field_loss(ddf, pair["known_ddf"], fixed, moved=self.moved_weight)
         warped, overlap = pred[:, :1], torch.zeros((), device=pred.device)
         moving = pair.get("clean_moving")
-        if self.label_weight > 0 and "moving_label" in pair:
+        if self.label_weight > 0 and "moving_label" in pair and "fixed_label" in pair:
             regions = draw_regions(pair["moving_label"], pair["fixed_label"], self.regions)
             image = torch.zeros_like(fixed) if moving is None else moving
             found, shares = warp_with_regions(image, pair["moving_label"], regions, ddf)

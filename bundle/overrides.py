@@ -15,21 +15,24 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS as TRACKING
 
 __all__ = ["check_overrides"]
 
+OF_MONAI = ("_meta_", "imports", "workflow_name", "workflow_type")
+TO_RUN = {"run_id": "run", "init_id": "initialize", "final_id": "finalize"}
 OPTION = re.compile(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)  # a plus merges
 
 
 def check_overrides(arguments: Sequence[str] | None = None) -> None:
     """Refuse an option of ``python -m monai.bundle run`` that overrides nothing.
 
-    MONAI adds a key that the configs do not have: ``--epoch 3`` would train as many epochs as before. A new key that
-    another one refers to (``@name``, ``%name``), or that is to be run, stands. Below the first level of a key, the
-    component or MONAI says what is wrong.
+    MONAI adds a key that the configs do not have: ``--epoch 3`` would train as many epochs as before. Nor
+    does a key change anything whose only user one of the configs replaces: ``--alpha`` where another loss takes over. A
+    key, new or not, that another one refers to (``@name``, ``%name``), or that is to be run, stands. Below the first
+    level of a key, the component or MONAI says what is wrong.
 
     Args:
         arguments: the command line after ``python -m monai.bundle``; None for this process's own, if it is one.
 
     Raises:
-        OutcomeError: a key that no config has, nor anything refers to.
+        OutcomeError: a key that nothing refers to, whether a config has it or not.
     """
     if arguments is None:
         spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -43,12 +46,14 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
         given = dict(ConfigParser.load_config_file(given["args_file"])) | given
     if "config_file" not in given:
         return
-    config = ConfigParser.load_config_files(given["config_file"])
-    known = {*config, *own, *_of_tracking(given.get("tracking")), "_meta_", "workflow_name", "workflow_type"}
-    known |= {str(given[name]) for name in ("run_id", "init_id", "final_id") if name in given}
+    parser = ConfigParser()
+    parser.read_config(given["config_file"])  # what a config replaces is gone, and refers to nothing
+    config = parser.config
+    read = {*own, *_of_tracking(given.get("tracking")), *OF_MONAI}
+    read |= {str(given.get(name, default)) for name, default in TO_RUN.items()}
     text = json.dumps([config, given], default=str)
     for key in given:
-        _check(re.split("#|::", key)[0], known, text)
+        _check(re.split("#|::", key)[0], read, config, text)
 
 
 def _options(words: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
@@ -82,8 +87,11 @@ def _of_tracking(tracking: Any) -> Sequence[str]:
     return [*(settings or ConfigParser.load_config_file(tracking)).get("configs", ())]
 
 
-def _check(name: str, known: Collection[str], text: str) -> None:
-    """Refuse a key of the first level that is not known, nor referred to in what the configs and options say."""
-    if name not in known and not re.search(rf"[@%]{re.escape(name)}\b", text):
-        advice = suggestion(name, known, "the keys stand in the config files", "--")
-        raise OutcomeError(f"No config has a key for --{name}, so that it would change nothing: {advice}")
+def _check(name: str, read: Collection[str], config: Collection[str], text: str) -> None:
+    """Refuse a key of the first level that MONAI does not read, nor what the configs and options say refers to."""
+    if name in read or re.search(rf"[@%]{re.escape(name)}\b", text):
+        return
+    if name in config:
+        raise OutcomeError(f"Nothing in these configs takes --{name}, so that it would change nothing: leave it out.")
+    advice = suggestion(name, {*config, *read}, "the keys stand in the config files", "--")
+    raise OutcomeError(f"No config has a key for --{name}, so that it would change nothing: {advice}")

@@ -11,13 +11,24 @@ from typing import Any
 from bundle.io.files import check_outputs
 from bundle.options import nearest
 
-__all__ = ["FILES", "OPTIONAL_FILES", "PAIR_KEYS", "check_folder", "draw_pairs", "read_pairs", "refuse_misspelt"]
+__all__ = [
+    "FILES",
+    "OPTIONAL_FILES",
+    "PAIR_KEYS",
+    "check_folder",
+    "draw_pairs",
+    "read_pairs",
+    "refuse_misspelt",
+    "refuse_unread",
+]
 
 Item = dict[str, Any]
 EXTRAS = ("label", "mask", "cost_mask")
 PAIR_KEYS = ("moving", "fixed", *(f"{role}_{extra}" for extra in EXTRAS for role in ("moving", "fixed")))
 FILES = (*PAIR_KEYS, "initial_transform")
 COLUMNS = (*FILES, "name")
+UNREAD = tuple(key for key in FILES if key.endswith("_mask") or key == "initial_transform")
+"""What registration, inference and evaluation read of a pair, training and benchmarks do not."""
 ALWAYS_WRITTEN = ("displacement.nii.gz", "registration.json", "transform.h5", "warped.nii.gz")
 OPTIONAL_FILES = (
     *("warped_label.nii.gz", "jacobian.nii.gz", "expected_error.nii.gz", "inverse.h5", "inverse_displacement.nii.gz"),
@@ -137,6 +148,22 @@ def refuse_misspelt(keys: Sequence[str], known: Sequence[str], where: str) -> No
         meant = nearest(key, known, 0.8)
         if key not in known and meant:
             raise ValueError(f"{where} has '{key}', which is not read: did you mean '{meant}'?")
+
+
+def refuse_unread(pairs: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Refuse pairs that bring masks or an alignment of their own where nothing reads them.
+
+    Args:
+        pairs: from ``draw_pairs``.
+        where: the sentence as far as it has got: who reads what, and whose pair.
+
+    Raises:
+        ValueError: there is one; the sentence says which key.
+    """
+    for pair in pairs:
+        unread = [key for key in UNREAD if key in pair]
+        if unread:
+            raise ValueError(f"{where} ({Path(pair['moving']).name}) has '{unread[0]}': list it without.")
 
 
 def _text(path: Path) -> str:

@@ -5,9 +5,12 @@ from importlib.util import find_spec
 
 import bundle
 import jsonschema
+import nibabel
+import numpy as np
 import pytest
 import torch
 from bundle.networks import PAN
+from bundle.supervision import prepare_batch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import verify_metadata, verify_net_in_out
 
@@ -45,6 +48,13 @@ MERGED = {
     "abdomenmrct": ["train", "abdomenmrct", "evaluate"],
     "multi_gpu_train": ["train", "multi_gpu_train"],
     "multi_gpu_evaluate": ["train", "evaluate", "multi_gpu_evaluate"],
+}
+
+NOT_REFERRED_TO = {"_meta_", "imports", "initialize", "finalize", "training", "evaluating", "inferring"}  # but run
+REPLACED = {  # with what took them; ``bundle.overrides`` refuses them as options
+    "evaluate": {"pretrained", "resumption", "val_pairs"},
+    "batch_inference": {"dataset_dir", "split", "pairs"},
+    "imitation": {"alpha", "beta", "label_weight", "synthetic_alpha", "known_weight", "moved_weight"},
 }
 
 
@@ -86,6 +96,14 @@ def test_every_target_and_reference_of_a_config_resolves(bundle_root, name):
         if isinstance(node, str):
             for reference in re.findall(r"[@%]([A-Za-z_]\w*(?:(?:#|::)\w+)*)", node):
                 assert reference.replace("#", "::") in ids, f"{path} refers to {reference}"
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_every_option_of_a_config_is_referred_to(bundle_root, name):
+    config = load(bundle_root, MERGED[name]).config
+    text = json.dumps([{key: value} for key, value in config.items()])
+    taken = {*re.findall(r"[@%](\w+)", text), *NOT_REFERRED_TO}
+    assert {*config} - taken == REPLACED.get(name, REPLACED["evaluate"] if "evaluate" in MERGED[name] else set())
 
 
 @pytest.mark.parametrize("name", MERGED)
@@ -173,9 +191,9 @@ def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fres
     assert workflow.check_properties() == []
 
 
-def augmented(bundle_root, small_dataset, **probabilities):
+def augmented(bundle_root, small_dataset, names=("train",), **probabilities):
     """A pair of equal images after the training's augmentation: moving, fixed."""
-    parser = load(bundle_root, ["train"])
+    parser = load(bundle_root, names)
     for key, value in {"dataset_dir": str(small_dataset), "flip_probability": [0, 0, 0], **probabilities}.items():
         parser[key] = value
     image = torch.rand(1, 32, 40, 32, generator=torch.Generator().manual_seed(0))
@@ -188,11 +206,78 @@ def test_without_augmentation_a_pair_of_equal_images_stays_one(bundle_root, smal
     assert torch.equal(moving, fixed)
 
 
+def written_pair(folder, air):
+    """A list of two images smaller than the network's grid and their labels, their air of a value."""
+    random, items = np.random.default_rng(0), []
+    for i, role in enumerate(("moving", "fixed")):
+        tissue = np.zeros((40, 37, 35), np.int16)
+        tissue[6:-6, 5:-8, 7:-4] = random.integers(700, 1400, (28, 24, 24))
+        label = (tissue > 0).astype(np.uint8)
+        label[20 + i :] = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, volume in (("image", tissue + np.int16(air)), ("label", label)):
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / f"{role}_{kind}.nii.gz")
+        items.append({kind: f"{role}_{kind}.nii.gz" for kind in ("image", "label")})
+    (folder / "dataset.json").write_text(json.dumps({"training": items, "validation": items}))
+    return str(folder)
+
+
+def first_pair(bundle_root, dataset_dir, section, **changes):
+    parser = load(bundle_root, ["train"])
+    for key, value in {"dataset_dir": dataset_dir, "flip_probability": [0, 0, 0], "val_pairs": 1, **changes}.items():
+        parser[key] = value
+    return parser.get_parsed_content(f"{section}#dataset").set_random_state(0)[0]["image"]
+
+
+@pytest.mark.parametrize("masked", [0.0, 1.0])
+@pytest.mark.parametrize("section", ["train", "validate"])
+def test_what_is_blank_is_as_dark_as_the_air_of_a_ct(bundle_root, tmp_path, section, masked):
+    seen = [
+        first_pair(bundle_root, written_pair(tmp_path / str(air), air), section, mask_probability=masked)
+        for air in (0, -1000, 200)
+    ]
+    assert seen[0].shape == (2, 48, 48, 48)
+    for other in seen[1:]:
+        torch.testing.assert_close(other, seen[0], rtol=0, atol=1e-6)
+    border = torch.ones(48, 48, 48, dtype=torch.bool)
+    border[4:-4, 5:-5, 6:-6] = False
+    assert (seen[1][:, border] == 0).all()
+
+
+@pytest.mark.parametrize("section", ["train", "validate"])
+def test_images_whose_air_is_0_are_what_they_were_without_the_shift(bundle_root, tmp_path, section):
+    dataset_dir = written_pair(tmp_path, 0)
+    shifted = first_pair(bundle_root, dataset_dir, section)
+    plain = first_pair(bundle_root, dataset_dir, section, **{"image_preprocessing#transforms#2#_disabled_": True})
+    assert torch.equal(shifted, plain)
+
+
 @pytest.mark.parametrize("key", ["mask_probability", "affine_probability"])
 def test_what_changes_the_pair_changes_both_images_alike(bundle_root, small_dataset, key):
     moving, fixed = augmented(bundle_root, small_dataset, **{key: 1.0})
     assert torch.equal(moving, fixed)
     assert not torch.equal(fixed, augmented(bundle_root, small_dataset)[1])
+
+
+def test_in_any_contrast_images_are_shaded_where_asked_for_and_nothing_else_is_drawn_otherwise(
+    bundle_root, small_dataset
+):
+    names, plain = ["train", "any_contrast"], {"misalignment_probability": 0.0, "real_share": 1.0}
+    transforms = load(bundle_root, names).config["train"]["augmentation"]["transforms"]
+    unshaded = [t for t in transforms if t.get("prob") != "@bias_field_probability"]
+    assert len(transforms) == len(unshaded) + 2
+    for changes in ({}, plain):
+        before = drawn_by(
+            bundle_root, small_dataset, names, 0, **changes, **{"train#augmentation#transforms": unshaded}
+        )
+        now = drawn_by(bundle_root, small_dataset, names, 0, **changes)
+        assert before.keys() == now.keys()
+        assert all(torch.equal(before[key], now[key]) for key in before)
+    clear, shaded = (
+        augmented(bundle_root, small_dataset, names, **plain, bias_field_probability=p) for p in (0.0, 1.0)
+    )
+    assert torch.equal(*clear)
+    assert not torch.allclose(*shaded, atol=0.01)
 
 
 @pytest.mark.parametrize("key", ["misalignment_probability", "bias_field_probability"])
@@ -258,6 +343,40 @@ def test_training_carries_label_maps_where_their_weight_asks_for_them(bundle_roo
     # what a label covers is bright where it is bright in the image: both were moved alike
     brain = item["fixed_label"] > 0
     assert item["label"][brain].mean() > 1.5 * item["label"][~brain].mean()
+
+
+def test_any_contrast_goes_without_label_maps_where_told_to_but_for_masks(bundle_root, small_dataset):
+    names, shares = ["train", "any_contrast"], {"rescan_share": 0.5, "shapes_share": 0.3, "zoom_probability": 1.0}
+    for seed in range(6):
+        item = drawn_by(bundle_root, small_dataset, names, seed, label_keys=[], mask_probability=1.0, **shares)
+        assert set(item) == {"image", "label", "clean_moving", "known", "known_ddf", "synthetic"}
+        assert all(item[key].shape[1:] == (16, 24, 18) for key in ("image", "label", "clean_moving"))
+        assert (item["label"] == 0).any()
+
+
+@pytest.mark.parametrize("labelled", [0, 2])
+@pytest.mark.parametrize("names", [["train"], ["train", "any_contrast"]])
+def test_a_batch_and_the_loss_take_images_of_which_some_or_all_lack_labels(
+    bundle_root, small_dataset, tmp_path, names, labelled
+):
+    listing = json.loads((small_dataset / "dataset.json").read_text())
+    items = [{k: str(small_dataset / v) for k, v in item.items()} for item in listing["training"]]
+    items = [item if i < labelled else {"image": item["image"]} for i, item in enumerate(items)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": items, "validation": items}))
+    shares = {"rescan_share": 0.3, "shapes_share": 0.3} if "any_contrast" in names else {}
+    masked = {"mask_probability": 0.5 if labelled else 0.0}
+    options = {"dataset_dir": str(tmp_path), "label_weight": 1.0, "batch_size": 4, "repeats": 4, "val_pairs": 6}
+    parser = load(bundle_root, names)
+    for key, value in {**options, **shares, **masked, "num_workers": 1}.items():
+        parser[key] = value
+    loss = parser.get_parsed_content("loss")
+    for batch in parser.get_parsed_content("train#dataloader"):
+        image, supervision = prepare_batch(batch)
+        assert len(image) == 4
+        found = loss(torch.cat([image[:, :1], torch.zeros(4, 3, *image.shape[2:])], 1), supervision)
+        assert torch.isfinite(found)
+    for batch in parser.get_parsed_content("validate#dataloader"):
+        assert ("moving_label" in batch) == ("fixed_label" in batch) == bool(labelled)
 
 
 def test_training_starts_from_given_weights(bundle_root, small_dataset, tmp_path):

@@ -279,6 +279,19 @@ def test_random_pair_transforms_draw_anew_for_every_pair():
     assert 10 < sum(flipped) < 30
 
 
+def test_labels_of_which_some_are_missing_are_zeros_there():
+    items = listed("a", 3)
+    del items[1]["label"]
+    pairs = PairDataset(items, Numbered(), repeats=8, progress=False)
+    for i in range(len(pairs)):
+        pair = pairs[i]
+        assert set(pair) == {"moving", "fixed", "moving_label", "fixed_label"}
+        for role, number in zip(("moving", "fixed"), numbers_of(pair)):
+            assert (pair[f"{role}_label"] == (0 if number == 1 else number)).all()
+            assert pair[f"{role}_label"].shape == pair[role].shape
+    assert set(PairDataset(listed("a", 2, label=False), Numbered(), progress=False)[0]) == {"moving", "fixed"}
+
+
 def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
     items = [
         {"moving": f"/a/{m}.nii.gz", "fixed": f"/a/{f}.nii.gz", "moving_label": f"/a/l{m}.nii.gz", "dataset": "a"}
@@ -290,6 +303,12 @@ def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
     assert (pairs[1]["moving_label"] == 2).all()
     assert set(transform.calls.values()) == {1}
     assert len(transform.calls) == 3
+
+
+@pytest.mark.parametrize("key", ["moving_mask", "fixed_cost_mask", "initial_transform"])
+def test_a_pair_with_what_training_does_not_read_is_refused(key):
+    with pytest.raises(ValueError, match=rf"a pair \(m\.nii\) has '{key}': list it without"):
+        PairDataset([{"moving": "/m.nii", "fixed": "/f.nii", key: "/x.nii"}], Numbered(), progress=False)
 
 
 def test_a_set_with_a_single_image_or_of_images_and_pairs_is_refused():

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from bundle.imitation import EmbeddingInferer, ImitationLoss
+from bundle.inferers import AutocastInferer
 from bundle.networks import PAN
 
 
@@ -48,6 +49,17 @@ def test_an_encoder_that_sees_clean_images_as_its_teacher_does_has_no_loss(netwo
     images, supervision = batch()
     loss = ImitationLoss(copy.deepcopy(network), gamma)
     assert loss(EmbeddingInferer(gamma)(images, network), supervision).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_encoder_runs_in_bfloat16_where_asked_for_and_the_loss_in_float32(network):
+    images, _ = batch()
+    plain = EmbeddingInferer(1.4)(images, network)
+    for bfloat16 in (False, True):
+        found = EmbeddingInferer(1.4, AutocastInferer(bfloat16))(images, network)
+        for one, other in zip([*found[0], *found[1]], [*plain[0], *plain[1]], strict=True):
+            assert one.dtype == torch.float32
+            assert torch.equal(one, other) != bfloat16
+            torch.testing.assert_close(one, other, rtol=0.1, atol=0.1)
 
 
 def test_the_loss_is_the_share_of_the_teachers_energy_that_is_missed_where_the_image_shows_something(network):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from bundle.intensity import clip_outliers, fill_value, intensity_range, shows_nothing
+from bundle.intensity import above_air, clip_outliers, fill_value, intensity_range, shows_nothing
 
 
 def head(seed=0, shape=(24, 30, 20)):
@@ -33,6 +33,17 @@ def test_outliers_are_brought_to_the_range_of_the_others(value, count):
     assert clipped.min() >= low
     assert clipped.max() <= high
     assert (clipped - image)[untouched].abs().max() < 10
+
+
+@pytest.mark.parametrize("air", [-1000.0, -3.0, 70.0])
+def test_intensities_are_counted_from_the_darkest_that_is_no_outlier(air):
+    shifted = head() + air
+    shifted[0, 0, 0, 0] = -32768.0
+    torch.testing.assert_close(above_air(shifted), head(), rtol=0, atol=1e-3)
+
+
+def test_an_image_whose_air_is_0_keeps_its_intensities():
+    assert torch.equal(above_air(head()), head())
 
 
 def test_a_small_bright_object_before_a_constant_background_is_no_outlier():

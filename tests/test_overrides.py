@@ -70,6 +70,22 @@ def test_what_overrides_nothing_is_refused_with_what_was_meant(words, options, a
         assert advice in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "option"),
+    [
+        (["train", "any_contrast", "imitation"], ["--label_weight", "1.0"]),  # another loss takes over
+        (["train", "evaluate"], ["--val_pairs", "3"]),
+        (["train", "evaluate"], ["--pretrained", "x.pt"]),
+        (["inference", "batch_inference"], ["--dataset_dir", "data"]),
+    ],
+)
+def test_an_option_whose_only_user_is_replaced_is_refused(bundle_root, names, option):
+    files = [str(bundle_root / "configs" / f"{name}.json") for name in names]
+    check_overrides(["run", "--config_file", files[0], *option])
+    with pytest.raises(ValueError, match=f"Nothing in these configs takes {option[0]}, .*: leave it out"):
+        check_overrides(["run", "--config_file", str(files), *option])
+
+
 def test_several_configs_and_a_file_of_arguments_are_read_as_monai_reads_them(bundle_root, tmp_path):
     files = [str(bundle_root / "configs" / name) for name in ("inference.json", "batch_inference.json")]
     for given in (str(files), ",".join(files)):

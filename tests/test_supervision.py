@@ -143,6 +143,14 @@ def test_a_plain_image_and_a_batch_with_unused_labels_have_the_papers_loss():
     assert torch.equal(RegistrationLoss()(pred, extras), expected)
 
 
+@pytest.mark.parametrize("key", ["moving_label", "fixed_label"])
+def test_one_label_map_alone_adds_no_overlap(key):
+    _, extras = prepare_batch(batch(**{key: labels(0)}))
+    assert torch.equal(
+        RegistrationLoss(label_weight=1.0)(prediction(), extras), RegistrationLoss()(prediction(), extras)
+    )
+
+
 def test_the_loss_compares_clean_images_and_adds_weighted_labels():
     pred, clean = prediction(), image(5)
     _, extras = prepare_batch(

@@ -191,6 +191,13 @@ def test_masking_needs_labels_unless_it_never_happens():
     assert torch.equal(RandMaskd(**keys, prob=0.0)(pair)["fixed"], pair["fixed"])
 
 
+def test_a_pair_of_which_one_image_has_no_region_is_not_masked():
+    masking = RandMaskd(keys=["moving", "fixed"], label_keys=["moving_label", "fixed_label"], prob=1.0)
+    pair = {"moving": picture(1), "fixed": picture(), "moving_label": regions(3), "fixed_label": regions(4) * 0}
+    item = masking(pair)
+    assert all(torch.equal(item[role], pair[role]) for role in ("moving", "fixed"))
+
+
 def test_labels_are_pulled_by_the_field_of_the_prediction():
     label = regions().as_tensor()
     ddf = torch.zeros(3, *SHAPE)

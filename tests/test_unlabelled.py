@@ -119,6 +119,9 @@ def test_similarity_is_the_mean_local_correlation_of_each_pair_then_of_the_pairs
     assert float(metric.aggregate()) == pytest.approx(float(np.mean(expected)))
     with pytest.raises(ValueError, match="Images must agree"):
         metric(pred, fixed[..., :5])
+    seen = RegistrationSimilarity()
+    seen(pred, torch.cat([pred[:, 1:2], fixed], 1))  # what the network saw, the fixed image last
+    assert torch.equal(seen.get_buffer(), metric.get_buffer())
 
 
 def test_the_sentence_is_found_in_a_chain_and_the_hook_is_left_alone_elsewhere():

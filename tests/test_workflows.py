@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -154,6 +156,29 @@ def test_evaluating_tabulates_pairs_and_summary(bundle_root, small_dataset, fres
     assert summary["dice_after"] == pytest.approx(summary["dice_aligned"], abs=1e-3)  # a fresh network is the identity
     assert {"assd_mm", "hd95_mm", "folding_percent", "log_jacobian_sd"} <= summary.keys()
     assert "dice_after" in log
+
+
+def test_evaluating_needs_no_labels_and_heeds_the_masks_of_listed_pairs(
+    bundle_root, small_dataset, shifting_weights, tmp_path
+):
+    listing = json.loads((small_dataset / "dataset.json").read_text())
+    one, other = ({k: str(small_dataset / v) for k, v in item.items()} for item in listing["test"])
+    plain = {"moving": one["image"], "fixed": other["image"]}
+    labelled = plain | {"moving_label": one["label"], "fixed_label": other["label"]}
+    lesion = nibabel.load(other["label"])
+    mask = np.zeros(lesion.shape, np.uint8)
+    mask[14:20, 16:24, 12:18] = 1
+    nibabel.save(nibabel.Nifti1Image(mask, lesion.affine), tmp_path / "lesion.nii.gz")
+    masked = labelled | {"fixed_cost_mask": str(tmp_path / "lesion.nii.gz")}
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": [plain, labelled, masked]}))
+    options = ["--dataset_dir", tmp_path, "--output_dir", tmp_path / "out", "--ckpt", shifting_weights]
+    log = run(["evaluating"], bundle_root, *config("train", "evaluate"), *options, "--affine", "none")
+    assert "validation goes by similarity (val_local_ncc), since some images have no labels" in log
+    rows = list(csv.DictReader((tmp_path / "out/pairs.csv").open()))
+    assert [bool(row["dice_after"]) for row in rows] == [False, True, True]
+    assert rows[0]["similarity_after"] == rows[1]["similarity_after"] != rows[2]["similarity_after"]
+    summary = {row["measure"]: row for row in csv.DictReader((tmp_path / "out/summary.csv").open())}
+    assert [summary[k]["pairs"] for k in ("similarity_after", "dice_after", "hd95_mm")] == ["3", "2", "2"]
 
 
 def test_inferring_registers_every_pair_of_a_list(bundle_root, small_dataset, fresh_weights, tmp_path):

@@ -20,7 +20,7 @@ from bundle.benchmark.peers import SYN_ITERATIONS
 from bundle.benchmark.rescans import measure_rescans, rescans_markdown
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.benchmark.verdicts import rows_of, split_and_judge
-from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, torch_device
+from bundle.commands.comparing import check_common, check_comparison, drawn_pairs, labelled_pairs, torch_device
 from bundle.commands.equal_terms import curve, networks
 from bundle.commands.expected_error import expected_error
 from bundle.commands.register import check_affine, output_folder, register
@@ -169,8 +169,7 @@ def rescans(
         f"same_person {same_person}; weights {weights or 'of register'}; torch {torch.__version__}. Means over pairs."
     )
     folder.mkdir(parents=True, exist_ok=True)
-    columns = dict.fromkeys(key for row in rows for key in row)
-    write_csv(folder / "rescans.csv", [{key: row.get(key, "") for key in columns} for row in rows])
+    write_csv(folder / "rescans.csv", rows)
     (folder / "rescans.md").write_text(f"{title}\n\n{rescans_markdown(rows)}")
     print(rescans_markdown(rows))
     print(f"tables: {folder}")
@@ -209,7 +208,7 @@ def lesions(
     folder = output_folder(output_dir)
     check_common(device, pairs=pairs)
     check_affine(affine)
-    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    drawn = drawn_pairs(dataset, split, pairs, seed)
     rows = measure_lesions(drawn, seed, partial(_registered, affine=affine, weights=weights, device=device))
     title = (
         f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}; weights "
@@ -263,7 +262,7 @@ def verdicts(
     """
     folder = output_folder(output_dir)
     check_common(device, pairs=pairs, spoiled=spoiled)
-    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    drawn = drawn_pairs(dataset, split, pairs, seed)
     others = sorted({pair["moving"] for pair in draw_pairs(open_dataset(foreign, split))})
     options: dict[str, Any] = {"device": f"$torch.device('{torch_device(device)}')", "never_worse": True}
     options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from bundle.commands.register import check_affine, check_device
 from bundle.data import draw_pairs, open_dataset
+from bundle.pairs import refuse_unread
 from bundle.spatial import LABEL_MODES
 
-__all__ = ["check_common", "check_comparison", "labelled_pairs", "three_sides", "torch_device"]
+__all__ = ["check_common", "check_comparison", "drawn_pairs", "labelled_pairs", "three_sides", "torch_device"]
 
 
 def check_common(device: str, **counts: int | None) -> None:
@@ -37,9 +38,16 @@ def three_sides(option: str, value: Sequence[int]) -> tuple[int, int, int]:
     return sides
 
 
+def drawn_pairs(dataset: str, split: str, pairs: int | None, seed: int) -> list[dict[str, Any]]:
+    """Draw pairs; listed ones must come without what benchmarks do not read."""
+    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    refuse_unread(drawn, f"A benchmark reads images, labels and landmarks alone, but a pair of {dataset}")
+    return drawn
+
+
 def labelled_pairs(dataset: str, split: str, pairs: int | None, seed: int) -> list[dict[str, Any]]:
     """Draw pairs that have label maps on both sides."""
-    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    drawn = drawn_pairs(dataset, split, pairs, seed)
     if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
         raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
     return drawn

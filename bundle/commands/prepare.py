@@ -53,12 +53,12 @@ def prepare(
         source: a folder with dataset.json (image and label of each subject, three splits), or any folder of images,
             which is then split at random; with a recipe, the folder in which that data set is distributed.
         output_dir: folder to write: images/, labels/, dataset.json, and prepared.json, what they were made from.
-        spacing_mm: isotropic spacing of the grid; the reference's own by default.
+        spacing_mm: isotropic spacing of the grid; the reference's own by default, along each axis.
         size: sides of the grid in voxels (RAS order), centred on the reference's labels, or on its field of view
             where it has none; the whole field of view by default.
         affine: pre-alignment to the reference: none, center, rigid or affine (the default).
         reference: path of the reference image; the first training image by default.
-        mask: blank everything outside the labels (label > 0).
+        mask: blank everything outside the labels (label > 0): 0, or the air of a CT.
         validation: share of the images for validation, for a folder without dataset.json.
         test: share of the images for testing, likewise.
         seed: of the random split.
@@ -222,7 +222,7 @@ def _target_grid(target: dict[str, Any], spacing_mm: float | None, size: Sequenc
         if not len(inside):
             raise ValueError("The label map of the reference is empty: name another --reference.")
         centre = target["grid"].to_points((inside.min(0).values + inside.max(0).values).numpy() / 2)
-    return grid.centred(size, float(spacing_mm or grid.spacing_mm.mean()), centre)
+    return grid.centred(size, grid.spacing_mm if spacing_mm is None else spacing_mm, centre)
 
 
 def _check_resumed(root: Path, grid: Grid) -> None:
@@ -266,11 +266,12 @@ def _prepare_one(
     matrix = align(images[0], moving["grid"], images[1], target["grid"], affine)
     transform = SpatialTransform(matrix, None, grid, grid, moving["grid"])
     smooth = antialias(moving["image"], moving["grid"], grid)
-    result = {"image": transform.resample(smooth, fill=fill_value(moving["image"]))[0]}
+    fill = fill_value(moving["image"])
+    result = {"image": transform.resample(smooth, fill=fill)[0]}
     if "label" in moving:
         result["label"] = transform.resample(moving["label"], mode="nearest")[0]
     if mask:
-        result["image"] *= result["label"] > 0
+        result["image"][result["label"] == 0] = fill
     arrays = {key: (for_file(v) if key == "label" else v.float()).numpy() for key, v in result.items()}
     for key, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)

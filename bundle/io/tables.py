@@ -9,14 +9,17 @@ __all__ = ["read_csv", "write_csv"]
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, floats with six decimals; the columns are those of the first row.
+    """Write rows as CSV, floats with six decimals; the columns are those of all rows, in the order they turn up in.
+
+    A cell that a row lacks stays empty.
 
     Args:
         path: of the file.
         rows: at least one.
     """
+    columns = dict.fromkeys(key for row in rows for key in row)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 

@@ -79,8 +79,8 @@ class RegistrationFolding(_PairMetric):
 class RegistrationSimilarity(_PairMetric):
     """Collect how alike pairs are; call it with predictions and fixed images.
 
-    The predictions are a batch (B, C, H, W, L) or a list of (C, H, W, L), the warped image first; the fixed images
-    have one channel; both in [0, 1].
+    The predictions are a batch (B, C, H, W, L) or a list of (C, H, W, L), the warped image first; the fixed image is
+    the last channel of the others, so that what the network saw (moving, fixed) will do; all in [0, 1].
 
     Returns:
         When called: the mean of ``local_ncc`` of each pair, (B, 1), from 0 to 1.
@@ -89,7 +89,8 @@ class RegistrationSimilarity(_PairMetric):
     def _compute_tensor(self, y_pred: torch.Tensor, y: Volume | None = None, **kwargs: Any) -> torch.Tensor:
         if y is None or y_pred.shape[2:] != y.shape[2:]:
             raise ValueError(f"Images must agree, got {tuple(y_pred.shape)} and {y if y is None else tuple(y.shape)}.")
-        rows = [[local_ncc(warped[None, :1], fixed[None]).mean().item()] for warped, fixed in zip(y_pred, y)]
+        images = zip(y_pred, y.to(y_pred.device))  # what was filled in for a cost mask lies on the CPU
+        rows = [[local_ncc(warped[None, :1], seen[None, -1:]).mean().item()] for warped, seen in images]
         return torch.tensor(rows, device=y_pred.device)
 
 
@@ -140,7 +141,7 @@ class SimilarityHandler(IgniteMetricHandler):
 
     Args:
         output_transform: takes ``engine.state.output`` to (predictions, fixed images), for instance
-            ``monai.handlers.from_engine(["pred", "label"])``.
+            ``monai.handlers.from_engine(["pred", "image"])``.
         save_details: keep each pair's value in ``engine.state.metric_details``.
     """
 
@@ -151,7 +152,8 @@ class SimilarityHandler(IgniteMetricHandler):
 def key_metric(pairs: Sequence[Mapping[str, Any]]) -> dict[str, IgniteMetricHandler]:
     """Choose what validation goes by: ``val_mean_dice`` where all pairs have labels, else ``val_local_ncc``.
 
-    Says on the console which it is where there are no labels, or not on all.
+    Evaluation has the same as one figure of all pairs. Says on the console which it is where there are no labels, or
+    not on all.
 
     Args:
         pairs: of the validation, from ``draw_pairs``.
@@ -164,4 +166,4 @@ def key_metric(pairs: Sequence[Mapping[str, Any]]) -> dict[str, IgniteMetricHand
         return {"val_mean_dice": DiceHandler(from_engine(["warped_label", "reference_label"]))}
     which = "some images have" if labelled else "the images have"
     print(f"validation goes by similarity (val_local_ncc), since {which} no labels")  # noqa: T201
-    return {"val_local_ncc": SimilarityHandler(from_engine(["pred", "label"]))}
+    return {"val_local_ncc": SimilarityHandler(from_engine(["pred", "image"]))}

@@ -268,10 +268,10 @@ class Grid:
             strength[:, array] = -1
         return order
 
-    def centred(self, size: Sequence[int], spacing_mm: float, centre_mm: npt.ArrayLike | None = None) -> "Grid":
-        """Build a grid along this one's axes with another size and an isotropic spacing, about one centre."""
+    def centred(self, size: Sequence[int], spacing_mm: npt.ArrayLike, centre_mm: npt.ArrayLike | None = None) -> "Grid":
+        """Build a grid along this one's axes with another size and spacing, one or three, about one centre."""
         affine = np.eye(4)
-        affine[:3, :3] = self.direction * spacing_mm
+        affine[:3, :3] = self.direction * np.asarray(spacing_mm)
         centre = self.centre_mm if centre_mm is None else np.asarray(centre_mm)
         affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(size) - 1) / 2)
         return Grid(tuple(int(n) for n in size), affine)  # type: ignore[arg-type]

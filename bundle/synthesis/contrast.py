@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,7 @@ class RandContrastd(Randomizable, MapTransform):
         """Draw, keep the clean images, paint."""
         item = dict(data)
         images = [item[key] for key in self.keys]
-        labels = [item.get(key, torch.zeros_like(i)) for key, i in zip(self.label_keys, images)]
+        labels = [item.get(key, torch.zeros_like(i)) for key, i in zip_longest(self.label_keys, images)]
         appearances = self._draw(images, labels)
         rescanned, synthetic = bool(item.get("known", False)), any(appearance is not None for appearance in appearances)
         for key, image, label, appearance in zip(self.keys, images, labels, appearances):

@@ -29,7 +29,8 @@ class RandRescand(RandomizableTransform, MapTransform):
 
     Args:
         keys: the images, moving then fixed, (1, H, W, L); both are replaced.
-        label_keys: their label maps, in the same order, replaced too; missing ones are passed over.
+        label_keys: their label maps, in the same order, replaced too, and dropped where the fixed image has none; or
+            none at all.
         prob: share of pairs to make one person.
         changed_share: of these, how many are changed between the scans: in the others nothing moved, but the head.
         posed_share: of these, how many have the head lie otherwise in the second scan.
@@ -71,7 +72,7 @@ class RandRescand(RandomizableTransform, MapTransform):
         item["known"] = torch.tensor(bool(self._do_transform) and not bool(item.get("synthetic_anatomy", False)))
         if not item["known"]:
             return item | {"known_ddf": change[0]}
-        labels = item.get(self.label_keys[1])
+        labels = item.get(self.label_keys[1]) if self.label_keys else None
         if self.R.rand() < self.changed_share:
             change = draw_change(self.R, fixed, labels, self.least, self.most, self.regions)
         if self.R.rand() < self.posed_share:
@@ -79,11 +80,12 @@ class RandRescand(RandomizableTransform, MapTransform):
         if self.common_shift or self.common_rotation:
             common = draw_pose(self.R, self.common_shift, self.common_rotation, fixed.shape[1:])
         fields = pose_field(common @ pose, still), pose_field(common, change)
-        for group, mode in ((self.keys, "bilinear"), (self.label_keys, "nearest")):
-            anatomy = item.get(group[1])
-            if anatomy is not None:
-                pair = (warp(anatomy[None].float(), u, mode, "border")[0] if u.any() else anatomy for u in fields)
-                item |= {key: image.to(anatomy.dtype) for key, image in zip(group, pair)}
+        for group, anatomy, mode in ((self.keys, fixed, "bilinear"), (self.label_keys, labels, "nearest")):
+            if anatomy is None:  # nor is the other person's anatomy any longer in the pair
+                item = {key: value for key, value in item.items() if key not in group}
+                continue
+            pair = (warp(anatomy[None].float(), u, mode, "border")[0] if u.any() else anatomy for u in fields)
+            item |= {key: image.to(anatomy.dtype) for key, image in zip(group, pair)}
         return item | {"known_ddf": rescan_field(change, pose)[0]}
 
 

@@ -22,13 +22,14 @@ class RandShapesd(RandomizableTransform, MapTransform):
     """Replace a pair by two views of the same random shapes, one deformed into the other.
 
     The images are plain, one intensity a shape, the same in both; ``RandContrastd`` gives them contrasts. Their label
-    maps number the shapes, so that corresponding ones are known.
+    maps number the shapes, so that corresponding ones are known; pairs that stay without label maps get such of 0, so
+    that all of a batch have them.
 
     Adds ``synthetic_anatomy``, a bool tensor without dimensions.
 
     Args:
         keys: the images, moving then fixed: (1, H, W, L), whose size is kept.
-        label_keys: their label maps, in the same order.
+        label_keys: their label maps, in the same order; or none.
         prob: share of pairs to replace.
         largest: displacement at the peak, voxels, drawn up to this.
 
@@ -50,14 +51,15 @@ class RandShapesd(RandomizableTransform, MapTransform):
         self.randomize(None)
         item["synthetic_anatomy"] = torch.tensor(bool(self._do_transform))
         if not self._do_transform:
+            if self.prob > 0:
+                bare = {label: item[key] for key, label in zip(self.keys, self.label_keys) if label not in item}
+                item |= {label: torch.zeros_like(image) for label, image in bare.items()}
             return item
         maps = draw_shapes(self.R, item[self.keys[0]].shape[1:], self.R.uniform(1, self.largest))
         values = torch.from_numpy(self.R.uniform(0.15, 1, int(maps[0].max()) + 1)).float()
         values[0] = 0.0
-        for key, label_key, shapes in zip(self.keys, self.label_keys, maps):
-            item[key] = values[shapes.int()]
-            item[label_key] = shapes
-        return item
+        item |= {key: values[shapes.int()] for key, shapes in zip(self.keys, maps)}
+        return item | dict(zip(self.label_keys, maps))
 
 
 def draw_shapes(state: np.random.RandomState, size: Sequence[int], peak: float) -> tuple[torch.Tensor, torch.Tensor]:

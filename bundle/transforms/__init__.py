@@ -1,12 +1,14 @@
 """Dictionary transforms that the configs name."""
 
 from bundle.transforms.augmentation import RandMaskd
+from bundle.transforms.darkest import DarkestToZerod
 from bundle.transforms.ignored import without_ignored
 from bundle.transforms.matching import MatchPaird
 from bundle.transforms.prediction import WarpByPredictiond
 from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid_of, read_grid, read_volume
 
 __all__ = [
+    "DarkestToZerod",
     "MatchPaird",
     "RandMaskd",
     "ReadVolumed",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
-from bundle.intensity import clip_outliers, foreground, shows_nothing
+from bundle.intensity import above_air, foreground, shows_nothing
 from bundle.io.itk import read_linear
 from bundle.memory import return_memory
 from bundle.options import check_flags, check_numbers
@@ -168,8 +168,7 @@ class MatchPaird(Transform):
         for extra in (f"{role}_label", f"{role}_mask", f"{role}_cost_mask"):
             if extra in item:
                 item[extra] = on_grid_of(image, item[extra], extra.replace("_", " "))
-        plain: torch.Tensor = clip_outliers(image.as_tensor().float())
-        plain = plain - plain.min()  # what is blank, and beyond the border, is 0: not brighter than the air of a CT
+        plain: torch.Tensor = above_air(image.as_tensor().float())
         masks = {extra: item[f"{role}_{extra}"].as_tensor() > 0 for extra in EXTRAS if f"{role}_{extra}" in item}
         masked = plain * masks["mask"] if "mask" in masks else plain
         for extra in masks:

@@ -380,6 +380,18 @@ def test_bad_input_is_refused_before_any_work(options, tmp_path, wrong, sentence
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["accuracy", "lesions", "verdicts"])
+@pytest.mark.parametrize("key", ["moving_mask", "fixed_cost_mask", "initial_transform"])
+def test_pairs_with_what_benchmarks_do_not_read_are_refused(command, key, small_dataset, tmp_path):
+    pair = {"moving": "images/phantom_000.nii.gz", "fixed": "images/phantom_001.nii.gz", key: "extra.nii.gz"}
+    listed = {k: str(small_dataset / v) if k in ("moving", "fixed") else v for k, v in pair.items()}
+    (tmp_path / "extra.nii.gz").touch()
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": [listed]}))
+    foreign = {"foreign": str(small_dataset)} if command == "verdicts" else {}
+    with pytest.raises(ValueError, match=rf"reads images, labels and landmarks alone, .* has '{key}': list it without"):
+        commands[command](str(tmp_path), output_dir=str(tmp_path / "out"), split="test", **foreign)
+
+
 def test_images_without_labels_are_refused(options, small_dataset, tmp_path):
     listing = json.loads((small_dataset / "dataset.json").read_text())
     bare = [{"image": str(small_dataset / item["image"])} for item in listing["test"]]

@@ -115,12 +115,33 @@ def test_size_and_spacing_are_those_asked_for_about_the_labels_of_the_reference(
     assert len(draw_pairs(items)) == 2
 
 
+def test_a_size_without_a_spacing_keeps_the_voxels_of_the_reference(source, tmp_path):
+    reference = str(source / "images" / "head_3.nii.gz")  # voxels of 8, 6 and 5 mm: right, front, top
+    listing = prepare(str(source), str(tmp_path / "out"), size=(12, 20, 16), affine="center", reference=reference)
+    volumes = all_of(prepared(tmp_path / "out"))
+    assert {v.shape for v in volumes} == {(12, 20, 16)}
+    assert all(np.allclose(nibabel.affines.voxel_sizes(v.affine), (8, 6, 5), atol=1e-4) for v in volumes)
+    assert json.loads(Path(listing).read_text())["spacing_mm"] == [8.0, 6.0, 5.0]
+
+
 def test_a_mask_blanks_what_has_no_label_and_nothing_else(source, tmp_path):
     prepare(str(source), str(tmp_path / "out"), affine="center", mask=True)
     for item in [i for split in prepared(tmp_path / "out").values() for i in split]:
         image, label = item["image"].get_fdata(), np.asarray(item["label"].dataobj)
         assert (image[label == 0] == 0).all()
         assert (image[label > 0] > 0).mean() > 0.99
+
+
+def test_a_mask_blanks_a_ct_with_its_air(source, tmp_path):
+    for path in (source / "images").iterdir():
+        head = nibabel.load(path)
+        save(head.get_fdata(dtype=np.float32) - 1000, head.affine, path)
+    prepare(str(source), str(tmp_path / "out"), affine="none", mask=True)
+    for item in [i for split in prepared(tmp_path / "out").values() for i in split]:
+        image, label = item["image"].get_fdata(), np.asarray(item["label"].dataobj)
+        air = np.unique(image[label == 0])
+        assert len(air) == 1
+        assert air[0] == pytest.approx(-1000, abs=1)
 
 
 def test_the_alignment_lays_each_head_over_the_reference(source, tmp_path):

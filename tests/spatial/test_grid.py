@@ -131,6 +131,10 @@ def test_centred_lays_a_grid_of_any_size_about_a_point_along_the_same_axes():
     assert np.allclose(about.direction, grid.direction)
     assert np.allclose(about.centre_mm, (1, 2, 3))
     assert np.allclose(grid.centred((5, 5, 8), 2.0).centre_mm, grid.centre_mm)
+    anisotropic = grid.centred((4, 9, 6), (1.0, 2.5, 4.0), (1.0, 2.0, 3.0))
+    assert np.allclose(anisotropic.spacing_mm, (1.0, 2.5, 4.0))
+    assert np.allclose(anisotropic.direction, grid.direction)
+    assert np.allclose(anisotropic.centre_mm, (1, 2, 3))
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,14 @@ def test_a_pose_is_rigid_about_the_middle_of_the_grid():
     assert not torch.allclose(pose, torch.eye(4))
 
 
+@pytest.mark.parametrize("label_keys", [["moving_label", "fixed_label"], []])
+def test_another_persons_labels_do_not_stay_beside_two_scans_of_one(label_keys):
+    transform = RandRescand(["moving", "fixed"], label_keys, 1.0).set_random_state(0)
+    item = pair()
+    del item["fixed_label"]
+    assert ("moving_label" in transform(item)) == (not label_keys)  # what it is not told of, it leaves alone
+
+
 def test_pairs_beyond_the_share_are_left_as_they_are():
     transform = RandRescand(["moving", "fixed"], ["moving_label", "fixed_label"], 0.0)
     before = pair()

@@ -38,6 +38,17 @@ def test_shapes_are_blobs_not_dust():
     assert float((labels[:, 1:] != labels[:, :-1]).float().mean()) < 0.3
 
 
+def test_pairs_that_stay_have_the_keys_of_those_that_are_replaced():
+    bare = {"moving": torch.rand(1, 20, 24, 16), "fixed": torch.rand(1, 20, 24, 16)}
+    labels = ["moving_label", "fixed_label"]
+    items = [RandShapesd(["moving", "fixed"], labels, 0.5).set_random_state(seed)(bare) for seed in range(8)]
+    assert {frozenset(item) for item in items} == {frozenset([*bare, *labels, "synthetic_anatomy"])}
+    for item in items:
+        assert bool(item["moving_label"].any()) == bool(item["synthetic_anatomy"])
+    assert set(RandShapesd(["moving", "fixed"], labels, 0.0)(bare)) == {*bare, "synthetic_anatomy"}
+    assert set(RandShapesd(["moving", "fixed"], [], 1.0)(bare)) == {*bare, "synthetic_anatomy"}
+
+
 def test_a_seed_fixes_the_shapes_and_beyond_the_share_pairs_stay():
     assert torch.equal(replaced(3)[1]["moving"], replaced(3)[1]["moving"])
     assert not torch.equal(replaced(3)[1]["moving"], replaced(4)[1]["moving"])
