@@ -181,10 +181,27 @@ def test_the_table_of_contrasts_and_scanners_is_what_the_benchmark_found(bundle_
     kinds = {images for images, _ in found}
     assert kinds == {"T1 and T1, two scanners", "FLAIR and T1, two scanners", "FLAIR and T1, one scanner"}
     for images in kinds:
-        dsc = [found[images, weights] for weights in ("none", "model.pt", "both", "any_contrast.pt")]
+        dsc = [found[images, weights] for weights in ("none", "model.pt", "any_contrast.pt", "default")]
         (pairs,) = {len(values) for values in dsc}
         cells = " | ".join(f"{np.mean(values):.3f} ± {np.std(values):.3f}" for values in dsc)
         assert f"| {images} | {pairs} | {cells} |\n" in document
+
+
+def test_the_table_of_tissues_is_of_its_rows_and_their_order_tells_contrasts_apart(bundle_root):
+    document, bound = (bundle_root / "docs" / "accuracy.md").read_text(), recommended_bound(bundle_root)
+    found = {}
+    for row in read_csv(bundle_root / "docs" / "results" / "tissues.csv"):
+        both = float(row["contrast_correlation"]), float(row["tissue_correlation"])
+        found.setdefault(row["images"], []).append(both)
+    for images, rows in found.items():
+        cells = " | ".join(f"{min(values):.2f} to {max(values):.2f}".replace("-", "−") for values in zip(*rows))
+        assert f"| {images} | {len(rows)} | {cells} |\n" in document
+        assert {tissues < bound for _, tissues in rows} == {images.startswith("FLAIR and T1")}
+    assert f"Below {bound:g} (`one_contrast`" in document
+
+
+def recommended_bound(bundle_root):
+    return json.loads((bundle_root / "models" / "model.json").read_text())["one_contrast"]
 
 
 @pytest.mark.parametrize("name", ["equal_terms", "equal_terms_brains"])
@@ -208,7 +225,7 @@ def test_the_summary_tells_what_the_networks_reached_on_equal_terms(bundle_root)
 def test_every_file_of_results_is_held_to_a_document(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
     others = {"equal_terms", "equal_terms_brains", "training_variants", "optimisation_steps", "looks"}
-    others |= {"any_contrast_variants", "rescans", "lesions", "contrasts_and_scanners"}
+    others |= {"any_contrast_variants", "rescans", "lesions", "contrasts_and_scanners", "tissues"}
     assert found == {*TABLES, *others, "ixi2mm_propagated"}
 
 
