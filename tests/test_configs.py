@@ -173,6 +173,21 @@ def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fres
     assert workflow.check_properties() == []
 
 
+MAY_CHANGE = {  # where and how a training runs and what it tells, but not what it learns
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "device", "resume", "amp", "bfloat16", "num_workers"),
+    *("cache_rate", "epochs", "val_interval", "patience"),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in MERGED if MERGED[n][0] == "train" and "evaluate" not in MERGED[n]])
+def test_every_option_of_a_training_is_noted_for_one_that_goes_on_or_may_change(bundle_root, name):
+    config = load(bundle_root, MERGED[name]).config
+    options = {key for key, value in config.items() if not isinstance(value, dict)}
+    options -= {"imports", "initialize", "run", "finalize", "training", "network"}
+    of_data = {"spatial_size", "gamma"}  # found out, unless given
+    assert options - MAY_CHANGE == config["resumption"]["settings"].keys() - of_data
+
+
 def augmented(bundle_root, small_dataset, **probabilities):
     """A pair of equal images after the training's augmentation: moving, fixed."""
     parser = load(bundle_root, ["train"])
