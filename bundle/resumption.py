@@ -96,6 +96,8 @@ class Resumption:
         path = self.folder / f"{NAME}{engine.state.epoch}.pt"
         partial = path.with_name(f".partial_{path.name}")
         states = {name: _alone(one).state_dict() for name, one in self.state.items()}
+        if _scaler(engine) is not None:
+            states["scaler"] = _scaler(engine).state_dict()
         torch.save(states | {"settings": self.settings}, partial)
         os.replace(partial, path)
         for earlier in set(self.folder.glob(f"{NAME}*.pt")) - {path}:
@@ -126,6 +128,8 @@ class Resumption:
                 f"{self.path} is of a training of another network, or by other configs: give those, {OTHERWISE}."
             ) from error
         engine.state.max_epochs = max_epochs
+        if _scaler(engine) is not None and "scaler" in found:  # neither call need be by mixed precision
+            _scaler(engine).load_state_dict(found["scaler"])
         for one in self.state.values():
             if isinstance(one, Checkpoint):
                 _forget_missing(one)
@@ -205,6 +209,11 @@ def _forget_missing(saver: Checkpoint) -> None:
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Bring settings to what a file gives back."""
     return dict(json.loads(json.dumps(dict(settings), default=str)))
+
+
+def _scaler(engine: Engine) -> Any:
+    """Find what scales the loss of a trainer in mixed precision; None in another."""
+    return getattr(engine, "scaler", None)
 
 
 def _alone(one: Any) -> Any:
