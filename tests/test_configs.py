@@ -7,6 +7,7 @@ import bundle
 import jsonschema
 import pytest
 import torch
+from bundle.failures import bad_input
 from bundle.networks import PAN
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import verify_metadata, verify_net_in_out
@@ -289,6 +290,18 @@ def test_training_starts_from_given_weights(bundle_root, small_dataset, tmp_path
     parser.get_parsed_content("initialize")
     network = parser.get_parsed_content("network")
     assert all((value == 0.25).all() for value in network.state_dict().values())
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_written(bundle_root, small_dataset, tmp_path):
+    parser = load(bundle_root, ["train"])
+    torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
+    changes = {"dataset_dir": str(small_dataset), "output_dir": str(tmp_path / "out")}
+    for key, value in (changes | {"pretrained": str(tmp_path / "other.pt")}).items():
+        parser[key] = value
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("initialize")
+    assert "belong to another network" in bad_input(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("compiled", [False, True])
