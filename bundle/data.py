@@ -15,6 +15,7 @@ from bundle.spatial import ras_from_lps
 from bundle.transforms import read_grid
 from monai.data import CacheDataset, MetaTensor
 from monai.transforms import Randomizable
+from monai.utils import MAX_SEED
 
 __all__ = [
     "SPLITS",
@@ -126,6 +127,20 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
 
     def __len__(self) -> int:
         return len(self.data) * self.repeats
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "PairDataset":
+        """Seed the draw of the moving images, and by it the random transforms of pairs.
+
+        MONAI seeds a data set in each of a loader's workers by this method, and looks no further for what is random.
+
+        Args:
+            seed: from 0 up to 2³².
+            state: to draw from instead.
+        """
+        super().set_random_state(seed, state)
+        if isinstance(self.pair_transform, Randomizable):
+            self.pair_transform.set_random_state(int(self.R.randint(MAX_SEED, dtype="uint32")))
+        return self
 
     def __getitem__(self, index: int) -> Any:
         item = self.data[index % len(self.data)]

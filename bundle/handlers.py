@@ -1,5 +1,6 @@
 """Engine handlers: load weights, write what a registration found, tabulate many."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -220,6 +221,8 @@ class PairTable:
 class EpochTable:
     """Tabulate what each epoch of a training cost and reached: ``epochs.csv``, a row each, whoever resumes it.
 
+    Of several processes the first writes, what it found itself.
+
     ``steps`` (so far), ``seconds`` (of the steps alone), ``validation`` (its key metric), ``peak_memory_mb`` (of this
     process so far; on a GPU of the tensors there) and ``parameters`` (of the network).
 
@@ -234,6 +237,8 @@ class EpochTable:
 
     def attach(self, engine: Engine) -> None:
         """Time each step, write after each epoch: after what was attached before, the validation above all."""
+        if int(os.environ.get("RANK", 0)) > 0:
+            return
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop)

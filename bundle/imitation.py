@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bundle.failures import OutcomeError
 from bundle.networks import PAN
 from bundle.options import check_numbers
 from bundle.shapes import Volume
@@ -26,13 +27,22 @@ class EmbeddingInferer(SimpleInferer):
     Args:
         gamma: exponent of the intensities, the one that registration will use.
         inferer: how the encoder runs, ``bundle.inferers.AutocastInferer`` in bfloat16, say; None runs it as it is.
+        network: the one to be trained, to check it before it is; None checks nothing.
 
     Raises:
+        OutcomeError: a network without ``embeddings``.
         ValueError: an exponent that is not positive.
     """
 
-    def __init__(self, gamma: float = 1.0, inferer: SimpleInferer | None = None) -> None:
+    def __init__(
+        self, gamma: float = 1.0, inferer: SimpleInferer | None = None, network: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        if network is not None and not hasattr(network, "embeddings"):
+            raise OutcomeError(
+                "Imitation trains the encoder of one PAN in one process: leave out --cascades, "
+                "configs/multi_gpu_train.json and the configs of other networks."
+            )
         self.gamma, self.inferer = _positive(gamma), SimpleInferer() if inferer is None else inferer
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS as TRACKING
 __all__ = ["check_overrides"]
 
 OF_MONAI = ("_meta_", "imports", "workflow_name", "workflow_type")
+NOTES = "resumption"  # it notes the options of a training, and takes none
 TO_RUN = {"run_id": "run", "init_id": "initialize", "final_id": "finalize"}
 OPTION = re.compile(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)  # a plus merges
 
@@ -51,7 +52,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     config = parser.config
     read = {*own, *_of_tracking(given.get("tracking")), *OF_MONAI}
     read |= {str(given.get(name, default)) for name, default in TO_RUN.items()}
-    text = json.dumps([config, given], default=str)
+    text = json.dumps([{k: v for k, v in config.items() if k != NOTES}, given], default=str)
     for key in given:
         _check(re.split("#|::", key)[0], read, config, text)
 

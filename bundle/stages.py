@@ -80,11 +80,14 @@ class EngineProgress:
     def attach(self, engine: Engine) -> None:
         """Count the iterations."""
         if int(os.environ.get("RANK", 0)) == 0:
-            engine.add_event_handler(Events.STARTED, self._start)
+            engine.add_event_handler(Events.EPOCH_STARTED, self._start)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
             engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, lambda _: self._end())
 
     def _start(self, engine: Engine) -> None:
+        """Begin with the first epoch of this call: what an earlier one did is known by then."""
+        if self.progress is not None:
+            return
         epochs, length = engine.state.max_epochs, engine.state.epoch_length
         total = epochs * length if epochs and length else None
         self.progress = Progress(total=total, done=engine.state.iteration, title=self.title, unit=self.unit)

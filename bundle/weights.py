@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from bundle.io.files import check_file
+from bundle.networks.cascade import Cascade
 from torch import nn
 
-__all__ = ["WeightsChoice", "check_weights", "load_frozen", "recommended"]
+__all__ = ["WeightsChoice", "check_weights", "content", "load_frozen", "recommended", "start_from"]
 
 
 def recommended(weights: str, setting: str, default: Any = None) -> Any:
@@ -75,6 +76,40 @@ def load_frozen(network: nn.Module, weights: str, device: torch.device | str = "
     check_weights(network, weights)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return network.to(device).eval().requires_grad_(False)
+
+
+def start_from(network: nn.Module, weights: str) -> None:
+    """Load the weights that a training starts from; those of one network alone start each of a cascade.
+
+    Args:
+        network: to be trained.
+        weights: path of a state dict, written on any device; empty leaves the network as it is.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a weights file, or one of another network.
+    """
+    if not weights:
+        return
+    try:
+        check_weights(network, weights)
+    except ValueError:
+        if not isinstance(network, Cascade):
+            raise
+        check_weights(network.networks[0], weights)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+
+
+def content(weights: str) -> str:
+    """Name weights by what the file holds, wherever it lies; empty for no file.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not weights:
+        return ""
+    check_file(weights, "weights", "do")
+    return f"weights with the SHA-256 {hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]}…"
 
 
 SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}

@@ -9,7 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from bundle.failures import bad_input
 from bundle.networks import PAN
+from bundle.overrides import NOTES
 from bundle.supervision import prepare_batch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import verify_metadata, verify_net_in_out
@@ -52,7 +54,7 @@ MERGED = {
 
 NOT_REFERRED_TO = {"_meta_", "imports", "initialize", "finalize", "training", "evaluating", "inferring"}  # but run
 REPLACED = {  # with what took them; ``bundle.overrides`` refuses them as options
-    "evaluate": {"pretrained", "resumption", "val_pairs"},
+    "evaluate": {"pretrained", "resume", "val_pairs"},
     "batch_inference": {"dataset_dir", "split", "pairs"},
     "imitation": {"alpha", "beta", "label_weight", "synthetic_alpha", "known_weight", "moved_weight"},
 }
@@ -101,6 +103,7 @@ def test_every_target_and_reference_of_a_config_resolves(bundle_root, name):
 @pytest.mark.parametrize("name", MERGED)
 def test_every_option_of_a_config_is_referred_to(bundle_root, name):
     config = load(bundle_root, MERGED[name]).config
+    config.pop(NOTES, None)
     text = json.dumps([{key: value} for key, value in config.items()])
     taken = {*re.findall(r"[@%](\w+)", text), *NOT_REFERRED_TO}
     assert {*config} - taken == REPLACED.get(name, REPLACED["evaluate"] if "evaluate" in MERGED[name] else set())
@@ -189,6 +192,21 @@ def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fres
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+MAY_CHANGE = {  # where and how a training runs and what it tells, but not what it learns
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "device", "resume", "amp", "bfloat16", "num_workers"),
+    *("cache_rate", "epochs", "val_interval", "patience"),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in MERGED if MERGED[n][0] == "train" and "evaluate" not in MERGED[n]])
+def test_every_option_of_a_training_is_noted_for_one_that_goes_on_or_may_change(bundle_root, name):
+    config = load(bundle_root, MERGED[name]).config
+    options = {key for key, value in config.items() if not isinstance(value, dict)}
+    options -= {"imports", "initialize", "run", "finalize", "training", "network"}
+    of_data = {"spatial_size", "gamma"}  # found out, unless given
+    assert options - MAY_CHANGE == config["resumption"]["settings"].keys() - of_data
 
 
 def augmented(bundle_root, small_dataset, names=("train",), **probabilities):
@@ -393,6 +411,18 @@ def test_training_starts_from_given_weights(bundle_root, small_dataset, tmp_path
     parser.get_parsed_content("initialize")
     network = parser.get_parsed_content("network")
     assert all((value == 0.25).all() for value in network.state_dict().values())
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_written(bundle_root, small_dataset, tmp_path):
+    parser = load(bundle_root, ["train"])
+    torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
+    changes = {"dataset_dir": str(small_dataset), "output_dir": str(tmp_path / "out")}
+    for key, value in (changes | {"pretrained": str(tmp_path / "other.pt")}).items():
+        parser[key] = value
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("initialize")
+    assert "belong to another network" in bad_input(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("compiled", [False, True])

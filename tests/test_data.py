@@ -11,8 +11,8 @@ import pytest
 import torch
 from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
 from bundle.failures import bad_input
-from monai.data import MetaTensor
-from monai.transforms import Compose, RandFlipd, Transform
+from monai.data import DataLoader, MetaTensor
+from monai.transforms import Compose, RandFlipd, RandomizableTransform, Transform
 from monai.utils import set_determinism
 from scipy.spatial.transform import Rotation
 
@@ -290,6 +290,28 @@ def test_labels_of_which_some_are_missing_are_zeros_there():
             assert (pair[f"{role}_label"] == (0 if number == 1 else number)).all()
             assert pair[f"{role}_label"].shape == pair[role].shape
     assert set(PairDataset(listed("a", 2, label=False), Numbered(), progress=False)[0]) == {"moving", "fixed"}
+
+
+class Drawn(RandomizableTransform):
+    """A number for a pair, drawn for it."""
+
+    def __call__(self, pair):
+        return {"drawn": self.R.randint(2**31), "fixed": pair["fixed"].mean()}
+
+
+def drawn_by_workers(seed, workers, epochs=2):
+    torch.manual_seed(seed)
+    pairs = PairDataset(listed("a", 4), Numbered(), Compose([Drawn()]), progress=False)
+    loader = DataLoader(pairs, num_workers=workers, shuffle=True)
+    return [int(batch["drawn"]) for _ in range(epochs) for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_pair_transforms_draw_anew_in_every_worker_and_epoch_and_as_the_seed_says(workers):
+    drawn = drawn_by_workers(3, workers)
+    assert len(set(drawn)) == 8
+    assert drawn_by_workers(3, workers) == drawn
+    assert not set(drawn_by_workers(4, workers)) & set(drawn)
 
 
 def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():

@@ -5,6 +5,7 @@ import torch
 from bundle.imitation import EmbeddingInferer, ImitationLoss
 from bundle.inferers import AutocastInferer
 from bundle.networks import PAN
+from bundle.networks.cascade import Cascade
 
 
 @pytest.fixture
@@ -104,3 +105,12 @@ def test_training_teaches_the_encoder_and_leaves_the_teacher_and_the_attention_a
 def test_an_exponent_that_is_not_positive_is_refused(kind):
     with pytest.raises(ValueError, match="gamma is above 0"):
         kind(gamma=0.0)
+
+
+def test_a_network_that_has_no_embeddings_is_refused_before_it_trains(network):
+    EmbeddingInferer(network=network)
+    for wrong in (Cascade(network, 2), torch.nn.Sequential(network)):
+        with pytest.raises(
+            ValueError, match=r"the encoder of one PAN in one process: leave out --cascades, .*multi_gpu"
+        ):
+            EmbeddingInferer(network=wrong)

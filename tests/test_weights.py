@@ -1,5 +1,6 @@
 """Weights files: their descriptions, what is no state dict, and which are taken where contrasts differ."""
 
+import copy
 import hashlib
 import json
 import pickle
@@ -9,8 +10,9 @@ import pytest
 import torch
 from bundle.inferers import RecursiveInferer
 from bundle.networks import PAN
+from bundle.networks.cascade import Cascade
 from bundle.smoothing import smooth
-from bundle.weights import WeightsChoice, check_weights, load_frozen, recommended
+from bundle.weights import WeightsChoice, check_weights, content, load_frozen, recommended, start_from
 from torch import nn
 
 
@@ -210,3 +212,35 @@ def test_a_pair_keeps_its_network_however_its_images_are_changed(two_weights):
     settled, network = RecursiveInferer(weights_choice=choice).for_pair(pairs()[1:], Shift(1.0))
     with torch.no_grad():
         assert (settled(pairs()[:1], network)[:, 1:] == 2).all()
+
+
+def test_a_training_starts_from_weights_of_any_device_and_a_cascade_from_those_of_one_network(tmp_path, monkeypatch):
+    network = PAN(channels=(16, 16), heads=(2, 1))
+    start = {name: torch.full_like(value, 0.25) for name, value in network.state_dict().items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        torch.save(start, tmp_path / "gpu.pt")
+    start_from(network, "")
+    assert any((value != 0.25).any() for value in network.state_dict().values())
+    cascade = Cascade(copy.deepcopy(network), 2)
+    for one in (network, cascade):
+        start_from(one, str(tmp_path / "gpu.pt"))
+        assert all((value == 0.25).all() for value in one.state_dict().values())
+    torch.save(cascade.state_dict(), tmp_path / "cascade.pt")
+    start_from(Cascade(network, 2), str(tmp_path / "cascade.pt"))
+    torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
+    for one in (network, cascade):
+        with pytest.raises(ValueError, match="belong to another network"):
+            start_from(one, str(tmp_path / "other.pt"))
+    with pytest.raises(FileNotFoundError, match="weights"):
+        start_from(network, str(tmp_path / "none.pt"))
+
+
+def test_weights_are_named_by_what_they_hold(tmp_path):
+    for name, value in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / f"{name}.pt").write_bytes(value)
+    one, same, other = (content(str(tmp_path / f"{name}.pt")) for name in "abc")
+    assert one == same != other
+    assert content("") == ""
+    with pytest.raises(FileNotFoundError):
+        content(str(tmp_path / "none.pt"))

@@ -55,14 +55,36 @@ def test_training_leaves_scalars_and_pictures_for_tensorboard(trained):
 
 
 @pytest.mark.slow
-def test_training_goes_on_where_it_stopped_and_keeps_the_best_weights(bundle_root, trained):
+def test_training_goes_on_where_it_stopped_and_ends_as_one_without_a_break(bundle_root, trained, tmp_path):
     output, options, _ = trained
     best = (output / "models/model.pt").read_bytes()
+    before = torch.load(output / "models/resume_checkpoint_epoch=1.pt", weights_only=True)
     # three steps from the identity change no label, and an equal score is no better one
     log = run(["training"], bundle_root, *config("train"), *options, "--epochs", 2)
     assert "resuming from iteration 0, epoch 1 until 2 epochs" in log
-    assert (output / "models/resume_checkpoint_epoch=2.pt").is_file()
+    assert [path.name for path in (output / "models").glob("*=*")] == ["resume_checkpoint_epoch=2.pt"]
     assert (output / "models/model.pt").read_bytes() == best
+    after = torch.load(output / "models/resume_checkpoint_epoch=2.pt", weights_only=True)
+    assert after["early_stopping"]["counter"] == 1
+    changed = [name for name in after["network"] if not torch.equal(after["network"][name], before["network"][name])]
+    assert len(changed) > 10
+    run(["training"], bundle_root, *config("train"), *options, "--epochs", 2, "--output_dir", tmp_path)
+    whole = torch.load(tmp_path / "models/resume_checkpoint_epoch=2.pt", weights_only=True)
+    for name, weights in whole["network"].items():
+        torch.testing.assert_close(after["network"][name], weights, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_the_settings_it_began_with_alone(bundle_root, trained, tmp_path):
+    output, options, _ = trained
+    files = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    line = ["run", "training", *config("train"), *options, "--epochs", 3, "--learning_rate", 1e-3, "--seed", 5]
+    done = run_module("monai.bundle", *line, cwd=bundle_root)
+    assert done.returncode != 0
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert "another learning_rate (was 0.0001, now 0.001), seed (was 0, now 5)" in sentence
+    assert "another --output_dir" in sentence
+    assert files == {path: path.stat().st_mtime_ns for path in output.rglob("*")}
 
 
 @pytest.mark.slow
@@ -106,7 +128,8 @@ def test_any_contrast_trains_two_steps_and_keeps_the_average_of_the_weights(
         "--average_momentum",
         0.25,
     ]
-    run(["training"], bundle_root, *config("train", "any_contrast"), *options, "--rescan_share", 0.5)
+    options += ["--rescan_share", 0.5]
+    run(["training"], bundle_root, *config("train", "any_contrast"), *options)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     losses = [scalar.value for scalar in events.Scalars("train_loss")]
@@ -121,6 +144,15 @@ def test_any_contrast_trains_two_steps_and_keeps_the_average_of_the_weights(
     assert drift["average"] == drift["best"]
     log = run(["training"], bundle_root, *config("train", "any_contrast"), *options, "--epochs", 2)
     assert "resuming from iteration 0, epoch 1 until 2 epochs" in log
+    left = sorted(path.name for path in (tmp_path / "models").glob("*=*"))
+    assert left == ["average_model_epoch=2.pt", "resume_checkpoint_epoch=2.pt"]
+    whole = tmp_path / "whole"
+    run(["training"], bundle_root, *config("train", "any_contrast"), *options, "--epochs", 2, "--output_dir", whole)
+    one, other = (
+        torch.load(folder / "models/average_model_epoch=2.pt", weights_only=True) for folder in (tmp_path, whole)
+    )
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
 
 
 @pytest.mark.slow
@@ -144,6 +176,35 @@ def test_two_processes_train_and_evaluate_together(bundle_root, small_dataset, t
     run(["evaluating"], bundle_root, *files, *options, launcher=launcher)
     rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
     assert len({row["pair"] for row in rows}) == len(rows) == 2
+
+
+@pytest.mark.slow
+def test_several_processes_train_as_the_other_configs_say(bundle_root, small_dataset, shifting_weights, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
+    options = ["--dataset_dir", small_dataset, "--pretrained", shifting_weights, "--epochs", 1, "--val_pairs", 1]
+    start = torch.load(shifting_weights, weights_only=True)
+    files = config("train", "any_contrast", "multi_gpu_train")
+    steps = ["--steps_per_epoch", 2, "--val_interval", 1, "--average_momentum", 0.25]
+    run(["training"], bundle_root, *files, *options, *steps, "--output_dir", tmp_path / "any", launcher=launcher)
+    average = torch.load(tmp_path / "any/models/model.pt", weights_only=True)
+    assert any(not torch.equal(average[name], start[name]) for name in start)
+    files = config("train", "finetune", "multi_gpu_train")
+    run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "finetuned", launcher=launcher)
+    events = EventAccumulator(str(tmp_path / "finetuned/tensorboard"))
+    events.Reload()
+    assert len(events.Scalars("val_mean_dice")) == 2  # the start, too
+    files = config("train", "equal_terms", "multi_gpu_train")
+    run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "equal", launcher=launcher)
+    assert len(list(csv.DictReader((tmp_path / "equal/epochs.csv").open()))) == 1
+
+
+@pytest.mark.slow
+def test_imitation_of_several_networks_or_processes_is_refused(bundle_root, small_dataset, shifting_weights, tmp_path):
+    options = ["--dataset_dir", small_dataset, "--pretrained", shifting_weights, "--output_dir", tmp_path]
+    line = ["run", "training", *config("train", "any_contrast", "imitation"), *options, "--cascades", 2]
+    done = run_module("monai.bundle", *line, cwd=bundle_root)
+    assert done.returncode != 0
+    assert "the encoder of one PAN in one process: leave out --cascades" in done.stderr.strip().splitlines()[-1]
 
 
 def test_evaluating_tabulates_pairs_and_summary(bundle_root, small_dataset, fresh_weights, tmp_path):
