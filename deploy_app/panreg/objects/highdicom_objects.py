@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 __all__ = ["finish", "identification", "source_images", "sources"]
 
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-SHARED = (*UIDS, "PositionReferenceIndicator", "SpecificCharacterSet", "Modality", "Rows", "Columns")
+SHARED = (*UIDS, "PositionReferenceIndicator", "Modality", "Rows", "Columns")
 PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
 TIMES = (
