@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from panreg.dicom.elements import copy_elements, decimal
 from panreg.dicom.frame import Frame
-from panreg.dicom.functional_groups import holder_of
+from panreg.dicom.functional_groups import holder_of, rescale_type_of
 from panreg.ingest.stack import Stack
 from panreg.objects.acquisition import copy_acquisition
 from panreg.objects.modules import (
@@ -21,6 +21,7 @@ from panreg.objects.modules import (
 )
 from panreg.objects.provenance import Provenance
 from panreg.objects.quantisation import Quantisation, quantisation_of
+from panreg.registration.preparation import outside_value
 from panreg.registration.result import Array, Registration
 from panreg.settings import Settings
 from pydicom import Dataset, FileDataset
@@ -62,10 +63,10 @@ def write_registered_series(
     """
     folder.mkdir(parents=True, exist_ok=True)
     fixed, moving = registration.fixed, registration.moving
-    padding = settings.padding[moving.modality]
+    padding = outside_value(settings, moving)
     values, inside = warp_moving(registration, padding)
     whole = bool(np.array_equal(registration.moving_values, np.rint(registration.moving_values)))
-    quantisation = quantisation_of(values, moving.modality, whole)
+    quantisation = quantisation_of(values, moving.modality, whole, rescale_type_of(moving.frames[0]))
     stored_padding = _free_padding(quantisation, values, inside, padding)
     paths = []
     for k, frame in enumerate(fixed.frames):
