@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 from panreg.dicom.attributes import pydicom_silenced
 from pydicom import DataElement, Dataset, config
@@ -102,9 +103,16 @@ def invalid(elements: Iterable[DataElement]) -> Iterator[str]:
             continue
         try:
             with strict():
-                DataElement(element.tag, element.VR, element.value)
+                DataElement(element.tag, element.VR, _checkable(element))
         except (ValueError, OverflowError, TypeError):
             yield element.keyword or str(element.tag)
+
+
+def _checkable(element: DataElement) -> Any:
+    """Take the value as pydicom checks it: names that it has read pass whatever they hold, unless they are texts."""
+    if element.VR != "PN" or not element.value:
+        return element.value
+    return str(element.value) if element.VM == 1 else [str(name) for name in element.value]
 
 
 def is_uid(value: str) -> bool:
