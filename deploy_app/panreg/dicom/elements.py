@@ -12,7 +12,7 @@ from pydicom.valuerep import format_number_as_ds
 
 __all__ = [
     *("ACQUISITION_TYPE_2", "PATIENT_STUDY_TYPE_2", "breaks_the_standard", "copy_elements", "decimal", "invalid"),
-    *("is_uid", "strict"),
+    *("is_code", "is_uid", "strict"),
 ]
 
 # Type 2: results have these attributes, empty where the source has none
@@ -113,6 +113,11 @@ def _checkable(element: DataElement) -> Any:
     if element.VR != "PN" or not element.value:
         return element.value
     return str(element.value) if element.VM == 1 else [str(name) for name in element.value]
+
+
+def is_code(value: str) -> bool:
+    """Tell whether a text is a Code String (CS): 1 to 16 capital letters, digits, blanks and underscores."""
+    return re.fullmatch("[A-Z0-9_ ]{1,16}", value) is not None
 
 
 def is_uid(value: str) -> bool:

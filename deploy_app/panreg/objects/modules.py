@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from panreg.dicom.elements import PATIENT_STUDY_TYPE_2, copy_elements, invalid, strict
+from panreg.dicom.elements import PATIENT_STUDY_TYPE_2, copy_elements, invalid, is_code, strict
 from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import body_part_of, laterality_of
 from panreg.failures import Code, Failure
@@ -90,7 +90,7 @@ def describe_body_part(target: Dataset, source: Frame) -> None:
     and an empty one would say that a side is missing.
     """
     part, side = body_part_of(source), laterality_of(source)
-    if part and re.fullmatch("[A-Z0-9_ ]{1,16}", part):
+    if is_code(part):
         target.BodyPartExamined = part
     if part not in UNPAIRED:
         target.Laterality = side or None
