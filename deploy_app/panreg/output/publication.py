@@ -18,11 +18,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 from panreg.dicom.attributes import pydicom_silenced
@@ -34,6 +36,7 @@ from pydicom import Dataset, dcmread
 __all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "lock", "output_failures", "sync"]
 
 RESULTS = "dicom"
+ATTEMPTS = 25
 LISTED = 5  # faults that a message names
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -101,6 +104,7 @@ class Publication:
         self.page: PublishedPage | None = None
         self._published = False
         self._lock = -1
+        self._turn = Lock()  # of who decides what becomes of the objects: the run, or who ends it
 
     def __enter__(self) -> "Publication":
         """Check the output before anything is computed for it, and keep other runs out.
@@ -123,11 +127,28 @@ class Publication:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Remove what was staged, and what was published if the run failed after all."""
-        try:
-            if error is not None or not self._published:
-                self.withdraw()
-        finally:
-            os.close(self._lock)
+        with self._turn:
+            try:
+                if error is not None or not self._published:
+                    self.withdraw()
+            finally:
+                os.close(self._lock)
+
+    @contextmanager
+    def abandoned(self) -> Iterator[bool]:
+        """Take back what was staged, for a run that another thread must end; within the context nothing appears.
+
+        Yields:
+            Whether it was taken back: what has been published already stays.
+        """
+        with self._turn:
+            if not self._published:
+                for _ in range(ATTEMPTS):  # a writer may be at work in it, and fails
+                    self.withdraw()
+                    if not self.staging.exists():
+                        break
+                    time.sleep(0.02)
+            yield not self._published
 
     def _refuse_results(self) -> None:
         """Refuse a folder that holds results; a page that is still hidden is a killed run's."""
@@ -173,12 +194,13 @@ class Publication:
             sync(self.staging)
             if self.page is not None:
                 sync(hidden(self.results.parent))
-            if announce is not None:
-                announce(objects)
-            self._published = True  # before it is true: a failure from here on withdraws
-            self.staging.rename(self.results)
-            show_page(self.results.parent)
-            sync(self.results.parent)
+            with self._turn:
+                if announce is not None:
+                    announce(objects)
+                self._published = True  # before it is true: a failure from here on withdraws
+                self.staging.rename(self.results)
+                show_page(self.results.parent)
+                sync(self.results.parent)
         return objects
 
     def withdraw(self) -> None:
