@@ -71,8 +71,8 @@ def _terminate(job: Job) -> None:
     """Leave no results behind, unless they are complete: then the run ends by itself in a moment."""
     with job.publication.abandoned() as is_abandoned:
         if is_abandoned:
-            failure = Failure(Code.E_TERMINATED, "The run was asked to end (SIGTERM) before it was done: start it again.")
-            code = _refuse(failure, job.manifest)
+            sentence = "The run was asked to end (SIGTERM) before it was done: start it again."
+            code = _refuse(Failure(Code.E_TERMINATED, sentence), job.manifest)
             for child in active_children():
                 child.kill()
             sys.stderr.flush()

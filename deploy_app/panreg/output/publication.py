@@ -14,7 +14,6 @@ folder belongs to one run at a time, which holds a lock on it.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -30,17 +29,17 @@ from types import TracebackType
 from panreg.dicom.attributes import pydicom_silenced
 from panreg.dicom.elements import invalid, strict
 from panreg.failures import Code, Failure
+from panreg.output.folder_lock import lock
 from panreg.output.page import PAGE, PublishedPage, hidden, hide_page, remove_page, show_page
 from pydicom import Dataset, dcmread
 
-__all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "lock", "output_failures", "sync"]
+__all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "output_failures", "sync"]
 
 RESULTS = "dicom"
 ATTEMPTS = 25
 LISTED = 5  # faults that a message names
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
-NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # NFS, and file systems without any
 
 Validator = Callable[[Dataset], Iterable[str]]
 """Takes an object as it was read back from its file; names what is wrong by keyword, without values."""
@@ -251,29 +250,6 @@ class Publication:
             listed = ", ".join(faults[:LISTED]) + (" …" if len(faults) > LISTED else "")
             raise Failure(Code.E_OUTPUT, f"{name} failed its check: {listed}.")
         return PublishedObject(f"{self.results.name}/{name}", *uids, hashlib.sha256(content).hexdigest())
-
-
-def lock(folder: Path) -> int:
-    """Take a folder for this process alone, until the descriptor that is returned is closed or the process ends.
-
-    The lock is on the folder itself: no file of ours is left in it, and none outlives a killed process. On a file
-    system that has no such locks there is none.
-
-    Raises:
-        Failure: E_OUTPUT: another process has it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        message = "Another run is writing into the output folder: wait for it, or give another folder."
-        raise Failure(Code.E_OUTPUT, message) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            os.close(descriptor)
-            raise
-    return descriptor
 
 
 def check_bytes(dataset: Dataset, content: bytes) -> None:

@@ -25,7 +25,7 @@ VALID_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 
 @pydicom_silenced()
 def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[str, ...]:
-    """Refuse UIDs that break the standard, or warn of them, and patients; warn of values that are left empty or garbled.
+    """Refuse patients and UIDs that break the standard, or warn of these; warn of values left empty, or garbled.
 
     Args:
         fixed: whose patient and study the results join.

@@ -13,7 +13,10 @@ from panreg.registration.result import Array
 from panreg.registration.straight import grid_of_result, resample_onto
 from panreg.settings import Settings
 
-__all__ = ["Prepared", "outside_value", "page_options", "prealignment", "prepare", "registration_options", "without_padding"]
+__all__ = [
+    *("Prepared", "outside_value", "page_options", "prealignment", "prepare", "registration_options"),
+    "without_padding",
+]
 
 AIR_IS_LOW = ("", "HU", "HU_MOD", "US")
 """Rescale Types of CT images in Hounsfield units, or in what is likely to be these."""

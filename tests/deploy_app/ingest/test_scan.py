@@ -143,11 +143,10 @@ def test_different_files_of_one_instance_collide(tmp_path):
 
 
 def test_an_instance_of_two_series_collides_in_both(tmp_path):
-    write(tmp_path / "a")
-    for k, path in enumerate(write(tmp_path / "b", name="other")):
-        ds = pydicom.dcmread(path)
-        ds.SOPInstanceUID = scan(tmp_path / "a", Limits()).instances[0].sop_instance_uid if k == 2 else ds.SOPInstanceUID
-        ds.save_as(path)
+    first, other = write(tmp_path / "a")[0], write(tmp_path / "b", name="other")[2]
+    ds = pydicom.dcmread(other)
+    ds.SOPInstanceUID = pydicom.dcmread(first).SOPInstanceUID
+    ds.save_as(other)
     assert [stack.refusal.code for stack in find_stacks(scan(tmp_path, Limits()))] == [Code.E_UID_COLLISION] * 2
 
 

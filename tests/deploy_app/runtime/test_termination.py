@@ -29,8 +29,7 @@ time.sleep(0.2)
 
 
 @pytest.mark.parametrize(
-    ("place", "code", "is_left"),
-    [("before", 143, True), ("within", 7, False), ("after", 0, True), (None, 0, True)],
+    ("place", "code", "is_left"), [("before", 143, True), ("within", 7, False), ("after", 0, True), (None, 0, True)]
 )
 def test_a_process_that_is_asked_to_end_clears_up_while_there_is_something_to_clear(tmp_path, place, code, is_left):
     asked = {name: f"{ASK}; time.sleep(30)" if name == place else "pass" for name in ("before", "within", "after")}
