@@ -71,7 +71,8 @@ def _copy_window(target: Dataset, source: Dataset) -> None:
     """Copy a window that has a centre and a width: the standard knows no half ones."""
     window = Dataset()
     copy_elements(window, source, WINDOW)
-    if text(window, "WindowCenter") and text(window, "WindowWidth"):
+    centres, widths = (text(window, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    if centres and widths and centres.count("\\") == widths.count("\\"):
         target.update(window)
 
 

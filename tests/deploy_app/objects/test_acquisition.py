@@ -124,7 +124,7 @@ def test_a_sequence_that_breaks_the_standard_is_unknown(registration, tmp_path):
     assert write(with_moving(registration, setting(ScanningSequence="SE/EP")), tmp_path).ScanningSequence == "RM"
 
 
-@pytest.mark.parametrize("window", [("", ""), ("40", ""), ("", "400"), (None, "400"), ("40", None)])
+@pytest.mark.parametrize("window", [("", ""), ("40", ""), ("", "400"), (None, "400"), ("40", None), ("40", ["9", "8"])])
 def test_half_a_window_is_none(registration, tmp_path, window):
     def edit(header):
         for keyword, value in zip(("WindowCenter", "WindowWidth"), window):
