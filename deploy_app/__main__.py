@@ -10,8 +10,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from multiprocessing import active_children
 from pathlib import Path
 
+from panreg.runtime import termination  # isort: skip - before any library that starts threads
 from panreg.runtime import scratch  # noqa: F401  isort: skip - before any library that caches
 from panreg.runtime import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
 from monai.deploy.core import AppContext, Application
@@ -58,10 +60,23 @@ def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int
         with Publication(output, Path(context.workdir) if context.workdir else None) as publication:
             manifest = Manifest(output)
             job = Job(source, models, _settings(environ), publication, manifest, clock)
-            register(job)
+            with termination.listening(lambda: _terminate(job)):
+                register(job)
     except Exception as error:
         return _refuse(error, manifest)
     return 0
+
+
+def _terminate(job: Job) -> None:
+    """Leave no results behind, unless they are complete: then the run ends by itself in a moment."""
+    with job.publication.abandoned() as is_abandoned:
+        if is_abandoned:
+            sentence = "The run was asked to end (SIGTERM) before it was done: start it again."
+            code = _refuse(Failure(Code.E_TERMINATED, sentence), job.manifest)
+            for child in active_children():
+                child.kill()
+            sys.stderr.flush()
+            os._exit(code)  # other threads are at work, and none of them could be asked to stop
 
 
 def _settings(environ: Mapping[str, str]) -> Settings:

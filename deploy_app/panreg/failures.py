@@ -31,6 +31,7 @@ class Code(Enum):
     E_OUTPUT = "E_OUTPUT"
     E_WEIGHTS = "E_WEIGHTS"
     E_INTERNAL = "E_INTERNAL"
+    E_TERMINATED = "E_TERMINATED"
 
     @property
     def exit_code(self) -> int:
@@ -50,6 +51,7 @@ _EXIT_CODES = {
     Code.E_OUTPUT: 60,
     Code.E_WEIGHTS: 70,
     Code.E_INTERNAL: 70,
+    Code.E_TERMINATED: 143,  # as a process ends that SIGTERM kills
 }
 
 

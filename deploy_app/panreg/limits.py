@@ -10,7 +10,7 @@ Most = Annotated[int, whole()]
 
 
 class Limits(Section):
-    """What the scan refuses before it allocates anything (E_LIMIT)."""
+    """What is refused before anything is allocated for it (E_LIMIT)."""
 
     files: Most = 100_000
     depth: Most = 16

@@ -72,3 +72,25 @@ def as_enhanced_mprage(ds):
         group.MREchoSequence = [echo]
     if "BodyPartExamined" in ds:
         del ds.BodyPartExamined
+
+
+CHARACTER_SETS = {
+    ("", "ISO 2022 IR 87"): "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    ("", "ISO 2022 IR 149"): "Hong^Gildong=洪^吉洞=홍^길동",
+    "GB18030": "Wang^XiaoDong=王^小东",
+    "ISO_IR 100": "Müller^Jörg",
+    "ISO_IR 144": "Иванов^Пётр",
+    "ISO_IR 192": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "ISO_IR 6": "Miller^George",
+}
+"""Names, by the character set that is declared for them."""
+
+
+def named_in(character_set):
+    """Give a slice a name in a character set."""
+
+    def edit(ds, k):
+        ds.SpecificCharacterSet = list(character_set) if isinstance(character_set, tuple) else character_set
+        ds.PatientName = CHARACTER_SETS[character_set]
+
+    return edit

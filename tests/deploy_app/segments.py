@@ -41,13 +41,18 @@ def write_segmentation(path, moving, masks, affine=None, kind="BINARY", labels=(
             "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", orientation),
             "pixel_measures": highdicom.PixelMeasuresSequence(spacing[1::-1], spacing[2], spacing[2]),
         }
+    images = [deepcopy(frame.header) for frame in moving.frames]
+    for image in images:
+        image.pop("SpecificCharacterSet", None)  # highdicom knows but some
     ds = Segmentation(
-        *([deepcopy(frame.header) for frame in moving.frames], masks, kind),
+        *(images, masks, kind),
         [description(n, label) for n, label in enumerate(labels, 1)],
         *(uid("segmentation series"), 9, uid("segmentation"), 1, "Maker", "Model", "1.0", "1"),
         series_description="Lesions",
         **geometry,
     )
+    if "SpecificCharacterSet" in moving.header:
+        ds["SpecificCharacterSet"] = deepcopy(moving.header["SpecificCharacterSet"])
     if edit is not None:
         edit(ds)
     ds.save_as(path)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from functools import partial
 
 import bundle
@@ -145,6 +146,24 @@ def test_own_results_fed_back_make_no_new_pair(registered, phantom, tmp_path, st
         {entry["sop_instance_uid"] for entry in manifest_of(folder)["inputs"]} for folder in (output, tmp_path / "out")
     ]
     assert uids[0] == uids[1]
+
+
+@pytest.mark.slow
+@pytest.mark.hazard("half a result is used")
+@pytest.mark.property(3)
+def test_a_run_that_is_asked_to_end_leaves_a_failed_manifest_and_no_object(phantom, coarse_models, tmp_path):
+    output = tmp_path / "out"
+    line = [sys.executable, ROOT / "deploy_app", "-i", phantom, "-o", output, "-m", coarse_models]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (output / ".panreg.part" / "registration.dcm").exists():
+        time.sleep(0.01)
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert [path.name for path in output.iterdir()] == ["run_manifest.json"]
+    manifest = manifest_of(output)
+    assert (manifest["status"], manifest["code"], manifest["outputs"]) == ("failed", "E_TERMINATED", [])
+    assert "E_TERMINATED" in told
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from panreg.objects.provenance import VERSION, Provenance
 from panreg.objects.registered_series import write_registered_series
 from panreg.pairing.conformity import check_conformity
 from panreg.pairing.identity import check_patient
-from panreg.registration.preparation import without_padding
+from panreg.registration.preparation import outside_value, without_padding
 from panreg.registration.result import Registration
 from panreg.registration.straight import grid_of_result
 from panreg.settings import PairSettings, Settings, digest
@@ -99,7 +99,7 @@ def apply_registration(matched: MatchedObject, settings: Settings, clock: dateti
     """
     fixed, moving = matched.fixed, matched.moving
     transform = AppliedTransform(matched.deformation, fixed, moving)
-    values = without_padding(read_stack(moving), settings.padding[moving.modality])
+    values = without_padding(read_stack(moving), outside_value(settings, moving))
     provenance = Provenance(
         fixed.sop_instance_uids,
         moving.sop_instance_uids,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 from panreg.dicom.attributes import pydicom_silenced
 from pydicom import DataElement, Dataset, config
@@ -11,7 +12,7 @@ from pydicom.valuerep import format_number_as_ds
 
 __all__ = [
     *("ACQUISITION_TYPE_2", "PATIENT_STUDY_TYPE_2", "breaks_the_standard", "copy_elements", "decimal", "invalid"),
-    *("is_uid", "strict"),
+    *("is_code", "is_uid", "strict"),
 ]
 
 # Type 2: results have these attributes, empty where the source has none
@@ -102,9 +103,21 @@ def invalid(elements: Iterable[DataElement]) -> Iterator[str]:
             continue
         try:
             with strict():
-                DataElement(element.tag, element.VR, element.value)
+                DataElement(element.tag, element.VR, _checkable(element))
         except (ValueError, OverflowError, TypeError):
             yield element.keyword or str(element.tag)
+
+
+def _checkable(element: DataElement) -> Any:
+    """Take the value as pydicom checks it: names that it has read pass whatever they hold, unless they are texts."""
+    if element.VR != "PN" or not element.value:
+        return element.value
+    return str(element.value) if element.VM == 1 else [str(name) for name in element.value]
+
+
+def is_code(value: str) -> bool:
+    """Tell whether a text is a Code String (CS): 1 to 16 capital letters, digits, blanks and underscores."""
+    return re.fullmatch("[A-Z0-9_ ]{1,16}", value) is not None
 
 
 def is_uid(value: str) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "holder_of",
     "inversion_time_of",
     "laterality_of",
+    "rescale_type_of",
     "sequence_of",
 ]
 
@@ -106,6 +107,12 @@ def sequence_of(frame: Frame) -> list[str]:
     kinds = PULSES.get(text(holder_of(frame, "EchoPulseSequence"), "EchoPulseSequence") or "", [])
     inverted = text(holder_of(frame, "InversionRecovery"), "InversionRecovery") == "YES"
     return [*kinds, "IR"] if inverted else list(kinds)
+
+
+@pydicom_silenced()
+def rescale_type_of(frame: Frame) -> str:
+    """Read Rescale Type, what the values are (HU, MGML, Z_EFF …); empty where the header does not say."""
+    return text(holder_of(frame, "RescaleType"), "RescaleType") or ""
 
 
 @pydicom_silenced()

@@ -127,7 +127,7 @@ def _decode_with(instance: Dataset, syntax: UID, itk_decoder: ItkDecoder) -> Sto
     decoder = get_decoder(syntax)
     if decoder.is_available:
         return np.asarray(decoder.as_array(instance, raw=True)[0])
-    if syntax in ITK_SYNTAXES and int(instance.get("NumberOfFrames") or 1) == 1:
+    if syntax in ITK_SYNTAXES:
         return itk_decoder.decode(instance, syntax)
     raise NotImplementedError
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import UID, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, SecondaryCaptureImageStorage
 
 __all__ = ["ITK_SYNTAXES", "STORAGE", "ItkDecoder", "Stored"]
@@ -21,37 +21,49 @@ __all__ = ["ITK_SYNTAXES", "STORAGE", "ItkDecoder", "Stored"]
 Stored = npt.NDArray[np.integer[Any]]
 
 ITK_SYNTAXES = {JPEGLossless, JPEGLosslessSV1, JPEGLSLossless}  # what ITK decodes to the bit
-STORAGE = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData")
+FORMAT = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+STORAGE = (*FORMAT, "PixelData")
 FRAME_MARKERS = {0xC3, 0xF7}  # start of a lossless JPEG frame, of a JPEG-LS frame
 
 
 class ItkDecoder(ExitStack):
-    """Decodes single-frame instances; its process starts with the first and ends with the context."""
+    """Decodes instances frame by frame; its process starts with the first and ends with the context."""
 
     _pool: ProcessPoolExecutor | None = None
 
     def decode(self, instance: Dataset, syntax: UID) -> Stored:
-        """Decode a bare copy: from the original header ITK would rescale by itself, and invert MONOCHROME1.
+        """Decode bare copies: from the original header ITK would rescale by itself, and invert MONOCHROME1.
+
+        Returns:
+            Stored values (frames, rows, columns).
 
         Raises:
-            ValueError: the stream's size is not the header's.
+            ValueError: there are too few frames, or a stream's size is not the header's.
             BrokenProcessPool: ITK crashed.
             RuntimeError: ITK refused the stream.
         """
-        _check_frame_header(get_frame(instance.PixelData, 0, number_of_frames=1), instance)
+        count, offsets = int(instance.get("NumberOfFrames") or 1), None
+        if instance.get("ExtendedOffsetTable"):
+            offsets = instance.ExtendedOffsetTable, instance.ExtendedOffsetTableLengths
         if self._pool is None:
             self._pool = self.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+        planes = []
         with TemporaryDirectory() as folder:
             path = Path(folder) / "image.dcm"
-            _bare(instance, syntax).save_as(path, enforce_file_format=True)
-            return self._pool.submit(_read, os.fspath(path)).result()
+            for n in range(count):
+                stream = get_frame(instance.PixelData, n, number_of_frames=count, extended_offsets=offsets)
+                _check_frame_header(stream, instance)
+                _bare(instance, syntax, stream).save_as(path, enforce_file_format=True)
+                planes.append(self._pool.submit(_read, os.fspath(path)).result())
+        return np.stack([plane.reshape(plane.shape[-2:]) for plane in planes])
 
 
-def _bare(instance: Dataset, syntax: UID) -> Dataset:
-    """Copy nothing but the stored pixels and what describes them."""
+def _bare(instance: Dataset, syntax: UID, stream: bytes) -> Dataset:
+    """Copy nothing but the stored pixels of a frame and what describes them."""
     copy = Dataset()
-    for keyword in STORAGE:
+    for keyword in FORMAT:
         copy[keyword] = instance[keyword]
+    copy.add_new("PixelData", "OB", encapsulate([stream]))
     copy.SamplesPerPixel, copy.PhotometricInterpretation = 1, "MONOCHROME2"
     copy.SOPClassUID, copy.SOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
     copy.file_meta = FileMetaDataset()

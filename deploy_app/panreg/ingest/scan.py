@@ -1,11 +1,11 @@
 """The scan of the input folder: which files are images or segmentations, by content, from their headers alone."""
 
-import filecmp
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from panreg.dicom.attributes import integer, pydicom_silenced, text
 from panreg.dicom.frame import Frame
@@ -25,6 +25,7 @@ LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 STRUCTURE_SET_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 DRAWN_CLASSES = frozenset({SEGMENTATION_CLASS, LABEL_MAP_CLASS, STRUCTURE_SET_CLASS})
 UNREADABLE = ("malformed", "no_uids", "no_image", "deflated")
+BLOCK = 1 << 20  # bytes that are compared at a time
 LARGE_ELEMENT = 65536  # bytes; scanners put private blocks of 100 kB into every slice, which stay in the file
 
 
@@ -38,6 +39,7 @@ class Scan:
         instances: CT and MR images, each once, in the order of their SOP Instance UIDs; ``number`` is None.
         segmentations: what was drawn on images, likewise: segmentations, label maps and structure sets.
         skipped: how many other things there are, by reason: ``not_dicom``, ``duplicate_file``, a SOP class's name …
+        collisions: Series Instance UIDs of images whose SOP Instance UID another file has, too, with other contents.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Scan:
     instances: tuple[Frame, ...] = ()
     segmentations: tuple[Frame, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
+    collisions: frozenset[str] = frozenset()
 
 
 @pydicom_silenced()
@@ -52,10 +55,11 @@ def scan(folder: Path, limits: Limits) -> Scan:
     """Find the images of a folder and its sub-folders; links are never followed, and no pixels are read.
 
     Raises:
-        Failure: E_LIMIT, E_UID_COLLISION, or E_NO_INPUT where the folder or a file can't be read.
+        Failure: E_LIMIT, or E_NO_INPUT where the folder or a file can't be read.
     """
     skipped: Counter[str] = Counter()
     found: dict[str, Frame] = {}
+    collided: dict[str, list[Frame]] = {}
     try:
         for path in _files(folder, limits, skipped):
             header = _header(path, limits)
@@ -64,17 +68,25 @@ def scan(folder: Path, limits: Limits) -> Scan:
                 continue
             frame = Frame(path, header)
             known = found.setdefault(frame.sop_instance_uid, frame)
-            if known is not frame:
-                _check_duplicate(known.path, path)
+            if known is not frame and _hold_the_same(known.path, path):
                 skipped["duplicate_file"] += 1
+            elif known is not frame:
+                collided.setdefault(frame.sop_instance_uid, [known]).append(frame)
     except OSError as error:
         message = f"The input can't be read ({error.strerror}): let the application's user read every file of it."
         raise Failure(Code.E_NO_INPUT, message) from error
-    images: list[Frame] = []
-    segmentations: list[Frame] = []
-    for _, frame in sorted(found.items()):
-        (segmentations if frame.header.SOPClassUID in DRAWN_CLASSES else images).append(frame)
-    return Scan(folder, limits, tuple(images), tuple(segmentations), skipped)
+    for uid, frames in collided.items():
+        if any(map(_is_drawn, frames)):  # which of them is meant, nobody can know
+            skipped["segmentation_uid_collision"] += 1
+            del found[uid]
+    frames = [frame for _, frame in sorted(found.items())]
+    images, segmentations = [f for f in frames if not _is_drawn(f)], [f for f in frames if _is_drawn(f)]
+    collisions = {str(frame.header.SeriesInstanceUID) for frames in collided.values() for frame in frames}
+    return Scan(folder, limits, tuple(images), tuple(segmentations), skipped, frozenset(collisions))
+
+
+def _is_drawn(frame: Frame) -> bool:
+    return frame.header.SOPClassUID in DRAWN_CLASSES
 
 
 def _files(folder: Path, limits: Limits, skipped: Counter[str]) -> Iterator[Path]:
@@ -85,13 +97,14 @@ def _files(folder: Path, limits: Limits, skipped: Counter[str]) -> Iterator[Path
     while pending:
         here, depth = pending.pop()
         if depth > limits.depth:
-            raise Failure(Code.E_LIMIT, f"The input's folders are nested deeper than {limits.depth}: flatten them.")
+            message = f"The input's folders are nested deeper than {limits.depth} (PANREG_LIMITS_DEPTH): flatten them."
+            raise Failure(Code.E_LIMIT, message)
         with os.scandir(here) as entries:
             for entry in entries:
                 entries_seen += 1
                 if entries_seen > limits.files:
-                    message = f"The input holds more than {limits.files} files and folders: send fewer series at once."
-                    raise Failure(Code.E_LIMIT, message)
+                    most = f"{limits.files} files and folders (PANREG_LIMITS_FILES)"
+                    raise Failure(Code.E_LIMIT, f"The input holds more than {most}: send fewer series at once.")
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, depth + 1))
                 elif entry.is_file(follow_symlinks=False):
@@ -108,8 +121,7 @@ def _header(path: Path, limits: Limits) -> Dataset | str:
             start = file.read(140)
             if start[128:132] != b"DICM" and not _begins_like_dicom(start):
                 return "not_dicom"
-            file.seek(132 if start[128:132] == b"DICM" else 0)
-            meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag > 0x0002FFFF)
+            meta = _read_meta(file)
         if text(meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
             return "dicomdir"
         if text(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
@@ -122,6 +134,13 @@ def _header(path: Path, limits: Limits) -> Dataset | str:
         return "malformed"
 
 
+def _read_meta(file: BinaryIO) -> Dataset:
+    """Read file meta information, if there is any; the file is left where the data set begins."""
+    file.seek(128)
+    file.seek(0 if file.read(4) != b"DICM" else 132)
+    return read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag > 0x0002FFFF)
+
+
 def _begins_like_dicom(start: bytes) -> bool:
     """Whether a file without preamble begins with an element that little-endian data sets begin with."""
     group, element = start[:2], int.from_bytes(start[2:4], "little")
@@ -129,7 +148,7 @@ def _begins_like_dicom(start: bytes) -> bool:
 
 
 def _reason(header: Dataset, limits: Limits) -> str | None:
-    """Say why an instance is not accepted, or None; an image beyond the limits ends the scan."""
+    """Say why an instance is not accepted, or None."""
     uids = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
     if any(text(header, keyword) is None for keyword in uids):
         return "no_uids"
@@ -143,10 +162,6 @@ def _reason(header: Dataset, limits: Limits) -> str | None:
         return "no_image"
     if sop_class in DRAWN_CLASSES:
         return None if _voxels(header) <= limits.voxels else "segmentation_too_large"
-    for keyword, limit in (("Rows", limits.rows), ("Columns", limits.columns), ("NumberOfFrames", limits.frames)):
-        value = integer(header, keyword) if keyword in header else 1
-        if value is None or not 1 <= value <= limit:
-            raise Failure(Code.E_LIMIT, f"An image of the input has a {keyword} outside 1 to {limit}: remove it.")
     return None
 
 
@@ -155,7 +170,14 @@ def _voxels(header: Dataset) -> int:
     return rows * columns * frames
 
 
-def _check_duplicate(first: Path, second: Path) -> None:
-    if not filecmp.cmp(first, second, shallow=False):
-        message = "Two different files of the input have the same SOP Instance UID: send the series again."
-        raise Failure(Code.E_UID_COLLISION, message)
+def _hold_the_same(first: Path, second: Path) -> bool:
+    """Tell whether two files hold one data set; senders differ in the file meta information before it."""
+    with first.open("rb") as one, second.open("rb") as other:
+        syntaxes = {text(_read_meta(file), "TransferSyntaxUID") for file in (one, other)} - {None}
+        rests = [os.fstat(file.fileno()).st_size - file.tell() for file in (one, other)]
+        if len(syntaxes) > 1 or rests[0] != rests[1]:
+            return False
+        while block := one.read(BLOCK):
+            if block != other.read(BLOCK):
+                return False
+    return True

@@ -52,7 +52,7 @@ class FrameGroup:
     @property
     def modality(self) -> str:
         """CT or MR."""
-        return str(self.header.Modality)
+        return str(self.header.Modality).strip()
 
     @cached_property
     def sop_instance_uids(self) -> tuple[str, ...]:

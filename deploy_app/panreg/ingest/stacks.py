@@ -50,7 +50,8 @@ def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
     for instance in instances:
         if str(instance.header.SOPClassUID) in MULTI_FRAME_CLASSES:
             count = integer(instance.header, "NumberOfFrames") or 1
-            frames = [Frame(instance.path, instance.header, number) for number in range(1, count + 1)]
+            last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
+            frames = [Frame(instance.path, instance.header, number) for number in range(1, last + 1)]
             yield _build(frames, (), scan)
         else:
             single.append(instance)
@@ -110,7 +111,7 @@ def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> AnySta
     """Check and place the frames of one stack."""
     warnings += tuple(_image_warnings(frames, scan))
     try:
-        _check_image(frames, scan.limits)
+        _check_image(frames, scan)
         positions, axes, spacing = _geometry(frames)
         order, origin, step = _check_positions(positions, np.cross(*axes))
     except Failure as failure:
@@ -122,17 +123,35 @@ def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> AnySta
     return Stack(tuple(frames[n] for n in order), affine, warnings)
 
 
-def _check_image(frames: list[Frame], limits: Limits) -> None:
-    header = frames[0].header
+def _check_image(frames: list[Frame], scan: Scan) -> None:
+    header, limits = frames[0].header, scan.limits
     if len({(text(f.header, "PatientID"), text(f.header, "IssuerOfPatientID")) for f in frames}) > 1:
         raise Failure(Code.E_TWO_PATIENTS, "its images carry different patient identifiers; correct the source.")
+    if str(header.SeriesInstanceUID) in scan.collisions:
+        message = "two different files have one SOP Instance UID; send the series again, and each image once."
+        raise Failure(Code.E_UID_COLLISION, message)
+    if text(header, "Modality") not in ("CT", "MR"):
+        raise Failure(Code.E_NO_MATCH, "its Modality is neither CT nor MR; choose another series, or correct it.")
+    _check_size(frames, limits)
     if len(frames) * int(header.Rows) * int(header.Columns) > limits.voxels:
-        raise Failure(Code.E_LIMIT, f"it has more than {limits.voxels} voxels; send a smaller series.")
+        message = f"it has more than {limits.voxels} voxels (PANREG_LIMITS_VOXELS); send a smaller series."
+        raise Failure(Code.E_LIMIT, message)
     if any(integer(frame.header, "SamplesPerPixel") != 1 for frame in frames):
         raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
     if "ConcatenationUID" in header:
         message = "it is one part of a concatenation; send it as one multi-frame image or as single frames."
         raise Failure(Code.E_MISSING_SLICES, message)
+
+
+def _check_size(frames: list[Frame], limits: Limits) -> None:
+    """Refuse images beyond the limits, or of a size that is none."""
+    headers = {frame.sop_instance_uid: frame.header for frame in frames}.values()
+    for keyword, name in (("Rows", "rows"), ("Columns", "columns"), ("NumberOfFrames", "frames")):
+        most = getattr(limits, name)
+        values = [integer(header, keyword) if keyword in header else 1 for header in headers]
+        if any(value is None or not 1 <= value <= most for value in values):
+            message = f"its {keyword} is not from 1 to {most} (PANREG_LIMITS_{name.upper()}); choose another series."
+            raise Failure(Code.E_LIMIT, message)
 
 
 def _geometry(frames: list[Frame]) -> tuple[Matrix, Matrix, Matrix]:

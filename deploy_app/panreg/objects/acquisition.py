@@ -2,18 +2,28 @@
 
 from datetime import datetime
 
-from panreg.dicom.elements import ACQUISITION_TYPE_2, copy_elements, decimal
+from panreg.dicom.attributes import text
+from panreg.dicom.elements import ACQUISITION_TYPE_2, copy_elements, decimal, is_code
 from panreg.dicom.frame import Frame
-from panreg.dicom.functional_groups import echo_time_of, holder_of, inversion_time_of, sequence_of
+from panreg.dicom.functional_groups import agent_given, echo_time_of, holder_of, inversion_time_of, sequence_of
 from panreg.ingest.stack import Stack
-from panreg.objects.modules import describe_body_part, timezone_of
+from panreg.objects.modules import LONG_STRING, describe_body_part, timezone_of
 from pydicom import Dataset
+from pydicom.sequence import Sequence
 from pydicom.valuerep import DA, DT, TM
 
 __all__ = ["copy_acquisition"]
 
 TIMES = ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime")
 OPTIONAL = {"MR": ("InversionTime", "MagneticFieldStrength", "FlipAngle"), "CT": ("ConvolutionKernel",)}
+# of the contrast agent, beside its name
+AGENT = (
+    *("ContrastBolusRoute", "ContrastBolusAdministrationRouteSequence", "ContrastBolusVolume"),
+    *("ContrastBolusTotalDose", "ContrastFlowRate", "ContrastFlowDuration"),
+    *("ContrastBolusIngredient", "ContrastBolusIngredientConcentration"),
+)
+AGENT_TIMES = ("ContrastBolusStartTime", "ContrastBolusStopTime")
+CODE = ("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
 WINDOW = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction")
 # Type 1 of the MR Image; enhanced objects have no such attributes
 DEFAULTS = {"MR": {"ScanningSequence": "RM", "SequenceVariant": "NONE"}, "CT": {}}
@@ -34,14 +44,15 @@ def copy_acquisition(target: Dataset, moving: Stack) -> None:
     for keyword in (*OPTIONAL[modality], *DEFAULTS[modality]):
         _copy(target, first, keyword)
     describe_body_part(target, first)
-    if modality == "MR" and not target.get("ScanningSequence") and (sequence := sequence_of(first)):
+    if modality == "MR" and not target.get("ScanningSequence") and all(map(is_code, sequence := sequence_of(first))):
         target.ScanningSequence = sequence
     for keyword, value in DEFAULTS[modality].items():
         if not target.get(keyword):
             setattr(target, keyword, value)
     if "IR" not in target.get("ScanningSequence", ""):  # Type 2C: scanners write it regardless, the standard forbids it
         target.pop("InversionTime", None)
-    copy_elements(target, holder_of(middle, "WindowCenter"), WINDOW)
+    _copy_window(target, holder_of(middle, "WindowCenter"))
+    _copy_agent(target, first)
     _copy_times(target, first)
     _copy_compression(target, moving)
     burned_in = {str(header.get("BurnedInAnnotation", "NO")) for header in moving.instances()}
@@ -56,15 +67,48 @@ def _copy(target: Dataset, frame: Frame, keyword: str, empty: bool = False) -> N
     copy_elements(target, holder, [keyword], empty=empty)
 
 
+def _copy_window(target: Dataset, source: Dataset) -> None:
+    """Copy a window that has a centre and a width: the standard knows no half ones."""
+    window = Dataset()
+    copy_elements(window, source, WINDOW)
+    centres, widths = (text(window, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    if centres and widths and centres.count("\\") == widths.count("\\"):
+        target.update(window)
+
+
+def _copy_agent(target: Dataset, frame: Frame) -> None:
+    """Write Contrast/Bolus where an agent was given; what enhanced images name by codes alone, by their meanings."""
+    if not agent_given(frame):
+        return
+    codes = []
+    for item in holder_of(frame, "ContrastBolusAgentSequence").get("ContrastBolusAgentSequence") or []:
+        codes.append(Dataset())
+        copy_elements(codes[-1], item, CODE)
+    if codes:
+        target.ContrastBolusAgentSequence = Sequence(codes)
+    _copy(target, frame, "ContrastBolusAgent", empty=True)
+    if not target.ContrastBolusAgent:
+        meanings = ", ".join(str(item.CodeMeaning) for item in codes if item.get("CodeMeaning"))
+        target.ContrastBolusAgent = meanings[:LONG_STRING].rstrip(" ,")
+    for keyword in (*AGENT, *(AGENT_TIMES if _share_clock(target, frame) else ())):
+        _copy(target, frame, keyword)
+
+
+def _share_clock(target: Dataset, frame: Frame) -> bool:
+    """Tell whether the frame's times mean the same in the target, as far as their time zones tell."""
+    theirs, ours = timezone_of(frame.header), timezone_of(target)
+    return theirs is None or ours is None or theirs == ours
+
+
 def _copy_times(target: Dataset, frame: Frame) -> None:
     """Copy the acquisition's times; one that the other time zone can't express (no date to a time) is left out."""
     source = Dataset()
     for keyword in TIMES:
         copy_elements(source, holder_of(frame, keyword), [keyword])
-    theirs, ours = timezone_of(frame.header), timezone_of(target)
-    if theirs is None or ours is None or theirs == ours:
+    if _share_clock(target, frame):
         copy_elements(target, source, TIMES)
         return
+    theirs, ours = timezone_of(frame.header), timezone_of(target)
     if source.get("AcquisitionDate") and source.get("AcquisitionTime"):
         date, time = DA(source.AcquisitionDate), TM(source.AcquisitionTime)
         moment = datetime.combine(date, time, theirs).astimezone(ours)

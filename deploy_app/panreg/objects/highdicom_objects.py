@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from panreg.dicom.attributes import macro
-from panreg.dicom.elements import copy_elements
+from panreg.dicom.attributes import macro, numbers
+from panreg.dicom.elements import copy_elements, decimal
 from panreg.ingest.stack import Stack
 from panreg.objects.modules import code, copy_patient_and_study, describe_equipment, local_time, reference
 from panreg.objects.provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
@@ -13,17 +13,17 @@ from panreg.settings import Settings
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-__all__ = ["finish", "identification", "source_images", "sources"]
+__all__ = ["complete_measures", "finish", "identification", "source_images", "sources"]
 
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-SHARED = (*UIDS, "PositionReferenceIndicator", "SpecificCharacterSet", "Modality", "Rows", "Columns")
+SHARED = (*UIDS, "PositionReferenceIndicator", "Modality", "Rows", "Columns")
 PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
 STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
 TIMES = (
     *(("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"), ("SeriesDate", "SeriesTime")),
     ("DateOfSecondaryCapture", "TimeOfSecondaryCapture"),
 )
-MEASURES = ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+MEASURES = ("PixelSpacing", "SliceThickness")
 
 
 def sources(stack: Stack) -> list[Dataset]:
@@ -35,8 +35,15 @@ def sources(stack: Stack) -> list[Dataset]:
     """
     if stack.frames[0].number is not None:
         return [_multi_frame_source(stack)]
-    orientation = stack.header.ImageOrientationPatient
-    return [_single_frame_source(header, orientation) for header in stack.instances()]
+    return [_single_frame_source(header, stack) for header in stack.instances()]
+
+
+def complete_measures(measures: Dataset, stack: Stack) -> None:
+    """Set the distance between planes, and the thickness of slices, which segmentations need, where none is told."""
+    thickness = numbers(measures, "SliceThickness", 1)
+    if thickness is None or thickness[0] <= 0:
+        measures.SliceThickness = decimal(stack.spacing_mm[2])
+    measures.SpacingBetweenSlices = decimal(stack.spacing_mm[2])
 
 
 def _source(header: Dataset) -> Dataset:
@@ -46,10 +53,11 @@ def _source(header: Dataset) -> Dataset:
     return source
 
 
-def _single_frame_source(header: Dataset, orientation: Any) -> Dataset:
+def _single_frame_source(header: Dataset, stack: Stack) -> Dataset:
     source = _source(header)
     copy_elements(source, header, ("ImagePositionPatient", *MEASURES))
-    source.ImageOrientationPatient = orientation
+    source.ImageOrientationPatient = stack.header.ImageOrientationPatient
+    complete_measures(source, stack)
     return source
 
 
@@ -59,6 +67,7 @@ def _multi_frame_source(stack: Stack) -> Dataset:
     shared = Dataset()
     for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
         setattr(shared, name, Sequence([deepcopy(macro(stack.frames[0], name))]))
+    complete_measures(shared.PixelMeasuresSequence[0], stack)
     source.SharedFunctionalGroupsSequence = Sequence([shared])
     source.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in stack.frames])
     for frame in stack.frames:
@@ -67,20 +76,21 @@ def _multi_frame_source(stack: Stack) -> Dataset:
     return source
 
 
-def identification(role: str, settings: Settings, provenance: Provenance, number: int = 1) -> Mapping[str, Any]:
+def identification(role: str, settings: Settings, provenance: Provenance, source: str = "") -> Mapping[str, Any]:
     """Build the arguments that all constructors of highdicom share: UIDs, numbers, the maker.
 
     Args:
         role: "report", "montage" or "segmentation"; also the key of its series number.
         settings: with the series numbers.
         provenance: gives the UIDs.
-        number: of the instance in its series, from 1.
+        source: what the content depends on beside that, if anything: another one gives other UIDs.
     """
+    name = f"{role}:{source}" if source else role
     return {
-        "series_instance_uid": provenance.uid(f"{role}:series"),
+        "series_instance_uid": provenance.uid(f"{name}:series"),
         "series_number": settings.series_numbers[role],
-        "sop_instance_uid": provenance.uid(f"{role}:{number:04d}"),
-        "instance_number": number,
+        "sop_instance_uid": provenance.uid(f"{name}:0001"),
+        "instance_number": 1,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL_NAME,
         "software_versions": provenance.software_versions,

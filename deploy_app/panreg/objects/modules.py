@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from panreg.dicom.elements import PATIENT_STUDY_TYPE_2, copy_elements, invalid, strict
+from panreg.dicom.elements import PATIENT_STUDY_TYPE_2, copy_elements, invalid, is_code, strict
 from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import body_part_of, laterality_of
 from panreg.failures import Code, Failure
@@ -45,6 +45,7 @@ PATIENT_STUDY_OPTIONAL = (
     *("LongitudinalTemporalInformationModified", "PatientAge", "PatientSize", "PatientWeight", "PregnancyStatus"),
     *("StudyDescription", "IssuerOfAccessionNumberSequence", "TimezoneOffsetFromUTC"),
 )
+COPIED = frozenset((*PATIENT_STUDY_TYPE_2, *PATIENT_STUDY_OPTIONAL))
 
 
 def code(value: str, scheme: str, meaning: str) -> Dataset:
@@ -76,15 +77,10 @@ def frame_references(frames: Iterable[Frame]) -> list[Dataset]:
 
 
 def describe_series(target: Dataset, title: str, stack: Stack) -> None:
-    """Write a Series Description: a title, and the description of the series that the object is made from.
-
-    Where no character set is declared, one is, if the description needs it: it may be another scanner's.
-    """
+    """Write a Series Description: a title, and the description of the series that the object is made from."""
     description = stack.header.get("SeriesDescription") or ""
     words = [description] if isinstance(description, str) else map(str, description)
     target.SeriesDescription = f"{title}: {' '.join(words)}"[:LONG_STRING].rstrip(" :")
-    if not target.SeriesDescription.isascii() and not target.get("SpecificCharacterSet"):
-        target.SpecificCharacterSet = UTF_8
 
 
 def describe_body_part(target: Dataset, source: Frame) -> None:
@@ -94,7 +90,7 @@ def describe_body_part(target: Dataset, source: Frame) -> None:
     and an empty one would say that a side is missing.
     """
     part, side = body_part_of(source), laterality_of(source)
-    if part and re.fullmatch("[A-Z0-9_ ]{1,16}", part):
+    if is_code(part):
         target.BodyPartExamined = part
     if part not in UNPAIRED:
         target.Laterality = side or None
@@ -178,6 +174,19 @@ def _texts(elements: Iterable[DataElement]) -> Iterator[str]:
             yield from map(str, element.value if element.VM > 1 else [element.value])
 
 
+def _is_undeclared(target: Dataset, encodings: list[str]) -> bool:
+    """Tell whether an object in plain ASCII, as its character set says, has letters that are none.
+
+    An empty first value, or none, means ASCII, but pydicom would write Latin-1 there, which no one could tell. What was
+    copied from an image that declares nothing keeps its bytes, as long as nothing else in the object needs a set.
+    """
+    if encodings[0] != "iso8859":
+        return False
+    copied = COPIED if len(encodings) == 1 else frozenset()
+    own = (element for element in target if element.keyword not in copied)
+    return any(re.search("[\x80-\xff]", text) for text in _texts(own))
+
+
 def save(target: Dataset, path: Path) -> None:
     """Write a complete file, or refuse; text that its character set can't hold turns the whole object to UTF-8.
 
@@ -190,9 +199,7 @@ def save(target: Dataset, path: Path) -> None:
             Code.E_OUTPUT, f"{names}: the value breaks the DICOM standard, so nothing is written; repair the input."
         )
     encodings = convert_encodings(target.get("SpecificCharacterSet"))
-    # an empty first value means ASCII, but pydicom would write Latin-1 there, which no one could tell
-    undeclared = re.compile("[\x80-\xff]" if len(encodings) > 1 and encodings[0] == "iso8859" else "(?!)")
-    if any(undeclared.search(text) or not _encodes(text, encodings) for text in _texts(target)):
+    if _is_undeclared(target, encodings) or not all(_encodes(text, encodings) for text in _texts(target)):
         target.SpecificCharacterSet = UTF_8
     with strict():
         target.save_as(path, enforce_file_format=True)

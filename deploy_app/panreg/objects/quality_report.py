@@ -1,5 +1,6 @@
 """The quality report: a Comprehensive 3D SR by TID 1500, Measurement Report."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
@@ -87,12 +88,17 @@ def write_quality_report(
         evidence=[*sources(registration.fixed), *sources(registration.moving)],
         content=_content(registration, measurements, departures, provenance, settings)[0],
         is_complete=True,
-        **identification("report", settings, provenance),
+        **identification("report", settings, provenance, source=_digest(registration.warnings)),
     )
     description = "FLAGGED: registration quality" if departures else "Registration quality"
     finish(report, description, registration.fixed, provenance, "Measurement of registration quality")
     save(report, path)
     return path
+
+
+def _digest(warnings: Items[str]) -> str:
+    """Tell reports apart by what else lay in the input: their warnings name what was drawn on the moving series."""
+    return hashlib.sha256("\n".join(warnings).encode()).hexdigest()
 
 
 def _content(

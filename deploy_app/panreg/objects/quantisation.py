@@ -1,5 +1,6 @@
 """How modality values become 16-bit stored values: by slope and intercept as stored, clipped, never wrapped."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ class Quantisation:
         slope: modality units for one step, as the Decimal String that is stored.
         intercept: modality value of stored 0, as the Decimal String that is stored.
         signed: stored values lie in [−2¹⁵, 2¹⁵), else in [0, 2¹⁶).
-        rescale_type: of the Modality LUT (HU, US), or None if the object has none.
+        rescale_type: of the Modality LUT (HU, US …), or None if the object has none.
     """
 
     slope: str
@@ -49,20 +50,25 @@ class Quantisation:
         target.add_new("PixelData", "OW", stored.astype("<i2" if self.signed else "<u2").tobytes())
 
 
-def quantisation_of(values: Values, modality: str, whole: bool) -> Quantisation:
+def quantisation_of(values: Values, modality: str, whole: bool, rescale_type: str = "") -> Quantisation:
     """Choose the quantisation of a series.
 
     Args:
         values: all modality values that are to be stored, padding too.
-        modality: CT is always signed Hounsfield units; MR has no Modality LUT where it needs none.
+        modality: CT in Hounsfield units is always stored as such, signed; MR has no Modality LUT where it needs none.
         whole: the source has whole numbers alone: steps of 1 lose nothing that it had.
+        rescale_type: the source's; of CT it says whether the values are Hounsfield units, as they are where it is
+            empty, or something else (iodine in mg/ml, effective atomic numbers …).
     """
+    kind = None
     if modality == "CT":
-        return Quantisation("1", "0", True, "HU")
+        if rescale_type in ("", "HU"):
+            return Quantisation("1", "0", True, "HU")
+        kind = rescale_type if re.fullmatch(r"[^\\\x00-\x1f]{1,64}", rescale_type) else "US"
     low, high = float(values.min()), float(values.max())
     signed = low < 0
     first, last = (-(2**15), 2**15 - 1) if signed else (0, 2**16 - 1)
     if whole and np.rint(low) >= first and np.rint(high) <= last:
-        return Quantisation("1", "0", signed, None)
+        return Quantisation("1", "0", signed, kind)
     slope = decimal((high - low) / (2**16 - 1) or 1.0)
-    return Quantisation(slope, decimal(low - first * float(slope)), signed, "US")
+    return Quantisation(slope, decimal(low - first * float(slope)), signed, kind or "US")

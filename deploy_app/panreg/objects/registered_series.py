@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from panreg.dicom.elements import copy_elements, decimal
+from panreg.dicom.attributes import text
+from panreg.dicom.elements import copy_elements, decimal, is_code
 from panreg.dicom.frame import Frame
-from panreg.dicom.functional_groups import holder_of
+from panreg.dicom.functional_groups import holder_of, rescale_type_of
 from panreg.ingest.stack import Stack
 from panreg.objects.acquisition import copy_acquisition
 from panreg.objects.modules import (
@@ -21,6 +22,7 @@ from panreg.objects.modules import (
 )
 from panreg.objects.provenance import Provenance
 from panreg.objects.quantisation import Quantisation, quantisation_of
+from panreg.registration.preparation import outside_value
 from panreg.registration.result import Array, Registration
 from panreg.settings import Settings
 from pydicom import Dataset, FileDataset
@@ -35,6 +37,7 @@ IDENTIFIED = (  # attributes that highdicom requires of a source image and repla
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
+DEFAULT_KINDS = {"CT": "AXIAL", "MR": "OTHER"}  # value 3 of Image Type
 STRIDE = 4
 """Voxels between the points of a plane whose displacement tells which moving slices contribute to it."""
 
@@ -62,10 +65,10 @@ def write_registered_series(
     """
     folder.mkdir(parents=True, exist_ok=True)
     fixed, moving = registration.fixed, registration.moving
-    padding = settings.padding[moving.modality]
+    padding = outside_value(settings, moving)
     values, inside = warp_moving(registration, padding)
     whole = bool(np.array_equal(registration.moving_values, np.rint(registration.moving_values)))
-    quantisation = quantisation_of(values, moving.modality, whole)
+    quantisation = quantisation_of(values, moving.modality, whole, rescale_type_of(moving.frames[0]))
     stored_padding = _free_padding(quantisation, values, inside, padding)
     paths = []
     for k, frame in enumerate(fixed.frames):
@@ -155,8 +158,7 @@ def _place(target: Dataset, fixed: Stack, frame: Frame) -> None:
 def _derive(target: FileDataset, registration: Registration, k: int, label: str, deformable_uid: str) -> None:
     """Say how the pixels of plane k came about, and from what."""
     fixed, moving = registration.fixed, registration.moving
-    kind = [*moving.header.get("ImageType", []), "", "", ""][2] if moving.frames[0].number is None else ""
-    target.ImageType = ["DERIVED", "SECONDARY", kind or {"CT": "AXIAL", "MR": "OTHER"}[moving.modality], "REGISTERED"]
+    target.ImageType = ["DERIVED", "SECONDARY", _kind_of(moving), "REGISTERED"]
     target.DerivationDescription = (
         f"Deformed for registration, resampled once with linear interpolation. {label}".strip()
     )
@@ -176,6 +178,14 @@ def _derive(target: FileDataset, registration: Registration, k: int, label: str,
     if fixed.header.SOPClassUID != DeformableSpatialRegistrationStorage:  # whose own grid has no images
         target.ReferencedImageSequence = Sequence(frame_references([fixed.frames[k]]))
     target.SourceInstanceSequence = Sequence([_deformable_reference(deformable_uid)])
+
+
+def _kind_of(moving: Stack) -> str:
+    """Read value 3 of Image Type; the modality's usual one of an enhanced image, or where it breaks the standard."""
+    is_classic = moving.frames[0].number is None
+    values = (text(moving.header, "ImageType") or "").split("\\") if is_classic else []
+    kind = values[2].strip() if len(values) > 2 else ""
+    return kind if is_code(kind) else DEFAULT_KINDS[moving.modality]
 
 
 def _deformable_reference(uid: str) -> FileDataset:

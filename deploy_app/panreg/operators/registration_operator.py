@@ -9,7 +9,7 @@ from panreg.output.manifest import describe_geometry
 from panreg.registration.bundle_model import BundleModel, volume
 from panreg.registration.foreground import foreground
 from panreg.registration.intended_input import contrast_of, departures
-from panreg.registration.preparation import Prepared, page_options, prepare, registration_options
+from panreg.registration.preparation import Prepared, outside_value, page_options, prepare, registration_options
 from panreg.registration.result import Registration
 from panreg.settings import digest
 
@@ -42,11 +42,11 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
     def _register(
         self, model: BundleModel, pair: Prepared, options: dict[str, Any], flags: tuple[str, ...]
     ) -> Registration:
-        padding = self.job.settings.padding
-        options = options | page_options(self.job.settings, pair.fixed, pair.moving, [*pair.notes, *flags])
+        settings = self.job.settings
+        options = options | page_options(settings, pair.fixed, pair.moving, [*pair.notes, *flags])
         result = model.register(
-            volume(pair.fixed, pair.fixed_values, padding[pair.fixed.modality]),
-            volume(pair.moving, pair.moving_values, padding[pair.moving.modality]),
+            volume(pair.fixed, pair.fixed_values, outside_value(settings, pair.fixed)),
+            volume(pair.moving, pair.moving_values, outside_value(settings, pair.moving)),
             options,
         )
         dropped = (FIELD_DROPPED,) if result.quality.get("field_dropped") else ()

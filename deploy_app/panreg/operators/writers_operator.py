@@ -22,6 +22,7 @@ __all__ = ["WritersOperator"]
 # what the scan counts as skipped and may have been drawn on the moving series
 DRAWN = {
     "segmentation_too_large": "Segmentation objects beyond the limit on voxels",
+    "segmentation_uid_collision": "Objects drawn on images, or said to be, whose SOP Instance UID two files have",
     "Surface Segmentation Storage": "Surface Segmentation objects",
     "Tractography Results Storage": "Tractography Results objects",
 }

@@ -14,30 +14,32 @@ folder belongs to one run at a time, which holds a lock on it.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 from panreg.dicom.attributes import pydicom_silenced
 from panreg.dicom.elements import invalid, strict
 from panreg.failures import Code, Failure
+from panreg.output.folder_lock import lock
 from panreg.output.page import PAGE, PublishedPage, hidden, hide_page, remove_page, show_page
 from pydicom import Dataset, dcmread
 
-__all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "lock", "output_failures", "sync"]
+__all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "output_failures", "sync"]
 
 RESULTS = "dicom"
+ATTEMPTS = 25
 LISTED = 5  # faults that a message names
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
-NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # NFS, and file systems without any
 
 Validator = Callable[[Dataset], Iterable[str]]
 """Takes an object as it was read back from its file; names what is wrong by keyword, without values."""
@@ -101,6 +103,7 @@ class Publication:
         self.page: PublishedPage | None = None
         self._published = False
         self._lock = -1
+        self._turn = Lock()  # of who decides what becomes of the objects: the run, or who ends it
 
     def __enter__(self) -> "Publication":
         """Check the output before anything is computed for it, and keep other runs out.
@@ -123,11 +126,28 @@ class Publication:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Remove what was staged, and what was published if the run failed after all."""
-        try:
-            if error is not None or not self._published:
-                self.withdraw()
-        finally:
-            os.close(self._lock)
+        with self._turn:
+            try:
+                if error is not None or not self._published:
+                    self.withdraw()
+            finally:
+                os.close(self._lock)
+
+    @contextmanager
+    def abandoned(self) -> Iterator[bool]:
+        """Take back what was staged, for a run that another thread must end; within the context nothing appears.
+
+        Yields:
+            Whether it was taken back: what has been published already stays.
+        """
+        with self._turn:
+            if not self._published:
+                for _ in range(ATTEMPTS):  # a writer may be at work in it, and fails
+                    self.withdraw()
+                    if not self.staging.exists():
+                        break
+                    time.sleep(0.02)
+            yield not self._published
 
     def _refuse_results(self) -> None:
         """Refuse a folder that holds results; a page that is still hidden is a killed run's."""
@@ -173,12 +193,13 @@ class Publication:
             sync(self.staging)
             if self.page is not None:
                 sync(hidden(self.results.parent))
-            if announce is not None:
-                announce(objects)
-            self._published = True  # before it is true: a failure from here on withdraws
-            self.staging.rename(self.results)
-            show_page(self.results.parent)
-            sync(self.results.parent)
+            with self._turn:
+                if announce is not None:
+                    announce(objects)
+                self._published = True  # before it is true: a failure from here on withdraws
+                self.staging.rename(self.results)
+                show_page(self.results.parent)
+                sync(self.results.parent)
         return objects
 
     def withdraw(self) -> None:
@@ -229,29 +250,6 @@ class Publication:
             listed = ", ".join(faults[:LISTED]) + (" …" if len(faults) > LISTED else "")
             raise Failure(Code.E_OUTPUT, f"{name} failed its check: {listed}.")
         return PublishedObject(f"{self.results.name}/{name}", *uids, hashlib.sha256(content).hexdigest())
-
-
-def lock(folder: Path) -> int:
-    """Take a folder for this process alone, until the descriptor that is returned is closed or the process ends.
-
-    The lock is on the folder itself: no file of ours is left in it, and none outlives a killed process. On a file
-    system that has no such locks there is none.
-
-    Raises:
-        Failure: E_OUTPUT: another process has it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        message = "Another run is writing into the output folder: wait for it, or give another folder."
-        raise Failure(Code.E_OUTPUT, message) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            os.close(descriptor)
-            raise
-    return descriptor
 
 
 def check_bytes(dataset: Dataset, content: bytes) -> None:

@@ -12,10 +12,11 @@ from panreg.failures import Failure
 from panreg.ingest.scan import scan
 from panreg.ingest.stacks import find_stacks
 from panreg.objects.provenance import VERSION
+from panreg.output.folder_lock import lock
 from panreg.output.manifest import NAME, declare_ok, describe_inputs
 from panreg.output.manifest_content import ManifestContent
 from panreg.output.page import PAGE, hidden, show_page
-from panreg.output.publication import RESULTS, lock, sync
+from panreg.output.publication import RESULTS, sync
 from panreg.pairing.choice import choose_pair
 from panreg.registration.bundle_model import BundleModel
 from panreg.registration.preparation import registration_options

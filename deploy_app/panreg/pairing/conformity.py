@@ -1,8 +1,9 @@
 """Check the pair's headers for what breaks the standard and would stop the results, before any work is done.
 
 Results repeat UIDs of both images, as references, and the fixed image's patient and study. A UID can't be left empty
-and can't be corrected (the reference would point to nothing): the pair is refused, or the settings say to keep it. What
-may be empty (Type 2), as dates of ``***``, is written empty, with a warning.
+and can't be corrected (the reference would point to nothing): the pair is refused, or the settings say to keep it. Nor
+can results do without the patient. What else may be empty (Type 2), as dates of ``***``, is written empty, with a
+warning.
 """
 
 import re
@@ -15,13 +16,16 @@ from panreg.ingest.stack import Stack
 
 __all__ = ["check_conformity"]
 
+PATIENT = ("PatientID", "PatientName")
+LOST = "\ufffd"  # what stands for bytes that a character set doesn't have
+READ_BY_PEOPLE = (*PATIENT_STUDY_TYPE_2, "StudyDescription", "SeriesDescription")
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 VALID_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*")
 
 
 @pydicom_silenced()
 def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[str, ...]:
-    """Refuse UIDs that break the standard, or warn of them; warn of values that are left empty.
+    """Refuse patients and UIDs that break the standard, or warn of these; warn of values left empty, or garbled.
 
     Args:
         fixed: whose patient and study the results join.
@@ -34,16 +38,8 @@ def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[st
     Raises:
         Failure: E_OUTPUT: the results would break the standard.
     """
-    warnings = []
-    for role, stack in (("fixed", fixed), ("moving", moving)):
-        name = f"The {role} series ({_name(stack)})"
-        for keyword in UIDS:
-            worst = max((_fault(text(header, keyword) or "") for header in stack.instances()), default=0)
-            if worst == 2 or (worst == 1 and invalid_uids == "refuse"):
-                raise Failure(Code.E_OUTPUT, f"{name} has an invalid {keyword} {_remedy(worst)}")
-            if worst:
-                warnings.append(f"{name} has an invalid {keyword} (leading zeros), which the results repeat as it is.")
-    copied = {
+    _check_identity(fixed)
+    left_empty = {
         "fixed": [keyword for keyword in PATIENT_STUDY_TYPE_2 if breaks_the_standard(fixed.header, keyword)],
         "moving": [
             keyword
@@ -51,13 +47,47 @@ def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[st
             if breaks_the_standard(holder_of(moving.frames[0], keyword), keyword)
         ],
     }
-    for (role, stack), invalid in zip((("fixed", fixed), ("moving", moving)), copied.values()):
-        if invalid:
-            warnings.append(
-                f"The {role} series ({_name(stack)}) has values that break the standard and are left empty in the "
-                f"results: {', '.join(invalid)}."
-            )
+    warnings = []
+    for role, stack in (("fixed", fixed), ("moving", moving)):
+        name = f"The {role} series ({_name(stack)})"
+        warnings += _kept_uids(name, stack, invalid_uids)
+        garbled = [keyword for keyword in READ_BY_PEOPLE if LOST in (text(stack.header, keyword) or "")]
+        faults = {
+            "values that break the standard and are left empty in the results": left_empty[role],
+            "text of another character set than it declares, part of which can't be read": garbled,
+        }
+        warnings += [f"{name} has {fault}: {', '.join(names)}." for fault, names in faults.items() if names]
     return tuple(warnings)
+
+
+def _kept_uids(name: str, stack: Stack, invalid_uids: str) -> list[str]:
+    """Warn of the UIDs that are kept though they break the standard.
+
+    Raises:
+        Failure: E_OUTPUT, of one that can't be.
+    """
+    warnings = []
+    for keyword in UIDS:
+        worst = max((_fault(text(header, keyword) or "") for header in stack.instances()), default=0)
+        if worst == 2 or (worst == 1 and invalid_uids == "refuse"):
+            raise Failure(Code.E_OUTPUT, f"{name} has an invalid {keyword} {_remedy(worst)}")
+        if worst:
+            warnings.append(f"{name} has an invalid {keyword} (leading zeros), which the results repeat as it is.")
+    return warnings
+
+
+def _check_identity(fixed: Stack) -> None:
+    """Refuse a patient whom the results could not name: without ID or name they would be nobody's.
+
+    Raises:
+        Failure: E_OUTPUT.
+    """
+    if wrong := [keyword for keyword in PATIENT if breaks_the_standard(fixed.header, keyword)]:
+        message = (
+            f"The fixed series ({_name(fixed)}) has a {' and a '.join(wrong)} that breaks the standard (its length, or "
+            "its characters), which the results would have to repeat: correct the source."
+        )
+        raise Failure(Code.E_OUTPUT, message)
 
 
 def _fault(uid: str) -> int:

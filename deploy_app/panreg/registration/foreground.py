@@ -8,6 +8,8 @@ from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening
 __all__ = ["foreground"]
 
 WORKING_MM = 4.0
+NARROW, WIDE = 256, 1024
+"""Ranges of values: below the first ITK's search for the threshold fails or errs; the second suits it."""
 BRIGHTEST = 99.5
 """Percentile above which values count as this one: one bright vessel must not move the threshold."""
 
@@ -27,7 +29,7 @@ def foreground(values: npt.NDArray[np.float32], spacing_mm: tuple[float, float, 
     low, high = np.percentile(coarse, (0.5, BRIGHTEST))
     if not high > low:
         return np.ones(values.shape, np.bool_)
-    image = sitk.GetImageFromArray(np.clip(coarse, low, high))
+    image = sitk.GetImageFromArray(np.clip(coarse, low, high) * _stretch(float(high - low)))
     mask = sitk.GetArrayFromImage(sitk.HuangThreshold(image, 0, 1)).astype(np.bool_)
     mask = binary_opening(np.pad(mask, 2))
     mask = binary_fill_holes(binary_closing(mask, iterations=2))[2:-2, 2:-2, 2:-2]
@@ -37,3 +39,8 @@ def foreground(values: npt.NDArray[np.float32], spacing_mm: tuple[float, float, 
         np.minimum((np.arange(n) + step // 2) // step, m - 1) for n, step, m in zip(values.shape, steps, mask.shape)
     ]
     return np.asarray(mask[np.ix_(*index)])
+
+
+def _stretch(width: float) -> np.float32:
+    """Choose the power of two, which rounds nothing, that makes a narrow range of values a wide one."""
+    return np.float32(1 if width >= NARROW else 2.0 ** min(np.ceil(np.log2(WIDE / width)), 126))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from panreg.dicom.functional_groups import rescale_type_of
 from panreg.ingest.decode import Volume
 from panreg.ingest.stack import Stack
 from panreg.registration.quality import gate_of, page_bounds
@@ -12,7 +13,13 @@ from panreg.registration.result import Array
 from panreg.registration.straight import grid_of_result, resample_onto
 from panreg.settings import Settings
 
-__all__ = ["Prepared", "page_options", "prealignment", "prepare", "registration_options", "without_padding"]
+__all__ = [
+    *("Prepared", "outside_value", "page_options", "prealignment", "prepare", "registration_options"),
+    "without_padding",
+]
+
+AIR_IS_LOW = ("", "HU", "HU_MOD", "US")
+"""Rescale Types of CT images in Hounsfield units, or in what is likely to be these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +45,22 @@ class Prepared:
 
 def prepare(fixed: Stack, fixed_volume: Volume, moving: Stack, moving_volume: Volume, settings: Settings) -> Prepared:
     """Choose the grid of the results, and write the output's padding where the sources have theirs."""
-    outside = settings.padding[fixed.modality]
+    outside = outside_value(settings, fixed)
     fixed_values = without_padding(fixed_volume, outside)
-    moving_values = without_padding(moving_volume, settings.padding[moving.modality])
+    moving_values = without_padding(moving_volume, outside_value(settings, moving))
     grid, notes = grid_of_result(fixed, settings.grid)
     is_straightened = grid is not fixed
     if is_straightened:
         fixed_values = resample_onto(grid, fixed, fixed_values, outside)
     return Prepared(grid, fixed_values, moving, moving_values, notes, is_straightened)
+
+
+def outside_value(settings: Settings, stack: Stack) -> int:
+    """Choose what stands where a stack shows nothing: by modality; CT maps in other units than Hounsfield are as MR."""
+    modality = stack.modality
+    if modality == "CT" and rescale_type_of(stack.frames[0]) not in AIR_IS_LOW:
+        modality = "MR"
+    return settings.padding[modality]
 
 
 def prealignment(setting: str, fixed: Stack, moving: Stack) -> str:

@@ -277,14 +277,50 @@ def test_an_unsupported_syntax_is_refused_by_name(tmp_path):
     assert caught.value.code is Code.E_DECODE
 
 
-def test_a_compressed_multi_frame_image_that_only_itk_knows_is_refused(tmp_path):
-    path = enhanced(tmp_path)
+def as_jpeg_lossless(path, folder, frames=12, tables=(True, False), syntax=JPEGLosslessSV1):
+    """Compress a multi-frame instance frame by frame.
 
+    ``tables``: with a basic and an extended offset table; without any, a frame is two fragments.
+    """
+    streams, ds = [], pydicom.dcmread(path)
+    for n in range(frames):
+        one = pydicom.dcmread(path)
+        one.PixelData = ds.pixel_array[n].tobytes()
+        jpeg_lossless(one, folder, syntax)
+        streams.append(pydicom.encaps.get_frame(one.PixelData, 0))
+    basic, extended = tables
+    if extended:
+        found = pydicom.encaps.encapsulate_extended(streams)
+        ds.PixelData, ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths = found
+    else:
+        ds.PixelData = pydicom.encaps.encapsulate(streams, fragments_per_frame=1 if basic else 2, has_bot=basic)
+    ds["PixelData"].VR, ds.file_meta.TransferSyntaxUID = "OB", syntax
+    ds.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.usefixtures("one_itk")
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("tables", [(True, False), (False, True), (False, False)], ids=["basic", "extended", "none"])
+def test_an_enhanced_image_that_only_itk_knows_is_decoded_frame_by_frame(tmp_path, tables, syntax):
+    as_jpeg_lossless(enhanced(tmp_path), tmp_path, tables=tables, syntax=syntax)
+    (tmp_path / "jpeg_lossless.dcm").unlink()
+    n = np.arange(12)[::-1, None, None]
+    np.testing.assert_array_equal(read(tmp_path).values, STORED * (1 + n / 4) - n)
+
+
+@pytest.mark.usefixtures("one_itk")
+def test_an_enhanced_image_with_a_frame_too_few_is_refused(tmp_path):
+    as_jpeg_lossless(enhanced(tmp_path), tmp_path, frames=11)
+    (tmp_path / "jpeg_lossless.dcm").unlink()
+    assert code_of(tmp_path) is Code.E_DECODE
+
+
+def test_a_stream_of_an_enhanced_image_that_is_none_is_refused(tmp_path):
     def relabel(ds):
         ds.PixelData = pydicom.encaps.encapsulate([ds.PixelData[:960]] * 12)
         ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1
 
-    rewrite([path], relabel)
+    rewrite([enhanced(tmp_path)], relabel)
     assert code_of(tmp_path) is Code.E_DECODE
 
 

@@ -8,11 +8,11 @@ import pytest
 from hazards import SHAPE, STORED, enhanced, setting, write
 from panreg.failures import Code, Failure
 from panreg.ingest import scan as scan_module
-from panreg.ingest.scan import scan
+from panreg.ingest.scan import SEGMENTATION_CLASS, scan
 from panreg.ingest.stack import Stack
 from panreg.ingest.stacks import find_stacks
 from panreg.limits import Limits
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 
 def code_of(folder, **limits):
@@ -20,6 +20,11 @@ def code_of(folder, **limits):
         scan(folder, Limits(**limits))
     assert str(folder) not in caught.value.message
     return caught.value.code
+
+
+def refusals(folder, **limits):
+    found = [stack.refusal for stack in find_stacks(scan(folder, Limits(**limits)))]
+    return [(refusal.code, refusal.message) for refusal in found]
 
 
 # what is an image
@@ -130,7 +135,52 @@ def test_different_files_of_one_instance_collide(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     (tmp_path / "copy.dcm").write_bytes(content)
-    assert code_of(tmp_path) is Code.E_UID_COLLISION
+    write(tmp_path / "other", name="other", series_number=7)
+    refused, other = sorted(find_stacks(scan(tmp_path, Limits())), key=lambda stack: stack.header.SeriesNumber)
+    assert isinstance(other, Stack)  # a series that nobody asked for ends no run
+    assert refused.refusal.code is Code.E_UID_COLLISION
+    assert refused.refusal.message.startswith("Series 3: two different files have one SOP Instance UID")
+
+
+def test_an_instance_of_two_series_collides_in_both(tmp_path):
+    first, other = write(tmp_path / "a")[0], write(tmp_path / "b", name="other")[2]
+    ds = pydicom.dcmread(other)
+    ds.SOPInstanceUID = pydicom.dcmread(first).SOPInstanceUID
+    ds.save_as(other)
+    assert [stack.refusal.code for stack in find_stacks(scan(tmp_path, Limits()))] == [Code.E_UID_COLLISION] * 2
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+def test_files_that_differ_in_their_file_meta_alone_are_duplicates(tmp_path, preamble):
+    """Archives write their own name there."""
+    path = write(tmp_path)[4]
+    ds = pydicom.dcmread(path)
+    ds.file_meta.SourceApplicationEntityTitle, ds.file_meta.ImplementationVersionName = "ARCHIVE", "ELSE"
+    ds.save_as(tmp_path / "copy.dcm", enforce_file_format=True)
+    content = (tmp_path / "copy.dcm").read_bytes()
+    assert content != path.read_bytes()
+    (tmp_path / "copy.dcm").write_bytes(content if preamble else content[132:])
+    found = scan(tmp_path, Limits())
+    assert (found.skipped, found.collisions) == ({"duplicate_file": 1}, frozenset())
+
+
+def test_one_data_set_in_two_transfer_syntaxes_is_no_duplicate(tmp_path):
+    path = write(tmp_path)[4]
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.save_as(tmp_path / "copy.dcm", enforce_file_format=True)
+    (stack,) = find_stacks(scan(tmp_path, Limits()))
+    assert stack.refusal.code is Code.E_UID_COLLISION
+
+
+def test_of_two_drawn_objects_with_one_uid_neither_is_taken(tmp_path):
+    for n, label in enumerate("ab"):
+        ds = pydicom.dcmread(write(tmp_path, stored=STORED[:1])[0])
+        ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesDescription = SEGMENTATION_CLASS, "1.2.3", label
+        ds.save_as(tmp_path / f"drawn_{n}.dcm")
+    found = scan(tmp_path, Limits())
+    assert (found.segmentations, found.skipped) == ((), {"segmentation_uid_collision": 1})
+    assert len(found.instances) == 1
 
 
 # what is not followed, and what can't be read
@@ -172,14 +222,26 @@ def test_an_input_that_is_absent_or_unreadable_is_no_input(tmp_path, monkeypatch
 @pytest.mark.property(15)
 def test_absurd_sizes_are_refused(tmp_path, keyword):
     write(tmp_path, lambda ds, k: setting(**{keyword: 65535 if k == 5 else 20})(ds, k))
-    assert code_of(tmp_path) is Code.E_LIMIT
+    setting_of = f"its {keyword} is not from 1 to 4096 (PANREG_LIMITS_{keyword.upper()})"
+    assert {code for code, _ in refusals(tmp_path)} == {Code.E_LIMIT, Code.E_MISSING_SLICES}
+    assert any(message.startswith(f"Series 3: {setting_of}") for _, message in refusals(tmp_path))
 
 
-@pytest.mark.parametrize("frames", ["2147483647", "0", "-3"])
+@pytest.mark.parametrize("frames", ["2147483647", "4097", "0", "-3"])
 @pytest.mark.property(15)
 def test_absurd_numbers_of_frames_are_refused(tmp_path, frames):
     enhanced(tmp_path, edit=lambda ds: setattr(ds, "NumberOfFrames", frames))
-    assert code_of(tmp_path) is Code.E_LIMIT
+    ((code, message),) = refusals(tmp_path)
+    assert code is Code.E_LIMIT
+    assert message.startswith("Series 3: its NumberOfFrames is not from 1 to 4096 (PANREG_LIMITS_FRAMES)")
+
+
+def test_an_image_beyond_the_limits_leaves_the_others_to_be_chosen(tmp_path):
+    """A functional series beside a pair: nobody asked for it."""
+    enhanced(tmp_path, edit=lambda ds: setattr(ds, "NumberOfFrames", "5000"))
+    write(tmp_path / "other", name="other", series_number=7)
+    stacks = find_stacks(scan(tmp_path, Limits()))
+    assert sorted((type(stack).__name__, stack.shape[0]) for stack in stacks) == [("RefusedStack", 4096), ("Stack", 12)]
 
 
 @pytest.mark.property(15)

@@ -254,6 +254,13 @@ def test_slices_off_one_line_are_refused(tmp_path):
     assert refusal_of(tmp_path) is Code.E_NOT_A_LINE
 
 
+@pytest.mark.parametrize("modality", ["DX", "OT"])
+def test_another_modality_in_a_class_of_ct_or_mr_is_refused(tmp_path, modality):
+    """Cone-beam scanners export such."""
+    write(tmp_path, lambda ds, k: setattr(ds, "Modality", modality))
+    assert refusal_of(tmp_path) is Code.E_NO_MATCH
+
+
 def test_a_stack_of_too_many_voxels_is_refused_before_it_is_read(tmp_path):
     write(tmp_path)
     (stack,) = stacks_in(tmp_path, voxels=12 * 20 * 24 - 1)

@@ -5,17 +5,12 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
+from every_object import write_all
 from hazards import SHAPE as ENHANCED_SHAPE
 from hazards import enhanced
-from headers import SHAPES, as_enhanced_mprage
-from known_field import settings_of
+from headers import CHARACTER_SETS, SHAPES, as_enhanced_mprage, named_in
 from panreg.dicom.frame import Frame
-from panreg.objects.deformable.writer import write_deformable_registration
 from panreg.objects.modules import UNPAIRED
-from panreg.objects.montage import write_montage
-from panreg.objects.quality_report import MEASUREMENTS, write_quality_report
-from panreg.objects.registered_series import write_registered_series
-from panreg.objects.segmentation.propagation import propagate_segmentations
 from propagated import MASKS, label_map
 from segments import masks_on, write_segmentation
 from structures import contours_of, write_structure_set
@@ -24,7 +19,6 @@ from synthetic import (
     MOVING_AFFINE,
     MOVING_SHAPE,
     phantom_registration,
-    provenance_of,
     registration_of,
     stack_of,
     write_phantom_pair,
@@ -37,19 +31,6 @@ pytestmark = pytest.mark.debian
 
 def errors(paths):
     return {line for path in paths for line in messages("dciodvfy", "-new", path) if line.startswith("Error")}
-
-
-def write_all(folder, registration, sources):
-    """Write every object of a run: their paths."""
-    run = provenance_of(registration.fixed, registration.moving), settings_of(spacing_mm=4.0)
-    paths = write_registered_series(registration, *run, folder / "registered", run[0].uid("dsro"))[::8]
-    write_deformable_registration(registration, *run, folder / "registration.dcm")
-    report = dict.fromkeys(MEASUREMENTS, 0.5)
-    paths += [folder / "registration.dcm", write_montage(registration, *run, folder / "montage.dcm")]
-    paths.append(write_quality_report(registration, report, ["a limit"], *run, folder / "report.dcm"))
-    propagation = propagate_segmentations(registration, sources, *run, folder)
-    assert propagation.warnings == ()
-    return [*paths, *propagation.paths]
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
@@ -67,6 +48,14 @@ def test_dciodvfy_finds_no_error_in_any_object_of_any_header_shape(tmp_path, sha
     fixed = [frame.path for frame in registration.fixed.frames]
     found = messages("dcentvfy", *fixed, *paths)
     assert [line for line in found if not KNOWN_OF_STUDY.search(line)] == []
+
+
+@pytest.mark.parametrize("character_set", CHARACTER_SETS, ids=str)
+@pytest.mark.property(7)
+def test_dciodvfy_finds_no_error_in_any_object_in_any_character_set(tmp_path, character_set):
+    registration = phantom_registration(tmp_path, edit=named_in(character_set))
+    masks = write_segmentation(tmp_path / "masks.dcm", registration.moving, masks_on(MOVING_SHAPE, MOVING_AFFINE))
+    assert errors(write_all(tmp_path, registration, [masks])) == set()
 
 
 def test_dciodvfy_finds_no_error_in_a_registered_series_of_an_enhanced_image(tmp_path):

@@ -5,7 +5,7 @@ import pydicom
 import pytest
 from panreg.dicom.elements import copy_elements
 from panreg.failures import Code, Failure
-from panreg.objects.modules import describe_equipment, describe_series, new_object, save
+from panreg.objects.modules import PATIENT_STUDY_OPTIONAL, describe_equipment, describe_series, new_object, save
 from pydicom import Dataset, config
 from synthetic import FIXED_AFFINE, SOP_CLASSES, provenance_of, stack_of, write_series
 
@@ -77,16 +77,10 @@ def test_text_that_the_character_set_cannot_hold_turns_the_whole_object_to_utf_8
     assert fixed.header.SpecificCharacterSet == character_set
 
 
-@pytest.mark.parametrize("character_set", [None, ["", "ISO 2022 IR 87"]])
+@pytest.mark.parametrize("character_set", [None, "", "ISO_IR 6", ["", "ISO 2022 IR 87"]])
 def test_latin_letters_are_never_written_under_a_character_set_without_them(tmp_path, character_set):
     """Without a first value the set is ASCII, whatever readers guess."""
-
-    def edit(ds, k):
-        del ds.SpecificCharacterSet
-        if character_set:
-            ds.SpecificCharacterSet = character_set
-
-    fixed = fixed_stack(tmp_path, edit)
+    fixed = fixed_stack(tmp_path, declaring(character_set))
     target = begin(fixed)
     fixed.header.SeriesDescription = "Schädel"
     describe_series(target, "REGISTERED", fixed)
@@ -94,6 +88,74 @@ def test_latin_letters_are_never_written_under_a_character_set_without_them(tmp_
     written = pydicom.dcmread(tmp_path / "x.dcm")
     assert written.SpecificCharacterSet == "ISO_IR 192"
     assert written.SeriesDescription == "REGISTERED: Schädel"
+
+
+def declaring(character_set):
+    """A slice whose patient has a name of ASCII letters, in a character set; None for none."""
+
+    def edit(ds, k):
+        ds.SpecificCharacterSet = character_set
+        if character_set is None:
+            del ds.SpecificCharacterSet
+
+    return edit
+
+
+@pytest.mark.parametrize("character_set", [None, "ISO_IR 6"])
+@pytest.mark.parametrize("keyword", ["ImageComments", "DerivationDescription", "SegmentLabel"])
+def test_our_own_letters_are_declared_where_the_fixed_image_declares_none(tmp_path, character_set, keyword):
+    """A label of the settings, the name of what was drawn: with them, what the image had is declared, too."""
+    fixed = fixed_stack(tmp_path, declaring(character_set))
+    fixed.header.PatientName = "Müller^Jörg"  # which it writes in Latin-1, and doesn't say so
+    target, segment = begin(fixed), Dataset()
+    place = target if keyword != "SegmentLabel" else segment
+    setattr(place, keyword, "nicht für Diagnose")
+    target.SegmentSequence = [segment]
+    save(target, tmp_path / "x.dcm")
+    written = pydicom.dcmread(tmp_path / "x.dcm")
+    assert written.SpecificCharacterSet == "ISO_IR 192"
+    assert written.PatientName == "Müller^Jörg"
+    assert (written if keyword != "SegmentLabel" else written.SegmentSequence[0])[keyword].value == "nicht für Diagnose"
+
+
+@pytest.mark.parametrize("character_set", [None, "ISO_IR 6"])
+def test_what_was_copied_alone_keeps_its_bytes_undeclared(tmp_path, character_set):
+    fixed = fixed_stack(tmp_path, declaring(character_set))
+    fixed.header.PatientName = "Müller^Jörg"
+    save(begin(fixed), tmp_path / "x.dcm")
+    written = pydicom.dcmread(tmp_path / "x.dcm")
+    assert written.get("SpecificCharacterSet") == character_set
+    assert "Müller^Jörg".encode("latin-1") in (tmp_path / "x.dcm").read_bytes()
+
+
+OPTIONAL = {
+    **{"IssuerOfPatientID": "Clinic", "PatientIdentityRemoved": "YES", "DeidentificationMethod": "Names taken out"},
+    **{"TypeOfPatientID": "TEXT", "LongitudinalTemporalInformationModified": "MODIFIED", "StudyDescription": "Head"},
+    **{"PatientAge": "045Y", "PatientSize": "1.8", "PatientWeight": "80", "PregnancyStatus": 4},
+    "TimezoneOffsetFromUTC": "+0100",
+}
+SEQUENCES = (
+    *("IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence", "DeidentificationMethodCodeSequence"),
+    "IssuerOfAccessionNumberSequence",
+)
+
+
+def test_whose_patient_it_is_and_what_was_taken_out_is_kept(tmp_path):
+    """Without the issuer an ID may be another's; without the rest nobody knows that the images were de-identified."""
+
+    def edit(ds, k):
+        for keyword, value in OPTIONAL.items():
+            setattr(ds, keyword, value)
+        for keyword in SEQUENCES:
+            item = Dataset()
+            item.CodeMeaning = keyword
+            setattr(ds, keyword, [item])
+
+    save(begin(fixed_stack(tmp_path, edit)), tmp_path / "x.dcm")
+    written = pydicom.dcmread(tmp_path / "x.dcm")
+    assert {keyword: written.get(keyword) for keyword in OPTIONAL} == OPTIONAL
+    assert [written[keyword].value[0].CodeMeaning for keyword in SEQUENCES] == list(SEQUENCES)
+    assert set(PATIENT_STUDY_OPTIONAL) == {*OPTIONAL, *SEQUENCES}
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,13 @@ def test_two_runs_write_equal_bytes(pair, tmp_path):
 
 def test_nothing_that_the_standard_requires_is_missing(pair, tmp_path):
     assert missing(pydicom.dcmread(write(pair, tmp_path / "report.dcm"))) == []
+
+
+def test_reports_that_say_something_else_have_other_uids(pair, tmp_path):
+    """A segmentation more in the input changes no field, but what the report warns of."""
+    texts = ((), ("Segmentation 1 was not propagated.",), ())
+    reports = [
+        pydicom.dcmread(write(pair, tmp_path / f"{n}.dcm", warnings=warnings)) for n, warnings in enumerate(texts)
+    ]
+    assert reports[0].SOPInstanceUID == reports[2].SOPInstanceUID != reports[1].SOPInstanceUID
+    assert reports[0].SeriesInstanceUID == reports[2].SeriesInstanceUID != reports[1].SeriesInstanceUID

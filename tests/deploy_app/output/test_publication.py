@@ -130,7 +130,7 @@ def test_a_run_goes_on_where_the_file_system_has_no_locks(tmp_path, monkeypatch)
     def none(descriptor, operation):
         raise OSError(errno.ENOTSUP, "no locks here")
 
-    monkeypatch.setattr("panreg.output.publication.fcntl.flock", none)
+    monkeypatch.setattr("panreg.output.folder_lock.fcntl.flock", none)
     assert run(tmp_path / "out") is None
     assert is_published(tmp_path / "out")
 

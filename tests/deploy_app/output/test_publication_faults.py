@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from panreg.failures import Code
@@ -170,3 +171,36 @@ def test_a_run_killed_at_any_step_leaves_no_results_or_all(places):
     assert is_published(output)
     assert seen >= {(False, None), (False, "running"), (True, "running")}
     assert steps > 30
+
+
+@pytest.mark.hazard("half a result is used")
+def test_a_run_that_another_thread_ends_leaves_nothing_and_publishes_nothing_more(tmp_path):
+    output, at_work, goes_on, failures = tmp_path / "out", Event(), Event(), []
+
+    def validate(_):
+        at_work.set()
+        goes_on.wait()
+        return []
+
+    with Publication(output) as publication:
+        write_objects(publication.staging)
+        publisher = Thread(target=lambda: failures.append(failed(lambda: publication.publish([validate]))))
+        publisher.start()
+        at_work.wait()
+        with publication.abandoned() as is_abandoned:
+            goes_on.set()
+            publisher.join(0.2)
+            assert is_abandoned
+            assert names_below(output) == []
+        publisher.join()
+    assert [failure.code for failure in failures] == [Code.E_OUTPUT]
+    assert names_below(output) == []
+
+
+def test_results_that_have_appeared_are_not_abandoned(tmp_path):
+    with Publication(tmp_path / "out") as publication:
+        write_objects(publication.staging)
+        publication.publish()
+        with publication.abandoned() as is_abandoned:
+            assert not is_abandoned
+    assert is_complete(tmp_path / "out")

@@ -82,6 +82,33 @@ def test_valid_headers_are_told_nothing():
     assert check() == ()
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("keyword", ["PatientID", "PatientName"])
+@pytest.mark.hazard("two patients are aligned")
+def test_a_patient_whom_the_results_could_not_name_is_refused(keyword):
+    """Left empty, they would be nobody's."""
+    with pytest.raises(Failure) as info:
+        check({keyword: "9" * 69}, {keyword: "9" * 69})
+    assert info.value.code is Code.E_OUTPUT
+    assert f"The fixed series (number 7) has a {keyword} that breaks the standard" in info.value.message
+    assert "999" not in info.value.message
+    assert check({keyword: "9" * 64}) == ()
+
+
+def test_names_of_another_character_set_than_the_declared_one_are_told(tmp_path):
+    latin = {b"ISO_IR 100": b"ISO_IR 192", b"Canary^Test": b"M\xfcller^J\xf6rg"}
+    fixed, moving = write_phantom_pair(tmp_path)
+    for path in (*fixed, *moving):
+        content = path.read_bytes()
+        for old, new in latin.items():
+            content = content.replace(old, new)
+        path.write_bytes(content)
+    stacks = stack_of(fixed, FIXED_AFFINE), stack_of(moving, MOVING_AFFINE)
+    told = "has text of another character set than it declares, part of which can't be read: PatientName."
+    expected = tuple(f"The {role} series (number 3) {told}" for role in ("fixed", "moving"))
+    assert check_conformity(*stacks, "refuse") == expected
+
+
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory):
     """The phantom with masked dates and numbers in both images."""

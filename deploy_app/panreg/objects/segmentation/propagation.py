@@ -67,7 +67,7 @@ def propagate_segmentations(
             warnings += [f"In {name}: {warning}" for warning in source.warnings]
             pulled = _pull(source.masks, registration)
             if pulled:
-                target = build_segmentation(source, pulled, registration, provenance, settings, len(paths) + 1)
+                target = _build(source, pulled, registration, provenance, settings)
                 paths.append(_save(target, folder / f"segmentation_{len(paths) + 1:04d}.dcm"))
         except Unusable as reason:
             warnings.append(f"{name.capitalize()} was not propagated: {reason}.")
@@ -117,6 +117,22 @@ def _check(segmentation: Dataset, moving: Stack) -> None:
     series = [item for holder in (segmentation, *studies) for item in holder.get("ReferencedSeriesSequence", [])]
     if moving.series_uid not in {item.SeriesInstanceUID for item in series}:
         raise Unusable("it does not refer to the moving series")
+
+
+def _build(
+    source: SegmentSource,
+    pulled: dict[int, Pulled],
+    registration: Registration,
+    provenance: Provenance,
+    settings: Settings,
+) -> Dataset:
+    """Build the object; what highdicom has against it, or the source, ends no run."""
+    try:
+        return build_segmentation(source, pulled, registration, provenance, settings)
+    except Unusable:
+        raise
+    except UNREADABLE as error:
+        raise Unusable(f"no Segmentation object can be made of it ({type(error).__name__})") from error
 
 
 def _save(target: Dataset, path: Path) -> Path:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import Segmentation
 from panreg.dicom.elements import copy_elements
-from panreg.objects.highdicom_objects import finish, identification, source_images, sources
+from panreg.objects.highdicom_objects import complete_measures, finish, identification, source_images, sources
 from panreg.objects.modules import reference
 from panreg.objects.provenance import MANUFACTURER, MODEL_NAME, Provenance
 from panreg.objects.registered_series import references_to_registered
@@ -46,7 +46,6 @@ def build_segmentation(
     registration: Registration,
     provenance: Provenance,
     settings: Settings,
-    number: int,
 ) -> Segmentation:
     """Build the object: masks, each on the plane of one image.
 
@@ -59,7 +58,6 @@ def build_segmentation(
         registration: finished.
         provenance: of the run.
         settings: with the limits and the series number.
-        number: of the object among those propagated, from 1.
 
     Raises:
         Unusable: too many voxels.
@@ -67,12 +65,10 @@ def build_segmentation(
     fixed, instance = registration.fixed, source.instance
     if registration.is_straightened:
         images, order = references_to_registered(registration, provenance), np.arange(len(fixed.frames))
+        for image in images:
+            complete_measures(image, fixed)
     else:
         images, order = sources(fixed), np.argsort([frame.number or k for k, frame in enumerate(fixed.frames)])
-    arguments = dict(identification("segmentation", settings, provenance, number))
-    arguments["sop_instance_uid"] = provenance.uid(f"segmentation:{instance.SOPInstanceUID}")
-    if number > 1:  # a series each: their descriptions differ
-        arguments |= {"series_instance_uid": provenance.uid(f"segmentation:{number}:series"), "instance_number": 1}
     is_fractional = instance.get("SegmentationType") == "FRACTIONAL"
     target = Segmentation(
         source_images=images,
@@ -83,7 +79,8 @@ def build_segmentation(
         max_fractional_value=int(instance.get("MaximumFractionalValue", 255)),
         content_label="PANREG",
         content_description=REVIEW,
-        **arguments,
+        # a series each, whatever else was drawn: their descriptions differ
+        **identification("segmentation", settings, provenance, source=str(instance.SOPInstanceUID)),
     )
     description = instance.get("SeriesDescription") or instance.get("StructureSetLabel") or "segmentation"
     finish(target, f"PROPAGATED: {description}", fixed, provenance, "Propagation of a segmentation by registration")
