@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,10 @@ class BatchRegistration:
     """Run an evaluator on one pair after the other, so that a bad pair costs itself alone.
 
     A pair is passed over if its folder below ``output_dir`` holds what these weights and settings made of the content
-    that its files have now. One that fails leaves ``<name>.error.txt``, and is tried again by the next run. Several
-    processes (torchrun, or any launcher that sets RANK and WORLD_SIZE) share the list and need not talk to each other:
-    each reads off the disk what has been done, and the last to finish leaves the whole ``batch.csv`` and
-    ``index.html``.
+    that its files have now. One that fails leaves ``<name>.error.txt``, the reason in its first line and, if that is no
+    bad input, where it happened; the next run tries it again. Several processes (torchrun, or any launcher that sets
+    RANK and WORLD_SIZE) share the list and need not talk to each other: each reads off the disk what has been done, and
+    the last to finish leaves the whole ``batch.csv`` and ``index.html``.
 
     Args:
         pairs: from ``read_pairs``.
@@ -70,7 +71,7 @@ class BatchRegistration:
         check_file(self.weights, "weights", "do")
         self.settings = json.loads(json.dumps(dict(settings or {})))
         self.error: Exception | None = None
-        self.failures: dict[str, str] = {}
+        self.failures, self.traces = dict[str, str](), dict[str, str]()
         evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
         evaluator.logger = logging.getLogger(__name__)  # its own: what fails is told in one sentence
         evaluator.logger.setLevel(logging.CRITICAL)
@@ -111,7 +112,10 @@ class BatchRegistration:
         except Exception as error:  # outside of the engine's own care
             self.error = self.error or error
         if self.error is not None:
-            sentence = bad_input(self.error) or f"{type(self.error).__name__}: {self.error}"
+            sentence = bad_input(self.error)
+            if not sentence:  # a defect: whoever mends it wants to know where
+                sentence = f"{type(self.error).__name__}: {self.error}"
+                self.traces[pair["name"]] = "".join(traceback.format_exception(self.error))
             self.failures[pair["name"]] = " ".join(sentence.split())
             tqdm.write(f"skipped {pair['name']}: {self.failures[pair['name']]}")
         self._note(pair)
@@ -124,7 +128,7 @@ class BatchRegistration:
                 report.unlink(missing_ok=True)
             else:
                 report.parent.mkdir(parents=True, exist_ok=True)
-                report.write_text(f"{reason}\n")
+                report.write_text(f"{reason}\n{self.traces.get(pair['name'], '')}")
         except OSError as error:  # the folder may be what failed: the table still says so
             tqdm.write(f"cannot write {report}: {error.strerror}")
 
@@ -173,7 +177,7 @@ class BatchRegistration:
         if pair["name"] in self.failures:
             return self.failures[pair["name"]]
         try:
-            return self._report(pair).read_text().strip()
+            return self._report(pair).read_text().partition("\n")[0].strip()
         except OSError:
             return ""
 

@@ -226,6 +226,16 @@ def test_one_bad_pair_never_ends_a_batch_whatever_is_wrong_with_it(batch, tmp_pa
     assert not list((tmp_path / "out").rglob("*.error.txt"))
 
 
+def test_what_is_no_bad_input_leaves_where_it_happened_below_its_reason(batch, tmp_path):
+    batch(failing={"first": KeyError("image")})
+    reason, *trace = (tmp_path / "out/first.error.txt").read_text().splitlines()
+    assert reason == table(tmp_path / "out")["first"]["error"]
+    assert "KeyError: 'image'" in trace
+    assert any(line.startswith("  File ") and "test_batch.py" in line for line in trace)
+    assert batch(failing={"first": ValueError("bad")}) == []
+    assert (tmp_path / "out/first.error.txt").read_text() == "bad\n"
+
+
 def test_a_pair_that_would_overwrite_its_own_image_is_its_own_failure(batch, tmp_path):
     image = tmp_path / "out" / "first" / "warped.nii.gz"
     image.parent.mkdir(parents=True)
