@@ -1,9 +1,10 @@
 """Trainings that go on: what is kept after each epoch, what a call that goes on shares with it, and what each draws."""
 
+import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from monai.handlers import EarlyStopHandler
 from monai.utils import set_determinism
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-__all__ = ["EarlyStop", "EpochSeed", "Resumption", "check_resumed", "last_kept"]
+__all__ = ["EarlyStop", "EpochSeed", "Resumption", "check_resumed", "images_of", "last_kept"]
 
 NAME = "resume_checkpoint_epoch="
+BEST = ("best_metric", "best_metric_epoch")  # what MONAI's validators know of it
 OTHERWISE = "or another --output_dir"
 
 
@@ -54,15 +56,28 @@ class EpochSeed:
 
 
 class EarlyStop(EarlyStopHandler):
-    """MONAI's ``EarlyStopHandler``, whose patience a training that goes on has used up as far as it had before."""
+    """MONAI's ``EarlyStopHandler``, whose patience a training that goes on has used up as far as it had before.
+
+    The validator goes on from the best score it had, too, and calls no lower one the best.
+    """
+
+    validator: Engine
+
+    def attach(self, engine: Engine) -> None:
+        """Count the validations of an engine."""
+        self.validator = engine
+        super().attach(engine)
 
     def state_dict(self) -> dict[str, Any]:
         """Tell the best score, and how many validations have come since."""
-        return dict(self._handler.state_dict())
+        best = {name: getattr(self.validator.state, name) for name in BEST if hasattr(self.validator.state, name)}
+        return dict(self._handler.state_dict()) | best
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Count on from there; a training that had been stopped is stopped again."""
-        self._handler.load_state_dict(state)
+        self._handler.load_state_dict({name: value for name, value in state.items() if name not in BEST})
+        for name in state.keys() & set(BEST):
+            setattr(self.validator.state, name, state[name])
         if self._handler.counter >= self.patience:
             self._handler.trainer.terminate()
 
@@ -139,6 +154,14 @@ class Resumption:
         for group, rates in zip(optimizer.param_groups, start, strict=True):
             group.update(rates)
         _advance(scheduler, found["lr_scheduler"]["last_epoch"])
+
+
+def images_of(training: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]) -> str:
+    """Name the images of a training and of its validation by their files' names, wherever they lie."""
+    splits = training, validation
+    names = [[sorted((key, Path(str(file)).name) for key, file in item.items()) for item in split] for split in splits]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    return f"{len(training)} and {len(validation)} whose names have the SHA-256 {digest[:16]}…"
 
 
 def last_kept(folder: str) -> str:

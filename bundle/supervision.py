@@ -66,10 +66,8 @@ def warp_with_regions(moving: Volume, labels: Labels, regions: torch.Tensor, ddf
 
 def draw_regions(moving: Labels, fixed: Labels, count: int) -> torch.Tensor:
     """Choose up to ``count`` of the regions that both label maps hold, at random by torch's own generator: (R,)."""
-    most = int(max(moving.max(), fixed.max())) + 1
-    present = [torch.bincount(labels.flatten().long(), minlength=most) > 0 for labels in (moving, fixed)]
-    common = (present[0] & present[1]).nonzero()[:, 0]
-    common = common[common > 0]
+    present = [labels.unique().long() for labels in (moving, fixed)]
+    common = present[0][torch.isin(present[0], present[1]) & (present[0] > 0)]
     return common[torch.randperm(len(common))[:count].to(common.device)]
 
 

@@ -125,8 +125,9 @@ class WeightsChoice:
     that correlate less, though their anatomy lies over each other, show two contrasts, more likely than not: they are
     registered across contrasts, too. Each file is loaded when it is needed first.
 
-    Where ``usual_share`` is named, both networks register two people's images of two contrasts, and the field is the
-    mean in which the usual one counts that much.
+    Where too little is shown to tell contrasts, the usual weights are taken. Where ``usual_share`` is named, both
+    networks register two people's images of two contrasts, and the field is the mean in which the usual one counts
+    that much.
 
     Args:
         network: of the architecture of all files.
@@ -171,7 +172,8 @@ class WeightsChoice:
         """Name the file of that network's weights; ``alike`` holds what ``likeness`` says of the pair, maybe more."""
         if self.one_person and alike["contrast_correlation"] >= self.one_person_from:
             return self.one_person
-        differ = bool(self.one_person) or alike["tissue_correlation"] < self.one_contrast
+        tissues = alike["tissue_correlation"]  # 0 where too little is shown to tell
+        differ = bool(self.one_person) or (tissues != 0 and tissues < self.one_contrast)
         return self.across_contrasts if self.across_contrasts and differ else self.usual
 
     def usual_share(self, alike: Mapping[str, float]) -> float:

@@ -205,7 +205,7 @@ def test_every_option_of_a_training_is_noted_for_one_that_goes_on_or_may_change(
     config = load(bundle_root, MERGED[name]).config
     options = {key for key, value in config.items() if not isinstance(value, dict)}
     options -= {"imports", "initialize", "run", "finalize", "training", "network"}
-    of_data = {"spatial_size", "gamma"}  # found out, unless given
+    of_data = {"spatial_size", "gamma", "images"}  # found out, the first two unless given
     assert options - MAY_CHANGE == config["resumption"]["settings"].keys() - of_data
 
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from bundle.handlers import SetTrainer
-from bundle.resumption import EarlyStop, EpochSeed, Resumption, check_resumed, last_kept
+from bundle.resumption import EarlyStop, EpochSeed, Resumption, check_resumed, images_of, last_kept
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 from monai.data import DataLoader, Dataset
@@ -197,6 +197,33 @@ def test_patience_is_used_up_over_both_calls_and_what_was_stopped_stays_so():
     last.load_state_dict({"epoch": 3, "max_epochs": 4, "epoch_length": 1})
     last.run([0])
     assert last.state.epoch == 3
+
+
+def test_the_best_score_of_an_earlier_call_is_still_the_best():
+    def validating():
+        validator, handler = Engine(lambda *_: None), EarlyStop(2, lambda engine: 0.5)
+        SetTrainer(handler).attach(Engine(lambda *_: None))
+        handler.attach(validator)
+        validator.state.best_metric, validator.state.best_metric_epoch = -1, -1  # as MONAI's begin
+        return validator, handler
+
+    validator, handler = validating()
+    validator.state.best_metric, validator.state.best_metric_epoch = 0.75, 2
+    later, again = validating()
+    again.load_state_dict(handler.state_dict())
+    assert (later.state.best_metric, later.state.best_metric_epoch) == (0.75, 2)
+
+
+def test_images_are_named_by_their_files_wherever_they_lie():
+    def items(folder, *names):
+        return [{"image": f"{folder}/{name}.nii.gz", "label": f"{folder}/l_{name}.nii.gz"} for name in names]
+
+    named = images_of(items("here", "a", "b"), items("here", "c"))
+    assert named == images_of(items("there", "a", "b"), items("there", "c"))
+    assert named.startswith("2 and 1 whose names have the SHA-256 ")
+    for others in (("a", "d"), ("b", "a")):
+        assert images_of(items("here", *others), items("here", "c")) != named
+    assert images_of(items("here", "a", "b"), items("here", "d")) != named
 
 
 def test_a_call_with_other_settings_or_fewer_epochs_is_refused(tmp_path):

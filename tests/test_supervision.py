@@ -84,6 +84,9 @@ def test_regions_are_drawn_at_random_among_those_of_both_maps():
     assert all(len(set(one)) == 8 for one in drawn)
     assert {region for one in drawn for region in one} == set(range(20, 60))
     assert draw_regions(moving, fixed * 0, 8).tolist() == []
+    atlas = torch.zeros(1, 1, *SIZE, dtype=torch.int64)
+    atlas.flatten()[:3] = torch.tensor([614454277, 10**12, 2**60 + 1])
+    assert sorted(draw_regions(atlas, atlas.clone(), 8).tolist()) == [614454277, 10**12, 2**60 + 1]
 
 
 def test_no_region_in_common_costs_nothing():

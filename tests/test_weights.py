@@ -104,8 +104,10 @@ def test_other_weights_are_taken_for_the_pairs_whose_contrasts_differ_and_for_no
     assert choice.weights_for(alike(0.9)) == str(two_weights / "usual.pt")
     assert choice.weights_for(alike(0.1)) == str(two_weights / "other.pt")
     by_scanner = {"contrast_correlation": 0.3, "tissue_correlation": 0.6}  # T1 images of two scanners
-    by_contrast = {"contrast_correlation": 0.6, "tissue_correlation": 0.0}  # a T1 and a FLAIR image
-    assert [Path(choice.weights_for(a)).name for a in (by_scanner, by_contrast)] == ["usual.pt", "other.pt"]
+    by_contrast = {"contrast_correlation": 0.6, "tissue_correlation": -0.1}  # a T1 and a FLAIR image
+    untold = {"contrast_correlation": 0.3, "tissue_correlation": 0.0}  # a slab with little of a brain
+    names = [Path(choice.weights_for(a)).name for a in (by_scanner, by_contrast, untold)]
+    assert names == ["usual.pt", "other.pt", "usual.pt"]
 
 
 @pytest.mark.parametrize("same_person", [True, False])

@@ -65,7 +65,7 @@ def test_training_goes_on_where_it_stopped_and_ends_as_one_without_a_break(bundl
     assert [path.name for path in (output / "models").glob("*=*")] == ["resume_checkpoint_epoch=2.pt"]
     assert (output / "models/model.pt").read_bytes() == best
     after = torch.load(output / "models/resume_checkpoint_epoch=2.pt", weights_only=True)
-    assert after["early_stopping"]["counter"] == 1
+    assert (after["early_stopping"]["counter"], after["early_stopping"]["best_metric_epoch"]) == (1, 1)
     changed = [name for name in after["network"] if not torch.equal(after["network"][name], before["network"][name])]
     assert len(changed) > 10
     run(["training"], bundle_root, *config("train"), *options, "--epochs", 2, "--output_dir", tmp_path)

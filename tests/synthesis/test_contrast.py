@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from bundle.labels import consecutive
 from bundle.synthesis import RandContrastd
 from bundle.synthesis.contrast import class_map, draw_appearance, draw_curve
 
@@ -98,6 +99,16 @@ def test_labels_and_clean_images_are_left_untouched(pair):
         assert torch.equal(item[f"clean_{role}"], before[role])
         assert torch.equal(item[f"{role}_label"], before[f"{role}_label"])
         assert not torch.equal(item[role], before[role])
+
+
+def test_labels_of_any_size_are_painted(pair):
+    names = ("moving_label", "fixed_label")
+    small = pair | {name: consecutive(pair[name].long())[1] for name in names}
+    large = pair | {name: pair[name].long() * 10**12 for name in names}
+    for shares in (TWO, TWO | {"sequence_share": 1.0}):
+        first, other = (contrasted(labelled, 5, **shares) for labelled in (small, large))
+        assert all(torch.equal(first[role], other[role]) for role in ("moving", "fixed"))
+        assert torch.equal(other["fixed_label"], large["fixed_label"])
 
 
 def test_a_seed_fixes_the_contrasts(pair):
