@@ -75,6 +75,7 @@ def _terminate(job: Job) -> None:
             code = _refuse(Failure(Code.E_TERMINATED, sentence), job.manifest)
             for child in active_children():
                 child.kill()
+            job.publication.withdraw()  # what these have still written
             sys.stderr.flush()
             os._exit(code)  # other threads are at work, and none of them could be asked to stop
 

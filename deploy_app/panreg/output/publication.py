@@ -36,7 +36,7 @@ from pydicom import Dataset, dcmread
 __all__ = ["RESULTS", "Publication", "PublishedObject", "Validator", "output_failures", "sync"]
 
 RESULTS = "dicom"
-ATTEMPTS = 25
+ATTEMPTS, QUIET = 50, 10  # to take back what writers are at work in, and looks in a row that find nothing new
 LISTED = 5  # faults that a message names
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -142,9 +142,11 @@ class Publication:
         """
         with self._turn:
             if not self._published:
-                for _ in range(ATTEMPTS):  # a writer may be at work in it, and fails
+                gone = 0
+                for _ in range(ATTEMPTS):  # a writer may be at work in it, and make it anew before it fails
                     self.withdraw()
-                    if not self.staging.exists():
+                    gone = 0 if self.staging.exists() else gone + 1
+                    if gone == QUIET:
                         break
                     time.sleep(0.02)
             yield not self._published
