@@ -23,7 +23,6 @@ CLUSTERS = 4, 9  # of what lies outside the brain
 CURVE_POINTS = 6
 CURVE_ENTRIES = 1024
 AIR = 0.03, 0.12  # intensities of a T1 image that nothing, and everything, is seen above: air and bone stay dark
-LARGEST_INDEX = 100_000  # of a label that is its own place in a table
 PAINTED_BLUR = 0.35  # voxels: class borders are jagged, those of tissues are not
 
 
@@ -130,11 +129,6 @@ def draw_appearance(
     )
 
 
-def _indices(labels: torch.Tensor) -> torch.Tensor:
-    """Number labels anew where they are too large to be places in a table, as an atlas' may be."""
-    return consecutive(labels)[1] if labels.max() > LARGEST_INDEX else labels
-
-
 def _region_means(image: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Average the image over each label, (largest label + 1,), float64; a half where a label has no voxel."""
     index = labels.flatten().long()
@@ -207,7 +201,8 @@ class RandContrastd(Randomizable, MapTransform):
         """Draw, keep the clean images, paint."""
         item = dict(data)
         images = [item[key] for key in self.keys]
-        labels = [_indices(item.get(key, torch.zeros_like(i))) for key, i in zip_longest(self.label_keys, images)]
+        labels = [item.get(key, torch.zeros_like(i)) for key, i in zip_longest(self.label_keys, images)]
+        labels = [consecutive(one)[1] for one in labels]  # places in a table, however large an atlas' numbers are
         appearances = self._draw(images, labels)
         rescanned, synthetic = bool(item.get("known", False)), any(appearance is not None for appearance in appearances)
         for key, image, label, appearance in zip(self.keys, images, labels, appearances):
