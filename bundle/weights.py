@@ -3,17 +3,29 @@
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.io.files import check_file
+from bundle.io.files import check_file, in_place
 from bundle.networks.cascade import Cascade
 from torch import nn
 
-__all__ = ["WeightsChoice", "check_weights", "content", "load_frozen", "recommended", "start_from"]
+__all__ = [
+    "WeightsChoice",
+    "check_weights",
+    "content",
+    "describe_as",
+    "load_frozen",
+    "recommended",
+    "start_from",
+]
+
+INHERITED = ("spacing_mm", "passes", "gamma", "sharpening", "align_top_mm")
+"""Settings of a description that suit weights trained on from those it describes, too."""
 
 
 def recommended(weights: str, setting: str, default: Any = None) -> Any:
@@ -98,6 +110,21 @@ def start_from(network: nn.Module, weights: str) -> None:
             raise
         check_weights(network.networks[0], weights)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+
+
+def describe_as(weights: str, path: str | os.PathLike[str]) -> None:
+    """Give weights that a training is about to write the settings that suit those it starts from.
+
+    Args:
+        weights: path of those it starts from; without a description, or empty, nothing is written.
+        path: of those it writes, ``NAME.pt``; a ``NAME.json`` that is there already stays.
+    """
+    description = Path(path).with_suffix(".json")
+    suited = {name: recommended(weights, name) for name in INHERITED} if weights else {}
+    suited = {name: value for name, value in suited.items() if value is not None}
+    if suited and not description.exists():
+        with in_place(description) as partial:
+            Path(partial).write_text(json.dumps(suited, indent=4) + "\n")
 
 
 def content(weights: str) -> str:

@@ -12,7 +12,15 @@ from bundle.inferers import RecursiveInferer
 from bundle.networks import PAN
 from bundle.networks.cascade import Cascade
 from bundle.smoothing import smooth
-from bundle.weights import WeightsChoice, check_weights, content, load_frozen, recommended, start_from
+from bundle.weights import (
+    WeightsChoice,
+    check_weights,
+    content,
+    describe_as,
+    load_frozen,
+    recommended,
+    start_from,
+)
 from torch import nn
 
 
@@ -236,6 +244,19 @@ def test_a_training_starts_from_weights_of_any_device_and_a_cascade_from_those_o
             start_from(one, str(tmp_path / "other.pt"))
     with pytest.raises(FileNotFoundError, match="weights"):
         start_from(network, str(tmp_path / "none.pt"))
+
+
+def test_weights_trained_on_have_the_settings_of_those_they_started_from(tmp_path):
+    described = {"spacing_mm": 1.5, "gamma": 1.4, "across_contrasts": "other.pt", "sha256": "0", "trained_on": "heads"}
+    (tmp_path / "start.json").write_text(json.dumps(described))
+    describe_as(str(tmp_path / "start.pt"), tmp_path / "model.pt")
+    assert json.loads((tmp_path / "model.json").read_text()) == {"spacing_mm": 1.5, "gamma": 1.4}
+    (tmp_path / "model.json").write_text('{"spacing_mm": 3.0}')  # the user's own
+    describe_as(str(tmp_path / "start.pt"), tmp_path / "model.pt")
+    assert recommended(str(tmp_path / "model.pt"), "spacing_mm") == 3.0
+    for start in ("", str(tmp_path / "undescribed.pt")):
+        describe_as(start, tmp_path / "another.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "start.json"]
 
 
 def test_weights_are_named_by_what_they_hold(tmp_path):

@@ -117,5 +117,5 @@ def lesions_markdown(rows: Sequence[Row]) -> str:
         errors = [f"{row[key]:.2f}" for key in ("error_without_mm", "error_with_mm", "ratio")]
         lines.append([row["pair"], f"{row['image']} image", f"{row['lesion_ml']:.0f}", *errors])
     without, masked = (statistics.fmean(row[f"error_{which}_mm"] for row in rows) for which in ("without", "with"))
-    lines.append(["mean", "", "", f"{without:.2f}", f"{masked:.2f}", f"{masked / without:.2f}"])
+    lines.append(["mean, and ratio of the means", "", "", f"{without:.2f}", f"{masked:.2f}", f"{masked / without:.2f}"])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"

@@ -240,8 +240,20 @@ def _blobs() -> torch.Tensor:
     return torch.stack([torch.exp(-(s[:, None, None] + rest) / 50) for s in squares])[None]
 
 
+PACKAGES = {
+    "ants": "antspyx",
+    "itk.ElastixPython": "itk-elastix",
+    "picsl_greedy": "picsl-greedy",
+    "convexAdam": "convexAdam",
+}
+
+
 def require(module: str, method: str) -> None:
     """Check that a peer's package is there.
+
+    Args:
+        module: of ``PACKAGES``.
+        method: what a message calls the peer.
 
     Raises:
         ValueError: it is not.
@@ -251,4 +263,7 @@ def require(module: str, method: str) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise ValueError(f"The method {method} needs a package that is not installed: pip install -e .[peers]")
+        raise ValueError(
+            f"The method {method} needs the package {PACKAGES[module]}, which is not installed: install it in an "
+            "environment for comparisons (docs/benchmark.md, How to run it)."
+        )

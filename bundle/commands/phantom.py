@@ -16,7 +16,7 @@ def phantom(
     spacing: float = 2.0,
     seed: int = 0,
     contrast: str = "t1",
-) -> None:
+) -> str:
     """Make a small data set of synthetic labelled heads, with no download.
 
     The folder gets ``images``, ``labels`` and ``dataset.json``, as in the Medical Segmentation Decathlon. The same
@@ -31,6 +31,10 @@ def phantom(
         spacing: Size of a voxel in mm.
         seed: Another seed gives other heads.
         contrast: t1 for T1-like intensities, random for other ones with each head.
+
+    Returns:
+        The folder.
     """
     folder = write_phantoms(output_dir, training, validation, test, size, spacing, seed, contrast)
     print(f"The data set is in {folder}: {training} training, {validation} validation and {test} test heads")
+    return str(folder)

@@ -5,6 +5,7 @@ from bundle.root import ROOT
 __all__ = ["root"]
 
 
-def root() -> None:
-    """Print the bundle root, the folder with configs and models, for MONAI's ``--bundle_root``."""
+def root() -> str:
+    """Print the bundle root, the folder with configs and models, for MONAI's ``--bundle_root``; and return it."""
     print(ROOT)
+    return str(ROOT)

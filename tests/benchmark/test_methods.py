@@ -128,8 +128,10 @@ def test_convexadam_finds_a_field_in_voxels_of_the_grid_and_leaves_warnings_on(p
 
 def test_a_missing_peer_is_named_in_one_sentence(monkeypatch):
     monkeypatch.setattr("bundle.benchmark.peers.find_spec", lambda _: None)
+    packages = dict.fromkeys(PEERS, "antspyx") | {"elastix": "itk-elastix", "convexadam": "convexAdam"}
     for name in PEERS:
-        with pytest.raises(ValueError, match=r"pip install -e \.\[peers\]$"):
+        package = "picsl-greedy" if name.startswith("greedy") else packages[name]
+        with pytest.raises(ValueError, match=rf"needs the package {package}, .*docs/benchmark\.md"):
             make_methods([name], Options("unused.pt"))
 
 

@@ -113,6 +113,18 @@ def test_the_hubs_folder_has_a_model_card_with_working_links(released):
         assert [link for link in links if not (place / link).is_file()] == []
 
 
+def test_no_document_of_a_release_links_to_a_file_that_it_leaves_out(released):
+    documents = sorted((released / NAME / "docs").rglob("*.md"))
+    assert len(documents) > 8
+    broken = {
+        document.name: dead
+        for document in documents
+        for links in [re.findall(r"\]\((?!https?://)([^)#\s]+)", document.read_text())]
+        if (dead := [link for link in links if not (document.parent / link).exists()])
+    }
+    assert broken == {}
+
+
 def test_weights_that_their_description_does_not_name_are_not_published(tmp_path, monkeypatch, released):
     shutil.copytree(released / NAME, tmp_path / "root")
     (tmp_path / "root/models/model.pt").write_bytes(b"other weights")
