@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
@@ -29,7 +30,7 @@ from bundle.spatial import SpatialTransform
 from bundle.weights import recommended
 from PIL import Image
 
-__all__ = ["Bounds", "anonymous_page", "bounds_of", "source_of", "write_registration"]
+__all__ = ["Bounds", "anonymous_page", "as_thresholds", "bounds_of", "source_of", "write_registration"]
 
 Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
@@ -49,6 +50,14 @@ def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float
     failed = {**LIMITS, **read_bounds(thresholds.get("failed", {})), **read_bounds(own)}
     look_here = {**read_bounds(recommended(weights, "look_here") or {}), **read_bounds(thresholds.get("look_here", {}))}
     return failed, {name: bounds for name, bounds in look_here.items() if name not in own}
+
+
+def as_thresholds(bounds: tuple[Bounds, Bounds]) -> dict[str, dict[str, list[float | None]]]:
+    """Bring bounds of ``bounds_of`` into the form of ``thresholds``, None for no bound, as JSON can hold them."""
+    return {
+        level: {name: [x if math.isfinite(x) else None for x in ends] for name, ends in some.items()}
+        for level, some in zip(("failed", "look_here"), bounds)
+    }
 
 
 def write_registration(
@@ -76,7 +85,7 @@ def write_registration(
         seconds = dict(item["seconds"]) | {"network": network_seconds, "write": time.perf_counter() - start}
         summary = _summary(item, seconds, weights, settings or {}, failed)
         judgement = judge(item["quality"], failed, look_here)
-        summary["judgement"] = judgement.as_json()
+        summary |= {"judgement": judgement.as_json(), "thresholds": as_thresholds((failed, look_here))}
         if "report" in item:
             write_page(partial / "report.html", item["report"], summary, judgement)
             (partial / "thumbnail.png").write_bytes(png(item["report"].thumbnail))
