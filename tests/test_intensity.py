@@ -1,8 +1,20 @@
 import math
 
+import numpy as np
 import pytest
 import torch
-from bundle.intensity import above_air, clip_outliers, fill_value, intensity_range, shows_nothing
+from bundle.intensity import (
+    PERCENTILES,
+    above_air,
+    clip_outliers,
+    fill_value,
+    foreground,
+    intensity_range,
+    percentile_range,
+    quantiles,
+    scale_between,
+    shows_nothing,
+)
 
 
 def head(seed=0, shape=(24, 30, 20)):
@@ -88,3 +100,39 @@ def test_noise_beside_the_foreground_is_nothing_but_dim_tissue_beside_a_small_br
     tissue = head() + noise
     tissue[:, 10:16, 10:16, 8:12] = 50_000  # brighter than the tissue by so much that it is all of the foreground
     assert not shows_nothing(tissue, tissue > 40_000)
+
+
+def test_a_foreground_is_found_on_the_device_of_its_image():
+    image = head()[0]
+    with torch.device("meta"):  # where whatever names no device would come to lie
+        found = foreground(image)
+        assert quantiles(image.flatten(), [1.0]) == [float(image.max())]
+    assert torch.equal(found, foreground(image))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quantiles_are_those_of_torch_as_far_as_it_takes_them(dtype):
+    values = torch.rand(999, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    assert quantiles(values, [0.02, 0.99]) == [float(torch.quantile(values, share)) for share in (0.02, 0.99)]
+
+
+def test_quantiles_of_more_values_than_torch_takes_are_those_of_a_part_of_them():
+    values = torch.linspace(0, 1, 2**24 + 1)
+    with pytest.raises(RuntimeError, match="too large"):
+        torch.quantile(values, 0.99)
+    assert quantiles(values, [0.25, 0.99]) == pytest.approx([0.25, 0.99], abs=1e-6)
+
+
+@pytest.mark.parametrize("voxels", [1000, 1_100_000])
+def test_the_range_between_percentiles_is_numpys_of_tensors_and_arrays(voxels):
+    image = torch.rand(voxels, generator=torch.Generator().manual_seed(0)) * 900
+    wanted = pytest.approx(np.percentile(image.numpy(), PERCENTILES), rel=1e-6)
+    assert percentile_range(image) == wanted
+    assert percentile_range(image.numpy()) == wanted
+
+
+def test_what_lies_between_two_intensities_comes_between_0_and_1_in_place():
+    image = torch.tensor([0.0, 10.0, 15.0, 20.0, 99.0])
+    assert scale_between(image, 10.0, 20.0) is image
+    assert image.tolist() == [0, 0, 0.5, 1, 1]
+    assert scale_between(torch.tensor([3.0, 3.5, 9.0]), 3.0, 3.0).tolist() == [0, 0.5, 1]  # nothing to divide by

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.intensity import percentile_range
 from bundle.report.colours import colour_map
 from bundle.spatial import Grid, SpatialTransform
 from PIL import Image, ImageDraw, ImageFont
@@ -131,7 +132,7 @@ def jacobian_on(grid: Grid, transform: SpatialTransform) -> Volume:
 
 def scale(image: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
     """Scale intensities between percentiles 0.5 and 99.5, its own or those of another image, to [0, 1]."""
-    low, high = np.percentile(image if like is None else like, (0.5, 99.5))
+    low, high = percentile_range(image if like is None else like)
     return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
 
 
