@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import platform
 import shlex
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import bundle
-import numpy as np
 import torch
 from bundle.io.files import beside, fingerprint, named
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.labels import for_file
+from bundle.io.plain import plain
 from bundle.memory import peak_memory_mb, return_memory
 from bundle.pairs import FILES, OPTIONAL_FILES, check_folder
 from bundle.plausibility import LIMITS, verdict
@@ -54,10 +53,8 @@ def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float
 
 def as_thresholds(bounds: tuple[Bounds, Bounds]) -> dict[str, dict[str, list[float | None]]]:
     """Bring bounds of ``bounds_of`` into the form of ``thresholds``, None for no bound, as JSON can hold them."""
-    return {
-        level: {name: [x if math.isfinite(x) else None for x in ends] for name, ends in some.items()}
-        for level, some in zip(("failed", "look_here"), bounds)
-    }
+    thresholds: dict[str, dict[str, list[float | None]]] = plain(dict(zip(("failed", "look_here"), bounds)))
+    return thresholds
 
 
 def write_registration(
@@ -157,7 +154,7 @@ def _summary(
         "notes": [note for note in item.get("notes", "").split("\n") if note],
         **_numbers(item, limits),
         "seconds": stages | {"total": round(sum(stages.values()), 3)},
-        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "peak_memory_mb": plain(round(peak_memory_mb(), 1)),
         **_made_with(item, weights),
         "inputs": {key: fingerprint(path) for key, path in _inputs(item).items()},
         "settings": dict(settings),
@@ -171,7 +168,7 @@ def _numbers(item: Item, limits: Bounds) -> dict[str, Any]:
     transform = item["transform"]
     return {
         **verdict(item["quality"], limits),
-        **{name: _finite(value) for name, value in item["quality"].items()},
+        **{name: plain(round(value, 6)) for name, value in item["quality"].items()},
         "fill": item["fill"],
         "alignment_lps_mm": transform.alignment.tolist(),
         "field_grid": {"shape": transform.field_grid.shape, "spacing_mm": transform.field_grid.spacing_mm.tolist()},
@@ -200,7 +197,3 @@ def source_of(volume: torch.Tensor) -> str:
     """Name the file a volume was read from; empty for one handed over in memory."""
     name = getattr(volume, "meta", {}).get("filename_or_obj", "")
     return str(name[0] if isinstance(name, list | tuple) and name else name)
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 6) if np.isfinite(value) else None
