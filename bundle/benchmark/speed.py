@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import torch
 from bundle.benchmark.tasks import Task, encode
+from bundle.io.tables import markdown_table
 from bundle.networks import PAN
 from bundle.ops import computes_bfloat16
 from bundle.phantom import write_phantoms
@@ -158,23 +159,20 @@ def write_pair(folder: Path, size: tuple[int, int, int]) -> dict[str, Path]:
 def speed_markdown(result: dict[str, Any]) -> str:
     """Write the tables: medians, with the least and the largest of the turns."""
     sides = "×".join(map(str, result["size"]))
-    lines = [f"{sides}, {result['device']}, {result['threads']} threads, {result['machine']}.", ""]
-    lines += ["| | seconds | peak memory, MB |", "| --- | --- | --- |"]
+    parts = [f"{sides}, {result['device']}, {result['threads']} threads, {result['machine']}.\n"]
+    lines = []
     for name, turns in result["tasks"].items():
         where = f" ({'×'.join(map(str, result['training_size']))})" if "training" in name else ""
-        lines.append(f"| {name}{where} | {_spread(turns, 'seconds', 2)} | {_spread(turns, 'peak_memory_mb', 0)} |")
-    lines += ["", "| ratio | |", "| --- | --- |"]
-    lines += [f"| {name} | {span(found, 1)} |" for name, found in result["ratios"].items()]
+        lines.append([f"{name}{where}", _spread(turns, "seconds", 2), _spread(turns, "peak_memory_mb", 0)])
+    parts.append(markdown_table(["", "seconds", "peak memory, MB"], lines))
+    parts.append(markdown_table(["ratio", ""], [[name, span(found, 1)] for name, found in result["ratios"].items()]))
     stages = [key for key in next(iter(result["register"].values()))[0] if key not in ("total", "peak_memory_mb")]
-    lines += [
-        "",
-        f"| `register --affine` | {' | '.join(stages)} | peak memory, MB |",
-        "| --- " * (len(stages) + 2) + "|",
+    lines = [
+        [affine, *(_spread(turns, stage, 1) for stage in stages), _spread(turns, "peak_memory_mb", 0)]
+        for affine, turns in result["register"].items()
     ]
-    for affine, turns in result["register"].items():
-        cells = [_spread(turns, stage, 1) for stage in stages]
-        lines.append(f"| {affine} | {' | '.join(cells)} | {_spread(turns, 'peak_memory_mb', 0)} |")
-    return "\n".join(lines) + "\n"
+    parts.append(markdown_table(["`register --affine`", *stages, "peak memory, MB"], lines))
+    return "\n".join(parts)
 
 
 def _spread(turns: Turns, key: str, digits: int) -> str:
