@@ -1,4 +1,4 @@
-"""What a GPU is asked, rehearsed on the CPU with Triton's interpreter: a GPU's time is not spent on a typing error."""
+"""What a GPU is asked, asked of the CPU with Triton's interpreter: its code, and the rows that it leaves."""
 
 import json
 
