@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.fields import identity_grid
-from bundle.report import FOLDED, checkerboard, jacobian_on, overview
+from bundle.report import FOLDED, checkerboard, masked_jacobian, overview
 from bundle.report.colours import colour_map
 from bundle.spatial import SpatialTransform
 from matplotlib import colormaps
@@ -46,24 +46,24 @@ def greens(picture):
 @pytest.mark.parametrize("factor", [0.8, 1.3])
 def test_the_jacobian_of_a_scaling_is_its_volume_factor_on_any_grid(factor):
     transform = transform_of(about_the_centre(factor))
-    determinant = jacobian_on(transform.fixed_grid.canonical(), transform)
+    determinant = masked_jacobian(transform.fixed_grid.canonical(), transform)
     assert np.allclose(determinant, factor**3, atol=1e-4)
     assert not np.ma.is_masked(determinant)
 
 
 def test_beyond_the_field_the_volume_is_kept():
     wide = oblique(tuple(n + 8 for n in SHAPE), **ON_GRID)
-    determinant = jacobian_on(wide, transform_of(about_the_centre(1.3), wide, GRID))
+    determinant = masked_jacobian(wide, transform_of(about_the_centre(1.3), wide, GRID))
     assert np.allclose(determinant[4:-4, 4:-4, 4:-4], 1.3**3, atol=1e-4)
     assert np.allclose(determinant[:3], 1)
 
 
 def test_a_linear_transform_shows_no_change_of_volume():
-    assert (jacobian_on(GRID, transform_of(None)) == 1).all()
+    assert (masked_jacobian(GRID, transform_of(None)) == 1).all()
 
 
 def test_folded_voxels_are_masked_and_no_others():
-    masked = np.ma.getmaskarray(jacobian_on(GRID, transform_of(folded_in_the_middle())))
+    masked = np.ma.getmaskarray(masked_jacobian(GRID, transform_of(folded_in_the_middle())))
     middle = SHAPE[1] // 2
     assert masked[:, middle].all()
     assert masked.sum() == SHAPE[0] * SHAPE[2]
