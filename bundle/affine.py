@@ -157,14 +157,14 @@ def _working_copy(image: sitk.Image) -> sitk.Image:
     return _finer(shrunk, more) if max(more) > 1 else shrunk
 
 
-def _finer(image: sitk.Image, factors: list[int], interpolator: int = sitk.sitkLinear) -> sitk.Image:
+def _finer(image: sitk.Image, factors: list[int]) -> sitk.Image:
     """Divide voxels along each axis: with so few, the coarser resolutions and their gradients would have none left."""
     spacing = [s / f for s, f in zip(image.GetSpacing(), factors)]
     corner = [(1 / f - 1) / 2 for f in factors]  # of the first new voxel's centre, in voxels of the image
     origin = image.TransformContinuousIndexToPhysicalPoint(corner)
     size = [n * f for n, f in zip(image.GetSize(), factors)]
     transform, pixel = sitk.Transform(), image.GetPixelID()
-    return sitk.Resample(image, size, transform, interpolator, origin, spacing, image.GetDirection(), 0.0, pixel)
+    return sitk.Resample(image, size, transform, sitk.sitkLinear, origin, spacing, image.GetDirection(), 0.0, pixel)
 
 
 @dataclass(frozen=True)

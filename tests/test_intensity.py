@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.intensity import (
     PERCENTILES,
@@ -15,6 +16,7 @@ from bundle.intensity import (
     scale_between,
     shows_nothing,
 )
+from bundle.phantom import make_head
 
 
 def head(seed=0, shape=(24, 30, 20)):
@@ -82,6 +84,25 @@ def test_a_marker_of_missing_voxels_is_no_fill_value():
     image = head()
     image[0, 0, 0, 0] = -32768
     assert math.isclose(fill_value(image), 0, abs_tol=1)
+
+
+def test_the_foreground_is_above_half_of_the_threshold_that_itk_finds():
+    image = make_head(3, (40, 50, 36), (4.0, 3.5, 5.0))[0]
+    smooth = sitk.OtsuThreshold(sitk.GetImageFromArray(image), 0, 1, 256)
+    ours = foreground(torch.from_numpy(image)).numpy()
+    assert (ours >= sitk.GetArrayFromImage(smooth).astype(bool)).all()  # half the threshold: more of it
+    otsu = sitk.OtsuThresholdImageFilter()
+    otsu.SetNumberOfHistogramBins(256)
+    otsu.Execute(sitk.GetImageFromArray(image))
+    expected = image > otsu.GetThreshold() / 2
+    assert (ours != expected).mean() < 0.02
+    assert not foreground(torch.ones(4, 5, 6)).any()
+
+
+def test_where_no_voxel_lies_between_object_and_noise_the_threshold_lies_in_the_middle():
+    image = torch.rand(20, 22, 24, generator=torch.Generator().manual_seed(0)) * 20
+    image[5:12, 6:14, 7:15] += 100
+    assert torch.equal(foreground(image), image > 60)
 
 
 def test_an_image_shows_nothing_where_one_value_is_left():

@@ -21,7 +21,7 @@ from bundle.transforms import grid_of
 from scipy.optimize import nnls
 from scipy.stats import rankdata
 
-__all__ = ["Sample", "expected", "fit", "judge", "markdown", "sample_of", "samples_of"]
+__all__ = ["Sample", "compare", "expected", "fit", "markdown", "sample_of", "samples_of"]
 
 Array = npt.NDArray[np.float64]
 Item = Mapping[str, Any]
@@ -120,7 +120,7 @@ def expected(signs: Array, calibration: Mapping[str, float]) -> Array:
     return calibration["offset"] + signs @ np.array([calibration[name] for name in SIGNS])
 
 
-def judge(samples: Sequence[Sample], calibration: Mapping[str, float]) -> Row:
+def compare(samples: Sequence[Sample], calibration: Mapping[str, float]) -> Row:
     """Compare the expected error with the true one.
 
     Returns:
@@ -156,7 +156,7 @@ def _correlation(one: Array, other: Array) -> float:
 
 
 def markdown(rows: Mapping[str, Row]) -> str:
-    """Lay out what ``judge`` said of several sets of pairs as Markdown: a table of all, then the steps of each."""
+    """Lay out what ``compare`` said of several sets of pairs as Markdown: a table of all, then the steps of each."""
     numbers = ("moved_mm", "error_mm", "expected_mm", "correlation", "rank_correlation", "correlation_within_pairs")
     head = ["pairs", "n", "apart, mm", "true error, mm", "expected error, mm"]
     lines = [[name, str(row["pairs"]), *[f"{row[n]:.2f}" for n in numbers]] for name, row in rows.items()]

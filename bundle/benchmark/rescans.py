@@ -19,7 +19,7 @@ from bundle.synthesis.acquisition import Acquisition
 from bundle.synthesis.rescan import draw_region, region_change
 from bundle.transforms import grid_of
 
-__all__ = ["Rescan", "judge", "measure_rescans", "rescans_markdown", "simulate"]
+__all__ = ["Rescan", "compare", "measure_rescans", "rescans_markdown", "simulate"]
 
 Row = dict[str, Any]
 Register = Callable[[Path, Path, Path], Path]
@@ -85,7 +85,7 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
     return Rescan(scans[0], scans[1], truth, brain, region)
 
 
-def judge(rescan: Rescan, found: SpatialTransform) -> Row:
+def compare(rescan: Rescan, found: SpatialTransform) -> Row:
     """Compare the transform that was found with what happened.
 
     Args:
@@ -130,7 +130,7 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
 
     Returns:
         A row for each pair: ``image``, ``peak_mm`` (0 where nothing changed; of changes 1 to 4 mm in turn, every
-        second one a growth) and what ``judge`` says.
+        second one a growth) and what ``compare`` says.
     """
     rows: list[Row] = []
     with Progress[None](total=2 * len(items), title="registering rescans", unit="pair") as progress:
@@ -139,7 +139,7 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
             for change in (0.0, peak):
                 rescan = _simulated(item, change, seed + 2 * i + (change != 0))
                 row = {"image": Path(item["image"]).name, "peak_mm": change}
-                rows.append(row | judge(rescan, _registered(rescan, register)))
+                rows.append(row | compare(rescan, _registered(rescan, register)))
                 progress.update()
     return rows
 

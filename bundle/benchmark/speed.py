@@ -25,9 +25,9 @@ from bundle.report import scale
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["PEERS", "measure_speed", "span", "speed_markdown", "write_pair", "write_scaling"]
+__all__ = ["AGAINST", "measure_speed", "span", "speed_markdown", "write_pair", "write_scaling"]
 
-PEERS = {"voxelmorph": "voxelmorph", "syn": "syn-mi", "elastix": "elastix"}
+AGAINST = {"voxelmorph": "voxelmorph", "syn": "syn-mi", "elastix": "elastix"}
 RUNS = 5  # of what takes seconds at most; the median counts
 PRE_ALIGNMENTS = ("affine", "none")
 SCALING = (64, 96, 128, 160, 192)
@@ -52,7 +52,7 @@ def measure_speed(
     Args:
         size: sides of the volume in voxels.
         training_size: those of a training step's.
-        against: peers, some of ``PEERS``.
+        against: peers, some of ``AGAINST``.
         device: that torch runs on; the other peers know the CPU alone.
         threads: that each process may use.
         repeats: turns.
@@ -70,7 +70,7 @@ def measure_speed(
         tasks = {name: replace(task, name=name, runs=RUNS) for name in ("convolution", *forward, "attention")}
         tasks["unfolding attention"] = replace(task, name="unfolding attention")
         tasks |= {name: replace(training, name=name) for name in ("training", "plain training")}
-        tasks |= {name: replace(task, name=PEERS[name], runs=int(name == "voxelmorph")) for name in against}
+        tasks |= {name: replace(task, name=AGAINST[name], runs=int(name == "voxelmorph")) for name in against}
         turns: dict[str, Turns] = {name: [] for name in tasks}
         commands: dict[str, Turns] = {affine: [] for affine in PRE_ALIGNMENTS}
         with Progress[None](
@@ -107,7 +107,7 @@ def _ratios(turns: dict[str, Turns], size: Sequence[int]) -> dict[str, list[floa
     pairs["plain training / training"] = ("plain training", "training", 1.0)
     forward = [name for name in turns if name.endswith("forward")]
     pairs |= {f"{name} / arithmetic floor": (name, "convolution", 1 / floor) for name in forward}
-    pairs |= {f"{name} / forward": (name, "forward", 1.0) for name in turns if name in PEERS}
+    pairs |= {f"{name} / forward": (name, "forward", 1.0) for name in turns if name in AGAINST}
     return {k: [a / b * f for a, b in zip(seconds[one], seconds[other])] for k, (one, other, f) in pairs.items()}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.benchmark.expected_error import Register, fit, judge, markdown, samples_of
+from bundle.benchmark.expected_error import Register, compare, fit, markdown, samples_of
 from bundle.benchmark.kept import weights_used
 from bundle.commands.comparing import check_common, torch_device
 from bundle.commands.register import output_folder
@@ -75,8 +75,8 @@ def expected_error(
     ]
     fitted = fit(drawn[0])
     shipped = json.loads((ROOT / "configs" / "inference.json").read_text())["error_calibration"]
-    rows = {f"{fit_split}, fitted": judge(drawn[0], fitted), split: judge(drawn[1], fitted)}
-    rows |= {f"{split}, by configs/inference.json": judge(drawn[1], shipped)}
+    rows = {f"{fit_split}, fitted": compare(drawn[0], fitted), split: compare(drawn[1], fitted)}
+    rows |= {f"{split}, by configs/inference.json": compare(drawn[1], shipped)}
     title = (
         f"{Path(dataset).name}: {fit_heads} heads of the {fit_split} split, {heads} of the {split} split, seed {seed}; "
         f"{'masked by the labels' if masked else 'whole images'}; weights {Path(chosen).name}; "

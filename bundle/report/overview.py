@@ -103,7 +103,9 @@ def _columns(images: list[torch.Tensor], transform: SpatialTransform, grid: Grid
         "difference before": _Column(before, -1, 1, "coolwarm"),
         "difference after": _Column(after, -1, 1, "coolwarm"),
         "checkerboard": _Column(checkerboard(scaled["fixed"], scaled["warped"])),
-        "Jacobian determinant": _Column(np.ma.log(jacobian_on(grid, transform)), -largest, largest, "coolwarm", False),
+        "Jacobian determinant": _Column(
+            np.ma.log(masked_jacobian(grid, transform)), -largest, largest, "coolwarm", False
+        ),
     }
 
 
@@ -120,7 +122,7 @@ def checkerboard(first: Volume, second: Volume, tiles: int = TILES) -> Volume:
     return np.where((i[:, None, None] + j[:, None] + k) % 2, second, first)
 
 
-def jacobian_on(grid: Grid, transform: SpatialTransform) -> Volume:
+def masked_jacobian(grid: Grid, transform: SpatialTransform) -> Volume:
     """Read the determinant of the network's field at the nearest voxel, 1 outside its grid; masked where it folds."""
     if transform.jacobian is None:
         return np.ones(grid.shape)
