@@ -167,7 +167,7 @@ lint: $(VENV)/.tested
 benchmark: $(VENV)/.installed
 	$(BIN)/python -W ignore -m bundle benchmark speed
 
-# what there is to ask of a GPU, in one call of some minutes; PYTHON needs torch alone. tests/benchmark/test_gpu.py rehearses it
+# what there is to ask of a GPU, in one call; PYTHON needs torch alone. tests/benchmark/test_gpu.py runs it on the CPU
 GPU_DEVICE := $(if $(filter auto,$(DEVICE)),cuda,$(DEVICE))
 gpu:
 	$(PYTHON) -W ignore -m bundle.benchmark.gpu --device $(GPU_DEVICE) $(if $(SIZES),--sizes "$(SIZES)")

@@ -11,6 +11,7 @@ from typing import Any
 
 import fire
 from bundle.failures import bad_input
+from bundle.io.plain import plain
 from bundle.options import normalise, parsers, suggestion
 from bundle.start import load_monai, spin_briefly, without_collections
 
@@ -74,7 +75,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
     with _output(quiet, as_json):
         result = _fire(name, arguments, fires)
     if as_json:
-        print(json.dumps(_plain(result), indent=4))
+        print(json.dumps(plain(result), indent=4))
 
 
 def _fire(name: str, arguments: list[str], fires: list[str]) -> Any:
@@ -111,19 +112,6 @@ def _output(quiet: bool, as_json: bool) -> Iterator[None]:
         elif as_json:
             stack.enter_context(redirect_stdout(sys.stderr))
         yield
-
-
-def _plain(value: Any) -> Any:
-    """Turn what a command returns into what JSON has: arrays and tensors to lists, paths to text, NaN to null."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 if __name__ == "__main__":

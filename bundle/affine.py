@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ __all__ = ["ALIGNMENTS", "align"]
 ALIGNMENTS = ("none", "center", "rigid", "affine")
 
 Array = npt.NDArray[np.float32]
+_Masks: TypeAlias = tuple[sitk.Image | None, sitk.Image | None]
 
 WORKING_SPACING_MM = 2.0  # finer voxels cost time and bring a linear transform nothing
 BINS = 32
@@ -31,6 +32,7 @@ ROUGH_SEARCH, FIRST_SEARCH = (4.0, 0.3, 0.8), (1.0, 0.02, 0.9)
 NODS = (0.0, -0.25, 0.25, -0.5, 0.5)  # of the starts, radians about the left-right axis: a search hardly turns so far
 OTHER_NOD = 0.3  # radians from the best start that the second one is away at least
 FEWEST_PLANES = 8  # along each axis of what is aligned
+RIM_MM = 15.0  # around what counts of the fixed image: the brain's outline against nothing holds its size
 
 
 def align(
@@ -60,8 +62,8 @@ def align(
         fixed: (H, W, L) on ``fixed_grid``.
         fixed_grid: its voxels in space.
         kind: one of ``ALIGNMENTS``.
-        moving_mask: where the moving image counts, on its grid; None everywhere.
-        fixed_mask: likewise.
+        moving_mask: what the moving image shows, on its grid, the rest blanked; None for all of it.
+        fixed_mask: likewise; the metric looks at it and ``RIM_MM`` around.
         seed: of the metric's random samples.
         moving_ignored: where the moving image does not count (a lesion, say), without being blanked; None nowhere.
         fixed_ignored: likewise.
@@ -85,10 +87,7 @@ def align(
         moving = moving * (moving_mask > 0)
     fixed, moving = _filled(fixed, fixed_ignored), _filled(moving, moving_ignored)
     images = [_working_copy(_to_itk(a, g)) for a, g in ((fixed, fixed_grid), (moving, moving_grid))]
-    masks = [
-        _counting(mask, ignored, grid)
-        for mask, ignored, grid in ((fixed_mask, fixed_ignored, fixed_grid), (moving_mask, moving_ignored, moving_grid))
-    ]
+    masks = (_counting(fixed_mask, fixed_ignored, fixed_grid), _counting(None, moving_ignored, moving_grid))
     try:
         with _single_thread():
             levels = [_level(images, masks, factor, seed) for factor in _factors(images)]
@@ -121,13 +120,18 @@ def _filled(image: Array, ignored: Array | None) -> Array:
 
 
 def _counting(mask: Array | None, ignored: Array | None, grid: Grid) -> sitk.Image | None:
-    """Make the mask of the metric: where an image counts; None for everywhere."""
-    if mask is None and ignored is None:
-        return None
-    counts = np.ones(grid.shape, dtype=bool) if mask is None else mask > 0
+    """Make the mask of the metric: what an image shows with a rim, less what is ignored; None for everywhere.
+
+    Without the rim nothing would be seen of a brain against what is blanked, and shrinking one would cost nothing.
+    """
+    counts = None
+    if mask is not None:
+        shown = _working_copy(_to_itk((mask > 0).astype(np.uint8), grid, "nearest")) > 0
+        counts = sitk.SignedMaurerDistanceMap(shown, squaredDistance=False, useImageSpacing=True) <= RIM_MM
     if ignored is not None:
-        counts = counts & ~(ignored > 0)
-    return _to_itk(counts.astype(np.uint8), grid, "nearest")
+        kept = _to_itk((ignored <= 0).astype(np.uint8), grid, "nearest")
+        counts = kept if counts is None else counts * kept
+    return counts
 
 
 def _to_itk(array: npt.NDArray[Any], grid: Grid, mode: str = "linear") -> sitk.Image:
@@ -157,14 +161,14 @@ def _working_copy(image: sitk.Image) -> sitk.Image:
     return _finer(shrunk, more) if max(more) > 1 else shrunk
 
 
-def _finer(image: sitk.Image, factors: list[int], interpolator: int = sitk.sitkLinear) -> sitk.Image:
+def _finer(image: sitk.Image, factors: list[int]) -> sitk.Image:
     """Divide voxels along each axis: with so few, the coarser resolutions and their gradients would have none left."""
     spacing = [s / f for s, f in zip(image.GetSpacing(), factors)]
     corner = [(1 / f - 1) / 2 for f in factors]  # of the first new voxel's centre, in voxels of the image
     origin = image.TransformContinuousIndexToPhysicalPoint(corner)
     size = [n * f for n, f in zip(image.GetSize(), factors)]
     transform, pixel = sitk.Transform(), image.GetPixelID()
-    return sitk.Resample(image, size, transform, interpolator, origin, spacing, image.GetDirection(), 0.0, pixel)
+    return sitk.Resample(image, size, transform, sitk.sitkLinear, origin, spacing, image.GetDirection(), 0.0, pixel)
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ class _Level:
 
     fixed: sitk.Image
     moving: sitk.Image
-    masks: tuple[sitk.Image | None, sitk.Image | None]
+    masks: _Masks
     factor: int
     seed: int
 
@@ -229,10 +233,10 @@ def _factors(images: Sequence[sitk.Image]) -> list[int]:
     return [factor for factor in (4, 2, 1) if fewest // factor >= FEWEST_PLANES // 2 or factor == 1]
 
 
-def _level(images: Sequence[sitk.Image], masks: Sequence[sitk.Image | None], factor: int, seed: int) -> _Level:
+def _level(images: Sequence[sitk.Image], masks: _Masks, factor: int, seed: int) -> _Level:
     """Bring both images to one resolution, smoothed by a Gaussian of as many mm as its factor."""
     fixed, moving = _smoothed(images[0], factor, factor), _smoothed(images[1], max(1, factor // 2), factor)
-    return _Level(fixed, moving, (masks[0], masks[1]), factor, seed)
+    return _Level(fixed, moving, masks, factor, seed)
 
 
 def _smoothed(image: sitk.Image, block: int, sigma_mm: float) -> sitk.Image:

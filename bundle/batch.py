@@ -16,6 +16,7 @@ from bundle.pairs import FILES, check_folder
 from bundle.processes import finishes_last, under_torchrun
 from bundle.progress import Progress
 from bundle.report import write_index
+from bundle.results import as_thresholds, bounds_of
 from bundle.weights import WeightsChoice
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
@@ -26,6 +27,7 @@ __all__ = ["BatchRegistration", "PairsFailedError"]
 
 Pair = dict[str, Any]
 
+PAGE = ("report.html", "thumbnail.png")
 MEASURES = ("similarity_before", "similarity_aligned", "similarity_after", "dice_after", "folding_percent")
 
 
@@ -36,11 +38,11 @@ class PairsFailedError(OutcomeError):
 class BatchRegistration:
     """Run an evaluator on one pair after the other, so that a bad pair costs itself alone.
 
-    A pair is passed over if its folder below ``output_dir`` holds what these weights and settings made of the content
-    that its files have now. One that fails leaves ``<name>.error.txt``, the reason in its first line and, if that is no
-    bad input, where it happened; the next run tries it again. Several processes (torchrun, or any launcher that sets
-    RANK and WORLD_SIZE) share the list and need not talk to each other: each reads off the disk what has been done, and
-    the last to finish leaves the whole ``batch.csv`` and ``index.html``.
+    A pair is passed over if its folder below ``output_dir`` holds what these weights, settings and thresholds made of
+    the content that its files have now. One that fails leaves ``<name>.error.txt``, the reason in its first line and,
+    if that is no bad input, where it happened; the next run tries it again. Several processes (torchrun, or any
+    launcher that sets RANK and WORLD_SIZE) share the list and need not talk to each other: each reads off the disk what
+    has been done, and the last to finish leaves the whole ``batch.csv`` and ``index.html``.
 
     Args:
         pairs: from ``read_pairs``.
@@ -50,6 +52,8 @@ class BatchRegistration:
         weights: path of the weights.
         settings: those that its ``RegistrationSaver`` notes.
         weights_choice: which weights it takes for a pair; None for ``weights``.
+        thresholds: what its ``RegistrationSaver`` judges by.
+        report: whether a pair without a page of its own is to be registered again.
 
     Raises:
         FileNotFoundError: there are no such weights.
@@ -64,12 +68,15 @@ class BatchRegistration:
         weights: str,
         settings: Mapping[str, Any] | None = None,
         weights_choice: WeightsChoice | None = None,
+        thresholds: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None,
+        report: bool = False,
     ) -> None:
         self.weights_choice, self.digests = weights_choice, dict[str, str]()
         self.pairs, self.transform, self.evaluator = list(pairs), transform, evaluator
         self.output_dir, self.weights = Path(output_dir), Path(weights)
         check_file(self.weights, "weights", "do")
         self.settings = json.loads(json.dumps(dict(settings or {})))
+        self.thresholds, self.wanted = thresholds or {}, PAGE if report else ()
         self.error: Exception | None = None
         self.failures, self.traces = dict[str, str](), dict[str, str]()
         evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
@@ -138,9 +145,8 @@ class BatchRegistration:
             raise error
         self.error = error
 
-    def _digest(self, alike: Mapping[str, float]) -> str:
-        """SHA-256 of the weights for a pair whose aligned images are so alike."""
-        path = str(self.weights if self.weights_choice is None else self.weights_choice.weights_for(alike))
+    def _digest(self, path: str) -> str:
+        """SHA-256 of weights."""
         if path not in self.digests:
             check_file(path, "weights", "do")
             self.digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -149,14 +155,17 @@ class BatchRegistration:
     def _is_done(self, pair: Pair) -> bool:
         folder = self.output_dir / pair["name"]
         found = self._found(pair)
-        if found is None or not found.get("outputs") or not all((folder / name).is_file() for name in found["outputs"]):
+        if found is None or not found.get("outputs"):
             return False
-        choice, settings = self.weights_choice, self.settings
+        if not all((folder / name).is_file() for name in {*found["outputs"], *self.wanted}):
+            return False
+        choice, settings, weights = self.weights_choice, self.settings, str(self.weights)
         if choice is not None:
             if not isinstance(found.get("tissue_correlation"), int | float):  # an earlier version's, or broken
                 return False
-            settings = choice.settings_for(found, settings)
-        if [found.get("weights_sha256"), found.get("settings")] != [self._digest(found), settings]:
+            settings, weights = choice.settings_for(found, settings), choice.weights_for(found)
+        made_with = self._digest(weights), settings, as_thresholds(bounds_of(weights, self.thresholds))
+        if (found.get("weights_sha256"), found.get("settings"), found.get("thresholds")) != made_with:
             return False
         inputs, given = found.get("inputs", {}), {key: pair[key] for key in FILES if key in pair}
         return inputs.keys() == given.keys() and all(is_unchanged(inputs[key], given[key]) for key in given)

@@ -105,8 +105,7 @@ class RegistrationSaver:
         self.network_start = time.perf_counter()
 
     def _stop(self, engine: Engine) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _wait_for(engine)
         self.network_seconds = time.perf_counter() - self.network_start
 
     def __call__(self, engine: Engine) -> None:
@@ -119,6 +118,12 @@ class RegistrationSaver:
             weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
             bounds = bounds_of(weights, self.thresholds)
             write_registration(item, folder, weights, self.network_seconds, settings, bounds)
+
+
+def _wait_for(engine: Engine) -> None:
+    """Wait until the engine's device has done what it was given; a GPU that it does not run on is left alone."""
+    if engine.state.device.type == "cuda":
+        torch.cuda.synchronize(engine.state.device)
 
 
 def _weights_and_settings(
@@ -251,18 +256,18 @@ class EpochTable:
         self.start = time.perf_counter()
 
     def _stop(self, engine: Engine) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _wait_for(engine)
         self.seconds += time.perf_counter() - self.start
 
     def _write(self, engine: Engine) -> None:
-        on_gpu = torch.cuda.is_available()
+        device = engine.state.device
+        on_gpu = device.type == "cuda"
         row = {
             "epoch": engine.state.epoch,
             "steps": engine.state.iteration,
             "seconds": self.seconds,
             "validation": self.validator.state.metrics[self.validator.state.key_metric_name],
-            "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory_mb(),
+            "peak_memory_mb": torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else peak_memory_mb(),
             "parameters": sum(p.numel() for p in engine.network.parameters()),
         }
         before = read_csv(self.path) if self.path.is_file() else []

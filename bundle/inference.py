@@ -1,6 +1,8 @@
 """Run the inference workflow, ``configs/inference.json``, from Python."""
 
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bundle.root import ROOT, WEIGHTS
@@ -8,7 +10,12 @@ from bundle.root import ROOT, WEIGHTS
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
-__all__ = ["infer"]
+__all__ = ["infer", "infer_pair"]
+
+LEVELS = {  # of loggers, while the workflow runs
+    "ignite": logging.CRITICAL,  # what ends a run is raised, too: once is enough
+    "monai.bundle.workflows": logging.ERROR,  # it warns that there is no logging file
+}
 
 
 def infer(**overrides: Any) -> "ConfigWorkflow":
@@ -22,20 +29,44 @@ def infer(**overrides: Any) -> "ConfigWorkflow":
     """
     from monai.bundle import ConfigWorkflow  # here, so that --help is quick
 
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
-    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns that there is no logging file
-    workflow = ConfigWorkflow(
-        [str(ROOT / "configs" / f"{name}.json") for name in _configs(str(overrides.get("ckpt", WEIGHTS)))],
-        meta_file=str(ROOT / "configs" / "metadata.json"),
-        logging_file=False,
-        workflow_type="inference",
-        bundle_root=str(ROOT),
-        **overrides,
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+    with _quiet():
+        workflow = ConfigWorkflow(
+            [str(ROOT / "configs" / f"{name}.json") for name in _configs(str(overrides.get("ckpt", WEIGHTS)))],
+            meta_file=str(ROOT / "configs" / "metadata.json"),
+            logging_file=False,
+            workflow_type="inference",
+            bundle_root=str(ROOT),
+            **overrides,
+        )
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
     return workflow
+
+
+def infer_pair(pair: Mapping[str, Any], **overrides: Any) -> dict[str, Any]:
+    """Run it on one pair, write nothing, and return what it read and found of it.
+
+    Args:
+        pair: ``name``, and the paths of ``moving``, ``fixed`` and what else there is.
+        overrides: as of ``infer``.
+    """
+    workflow = infer(save=False, tabulate=False, **{"dataset#data": [dict(pair)]}, **overrides)
+    state = workflow.parser.get_parsed_content("evaluator").state
+    return dict(state.batch[0]) | dict(state.output[0])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Raise the levels of ``LEVELS``, and put them back: they are the whole program's."""
+    before = {name: logging.getLogger(name).level for name in LEVELS}
+    try:
+        for name, level in LEVELS.items():
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _configs(weights: str) -> list[str]:

@@ -5,9 +5,10 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-__all__ = ["dilate", "fill_in"]
+__all__ = ["UNSURE", "dilate", "fill_in"]
 
 RELAXATIONS = 20  # of each level, by averages over 3×3×3 voxels
+UNSURE = 2  # voxels around what does not count in which a field is not relied on either, but continued
 
 Box: TypeAlias = tuple[slice, ...]
 

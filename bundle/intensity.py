@@ -1,14 +1,32 @@
 """Intensities: the range that an image really uses, what lies beyond it, its foreground, and what to fill with."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
-__all__ = ["above_air", "clip_outliers", "fill_value", "foreground", "intensity_range", "shows_nothing"]
+__all__ = [
+    "PERCENTILES",
+    "above_air",
+    "clip_outliers",
+    "fill_value",
+    "foreground",
+    "intensity_range",
+    "percentile_range",
+    "quantiles",
+    "scale_between",
+    "shows_nothing",
+]
+
+PERCENTILES = (0.5, 99.5)
+"""Of the intensities that the network sees from 0 to 1, and that pictures show from black to white."""
 
 SHARE = 0.001
 """Of the voxels, at each end, that do not count for the range."""
 
 FEWEST = 3  # voxels that do not count, of a small image
 SAMPLES = 2**20
+MOST = 2**24  # values that torch.quantile takes
 BINS = 256  # of the histogram that a foreground is found by
 SPECKS = 0.0005  # of the foreground
 SMALL = 0.1  # of the image: a region that may be all of the foreground without being all that the image shows
@@ -114,10 +132,41 @@ def foreground(image: torch.Tensor) -> torch.Tensor:
     if not high > low:
         return torch.zeros_like(image, dtype=torch.bool)
     counts = torch.histc(image.float(), BINS, low, high).double()
-    centres = low + (torch.arange(BINS, dtype=torch.float64) + 0.5) * (high - low) / BINS
+    centres = low + (torch.arange(BINS, dtype=torch.float64, device=image.device) + 0.5) * (high - low) / BINS
     below, sums = counts.cumsum(0), (counts * centres).cumsum(0)
     above = below[-1] - below
     between = (sums / below.clamp(min=1) - (sums[-1] - sums) / above.clamp(min=1)) ** 2 * below * above
     best = between >= between.max() * (1 - PLATEAU)  # where no voxel lies, all thresholds are as good
     threshold = float(centres[best].mean())
     return image > low + (threshold - low) / 2
+
+
+def quantiles(values: torch.Tensor, shares: Sequence[float]) -> list[float]:
+    """Find quantiles of any number of values: of more than ``torch.quantile`` takes, every so many-th counts.
+
+    Args:
+        values: (n,), floating-point, at least one.
+        shares: from 0 to 1.
+    """
+    some = values[:: max(1, -(-len(values) // MOST))]
+    return [float(value) for value in torch.quantile(some, torch.tensor(shares, dtype=some.dtype, device=some.device))]
+
+
+def percentile_range(image: Any) -> tuple[float, float]:
+    """Find the ``PERCENTILES`` of an image, a tensor or an array of any shape."""
+    from monai.transforms.utils_pytorch_numpy_unification import percentile  # here, so that the rest needs torch alone
+
+    low, high = (float(value) for value in percentile(image, PERCENTILES))
+    return low, high
+
+
+def scale_between(image: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Bring intensities to [0, 1] in place, since new memory takes longer than the sums; cut off what lies beyond.
+
+    Args:
+        image: any shape, floating-point.
+        low: what becomes 0.
+        high: what becomes 1; where it is not above ``low``, intensities count from that one.
+    """
+    image.sub_(low)
+    return (image.div_(high - low) if high > low else image).clamp_(0, 1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from bundle.fields import warp
 from bundle.inferers import RecursiveInferer
-from bundle.inpainting import dilate, fill_in
+from bundle.inpainting import UNSURE, dilate, fill_in
 from bundle.options import check_flags
 from bundle.shapes import DDF
 from bundle.similarity import likeness
@@ -24,7 +24,6 @@ Item = dict[Hashable, Any]
 
 REFILLS = 2
 TOUCHED = 1e-3  # share of a voxel of the mask that counts; less is rounding
-UNSURE = 2  # voxels around what does not count in which the field found so far is not relied on
 
 
 class RefillIgnoredd(Transform):

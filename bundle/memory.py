@@ -2,8 +2,8 @@
 
 import contextlib
 import ctypes
+import math
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -16,12 +16,17 @@ _KEPT, _MAPPED = 64 << 20, 6 << 20  # bytes
 def peak_memory_mb() -> float:
     """Report the largest resident memory of this process so far, in MB.
 
-    Linux keeps it in /proc; ``ru_maxrss``, which stands in elsewhere, starts at what the parent process held.
+    Linux keeps it in /proc; ``ru_maxrss``, which stands in elsewhere, starts at what the parent process held. NaN where
+    the system has neither, as Windows.
     """
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 

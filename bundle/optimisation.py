@@ -26,6 +26,9 @@ _MOMENTUM, _MEMORY = 0.8, 0.95  # of the direction, and of the mean square that 
 _LONGEST = 0.4  # voxels: a smooth step this short does not fold, nor do compositions of such steps
 _SLOWEST = 1e-4  # a smaller gain of the cost counts as none
 _DESCRIPTOR_WEIGHT = 2.0  # of the descriptors' distance beside the smoothness
+_ATTEMPTS = 20  # to smooth folds away
+_NEARBY = 1.0  # voxels, width of the Gaussian that smooths them
+_REACH = 2 + math.ceil(3 * _NEARBY)  # voxels around a fold that it changes
 _SHOWN = 0.02  # intensity above which the fixed image shows something
 
 
@@ -177,23 +180,21 @@ class _Descriptors:
         return float(distance + roughness.detach()), torch.stack([(force * s).sum(1) for s in slopes], 1) + tension
 
 
-def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
-    """Smooth a field where it folds, and nowhere else.
+def remove_folds(ddf: DDF) -> DDF:
+    """Smooth a field where it folds, and nowhere else; what is left after ``_ATTEMPTS`` stays.
 
     Args:
         ddf: (B, 3, H, W, L), voxels, every side ≥ 2.
-        sigma: width of the Gaussian in voxels.
-        attempts: how often at most; what is left then stays.
 
     Returns:
         (B, 3, H, W, L); the very same tensor where there was nothing to do.
     """
-    reach, folded = 2 + math.ceil(3 * sigma), jacobian_determinant(ddf) <= 0
-    for attempt in range(attempts):
+    folded = jacobian_determinant(ddf) <= 0
+    for attempt in range(_ATTEMPTS):
         if not folded.any():
             break
-        tiles = _tiles_near(folded, reach + 1)
-        smoothed = [_smooth_near(ddf, folded, tile, sigma, reach) for tile in tiles]
+        tiles = _tiles_near(folded, _REACH + 1)
+        smoothed = [_smooth_near(ddf, folded, tile) for tile in tiles]
         ddf = ddf.clone() if attempt == 0 else ddf
         for tile, part in zip(tiles, smoothed):
             ddf[tile] = part
@@ -203,14 +204,14 @@ def remove_folds(ddf: DDF, sigma: float = 1.0, attempts: int = 20) -> DDF:
     return ddf
 
 
-def _smooth_near(ddf: DDF, folded: torch.Tensor, tile: Box, sigma: float, reach: int) -> DDF:
+def _smooth_near(ddf: DDF, folded: torch.Tensor, tile: Box) -> DDF:
     """Smooth a tile of a field near its folds."""
-    wider, inner = _grown(tile, reach, ddf.shape)
+    wider, inner = _grown(tile, _REACH, ddf.shape)
     near, part = folded[wider].to(ddf.dtype), ddf[wider]
     for kernel in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
         near = F.max_pool3d(near, kernel, stride=1, padding=[n // 2 for n in kernel])
-    near = smooth(near, sigma)  # no edge between what is smoothed and what is not
-    return (part + near * (smooth(part, sigma) - part))[inner]
+    near = smooth(near, _NEARBY)  # no edge between what is smoothed and what is not
+    return (part + near * (smooth(part, _NEARBY) - part))[inner]
 
 
 def _tiles_near(mask: torch.Tensor, distance: int) -> list[Box]:

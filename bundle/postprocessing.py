@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from bundle.fields import warp
-from bundle.inpainting import dilate, fill_in
+from bundle.inpainting import UNSURE, dilate, fill_in
 from bundle.intensity import fill_value, foreground
 from bundle.memory import return_memory
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 Item = dict[Hashable, Any]
-
-UNSURE = 2  # voxels around what does not count in which the field is continued, too
 
 
 class BuildTransformd(Transform):

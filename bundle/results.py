@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import bundle
-import numpy as np
 import torch
 from bundle.io.files import beside, fingerprint, named
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import write_transform
 from bundle.io.labels import for_file
+from bundle.io.plain import plain
 from bundle.memory import peak_memory_mb, return_memory
 from bundle.pairs import FILES, OPTIONAL_FILES, check_folder
 from bundle.plausibility import LIMITS, verdict
@@ -29,7 +29,7 @@ from bundle.spatial import SpatialTransform
 from bundle.weights import recommended
 from PIL import Image
 
-__all__ = ["Bounds", "anonymous_page", "bounds_of", "source_of", "write_registration"]
+__all__ = ["Bounds", "anonymous_page", "as_thresholds", "bounds_of", "source_of", "write_registration"]
 
 Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
@@ -49,6 +49,12 @@ def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float
     failed = {**LIMITS, **read_bounds(thresholds.get("failed", {})), **read_bounds(own)}
     look_here = {**read_bounds(recommended(weights, "look_here") or {}), **read_bounds(thresholds.get("look_here", {}))}
     return failed, {name: bounds for name, bounds in look_here.items() if name not in own}
+
+
+def as_thresholds(bounds: tuple[Bounds, Bounds]) -> dict[str, dict[str, list[float | None]]]:
+    """Bring bounds of ``bounds_of`` into the form of ``thresholds``, None for no bound, as JSON can hold them."""
+    thresholds: dict[str, dict[str, list[float | None]]] = plain(dict(zip(("failed", "look_here"), bounds)))
+    return thresholds
 
 
 def write_registration(
@@ -76,7 +82,7 @@ def write_registration(
         seconds = dict(item["seconds"]) | {"network": network_seconds, "write": time.perf_counter() - start}
         summary = _summary(item, seconds, weights, settings or {}, failed)
         judgement = judge(item["quality"], failed, look_here)
-        summary["judgement"] = judgement.as_json()
+        summary |= {"judgement": judgement.as_json(), "thresholds": as_thresholds((failed, look_here))}
         if "report" in item:
             write_page(partial / "report.html", item["report"], summary, judgement)
             (partial / "thumbnail.png").write_bytes(png(item["report"].thumbnail))
@@ -148,7 +154,7 @@ def _summary(
         "notes": [note for note in item.get("notes", "").split("\n") if note],
         **_numbers(item, limits),
         "seconds": stages | {"total": round(sum(stages.values()), 3)},
-        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "peak_memory_mb": plain(round(peak_memory_mb(), 1)),
         **_made_with(item, weights),
         "inputs": {key: fingerprint(path) for key, path in _inputs(item).items()},
         "settings": dict(settings),
@@ -162,7 +168,7 @@ def _numbers(item: Item, limits: Bounds) -> dict[str, Any]:
     transform = item["transform"]
     return {
         **verdict(item["quality"], limits),
-        **{name: _finite(value) for name, value in item["quality"].items()},
+        **{name: plain(round(value, 6)) for name, value in item["quality"].items()},
         "fill": item["fill"],
         "alignment_lps_mm": transform.alignment.tolist(),
         "field_grid": {"shape": transform.field_grid.shape, "spacing_mm": transform.field_grid.spacing_mm.tolist()},
@@ -191,7 +197,3 @@ def source_of(volume: torch.Tensor) -> str:
     """Name the file a volume was read from; empty for one handed over in memory."""
     name = getattr(volume, "meta", {}).get("filename_or_obj", "")
     return str(name[0] if isinstance(name, list | tuple) and name else name)
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 6) if np.isfinite(value) else None

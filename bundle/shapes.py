@@ -8,7 +8,7 @@ its own grid, and it **pulls**::
 
 so it points from the fixed grid to the moving one. Level 1 of the pyramid is the finest, level 5 the coarsest.
 
-Physical space (millimetres, the patient axes LPS) exists in ``spatial``, ``affine`` and ``io`` only.
+Physical space (millimetres, the patient axes LPS) begins with ``spatial``; what that imports knows voxels alone.
 """
 
 from typing import TypeAlias

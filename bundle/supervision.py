@@ -9,6 +9,8 @@ from bundle.shapes import DDF, Labels, Volume
 __all__ = ["Supervision", "draw_regions", "known_field_loss", "label_loss", "prepare_batch", "warp_with_regions"]
 
 EXTRAS = ("clean_moving", "moving_label", "fixed_label", "known", "known_ddf", "synthetic")
+BEND = 0.1  # voxels: errors of a known field count squared far below it, and as they are far above
+OUTSIDE = 0.1  # weight of a voxel that shows nothing where the field is known
 
 
 class Supervision(TypedDict, total=False):
@@ -89,21 +91,17 @@ def label_loss(warped: torch.Tensor, fixed: Labels, regions: torch.Tensor) -> to
     return 1 - (2 * overlap / volumes.clamp(min=1e-5)).mean()
 
 
-def known_field_loss(
-    ddf: DDF, known: DDF, fixed: Volume, outside: float = 0.1, bend: float = 0.1, moved: float = 0.0
-) -> torch.Tensor:
-    """Measure the mean error of a field whose truth is known, voxels: √(|u − v|² + bend²) − bend.
+def known_field_loss(ddf: DDF, known: DDF, fixed: Volume, moved: float = 0.0) -> torch.Tensor:
+    """Measure the mean error of a field whose truth is known, voxels: √(|u − v|² + BEND²) − BEND.
 
-    Squared for errors far below ``bend``, the plain distance above: a few voxels far off do not outweigh all others.
+    Squared for errors far below ``BEND``, the plain distance above: a few voxels far off do not outweigh all others.
 
     Args:
         ddf: u, (B, 3, H, W, L), voxels.
         known: v, same shape.
-        fixed: (B, 1, H, W, L); where it shows nothing a voxel counts ``outside``, else 1.
-        outside: weight of a voxel that shows nothing.
-        bend: voxels.
+        fixed: (B, 1, H, W, L); where it shows nothing a voxel counts ``OUTSIDE``, else 1.
         moved: by how much more a voxel counts for each voxel that it moves: what changes is a small part of a head.
     """
-    error = ((ddf - known).square().sum(1, keepdim=True) + bend**2).sqrt() - bend
-    weight = torch.where(fixed > 0.03, 1.0, outside) * (1 + moved * known.norm(dim=1, keepdim=True))
+    error = ((ddf - known).square().sum(1, keepdim=True) + BEND**2).sqrt() - BEND
+    weight = torch.where(fixed > 0.03, 1.0, OUTSIDE) * (1 + moved * known.norm(dim=1, keepdim=True))
     return (error * weight).sum() / weight.sum()

@@ -1,7 +1,6 @@
 """Files of weights: what suits them, whether they fit a network, and which ones to take for a pair."""
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.io.files import check_file, in_place
+from bundle.io.files import check_file, fingerprint, in_place
 from bundle.networks.cascade import Cascade
 from torch import nn
 
@@ -136,7 +135,7 @@ def content(weights: str) -> str:
     if not weights:
         return ""
     check_file(weights, "weights", "do")
-    return f"weights with the SHA-256 {hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]}…"
+    return f"weights with the SHA-256 {fingerprint(weights)['sha256'][:16]}…"
 
 
 SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}
@@ -222,4 +221,4 @@ class WeightsChoice:
     @cached_property
     def _usual_file(self) -> dict[str, str]:
         path = Path(self.usual)
-        return {"weights": path.name, "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return {"weights": path.name, "weights_sha256": fingerprint(path)["sha256"]}

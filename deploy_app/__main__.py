@@ -18,7 +18,7 @@ from panreg.runtime import scratch  # noqa: F401  isort: skip - before any libra
 from panreg.runtime import cuda_runtime  # noqa: F401  isort: skip - before anything imports MONAI
 from monai.deploy.core import AppContext, Application
 from panreg.dicom.attributes import pydicom_silenced
-from panreg.failures import Code, Failure
+from panreg.failures import Code, Failure, as_failure
 from panreg.operators.app import register
 from panreg.operators.job import Job
 from panreg.output.manifest import Manifest
@@ -120,15 +120,14 @@ def _refuse_in(output: Path, failure: Failure) -> int:
 
 def _refuse(error: Exception, manifest: Manifest | None) -> int:
     """Write to the manifest and the log why there is no result."""
-    code, message = (error.code, error.message) if isinstance(error, Failure) else (Code.E_INTERNAL, "")
-    if not message:
-        message = f"Something unforeseen went wrong ({type(error).__name__})."
-    logging.getLogger("panreg").error("%s: %s", code.value, message)
+    failure = as_failure(error)
+    code = failure.code
+    logging.getLogger("panreg").error("%s: %s", code.value, failure.message)
     if manifest is not None:
         try:
             code = manifest.fail(error)
-        except Failure as failure:  # the output has gone, too
-            code = failure.code
+        except Failure as gone:  # the output has gone, too
+            code = gone.code
     return code.exit_code
 
 

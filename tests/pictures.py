@@ -2,19 +2,16 @@
 
 import numpy as np
 import torch
-from bundle.spatial import Grid, ras_from_lps
+from bundle.spatial import ras_from_lps
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
-from scipy.spatial.transform import Rotation
+from tests.spatial import oblique as grids
 
 SHAPE = (18, 22, 15)
 
 
 def oblique(shape=SHAPE, spacing_mm=(-2.4, 1.7, 3.1), degrees=(9, -5, 14), centre_mm=(6.0, -13.0, 21.0)):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
-    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
+    return grids.oblique(shape, spacing_mm, degrees, centre_mm)
 
 
 def meta(array, grid):

@@ -101,6 +101,16 @@ def test_what_lies_outside_the_masks_does_not_disturb(moving, fixed):
     assert errors_mm(aligned(*pair, "rigid"), MOTIONS["rigid"], fixed[1]).max() > 3.0
 
 
+def test_the_outline_of_what_a_mask_leaves_brings_a_brain_into_place(moving, fixed):
+    """With nothing to see within, and masks that end where the brain does."""
+    pair = [np.random.default_rng(i).normal(1, 0.05, one[1].shape) for i, one in enumerate((moving["affine"], fixed))]
+    masks = {"moving_mask": moving["affine"][1] > 0, "fixed_mask": fixed[1] > 0}
+    masks = {name: mask.astype(np.float32) for name, mask in masks.items()}
+    found = aligned(*(image.astype(np.float32) for image in pair), "affine", **masks)
+    assert errors_mm(found, MOTIONS["affine"], fixed[1]).mean() < 0.6
+    assert errors_mm(found, MOTIONS["affine"], fixed[1]).max() < 1.3
+
+
 def small_pair():
     grids = [
         Grid(s, lps_from_ras(centred_affine(s, 4.0, d))) for s, d in (((9, 8, 7), (5, 0, 9)), ((6, 9, 8), (0, 0, 3)))

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from bundle.batch import BatchRegistration, PairsFailedError
 from bundle.io.files import fingerprint, is_unchanged
+from bundle.results import as_thresholds, bounds_of
 from bundle.weights import WeightsChoice
 from monai.engines import Evaluator
 from torch import nn
@@ -79,6 +80,12 @@ def test_two_processes_share_a_list_and_a_later_run_does_only_what_is_left(bundl
     assert not (out / "missing.error.txt").exists()
     assert (out / "last/registration.json").stat().st_mtime_ns == kept
 
+    write_pairs(pairs, [rows[-1]])
+    options += ["--thresholds#failed#folding_percent", "[None,-1]"]
+    for state in ("0 of 1", "1 of 1"):
+        assert f"{state} pairs are done" in run(bundle_root, *options)
+    assert json.loads((out / "last/registration.json").read_text())["judgement"]["level"] == "failed"
+
 
 # --- what counts as done, and what a failure costs ---
 
@@ -89,7 +96,7 @@ class Registration(Evaluator):
     def __init__(self, output_dir, weights, settings):
         super().__init__(torch.device("cpu"), [None], epoch_length=1)
         self.output_dir, self.weights, self.settings = output_dir, weights, settings
-        self.done, self.failing, self.weights_choice = [], {}, None
+        self.done, self.failing, self.weights_choice, self.thresholds, self.report = [], {}, None, {}, False
 
     def _iteration(self, engine, batch):
         item = {key: value[0] for key, value in batch.items()}
@@ -100,6 +107,7 @@ class Registration(Evaluator):
         folder = self.output_dir / name
         folder.mkdir(parents=True, exist_ok=True)
         outputs = ["jacobian.nii.gz", "registration.json", "warped.nii.gz"]
+        outputs += ["report.html", "thumbnail.png"] if self.report else []
         for file in outputs:
             (folder / file).touch()
         noted = {"inputs": {k: fingerprint(v) for k, v in item.items() if k != "name"}, "settings": self.settings}
@@ -108,6 +116,7 @@ class Registration(Evaluator):
             weights = Path(self.weights_choice.weights_for({"tissue_correlation": correlation}))
         noted |= {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "dice_after": 0.5}
         noted |= {"tissue_correlation": correlation, "outputs": outputs}
+        noted["thresholds"] = as_thresholds(bounds_of(str(weights), self.thresholds))
         (folder / "registration.json").write_text(json.dumps(noted))
         return {}
 
@@ -124,14 +133,15 @@ def batch(tmp_path):
     ]
     pairs[2]["initial_transform"] = str(tmp_path / "initial.tfm")
 
-    def run(failing=(), settings=(("affine", "rigid"),), weights_choice=None):
+    def run(failing=(), settings=(("affine", "rigid"),), weights_choice=None, thresholds=None, report=False):
         weights, out = tmp_path / "weights.pt", tmp_path / "out"
         evaluator = Registration(out, weights, dict(settings))
         evaluator.weights_choice = weights_choice
-        evaluator.failing = dict(failing)
+        evaluator.failing, evaluator.thresholds, evaluator.report = dict(failing), thresholds or {}, report
         run.failed = ""
         try:
-            BatchRegistration(pairs, dict, evaluator, str(out), str(weights), dict(settings), weights_choice).run()
+            noted = dict(settings), weights_choice, thresholds, report
+            BatchRegistration(pairs, dict, evaluator, str(out), str(weights), *noted).run()
         except PairsFailedError as error:
             run.failed = str(error)
         return evaluator.done
@@ -179,6 +189,31 @@ def test_a_pair_is_registered_again_with_other_settings_another_file_or_a_broken
     (tmp_path / "out/sub/second/registration.json").write_text('{"inputs": ')
     (tmp_path / "out/sub/third/registration.json").write_text("[]")
     assert batch(settings=[("affine", "none")]) == EVERYTHING
+
+
+@pytest.mark.parametrize("level", ["failed", "look_here"])
+def test_a_pair_is_registered_again_with_other_thresholds(batch, level):
+    batch()
+    thresholds = {level: {"folding_percent": [None, -1]}}
+    assert batch(thresholds=thresholds) == EVERYTHING
+    assert batch(thresholds=thresholds) == []
+    assert batch() == EVERYTHING
+
+
+def test_a_pair_is_registered_again_with_other_bounds_beside_the_weights(batch, tmp_path):
+    batch()
+    (tmp_path / "weights.json").write_text(json.dumps({"look_here": {"aligned_share": [None, 0.5]}}))
+    assert batch() == EVERYTHING
+    assert batch() == []
+
+
+def test_a_pair_without_the_page_that_is_asked_for_is_registered_again(batch, tmp_path):
+    batch()
+    assert batch(report=True) == EVERYTHING
+    assert batch(report=True) == []
+    assert batch() == []
+    (tmp_path / "out/first/thumbnail.png").unlink()
+    assert batch(report=True) == ["first"]
 
 
 def test_a_pair_is_registered_again_when_one_of_its_files_is_gone(batch, tmp_path):

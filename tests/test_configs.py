@@ -194,6 +194,34 @@ def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fres
     assert workflow.check_properties() == []
 
 
+@pytest.mark.parametrize("name", ["multi_gpu_train", "multi_gpu_evaluate"])
+def test_several_processes_check_what_one_checks_before_any_work(bundle_root, name):
+    *one, last = MERGED[name]
+    replaced = load(bundle_root, one).config["initialize"]
+    own = json.loads((bundle_root / f"configs/{last}.json").read_text())["initialize"]
+    checks = [step for step in replaced if isinstance(step, dict) or step.startswith("@")]
+    assert "@flags" in checks
+    assert [step for step in own if step in checks] == checks
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("train", "amp"),
+        ("multi_gpu_train", "amp"),
+        *[(n, f) for n in ("evaluate", "multi_gpu_evaluate") for f in ("amp", "bfloat16", "same_person")],
+        ("inference", "same_person"),
+    ],
+)
+def test_a_flag_that_is_neither_true_nor_false_ends_a_workflow_before_any_work(bundle_root, monkeypatch, name, flag):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    parser = load(bundle_root, MERGED[name])
+    parser[flag] = "no"
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("initialize")
+    assert bad_input(caught.value) == f"{flag} takes True or False, spelt like that, not 'no'."
+
+
 MAY_CHANGE = {  # where and how a training runs and what it tells, but not what it learns
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "device", "resume", "amp", "bfloat16", "num_workers"),
     *("cache_rate", "epochs", "val_interval", "patience"),

@@ -1,7 +1,11 @@
 """The sentence about a bad input, found wherever it is wrapped."""
 
+import sys
+
+import pytest
+import torch
 from bundle.benchmark.worker import sentence
-from bundle.failures import bad_input, causes
+from bundle.failures import bad_input, causes, end_with_sentence
 
 
 def circle(*errors):
@@ -30,3 +34,26 @@ def test_a_benchmark_s_sentence_passes_over_what_was_being_handled():
     error = ValueError("meant")
     error.__context__ = KeyError("handled")
     assert sentence(error) == "ValueError: meant"
+
+
+def test_another_program_s_hook_is_left_alone():
+    before = sys.excepthook
+    end_with_sentence()
+    assert sys.excepthook is before
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise ValueError("The image (a.nii) holds NaN values.")
+        except ValueError as error:
+            raise RuntimeError("applying transform") from error
+
+
+def test_the_sentence_is_found_in_what_a_worker_process_hands_over():
+    with pytest.raises(RuntimeError) as caught:
+        next(iter(torch.utils.data.DataLoader(Unreadable(), num_workers=1)))
+    assert bad_input(caught.value) == "The image (a.nii) holds NaN values."

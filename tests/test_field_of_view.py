@@ -6,23 +6,19 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.phantom import write_phantoms
 from bundle.postprocessing import BuildTransformd, MeasureRegistrationd
-from bundle.spatial import Grid, SpatialTransform, antialias
+from bundle.spatial import SpatialTransform, antialias
 from bundle.transforms import MatchPaird, ReadVolumed, grid_of, matching
 from bundle.transforms.matching import MARGIN_MM
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
-from scipy.spatial.transform import Rotation
+from tests.spatial import oblique as grids
 
 SHAPE, SPACING_MM = (60, 74, 52), (1.4, 1.1, 2.2)
 
 
 def oblique(shape=SHAPE, spacing_mm=SPACING_MM, centre_mm=(11.0, -23.0, 31.0)):
     """A grid in LPS whose axes run to the right, forwards and up, as nearly as they lie."""
-    affine = np.eye(4)
-    rotation = Rotation.from_euler("xyz", (14, -9, 21), degrees=True).as_matrix()
-    affine[:3, :3] = rotation * spacing_mm * (-1, -1, 1)
-    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
+    return grids.oblique(shape, np.array(spacing_mm) * (-1, -1, 1), centre_mm=centre_mm)
 
 
 def points_of(grid):

@@ -1,8 +1,22 @@
 import math
 
+import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.intensity import above_air, clip_outliers, fill_value, intensity_range, shows_nothing
+from bundle.intensity import (
+    PERCENTILES,
+    above_air,
+    clip_outliers,
+    fill_value,
+    foreground,
+    intensity_range,
+    percentile_range,
+    quantiles,
+    scale_between,
+    shows_nothing,
+)
+from bundle.phantom import make_head
 
 
 def head(seed=0, shape=(24, 30, 20)):
@@ -72,6 +86,25 @@ def test_a_marker_of_missing_voxels_is_no_fill_value():
     assert math.isclose(fill_value(image), 0, abs_tol=1)
 
 
+def test_the_foreground_is_above_half_of_the_threshold_that_itk_finds():
+    image = make_head(3, (40, 50, 36), (4.0, 3.5, 5.0))[0]
+    smooth = sitk.OtsuThreshold(sitk.GetImageFromArray(image), 0, 1, 256)
+    ours = foreground(torch.from_numpy(image)).numpy()
+    assert (ours >= sitk.GetArrayFromImage(smooth).astype(bool)).all()  # half the threshold: more of it
+    otsu = sitk.OtsuThresholdImageFilter()
+    otsu.SetNumberOfHistogramBins(256)
+    otsu.Execute(sitk.GetImageFromArray(image))
+    expected = image > otsu.GetThreshold() / 2
+    assert (ours != expected).mean() < 0.02
+    assert not foreground(torch.ones(4, 5, 6)).any()
+
+
+def test_where_no_voxel_lies_between_object_and_noise_the_threshold_lies_in_the_middle():
+    image = torch.rand(20, 22, 24, generator=torch.Generator().manual_seed(0)) * 20
+    image[5:12, 6:14, 7:15] += 100
+    assert torch.equal(foreground(image), image > 60)
+
+
 def test_an_image_shows_nothing_where_one_value_is_left():
     image = head()
     assert shows_nothing(torch.ones(1, 4, 4, 4))
@@ -88,3 +121,39 @@ def test_noise_beside_the_foreground_is_nothing_but_dim_tissue_beside_a_small_br
     tissue = head() + noise
     tissue[:, 10:16, 10:16, 8:12] = 50_000  # brighter than the tissue by so much that it is all of the foreground
     assert not shows_nothing(tissue, tissue > 40_000)
+
+
+def test_a_foreground_is_found_on_the_device_of_its_image():
+    image = head()[0]
+    with torch.device("meta"):  # where whatever names no device would come to lie
+        found = foreground(image)
+        assert quantiles(image.flatten(), [1.0]) == [float(image.max())]
+    assert torch.equal(found, foreground(image))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quantiles_are_those_of_torch_as_far_as_it_takes_them(dtype):
+    values = torch.rand(999, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    assert quantiles(values, [0.02, 0.99]) == [float(torch.quantile(values, share)) for share in (0.02, 0.99)]
+
+
+def test_quantiles_of_more_values_than_torch_takes_are_those_of_a_part_of_them():
+    values = torch.linspace(0, 1, 2**24 + 1)
+    with pytest.raises(RuntimeError, match="too large"):
+        torch.quantile(values, 0.99)
+    assert quantiles(values, [0.25, 0.99]) == pytest.approx([0.25, 0.99], abs=1e-6)
+
+
+@pytest.mark.parametrize("voxels", [1000, 1_100_000])
+def test_the_range_between_percentiles_is_numpys_of_tensors_and_arrays(voxels):
+    image = torch.rand(voxels, generator=torch.Generator().manual_seed(0)) * 900
+    wanted = pytest.approx(np.percentile(image.numpy(), PERCENTILES), rel=1e-6)
+    assert percentile_range(image) == wanted
+    assert percentile_range(image.numpy()) == wanted
+
+
+def test_what_lies_between_two_intensities_comes_between_0_and_1_in_place():
+    image = torch.tensor([0.0, 10.0, 15.0, 20.0, 99.0])
+    assert scale_between(image, 10.0, 20.0) is image
+    assert image.tolist() == [0, 0, 0.5, 1, 1]
+    assert scale_between(torch.tensor([3.0, 3.5, 9.0]), 3.0, 3.0).tolist() == [0, 0.5, 1]  # nothing to divide by

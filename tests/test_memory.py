@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -88,3 +89,27 @@ def test_large_tensors_lie_in_large_pages(own, large, monkeypatch):
         monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", own)
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     assert (int(done.stdout) > 32 << 10) is large
+
+
+WITHOUT = """
+import sys
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):  # as on Windows
+    sys.modules[name] = None
+import importlib, math, pathlib, pkgutil
+import bundle
+from bundle import memory
+
+for package in ("commands", "benchmark"):
+    for module in pkgutil.iter_modules([f"{bundle.__path__[0]}/{package}"], f"bundle.{package}."):
+        importlib.import_module(module.name)
+import bundle.__main__, bundle.batch, bundle.handlers
+pathlib.Path.is_file = lambda self: False  # no /proc
+assert math.isnan(memory.peak_memory_mb())
+"""
+
+
+def test_everything_starts_on_a_system_without_the_modules_of_posix():
+    environment = os.environ | {"USERNAME": "somebody"}  # which Windows has
+    line = [sys.executable, "-W", "ignore", "-c", WITHOUT]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

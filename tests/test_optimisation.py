@@ -7,7 +7,7 @@ from bundle.fields import compose, jacobian_determinant, warp
 from bundle.losses import RegistrationLoss
 from bundle.metrics import folding_percent
 from bundle.mind import CHANNELS, mind_ssc
-from bundle.optimisation import PairwiseOptimiser, _Descriptors, _Equation1, remove_folds
+from bundle.optimisation import SIMILARITIES, PairwiseOptimiser, _Descriptors, _Equation1, remove_folds
 from bundle.smoothing import smooth
 
 SHAPE = (24, 28, 20)
@@ -83,9 +83,13 @@ def test_without_steps_the_field_is_returned_as_it_is(pair):
 
 
 def test_no_gradient_is_left_behind(pair):
-    image, truth = pair
-    with torch.no_grad():
-        assert not PairwiseOptimiser(2)(image, truth).requires_grad
+    image, start = pair[0].clone().requires_grad_(), torch.zeros_like(pair[1]).requires_grad_()
+    for similarity in SIMILARITIES:
+        found = PairwiseOptimiser(2, similarity=similarity)(image, start)
+        assert not torch.equal(found, start)
+        assert not found.requires_grad
+    assert image.grad is None
+    assert start.grad is None
 
 
 @pytest.mark.parametrize("iterations", [-1, 2.5, "many"])

@@ -3,7 +3,7 @@ import math
 
 import pytest
 from bundle.plausibility import LIMITS
-from bundle.results import bounds_of
+from bundle.results import as_thresholds, bounds_of
 
 
 def test_the_limits_of_plausibility_are_those_of_what_failed(tmp_path):
@@ -39,6 +39,15 @@ def test_bounds_of_the_weights_are_looked_at_unless_asked_for_otherwise(tmp_path
     look_here = bounds_of(str(tmp_path / "model.pt"), {"look_here": {"stretch": [None, 1.3]}})[1]
     assert look_here == {"aligned_share": (-math.inf, 0.5), "stretch": (-math.inf, 1.3)}
     assert bounds_of(str(tmp_path / "other.pt"), {})[1] == {}
+
+
+def test_bounds_are_noted_as_thresholds_that_say_the_same(tmp_path):
+    given = {"failed": {"stretch": [None, 1.3]}, "look_here": {"foreground_dice": [0.912345678, None]}}
+    bounds = bounds_of(str(tmp_path / "model.pt"), given)
+    noted = json.loads(json.dumps(as_thresholds(bounds)))
+    assert noted["failed"]["stretch"] == given["failed"]["stretch"]
+    assert noted["look_here"] == given["look_here"]
+    assert bounds_of(str(tmp_path / "model.pt"), noted) == bounds
 
 
 @pytest.mark.parametrize("thresholds", [{"look here": {}}, {"failed": {"folding": [0, 1]}}])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from bundle.correlation import local_ncc
-from bundle.failures import bad_input, end_with_sentence
 from bundle.handlers import RegistrationSaver
 from bundle.inferers import RecursiveInferer
 from bundle.metrics import DiceHandler, RegistrationSimilarity, SimilarityHandler, key_metric
@@ -122,30 +121,3 @@ def test_similarity_is_the_mean_local_correlation_of_each_pair_then_of_the_pairs
     seen = RegistrationSimilarity()
     seen(pred, torch.cat([pred[:, 1:2], fixed], 1))  # what the network saw, the fixed image last
     assert torch.equal(seen.get_buffer(), metric.get_buffer())
-
-
-def test_the_sentence_is_found_in_a_chain_and_the_hook_is_left_alone_elsewhere():
-    error = RuntimeError("wrapper")
-    error.__cause__ = ValueError("the sentence")
-    assert bad_input(error) == "the sentence"
-    assert bad_input(RuntimeError("nothing of the user's")) is None
-    before = sys.excepthook
-    end_with_sentence()
-    assert sys.excepthook is before
-
-
-class Unreadable(torch.utils.data.Dataset):
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        try:
-            raise ValueError("The image (a.nii) holds NaN values.")
-        except ValueError as error:
-            raise RuntimeError("applying transform") from error
-
-
-def test_the_sentence_is_found_in_what_a_worker_process_hands_over():
-    with pytest.raises(RuntimeError) as caught:
-        next(iter(torch.utils.data.DataLoader(Unreadable(), num_workers=1)))
-    assert bad_input(caught.value) == "The image (a.nii) holds NaN values."

@@ -14,15 +14,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.forked import run_module
 
 
-def run(command, cwd, *arguments, launcher=()):
-    if launcher:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        line = [sys.executable, *launcher, "-m", "monai.bundle", "run", *command, *map(str, arguments)]
-        done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, env=environment, timeout=400)
+def run(command, cwd, *arguments, processes=0):
+    if processes:
+        done = launched(processes, command, cwd, *arguments)
     else:
         done = run_module("monai.bundle", "run", *command, *arguments, cwd=cwd)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout
+
+
+def launched(processes, command, cwd, *arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    line += ["-m", "monai.bundle", "run", *command, *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, env=environment, timeout=400)
 
 
 def config(*names):
@@ -39,11 +44,34 @@ def trained(bundle_root, small_dataset, tmp_path_factory):
     return output, options, log
 
 
-def test_training_writes_the_best_weights_by_validation_dice(trained):
+def test_training_writes_the_weights_of_the_network_and_validates_by_dice(trained):
     output, _, log = trained
     state = torch.load(output / "models/model.pt", weights_only=True)
     assert sum(tensor.numel() for tensor in state.values()) == 3_567_759
     assert "val_mean_dice" in log
+
+
+@pytest.mark.slow
+def test_training_keeps_the_best_weights_by_validation_dice(bundle_root, small_dataset, fresh_weights, tmp_path):
+    """The first epoch leaves the weights as they were, the second spoils them."""
+    rate = {
+        "_target_": "torch.optim.lr_scheduler.LambdaLR",
+        "optimizer": "@optimizer",
+        "lr_lambda": "$lambda epoch: float(epoch > 0)",
+    }
+    (tmp_path / "rate.json").write_text(json.dumps({"lr_scheduler": rate}))
+    files = ["--config_file", str(["configs/train.json", str(tmp_path / "rate.json")])]
+    options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path, "--pretrained", fresh_weights]
+    run(["training"], bundle_root, *files, *options, "--epochs", 2, "--val_pairs", 1, "--learning_rate", 1)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    first, second = (scalar.value for scalar in events.Scalars("val_mean_dice"))
+    assert second < first
+    start, best = (torch.load(path, weights_only=True) for path in (fresh_weights, tmp_path / "models/model.pt"))
+    last = torch.load(tmp_path / "models/resume_checkpoint_epoch=2.pt", weights_only=True)["network"]
+    assert best.keys() == start.keys()
+    assert all(torch.equal(best[name], start[name]) for name in start)
+    assert any(not torch.equal(last[name], start[name]) for name in start)
 
 
 def test_training_leaves_scalars_and_pictures_for_tensorboard(trained):
@@ -165,46 +193,48 @@ def test_training_runs_from_another_folder(bundle_root, small_dataset, tmp_path)
 
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_together(bundle_root, small_dataset, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path]
     files = config("train", "multi_gpu_train")
-    run(["training"], bundle_root, *files, *options, "--epochs", 1, "--val_pairs", 2, launcher=launcher)
+    run(["training"], bundle_root, *files, *options, "--epochs", 1, "--val_pairs", 2, processes=2)
     weights = tmp_path / "models/model.pt"
     assert all(not name.startswith("module.") for name in torch.load(weights, weights_only=True))
     files = config("train", "evaluate", "multi_gpu_evaluate")
     options += ["--ckpt", weights, "--affine", "none", "--surfaces", False]
-    run(["evaluating"], bundle_root, *files, *options, launcher=launcher)
+    run(["evaluating"], bundle_root, *files, *options, processes=2)
     rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
     assert len({row["pair"] for row in rows}) == len(rows) == 2
 
 
 @pytest.mark.slow
 def test_several_processes_train_as_the_other_configs_say(bundle_root, small_dataset, shifting_weights, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
-    options = ["--dataset_dir", small_dataset, "--pretrained", shifting_weights, "--epochs", 1, "--val_pairs", 1]
+    options = ["--dataset_dir", small_dataset, "--pretrained", shifting_weights, "--epochs", 1, "--val_pairs", 2]
     start = torch.load(shifting_weights, weights_only=True)
     files = config("train", "any_contrast", "multi_gpu_train")
     steps = ["--steps_per_epoch", 2, "--val_interval", 1, "--average_momentum", 0.25]
-    run(["training"], bundle_root, *files, *options, *steps, "--output_dir", tmp_path / "any", launcher=launcher)
+    run(["training"], bundle_root, *files, *options, *steps, "--output_dir", tmp_path / "any", processes=2)
     average = torch.load(tmp_path / "any/models/model.pt", weights_only=True)
     assert any(not torch.equal(average[name], start[name]) for name in start)
     files = config("train", "finetune", "multi_gpu_train")
-    run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "finetuned", launcher=launcher)
+    run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "finetuned", processes=1)
     events = EventAccumulator(str(tmp_path / "finetuned/tensorboard"))
     events.Reload()
     assert len(events.Scalars("val_mean_dice")) == 2  # the start, too
     files = config("train", "equal_terms", "multi_gpu_train")
-    run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "equal", launcher=launcher)
+    run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "equal", processes=2)
     assert len(list(csv.DictReader((tmp_path / "equal/epochs.csv").open()))) == 1
 
 
 @pytest.mark.slow
 def test_imitation_of_several_networks_or_processes_is_refused(bundle_root, small_dataset, shifting_weights, tmp_path):
     options = ["--dataset_dir", small_dataset, "--pretrained", shifting_weights, "--output_dir", tmp_path]
-    line = ["run", "training", *config("train", "any_contrast", "imitation"), *options, "--cascades", 2]
-    done = run_module("monai.bundle", *line, cwd=bundle_root)
+    sentence = "the encoder of one PAN in one process: leave out --cascades"
+    files = "train", "any_contrast", "imitation"
+    done = run_module("monai.bundle", "run", "training", *config(*files), *options, "--cascades", 2, cwd=bundle_root)
     assert done.returncode != 0
-    assert "the encoder of one PAN in one process: leave out --cascades" in done.stderr.strip().splitlines()[-1]
+    assert sentence in done.stderr.strip().splitlines()[-1]
+    done = launched(2, ["training"], bundle_root, *config(*files, "multi_gpu_train"), *options)
+    assert done.returncode != 0
+    assert f"error: Imitation trains {sentence}" in done.stderr
 
 
 def test_evaluating_tabulates_pairs_and_summary(bundle_root, small_dataset, fresh_weights, tmp_path):

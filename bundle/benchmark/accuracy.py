@@ -1,18 +1,13 @@
 """Run methods over pairs: one pre-alignment for all, and every result kept on disk once it is there."""
 
-import hashlib
-import json
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import bundle
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from bundle.benchmark.kept import digest, key_of, read_kept, versions, write_kept
 from bundle.benchmark.measure import (
     IMAGE_KEYS,
     LANDMARK_KEYS,
@@ -30,8 +25,6 @@ from bundle.io.itk import linear_to_itk
 from bundle.progress import Progress
 
 __all__ = ["align_pair", "compare"]
-
-PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy")
 
 
 def compare(
@@ -55,7 +48,7 @@ def compare(
     """
     cache.mkdir(parents=True, exist_ok=True)
     paths = {pair[key] for pair in pairs for key in (*IMAGE_KEYS, *LANDMARK_KEYS) if key in pair}
-    digests = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+    digests = {path: digest(path) for path in paths}
     inputs = {pair["name"]: _inputs(pair, common, digests) for pair in pairs}
     rows: list[Row] = []
     with Progress[None](total=len(pairs) * (len(methods) + 1), title="comparing", unit="registration") as progress:
@@ -78,15 +71,13 @@ def compare(
 
 def _inputs(pair: Mapping[str, Any], common: Common, digests: Mapping[str, str]) -> dict[str, Any]:
     """List what every result of a pair depends on."""
-    versions = {"python": platform.python_version(), "bundle": bundle.__version__, **{p: version(p) for p in PACKAGES}}
     files = {key: digests[pair[key]] for key in (*IMAGE_KEYS, *LANDMARK_KEYS) if key in pair}
-    return {"pair": pair["name"], "files": files, "common": asdict(common), "versions": versions}
+    return {"pair": pair["name"], "files": files, "common": asdict(common), "versions": versions()}
 
 
 def _stem(cache: Path, depends: Mapping[str, Any]) -> str:
     """Name the files of a result: readable, and another for everything else it may depend on."""
-    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    return str(cache / f"{depends['pair']}.{depends.get('method', 'alignment')}.{key}")
+    return str(cache / f"{depends['pair']}.{depends.get('method', 'alignment')}.{key_of(depends)}")
 
 
 def align_pair(pair: Mapping[str, Any], common: Common, depends: Mapping[str, Any], cache: Path) -> Row:
@@ -110,7 +101,8 @@ def align_pair(pair: Mapping[str, Any], common: Common, depends: Mapping[str, An
     identity = replace(transform, moving_grid=transform.fixed_grid)
     _write_pictures(stem, before | central_slices(identity, visible(item, "fixed"), "fixed"))
     row = {"alignment": f"{stem}.tfm", "pictures": f"{stem}.npz", "seconds_align": item["seconds"]["align"]}
-    return _write(stem, row, depends)
+    write_kept(stem, row, depends)
+    return row
 
 
 def _cached(
@@ -130,25 +122,17 @@ def _cached(
         if "error" in found:
             return found
         _write_pictures(stem, pictures)
-        found = _write(stem, found | {"pictures": f"{stem}.npz"}, depends)
+        found |= {"pictures": f"{stem}.npz"}
+        write_kept(stem, found, depends)
     return found | {"pictures_before": alignment["pictures"]}
 
 
 def _read(stem: str) -> Row | None:
-    path = Path(f"{stem}.json")
-    if not path.is_file():
+    row = read_kept(stem)
+    if row is None:
         return None
-    row: Row = json.loads(path.read_text())["result"]
-    folder = path.parent  # which may have moved since
+    folder = Path(stem).parent  # which may have moved since
     return row | {key: str(folder / Path(row[key]).name) for key in ("alignment", "pictures") if key in row}
-
-
-def _write(stem: str, row: Row, depends: Mapping[str, Any]) -> Row:
-    """Keep a result, last of its files and all at once, so that an interrupted run leaves whole results only."""
-    partial = Path(f"{stem}.partial")
-    partial.write_text(json.dumps({"depends_on": depends, "result": row}, indent=4) + "\n")
-    os.replace(partial, f"{stem}.json")
-    return row
 
 
 def _write_pictures(stem: str, pictures: Pictures) -> None:

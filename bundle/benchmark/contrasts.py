@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from bundle.intensity import PERCENTILES
 from bundle.synthesis import RandContrastd
-from bundle.transforms.matching import PERCENTILES
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles
 

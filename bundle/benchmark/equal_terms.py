@@ -1,6 +1,6 @@
 """Train networks on equal terms, one after the other: same pairs, steps, augmentation, loss and choice of weights."""
 
-import fcntl
+import contextlib
 import json
 import math
 import os
@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import bundle
-from bundle.io.tables import read_csv, write_csv
+from bundle.io.tables import markdown_table, read_csv, write_csv
 from bundle.progress import Progress
 from bundle.root import ROOT
 
@@ -128,9 +128,8 @@ def equal_terms_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         rows: ``network``, ``learning_rate``, ``parameters``, ``steps``, ``seconds`` (of the steps), ``seconds_a_step``,
             ``peak_memory_mb``, ``validation`` (the best), ``best_epoch``, and ``chosen``: yes or no.
     """
-    lines = [[title for title, _ in COLUMNS.values()], ["---"] * len(COLUMNS)]
-    lines += [[_cell(row[key], decimals) for key, (_, decimals) in COLUMNS.items()] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    lines = [[_cell(row[key], decimals) for key, (_, decimals) in COLUMNS.items()] for row in rows]
+    return markdown_table([title for title, _ in COLUMNS.values()], lines)
 
 
 def _cell(value: Any, decimals: int | None) -> str:
@@ -180,16 +179,27 @@ def _train(terms: Terms, name: str, rate: float, run: Path) -> None:
     line += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.txt").open("a") as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the training holds it on, should this process be killed
-        except BlockingIOError:
-            raise ValueError(f"Another process trains in {run}: wait for it, or end it.") from None
+        _hold(log, run)
         path = os.pathsep.join([str(Path(bundle.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"OMP_NUM_THREADS": str(terms.threads), "PYTHONPATH": path}
         done = subprocess.run(line, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode:
         last = (run / "log.txt").read_text().strip().splitlines()[-1:]
         raise ValueError(f"The training of {name} failed ({''.join(last)}): see {run / 'log.txt'}.")
+
+
+def _hold(log: TextIO, run: Path) -> None:
+    """Keep other processes from training in a run's folder, as long as its log is open here or in the training itself.
+
+    Windows has no such lock: there nothing keeps them.
+    """
+    with contextlib.suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the training holds it on, should this process be killed
+        except BlockingIOError:
+            raise ValueError(f"Another process trains in {run}: wait for it, or end it.") from None
 
 
 def _row(name: str, rate: float, run: Path) -> Row:

@@ -1,6 +1,5 @@
 """Calibrate the map of the expected error on pairs whose true deformation is known, and try it on others."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,17 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.benchmark.known_fields import KnownPair, simulate_pair
+from bundle.benchmark.kept import digest, key_of, versions
+from bundle.benchmark.known_fields import KnownPair, scans_on_disk, simulate_pair
 from bundle.expected_error import SIGNS
 from bundle.intensity import foreground
-from bundle.io.images import read_image, write_image
+from bundle.io.images import read_image
+from bundle.io.tables import markdown_table
 from bundle.progress import Progress
 from bundle.spatial import Grid
 from bundle.transforms import grid_of
 from scipy.optimize import nnls
 from scipy.stats import rankdata
 
-__all__ = ["Sample", "expected", "fit", "judge", "markdown", "sample_of", "samples_of"]
+__all__ = ["Sample", "compare", "expected", "fit", "markdown", "sample_of", "samples_of"]
 
 Array = npt.NDArray[np.float64]
 Item = Mapping[str, Any]
@@ -46,8 +47,12 @@ class Sample:
     moved: float
 
 
-def samples_of(items: Sequence[Item], seed: int, register: Register, cache: Path, masked: bool) -> list[Sample]:
-    """Simulate a pair of each head, register it, and compare: read from the cache where an earlier call made it.
+def samples_of(
+    items: Sequence[Item], seed: int, register: Register, cache: Path, masked: bool, made_by: Mapping[str, Any]
+) -> list[Sample]:
+    """Simulate a pair of each head, register it, and compare.
+
+    What was found is read from the cache where an earlier call made it of the same image, in the same way.
 
     Args:
         items: images; with labels, if they are masked.
@@ -55,14 +60,19 @@ def samples_of(items: Sequence[Item], seed: int, register: Register, cache: Path
         register: takes the paths of a moving and a fixed image, and returns what the inference workflow found.
         cache: folder, written.
         masked: blank what has no label.
+        made_by: what the registration depends on besides the two images, for JSON: the weights, say.
     """
     cache.mkdir(parents=True, exist_ok=True)
     samples = []
     for n, item in enumerate(Progress(items, title="known pairs")):
-        path = cache / f"{Path(item['image']).name.partition('.')[0]}_{seed + n}.npz"
+        files = {key: digest(item[key]) for key in ("image", "label")[: 1 + masked]}
+        depends = {"files": files, "masked": masked, "seed": seed + n, "made_by": made_by, "versions": versions()}
+        path = cache / f"{Path(item['image']).name.partition('.')[0]}_{seed + n}.{key_of(depends)}.npz"
         if not path.is_file():
             pair = simulate_pair(*_anatomy(item, masked), seed + n)
-            sample = sample_of(pair, _registered(pair, register), seed + n)
+            with scans_on_disk(pair.moving, pair.fixed, pair.truth.fixed_grid) as scans:
+                found = register(str(scans["moving"]), str(scans["fixed"]))
+            sample = sample_of(pair, found, seed + n)
             partial = path.with_suffix(".partial.npz")
             np.savez(partial, signs=sample.signs, error=sample.error, moved=sample.moved)
             partial.replace(path)
@@ -78,14 +88,6 @@ def _anatomy(item: Item, masked: bool) -> tuple[torch.Tensor, Grid]:
     if masked:
         values = values * (read_image(item["label"], exact=True).as_tensor() > 0)
     return values, grid_of(image)
-
-
-def _registered(pair: KnownPair, register: Register) -> Item:
-    with tempfile.TemporaryDirectory() as name:
-        paths = {role: Path(name) / f"{role}.nii.gz" for role in ("moving", "fixed")}
-        for role, path in paths.items():
-            write_image(getattr(pair, role), pair.truth.fixed_grid, path)
-        return register(str(paths["moving"]), str(paths["fixed"]))
 
 
 def sample_of(pair: KnownPair, item: Item, seed: int) -> Sample:
@@ -118,7 +120,7 @@ def expected(signs: Array, calibration: Mapping[str, float]) -> Array:
     return calibration["offset"] + signs @ np.array([calibration[name] for name in SIGNS])
 
 
-def judge(samples: Sequence[Sample], calibration: Mapping[str, float]) -> Row:
+def compare(samples: Sequence[Sample], calibration: Mapping[str, float]) -> Row:
     """Compare the expected error with the true one.
 
     Returns:
@@ -154,15 +156,18 @@ def _correlation(one: Array, other: Array) -> float:
 
 
 def markdown(rows: Mapping[str, Row]) -> str:
-    """Lay out what ``judge`` said of several sets of pairs as Markdown: a table of all, then the steps of each."""
+    """Lay out what ``compare`` said of several sets of pairs as Markdown: a table of all, then the steps of each."""
     numbers = ("moved_mm", "error_mm", "expected_mm", "correlation", "rank_correlation", "correlation_within_pairs")
     head = ["pairs", "n", "apart, mm", "true error, mm", "expected error, mm"]
-    lines = [[*head, "correlation", "of the ranks", "within a pair"], ["---"] * (len(head) + 3)]
-    lines += [[name, str(row["pairs"]), *[f"{row[n]:.2f}" for n in numbers]] for name, row in rows.items()]
+    lines = [[name, str(row["pairs"]), *[f"{row[n]:.2f}" for n in numbers]] for name, row in rows.items()]
+    tables = [markdown_table([*head, "correlation", "of the ranks", "within a pair"], lines)]
     for name, row in rows.items():
-        lines += [[], [f"expected error, {name}", "voxels, %", "mean of it, mm", "true error, mm"], ["---"] * 4]
+        lines = []
         for step in row["steps"]:
             high = f" to {step['to_mm']:g} mm" if np.isfinite(step["to_mm"]) else " mm and more"
             cells = [f"{step[key]:.2f}" for key in ("share_percent", "expected_mm", "error_mm")]
             lines.append([f"{step['from_mm']:g}{high}", *cells])
-    return "\n".join(f"| {' | '.join(cells)} |" if cells else "" for cells in lines) + "\n"
+        tables.append(
+            markdown_table([f"expected error, {name}", "voxels, %", "mean of it, mm", "true error, mm"], lines)
+        )
+    return "\n".join(tables)

@@ -1,7 +1,7 @@
 """Everything that a GPU is to be asked, in one call: ``python -m bundle.benchmark.gpu`` (``make gpu``).
 
 Needs torch alone, but for the optimisation, which takes MONAI. What fails becomes a row that says why, and what the
-time does not suffice for one that says so: a machine that is lent for minutes should not be spent on a typing error.
+time does not suffice for one that says so: one failure costs none of the other numbers.
 """
 
 import argparse

@@ -1,16 +1,22 @@
 """Two scans of one head with a known deformation between them: what the expected error is calibrated and tried on."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from bundle.fields import identity_grid, jacobian_determinant
+from bundle.intensity import quantiles
+from bundle.io.images import write_image
 from bundle.shapes import DDF
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import blur, draw_acquisition, smooth_noise
 from scipy.spatial.transform import Rotation
 
-__all__ = ["KnownPair", "draw_pose", "simulate_pair"]
+__all__ = ["KnownPair", "brightest", "draw_pose", "scans_on_disk", "simulate_pair"]
 
 SCALES = (4, 4.0), (8, 2.5), (14, 1.2)  # of the deformation: points an axis, and mm at one standard deviation
 SLOWEST = 0.3  # least volume that the deformation leaves of a voxel's, as a share
@@ -47,17 +53,32 @@ def simulate_pair(image: torch.Tensor, grid: Grid, seed: int) -> KnownPair:
     state = np.random.RandomState(seed)
     pose = draw_pose(state, grid, TURN, SHIFT_MM)
     change = _draw_deformation(state, grid)
-    brightest = float(torch.quantile(image[image > 0].flatten()[::7], 0.99))
+    image = image / brightest(image)
     transforms = SpatialTransform(pose, None, grid, grid, grid), SpatialTransform(np.eye(4), change, grid, grid, grid)
     erased = state.randint(2) if state.rand() < ERASED_SHARE else None
     scans = []
     for n, transform in enumerate(transforms):
-        anatomy = transform.resample(image / brightest, mode="bspline").clamp(min=0).float()
+        anatomy = transform.resample(image, mode="bspline").clamp(min=0).float()
         generator = torch.Generator().manual_seed(int(state.randint(2**31)))
         if n == erased:
             anatomy = _erase(anatomy, grid, state, generator)
         scans.append(draw_acquisition(state)(anatomy, generator))
     return KnownPair(scans[0], scans[1], SpatialTransform(np.linalg.inv(pose), change, grid, grid, grid))
+
+
+def brightest(image: torch.Tensor) -> float:
+    """Find the intensity that a hundredth of what an image, from 0 up, shows is brighter than."""
+    return quantiles(image[image > 0][::7], [0.99])[0]
+
+
+@contextmanager
+def scans_on_disk(moving: torch.Tensor, fixed: torch.Tensor, grid: Grid) -> Iterator[dict[str, Path]]:
+    """Write two scans, (1, H, W, L), into a folder of their own that goes at the end: their paths by role."""
+    with tempfile.TemporaryDirectory() as name:
+        paths = {role: Path(name) / f"{role}.nii.gz" for role in ("moving", "fixed")}
+        for image, path in zip((moving, fixed), paths.values()):
+            write_image(image, grid, path)
+        yield paths
 
 
 def draw_pose(state: np.random.RandomState, grid: Grid, turn: float, shift_mm: float) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from bundle.intensity import foreground
 from bundle.io.images import read_image, write_image
 from bundle.io.itk_composites import read_transform
+from bundle.io.tables import markdown_table
 from bundle.progress import Progress
 from bundle.spatial import Grid, SpatialTransform
 from bundle.transforms import grid_of
@@ -112,10 +113,10 @@ def _measured(pair: Mapping[str, Any], role: str, seed: int, folder: Path, regis
 def lesions_markdown(rows: Sequence[Row]) -> str:
     """Lay out the pairs, and their means, as a Markdown table."""
     head = ["pair", "lesion in the", "lesion, ml", "error without the mask, mm", "with it, mm", "ratio"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in rows:
         errors = [f"{row[key]:.2f}" for key in ("error_without_mm", "error_with_mm", "ratio")]
         lines.append([row["pair"], f"{row['image']} image", f"{row['lesion_ml']:.0f}", *errors])
     without, masked = (statistics.fmean(row[f"error_{which}_mm"] for row in rows) for which in ("without", "with"))
     lines.append(["mean, and ratio of the means", "", "", f"{without:.2f}", f"{masked:.2f}", f"{masked / without:.2f}"])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return markdown_table(head, lines)

@@ -108,11 +108,12 @@ class Network(Method):
         return register
 
     def _digests(self, config: ConfigParser) -> dict[str, Any]:
-        """SHA-256 of the weights, and of the others that a pair may be registered with; how much both count then."""
+        """SHA-256 of the weights, and of others that a pair may be registered with; when, and how much both count."""
         choice = config.get_parsed_content("weights_choice")
         files = {"weights": self.weights, "across_contrasts": choice.across_contrasts, "one_person": choice.one_person}
         digest = {k: hashlib.sha256(Path(file).read_bytes()).hexdigest() for k, file in files.items() if file}
         shared = {"usual_share": choice.share} if choice.share else {}
+        shared |= {"one_contrast": choice.one_contrast} if choice.across_contrasts else {}
         return {f"{k}_sha256": value for k, value in digest.items()} | shared
 
     def _config(self) -> ConfigParser:

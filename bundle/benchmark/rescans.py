@@ -2,7 +2,6 @@
 
 import math
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.benchmark.known_fields import draw_pose
-from bundle.io.images import read_image, write_image
+from bundle.benchmark.known_fields import brightest, draw_pose, scans_on_disk
+from bundle.io.images import read_image
 from bundle.io.itk_composites import read_transform
+from bundle.io.tables import markdown_table
 from bundle.progress import Progress
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import Acquisition
 from bundle.synthesis.rescan import draw_region, region_change
 from bundle.transforms import grid_of
 
-__all__ = ["Rescan", "judge", "measure_rescans", "rescans_markdown", "simulate"]
+__all__ = ["Rescan", "compare", "measure_rescans", "rescans_markdown", "simulate"]
 
 Row = dict[str, Any]
 Register = Callable[[Path, Path, Path], Path]
@@ -72,10 +72,10 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
         change = region_change(region, WIDTH_MM / spacing, peak_mm / spacing)[0]
     first = SpatialTransform(pose, None, grid, grid, grid)
     second = SpatialTransform(np.eye(4), change, grid, grid, grid)
-    brightest = float(torch.quantile(image[image > 0].flatten()[::7], 0.99))
+    image = image / brightest(image)
     scans = []
     for transform in (first, second):
-        anatomy = transform.resample(image / brightest, mode="bspline").clamp(min=0)
+        anatomy = transform.resample(image, mode="bspline").clamp(min=0)
         generator = torch.Generator().manual_seed(int(state.randint(2**31)))
         scans.append(Acquisition(blur=BLUR, bias=BIAS, noise=NOISE)(anatomy.float(), generator))
     brain = second.resample(labels, mode="nearest") > 0
@@ -85,7 +85,7 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
     return Rescan(scans[0], scans[1], truth, brain, region)
 
 
-def judge(rescan: Rescan, found: SpatialTransform) -> Row:
+def compare(rescan: Rescan, found: SpatialTransform) -> Row:
     """Compare the transform that was found with what happened.
 
     Args:
@@ -130,7 +130,7 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
 
     Returns:
         A row for each pair: ``image``, ``peak_mm`` (0 where nothing changed; of changes 1 to 4 mm in turn, every
-        second one a growth) and what ``judge`` says.
+        second one a growth) and what ``compare`` says.
     """
     rows: list[Row] = []
     with Progress[None](total=2 * len(items), title="registering rescans", unit="pair") as progress:
@@ -139,7 +139,7 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
             for change in (0.0, peak):
                 rescan = _simulated(item, change, seed + 2 * i + (change != 0))
                 row = {"image": Path(item["image"]).name, "peak_mm": change}
-                rows.append(row | judge(rescan, _registered(rescan, register)))
+                rows.append(row | compare(rescan, _registered(rescan, register)))
                 progress.update()
     return rows
 
@@ -151,18 +151,16 @@ def _simulated(item: Mapping[str, Any], peak_mm: float, seed: int) -> Rescan:
 
 def _registered(rescan: Rescan, register: Register) -> SpatialTransform:
     grid = rescan.truth.fixed_grid
-    with tempfile.TemporaryDirectory() as name:
-        paths = {role: Path(name) / f"{role}.nii.gz" for role in ("moving", "fixed")}
-        for role, path in paths.items():
-            write_image(getattr(rescan, role), grid, path)
-        return read_transform(register(paths["moving"], paths["fixed"], Path(name) / "out"), grid, grid)
+    with scans_on_disk(rescan.moving, rescan.fixed, grid) as scans:
+        found = register(scans["moving"], scans["fixed"], scans["moving"].with_name("out"))
+        return read_transform(found, grid, grid)
 
 
 def rescans_markdown(rows: Sequence[Row]) -> str:
     """Lay out the means (and the worst) over the pairs without and with a change as a Markdown table."""
     head = ["pairs", "n", "error in the brain, mm", "largest, mm", "SD log J"]
     head += ["changed by, mm", "error there, mm", "error of the volume, %"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for name, some in (
         ("nothing changed", [r for r in rows if not r["peak_mm"]]),
         ("changed", [r for r in rows if r["peak_mm"]]),
@@ -172,7 +170,7 @@ def rescans_markdown(rows: Sequence[Row]) -> str:
             cells += [_spread([r[key] for r in some]) for key in ("changed_mm", "changed_error_mm")]
             cells.append(_spread([100 * abs(r["volume_ratio_found"] / r["volume_ratio"] - 1) for r in some], 1))
         lines.append([name, str(len(some)), *cells, *["–"] * (len(head) - 2 - len(cells))])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return markdown_table(head, lines)
 
 
 def _spread(values: Sequence[float], decimals: int = 3) -> str:

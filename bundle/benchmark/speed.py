@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import torch
 from bundle.benchmark.tasks import Task, encode
+from bundle.io.tables import markdown_table
 from bundle.networks import PAN
 from bundle.ops import computes_bfloat16
 from bundle.phantom import write_phantoms
@@ -24,9 +25,9 @@ from bundle.report import scale
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["PEERS", "measure_speed", "span", "speed_markdown", "write_pair", "write_scaling"]
+__all__ = ["AGAINST", "measure_speed", "span", "speed_markdown", "write_pair", "write_scaling"]
 
-PEERS = {"voxelmorph": "voxelmorph", "syn": "syn-mi", "elastix": "elastix"}
+AGAINST = {"voxelmorph": "voxelmorph", "syn": "syn-mi", "elastix": "elastix"}
 RUNS = 5  # of what takes seconds at most; the median counts
 PRE_ALIGNMENTS = ("affine", "none")
 SCALING = (64, 96, 128, 160, 192)
@@ -51,7 +52,7 @@ def measure_speed(
     Args:
         size: sides of the volume in voxels.
         training_size: those of a training step's.
-        against: peers, some of ``PEERS``.
+        against: peers, some of ``AGAINST``.
         device: that torch runs on; the other peers know the CPU alone.
         threads: that each process may use.
         repeats: turns.
@@ -69,7 +70,7 @@ def measure_speed(
         tasks = {name: replace(task, name=name, runs=RUNS) for name in ("convolution", *forward, "attention")}
         tasks["unfolding attention"] = replace(task, name="unfolding attention")
         tasks |= {name: replace(training, name=name) for name in ("training", "plain training")}
-        tasks |= {name: replace(task, name=PEERS[name], runs=int(name == "voxelmorph")) for name in against}
+        tasks |= {name: replace(task, name=AGAINST[name], runs=int(name == "voxelmorph")) for name in against}
         turns: dict[str, Turns] = {name: [] for name in tasks}
         commands: dict[str, Turns] = {affine: [] for affine in PRE_ALIGNMENTS}
         with Progress[None](
@@ -106,7 +107,7 @@ def _ratios(turns: dict[str, Turns], size: Sequence[int]) -> dict[str, list[floa
     pairs["plain training / training"] = ("plain training", "training", 1.0)
     forward = [name for name in turns if name.endswith("forward")]
     pairs |= {f"{name} / arithmetic floor": (name, "convolution", 1 / floor) for name in forward}
-    pairs |= {f"{name} / forward": (name, "forward", 1.0) for name in turns if name in PEERS}
+    pairs |= {f"{name} / forward": (name, "forward", 1.0) for name in turns if name in AGAINST}
     return {k: [a / b * f for a, b in zip(seconds[one], seconds[other])] for k, (one, other, f) in pairs.items()}
 
 
@@ -158,23 +159,20 @@ def write_pair(folder: Path, size: tuple[int, int, int]) -> dict[str, Path]:
 def speed_markdown(result: dict[str, Any]) -> str:
     """Write the tables: medians, with the least and the largest of the turns."""
     sides = "×".join(map(str, result["size"]))
-    lines = [f"{sides}, {result['device']}, {result['threads']} threads, {result['machine']}.", ""]
-    lines += ["| | seconds | peak memory, MB |", "| --- | --- | --- |"]
+    parts = [f"{sides}, {result['device']}, {result['threads']} threads, {result['machine']}.\n"]
+    lines = []
     for name, turns in result["tasks"].items():
         where = f" ({'×'.join(map(str, result['training_size']))})" if "training" in name else ""
-        lines.append(f"| {name}{where} | {_spread(turns, 'seconds', 2)} | {_spread(turns, 'peak_memory_mb', 0)} |")
-    lines += ["", "| ratio | |", "| --- | --- |"]
-    lines += [f"| {name} | {span(found, 1)} |" for name, found in result["ratios"].items()]
+        lines.append([f"{name}{where}", _spread(turns, "seconds", 2), _spread(turns, "peak_memory_mb", 0)])
+    parts.append(markdown_table(["", "seconds", "peak memory, MB"], lines))
+    parts.append(markdown_table(["ratio", ""], [[name, span(found, 1)] for name, found in result["ratios"].items()]))
     stages = [key for key in next(iter(result["register"].values()))[0] if key not in ("total", "peak_memory_mb")]
-    lines += [
-        "",
-        f"| `register --affine` | {' | '.join(stages)} | peak memory, MB |",
-        "| --- " * (len(stages) + 2) + "|",
+    lines = [
+        [affine, *(_spread(turns, stage, 1) for stage in stages), _spread(turns, "peak_memory_mb", 0)]
+        for affine, turns in result["register"].items()
     ]
-    for affine, turns in result["register"].items():
-        cells = [_spread(turns, stage, 1) for stage in stages]
-        lines.append(f"| {affine} | {' | '.join(cells)} | {_spread(turns, 'peak_memory_mb', 0)} |")
-    return "\n".join(lines) + "\n"
+    parts.append(markdown_table(["`register --affine`", *stages, "peak memory, MB"], lines))
+    return "\n".join(parts)
 
 
 def _spread(turns: Turns, key: str, digits: int) -> str:

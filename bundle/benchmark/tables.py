@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundle.io.tables import write_csv
+from bundle.io.tables import markdown_table, write_csv
 from scipy.stats import wilcoxon
 
 __all__ = ["REFERENCE", "markdown", "summarise", "wilcoxon_p", "write_tables"]
@@ -116,13 +116,13 @@ def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
     first, *shown = [name for name in COLUMNS if name not in (*OF_EACH_PAIR, *unknown)]
     titles = [COLUMNS[first][0], "DSC30", *(COLUMNS[name][0] for name in shown)]
     head = ["method", "pairs", *titles, f"p against {REFERENCE}"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for line in summary:
         p = line["wilcoxon_p"]
         dsc30 = "–" if math.isnan(line["dsc30"]) else f"{line['dsc30']:.3f}"
         cells = [line["method"], str(line["pairs"]), _cell(line, first), dsc30, *(_cell(line, name) for name in shown)]
         lines.append([*cells, "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"])
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    table = markdown_table(head, lines)
     failed = [f"{line['method']} on {line['failed']}" for line in summary if line["failed"]]
     if failed:
         table += f"\nFailed, and left out of the means: {', '.join(failed)} pairs (`error` in pairs.csv).\n"

@@ -164,7 +164,6 @@ TASKS: Mapping[str, Callable[[Task], Callable[[], object]]] = {
     "bfloat16 forward": _bfloat16_forward,
     "voxelmorph": _voxelmorph,
     "syn-mi": _peer,
-    "syn-cc": _peer,
     "elastix": _peer,
     "training": _training,
     "plain training": _plain_training,

@@ -6,8 +6,9 @@ of the other half are judged by them. The halves share no fixed image.
 
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.inference import infer
+from bundle.benchmark.kept import digest, key_of, read_kept, versions, weights_used, write_kept
+from bundle.inference import infer_pair
+from bundle.intensity import percentile_range, scale_between
+from bundle.io.plain import plain
+from bundle.pairs import PAIR_KEYS
 from bundle.plausibility import LIMITS
 from bundle.postprocessing import MeasureRegistrationd
 from bundle.progress import Progress
@@ -26,13 +31,14 @@ from bundle.spatial import SpatialTransform
 from bundle.transforms import grid_of
 from bundle.weights import recommended
 
-__all__ = ["GOOD", "KINDS", "MEASURES", "bounds_from", "read_rows", "rows_of", "separation", "split_and_judge"]
+__all__ = ["GOOD", "KINDS", "MEASURES", "bounds_from", "rows_of", "separation", "split_and_judge"]
 
 Row = dict[str, Any]
 Pair = Mapping[str, str]
 
 GOOD = "good"
-KINDS = ("shifted", "negated", "turned", "noise", "other part")
+OTHER_PART = "other part"
+KINDS = ("shifted", "negated", "turned", "noise", OTHER_PART)
 SHIFT_MM = 15.0
 MEASURES = {  # which end counts, and the least slack
     "foreground_similarity": (1, 0.02),
@@ -47,35 +53,42 @@ MEASURES = {  # which end counts, and the least slack
 def rows_of(
     pairs: Sequence[Pair], foreign: Sequence[str], spoiled: int, cache: Path, options: Mapping[str, Any]
 ) -> list[Row]:
-    """Register the pairs, good and spoiled: a row each, read from the cache where an earlier call made it.
+    """Register the pairs, good and spoiled: a row each.
+
+    A row is read from the cache where an earlier call made it of the same images, weights and options.
 
     Args:
         pairs: with labels on both sides.
         foreign: images of another part of the body.
         spoiled: how many are spoiled, evenly over the pairs and the kinds.
-        cache: folder of ``rows.jsonl`` and of the images made for it.
+        cache: folder of the rows and of the images made for them.
         options: keys of ``configs/inference.json``.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(cache)
-    done = {(row["pair"], row["kind"]) for row in rows}
+    made_by = {"weights": weights_used(options.get("ckpt", WEIGHTS)), "options": dict(options), "versions": versions()}
     chosen = {pairs[n * len(pairs) // spoiled]["name"]: (n, KINDS[n % len(KINDS)]) for n in range(spoiled)}
+    rows = []
     for pair in Progress(pairs, title="registering good and spoiled", unit="pair"):
         n, kind = chosen.get(pair["name"], (0, GOOD))
-        if {(pair["name"], kind), (pair["name"], GOOD)} <= done:
-            continue
-        for name, quality in _registered(pair, kind, foreign[n % len(foreign)], cache, options):
-            row = {"pair": pair["name"], "fixed": Path(pair["fixed"]).name, "kind": name, **quality}
-            rows.append(row)
-            with (cache / "rows.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        other = foreign[n % len(foreign)]
+        files = {key: digest(pair[key]) for key in PAIR_KEYS if key in pair}
+        asked = {name: made_by | {"pair": pair["name"], "kind": name, "files": files} for name in {GOOD: 0, kind: 0}}
+        if kind == OTHER_PART:
+            asked[kind]["foreign"] = digest(other)
+        find = _Finder(pair, other, cache, options)
+        for name, depends in asked.items():
+            quality = _kept(f"{cache / pair['name']}.{name.replace(' ', '_')}.{key_of(depends)}", depends, find)
+            rows.append({"pair": pair["name"], "fixed": Path(pair["fixed"]).name, "kind": name, **quality})
     return rows
 
 
-def read_rows(cache: Path) -> list[Row]:
-    """Read what earlier calls have made."""
-    path = cache / "rows.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+def _kept(stem: str, depends: Mapping[str, Any], find: Callable[[str], Row]) -> Row:
+    """Look up the numbers of a registration, or find and keep them."""
+    quality = read_kept(stem)
+    if quality is None:
+        quality = plain(find(depends["kind"]))
+        write_kept(stem, quality, depends)
+    return quality
 
 
 def bounds_from(rows: Sequence[Row]) -> dict[str, tuple[float | None, float | None]]:
@@ -132,27 +145,27 @@ def split_and_judge(rows: Sequence[Row]) -> dict[str, Any]:
     return result
 
 
-def _registered(
-    pair: Pair, kind: str, foreign: str, cache: Path, options: Mapping[str, Any]
-) -> Iterator[tuple[str, dict[str, float | None]]]:
-    """The numbers of a pair, and those of its spoiled twin."""
-    item = _infer(pair, options)
-    yield GOOD, _finite(item["quality"])
-    if kind in ("shifted", "negated"):
-        yield kind, _finite(_measured_again(item, _spoiled_transform(item["transform"], kind)))
-    elif kind != GOOD:
-        moving = foreign if kind == "other part" else str(_spoiled_image(pair["moving"], kind, cache))
-        yield (
-            kind,
-            _finite(_infer({"name": pair["name"], "moving": moving, "fixed": pair["fixed"]}, options)["quality"]),
-        )
+@dataclass(frozen=True)
+class _Finder:
+    """Find the numbers of a pair, or those of its spoiled twin; the pair itself is registered once at most."""
 
+    pair: Pair
+    foreign: str
+    cache: Path
+    options: Mapping[str, Any]
 
-def _infer(pair: Pair, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the inference workflow on a pair, and return what it found."""
-    workflow = infer(save=False, tabulate=False, **{"dataset#data": [dict(pair)]}, **options)
-    engine = workflow.parser.get_parsed_content("evaluator")
-    return dict(engine.state.batch[0]) | dict(engine.state.output[0])
+    def __call__(self, kind: str) -> Row:
+        if kind == GOOD:
+            return dict(self._item["quality"])
+        if kind in ("shifted", "negated"):
+            return _measured_again(self._item, _spoiled_transform(self._item["transform"], kind))
+        moving = self.foreign if kind == OTHER_PART else str(_spoiled_image(self.pair["moving"], kind, self.cache))
+        twin = {"name": self.pair["name"], "moving": moving, "fixed": self.pair["fixed"]}
+        return dict(infer_pair(twin, **self.options)["quality"])
+
+    @cached_property
+    def _item(self) -> dict[str, Any]:
+        return infer_pair(self.pair, **self.options)
 
 
 def _spoiled_transform(transform: SpatialTransform, kind: str) -> SpatialTransform:
@@ -169,8 +182,7 @@ def _measured_again(item: dict[str, Any], transform: SpatialTransform) -> dict[s
     grid, fixed = grid_of(item["image"]), item["image"].as_tensor()[1:].cpu()
     moving = item["moving"].as_tensor().cpu().float()
     warped = transform.resample(moving, grid)
-    low, high = np.percentile(moving.numpy(), (0.5, 99.5))
-    warped = ((warped - float(low)) / max(float(high - low), 1e-12)).clamp(0, 1)
+    warped = scale_between(warped, *percentile_range(moving))
     found: dict[Hashable, Any] = {}
     found.update(item)
     found["transform"], found["pred"] = transform, torch.cat([warped, torch.zeros(3, *warped.shape[1:])])
@@ -191,7 +203,3 @@ def _spoiled_image(path: str, kind: str, cache: Path) -> Path:
     written = cache / f"{kind}_{Path(path).name}"
     nibabel.save(nibabel.Nifti1Image(values, image.affine), written)
     return written
-
-
-def _finite(quality: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: float(value) if math.isfinite(value) else None for name, value in quality.items()}

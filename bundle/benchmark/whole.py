@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bundle.io.tables import markdown_table
 from bundle.progress import Progress
 
 __all__ = ["WHOLE", "check_installed", "measure_whole", "whole_markdown", "whole_rows"]
@@ -135,11 +136,11 @@ def whole_markdown(turns: Mapping[str, Turns], span: Callable[[Sequence[float], 
         span: writes a median and its range with so many digits.
     """
     first = next(iter(turns))
-    lines = [f"| whole command | CPU-seconds | seconds | peak memory, MB | {first}, of its CPU-seconds |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
+    lines = []
     for name, found in turns.items():
         cells = [span([t[key] for t in found], n) for key, n in (("cpu_seconds", 1), ("seconds", 1))]
         cells.append(span([t["peak_memory_mb"] for t in found], 0))
         cells.append(span([a["cpu_seconds"] / b["cpu_seconds"] for a, b in zip(turns[first], found)], 2))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([name, *cells])
+    head = ["whole command", "CPU-seconds", "seconds", "peak memory, MB", f"{first}, of its CPU-seconds"]
+    return markdown_table(head, lines)

@@ -153,7 +153,7 @@ def rescans(
         device: auto, cpu or cuda, for the network.
 
     Returns:
-        The rows of rescans.csv: see ``bundle.benchmark.rescans.judge``.
+        The rows of rescans.csv: see ``bundle.benchmark.rescans.compare``.
     """
     folder = output_folder(output_dir)
     check_common(device, heads=heads)

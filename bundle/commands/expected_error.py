@@ -1,16 +1,18 @@
 """``python -m bundle benchmark expected_error``: calibrate the map of the expected error, and try it."""
 
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.benchmark.expected_error import Register, fit, judge, markdown, samples_of
+from bundle.benchmark.expected_error import Register, compare, fit, markdown, samples_of
+from bundle.benchmark.kept import weights_used
 from bundle.commands.comparing import check_common, torch_device
 from bundle.commands.register import output_folder
 from bundle.data import open_dataset
-from bundle.inference import infer
+from bundle.inference import infer_pair
+from bundle.io.plain import plain
 from bundle.options import check_flags
 from bundle.root import ROOT, WEIGHTS
 
@@ -61,51 +63,40 @@ def expected_error(
             f"The calibration is tried on other heads than those of its fit: --split is not '{split}' then."
         )
     chosen = str(Path(str(weights)).absolute() if weights else WEIGHTS)
-    run = _registration(chosen, torch_device(device), spacing_mm)
+    options = _options(chosen, torch_device(device), spacing_mm)
     parts = (fit_split, fit_heads, seed), (split, heads, seed + 1000)
     items = [open_dataset(dataset, name)[:count] for name, count, _ in parts]
     if masked and any("label" not in item for item in items[0] + items[1]):
         raise ValueError(f"--masked needs a label map for every image, but {dataset} lists images without one.")
+    made_by = {"weights": weights_used(chosen), "options": {k: v for k, v in options.items() if k != "ckpt"}}
     drawn = [
-        samples_of(some, start, run, folder / "cache" / f"{name}_{'brain' if masked else 'head'}", masked)
+        samples_of(some, start, _registration(options), folder / "cache" / name, masked, made_by)
         for some, (name, _, start) in zip(items, parts)
     ]
     fitted = fit(drawn[0])
     shipped = json.loads((ROOT / "configs" / "inference.json").read_text())["error_calibration"]
-    rows = {f"{fit_split}, fitted": judge(drawn[0], fitted), split: judge(drawn[1], fitted)}
-    rows |= {f"{split}, by configs/inference.json": judge(drawn[1], shipped)}
+    rows = {f"{fit_split}, fitted": compare(drawn[0], fitted), split: compare(drawn[1], fitted)}
+    rows |= {f"{split}, by configs/inference.json": compare(drawn[1], shipped)}
     title = (
         f"{Path(dataset).name}: {fit_heads} heads of the {fit_split} split, {heads} of the {split} split, seed {seed}; "
         f"{'masked by the labels' if masked else 'whole images'}; weights {Path(chosen).name}; "
         f"torch {torch.__version__}. "
         f"Calibration fitted: {json.dumps(fitted)}; of configs/inference.json: {json.dumps(shipped)}."
     )
-    result = {"fitted": fitted, "shipped": shipped, "judged": _finite(rows)}
+    result = {"fitted": fitted, "shipped": shipped, "judged": plain(rows)}
     (folder / "expected_error.json").write_text(json.dumps(result, indent=4) + "\n")
     (folder / "expected_error.md").write_text(f"{title}\n\n{markdown(rows)}")
     print(f"{title}\n\n{markdown(rows)}\ntables: {folder}")
     return result
 
 
-def _registration(weights: str, device: str, spacing_mm: float | None) -> Register:
-    """Make what registers two files by the inference workflow, and returns what it found."""
+def _options(weights: str, device: str, spacing_mm: float | None) -> dict[str, Any]:
+    """List the keys of ``configs/inference.json`` that the pairs are registered with."""
     options: dict[str, Any] = {"affine": "none", "ckpt": weights, "choose_weights": False, "never_worse": False}
-    options |= {"device": f"$torch.device('{device}')"}
-    options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}
-
-    def run(moving: str, fixed: str) -> dict[str, Any]:
-        pair = [{"name": "pair", "moving": moving, "fixed": fixed}]
-        workflow = infer(save=False, tabulate=False, expected_error=True, **{"dataset#data": pair}, **options)
-        engine = workflow.parser.get_parsed_content("evaluator")
-        return dict(engine.state.batch[0]) | dict(engine.state.output[0])
-
-    return run
+    options |= {"device": f"$torch.device('{device}')", "expected_error": True}
+    return options if spacing_mm is None else options | {"spacing_mm": float(spacing_mm)}
 
 
-def _finite(value: Any) -> Any:
-    """Make what JSON has: null for what has no end."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _registration(options: Mapping[str, Any]) -> Register:
+    """Make what registers two files by the inference workflow, and returns what it found."""
+    return lambda moving, fixed: infer_pair({"name": "pair", "moving": moving, "fixed": fixed}, **options)

@@ -217,7 +217,8 @@ def _tell(result: dict[str, Any], folder: Path, named: Path) -> None:
         )
     print(f"verdict: {'; '.join([result['verdict'], *result['limits_missed']])}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result["seconds"].items())
-    print(f"seconds: {stages}   peak memory: {result['peak_memory_mb']:.0f} MB")
+    memory = result["peak_memory_mb"]
+    print(f"seconds: {stages}" + ("" if memory is None else f"   peak memory: {memory:.0f} MB"))
     judgement = result["judgement"]
     print(f"judgement: {judgement['level']}" + "".join(f"\n  {f['sentence']}" for f in judgement["findings"]))
     page = folder / "report.html"

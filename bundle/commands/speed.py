@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from bundle.benchmark.methods import Options, make_methods
-from bundle.benchmark.speed import PEERS, measure_speed, span, speed_markdown, write_pair, write_scaling
+from bundle.benchmark.speed import AGAINST, measure_speed, span, speed_markdown, write_pair, write_scaling
 from bundle.benchmark.whole import check_installed, measure_whole, whole_markdown, whole_rows
 from bundle.commands.comparing import check_common, three_sides, torch_device
 from bundle.commands.register import output_folder
@@ -65,9 +65,9 @@ def speed(
         )
     sides, training_sides = three_sides("size", size), three_sides("training_size", training_size)
     check_common(device, repeats=repeats, threads=threads)
-    if not set(peers) <= set(PEERS):
-        raise ValueError(f"--against takes some of {','.join(PEERS)}, not '{','.join(peers)}'.")
-    make_methods([PEERS[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
+    if not set(peers) <= set(AGAINST):
+        raise ValueError(f"--against takes some of {','.join(AGAINST)}, not '{','.join(peers)}'.")
+    make_methods([AGAINST[peer] for peer in peers if peer != "voxelmorph"] or ["affine"], Options(weights=""))
     threads = threads or torch.get_num_threads()
     result = measure_speed(sides, training_sides, peers, torch_device(device), threads, repeats, scaling)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from bundle.io.files import check_file
 from bundle.io.integrity import DamagedFileError, check_whole
 from bundle.io.itk import ddf_from_mm, grid_from_itk, itk_files
 from bundle.shapes import DDF
-from bundle.spatial import Grid
+from bundle.spatial import Grid, along_lps
 
 __all__ = ["is_displacement", "read_displacement"]
 
@@ -93,13 +93,13 @@ def _of_nifti(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDAr
     ITK 5.4 reads what is missing of a file, and what is no number, as 0; and of four axes it turns two of every three
     numbers of intent 1006 around, as if the components lay beside each other.
     """
-    signs = (-1, -1, 1) if image.GetMetaData("intent_code") == DISPLACEMENT else (1, 1, 1)
     try:
         values = np.asarray(nibabel.load(path).dataobj)
     except OSError as error:
         raise ValueError(
             f"The transform ({path}) cannot be read: it is cut off or damaged: copy or make it again."
         ) from error
-    field = np.moveaxis(values.reshape(*values.shape[:3], 3), -1, 0)
+    vectors = values.reshape(*values.shape[:3], 3)
+    vectors = along_lps(vectors) if image.GetMetaData("intent_code") == DISPLACEMENT else vectors
     grid = grid_from_itk(image[:, :, :, 0] if image.GetDimension() == 4 else image)
-    return field * np.array(signs)[:, None, None, None], grid
+    return np.moveaxis(vectors, -1, 0), grid

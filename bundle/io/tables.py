@@ -1,11 +1,11 @@
 """Tables of numbers."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_csv", "write_csv"]
+__all__ = ["markdown_table", "read_csv", "write_csv"]
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -32,3 +32,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay cells out as a Markdown table, a line each row and one below the head.
+
+    Example:
+        >>> print(markdown_table(["pair", "overlap"], [["a", "0.7"]]), end="")
+        | pair | overlap |
+        | --- | --- |
+        | a | 0.7 |
+    """
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from bundle.fields import compose, upsample, warp
 from bundle.networks.encoder import EncoderLevel
 from bundle.networks.lat import LocalAttentionTransformer, Projection
+from bundle.networks.pair import as_pair
 from bundle.ops import channels_last, streamable, streamed_dtype
 from bundle.shapes import DDF, Features, Volume
 from torch import nn
@@ -77,14 +78,7 @@ class PAN(nn.Module):
                 # a subclass, such as MONAI's MetaTensor, would slow every operation down
                 moving = moving.as_subclass(torch.Tensor)
                 fixed = fixed.as_subclass(torch.Tensor) if fixed is not None else None
-        pair = moving
-        if fixed is not None:
-            if moving.shape != fixed.shape:
-                raise ValueError(f"Moving and fixed must share one grid, got {moving.shape} and {fixed.shape}.")
-            pair = torch.cat([moving, fixed], 1)
-        if pair.dim() != 5 or pair.shape[1] != 2:
-            raise ValueError(f"PAN takes one moving and one fixed channel, (B, 2, H, W, L), got {pair.shape}.")
-        return self.register(pair)
+        return self.register(as_pair(moving, fixed, "PAN"))
 
     def register(self, pair: torch.Tensor) -> torch.Tensor:
         """Register the channels of a (B, 2, H, W, L) tensor, moving then fixed; result as ``forward``."""

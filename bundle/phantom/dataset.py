@@ -132,9 +132,7 @@ def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_pair(
-    output_dir: str | os.PathLike[str], seed: int = 0, contrast: str = "t1"
-) -> tuple[Path, Path, Path, Path]:
+def write_pair(output_dir: str | os.PathLike[str], seed: int = 0) -> tuple[Path, Path, Path, Path]:
     """Write two different subjects on two different grids, to try a registration on.
 
     The moving image is oblique, has thick slices and runs right to left along its first axis; the fixed one is plain.
@@ -143,7 +141,6 @@ def write_pair(
     Args:
         output_dir: Folder to write to, made if need be; files of these names are replaced.
         seed: Another seed gives another pair.
-        contrast: ``"t1"`` or ``"random"``, see ``random_anatomy``.
 
     Returns:
         Paths of ``moving.nii.gz``, ``moving_label.nii.gz``, ``fixed.nii.gz`` and ``fixed_label.nii.gz``.
@@ -158,7 +155,7 @@ def write_pair(
     paths = []
     for index, (name, (shape, affine)) in enumerate(grids.items()):
         # The third number keeps these subjects apart from the (seed, index) of the data set.
-        image, label = sample(random_anatomy((seed, index, 1), contrast), shape, affine)
+        image, label = sample(random_anatomy((seed, index, 1)), shape, affine)
         for suffix, data in (("", np.rint(image).astype(np.int16)), ("_label", label)):
             paths.append(Path(output_dir) / f"{name}{suffix}.nii.gz")
             _write_volume(paths[-1], data, affine)

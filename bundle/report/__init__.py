@@ -8,7 +8,7 @@ benchmark (in ``run``, since it reads what only those leave).
 
 from bundle.report.index import write_index
 from bundle.report.judgement import judge, read_bounds
-from bundle.report.overview import FOLDED, checkerboard, jacobian_on, overview, scale
+from bundle.report.overview import FOLDED, checkerboard, masked_jacobian, overview, scale
 from bundle.report.page import fill_page, png, write_page
 from bundle.report.volumes import PageContent, page_content
 
@@ -17,8 +17,8 @@ __all__ = [
     "PageContent",
     "checkerboard",
     "fill_page",
-    "jacobian_on",
     "judge",
+    "masked_jacobian",
     "overview",
     "page_content",
     "png",

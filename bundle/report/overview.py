@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.intensity import percentile_range
 from bundle.report.colours import colour_map
 from bundle.spatial import Grid, SpatialTransform
 from PIL import Image, ImageDraw, ImageFont
@@ -102,7 +103,9 @@ def _columns(images: list[torch.Tensor], transform: SpatialTransform, grid: Grid
         "difference before": _Column(before, -1, 1, "coolwarm"),
         "difference after": _Column(after, -1, 1, "coolwarm"),
         "checkerboard": _Column(checkerboard(scaled["fixed"], scaled["warped"])),
-        "Jacobian determinant": _Column(np.ma.log(jacobian_on(grid, transform)), -largest, largest, "coolwarm", False),
+        "Jacobian determinant": _Column(
+            np.ma.log(masked_jacobian(grid, transform)), -largest, largest, "coolwarm", False
+        ),
     }
 
 
@@ -119,7 +122,7 @@ def checkerboard(first: Volume, second: Volume, tiles: int = TILES) -> Volume:
     return np.where((i[:, None, None] + j[:, None] + k) % 2, second, first)
 
 
-def jacobian_on(grid: Grid, transform: SpatialTransform) -> Volume:
+def masked_jacobian(grid: Grid, transform: SpatialTransform) -> Volume:
     """Read the determinant of the network's field at the nearest voxel, 1 outside its grid; masked where it folds."""
     if transform.jacobian is None:
         return np.ones(grid.shape)
@@ -131,7 +134,7 @@ def jacobian_on(grid: Grid, transform: SpatialTransform) -> Volume:
 
 def scale(image: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
     """Scale intensities between percentiles 0.5 and 99.5, its own or those of another image, to [0, 1]."""
-    low, high = np.percentile(image if like is None else like, (0.5, 99.5))
+    low, high = percentile_range(image if like is None else like)
     return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
 
 

@@ -1,6 +1,5 @@
 """Fill the page's template: one HTML file that holds images, viewer, numbers and words."""
 
-import base64
 import html
 import io
 import json
@@ -79,11 +78,6 @@ def png(picture: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="png")
     return file.getvalue()
-
-
-def data_url(content: bytes) -> str:
-    """Put a PNG into the address of an image."""
-    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def _place(grid: Grid) -> dict[str, Any]:

@@ -29,18 +29,17 @@ def _row(cells: Sequence[str]) -> str:
     return f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest)
 
 
-def figure(picture: bytes, alternative: str, caption: str = "") -> str:
+def figure(picture: bytes, alternative: str) -> str:
     """Show a PNG, GIF or JPEG that is kept in the page.
 
     Args:
         picture: the file's content.
-        alternative: what it shows, for those who do not see it.
-        caption: what stands below; the alternative text if empty.
+        alternative: what it shows, for those who do not see it, and below it.
     """
     kind = next((kind for start, kind in KINDS.items() if picture.startswith(start)), "image/png")
     address = f"data:{kind};base64,{base64.b64encode(picture).decode()}"
-    image = f'<img src="{address}" alt="{html.escape(alternative)}">'
-    return f"<figure>{image}<figcaption>{html.escape(caption or alternative)}</figcaption></figure>"
+    words = html.escape(alternative)
+    return f'<figure><img src="{address}" alt="{words}"><figcaption>{words}</figcaption></figure>'
 
 
 def draw(drawing: Figure) -> bytes:

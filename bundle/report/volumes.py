@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
+from bundle.intensity import percentile_range
 from bundle.labels import consecutive
 from bundle.report.overview import LARGEST_JACOBIAN
 from bundle.report.placing import interpolated, lies_within, placed, thinned, within
@@ -24,7 +25,6 @@ __all__ = ["FIELD_STEP_MM", "PageContent", "display_grid", "page_content"]
 VOXELS = 1_300_000  # of a volume at most: with FIELD_VOXELS, noise that cannot be compressed stays below 15 MB
 FIELD_VOXELS = 400_000
 FIELD_STEP_MM = 0.01  # of the displacements, kept as whole numbers
-OUTERMOST = (0.5, 99.5)  # percentiles that are drawn black and white
 LEVELS = 255
 THUMBNAIL = 160  # pixels along its longer side at most
 LARGEST_COUNTED = 2**20  # of labels
@@ -135,12 +135,12 @@ def _images(
 
 def _scaled(images: dict[str, Volume]) -> dict[str, tuple[Volume, tuple[float, float]]]:
     """Bring the images to bytes; all of the moving side share one range of grays. With each slope and intercept."""
-    ranges = {name: tuple(np.percentile(images[name], OUTERMOST)) for name in ("fixed", "warped", "aligned")}
+    ranges = {name: percentile_range(images[name]) for name in ("fixed", "warped", "aligned")}
     of_moving = ranges["warped"] if ranges["warped"][1] > ranges["warped"][0] else ranges["aligned"]
     scaled = {}
     for name, image in images.items():
         low, high = ranges["fixed"] if name == "fixed" else of_moving
-        low, slope = float(low), float(high - low) / LEVELS or 1.0  # numbers of Python leave float32 as it is
+        slope = (high - low) / LEVELS or 1.0
         values = np.rint(np.clip((image - low) / slope, 0, LEVELS)).astype(np.uint8)
         scaled[name] = values, (slope, low)
     return scaled

@@ -3,16 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Grid", "Matrix", "lps_from_ras", "ras_from_lps"]
+__all__ = ["Grid", "Matrix", "along_lps", "lps_from_ras", "ras_from_lps"]
 
 Matrix = npt.NDArray[np.float64]
 
 RIGHT_ANGLE = 1e-4  # cosine between two axes that ITK 5.4 still takes for a right angle
+ROUNDED = 2e-3  # cosine up to which ``straightened`` takes two axes to be off the right angle by rounding
+UPRIGHT = 1e-3  # cosine up to which ``orthogonal`` leaves two axes as they are
+MARGIN, MULTIPLE = 4, 16  # voxels that a side grows by at most at each end, and of a side: the network pads to it
 POINTS_PER_SLAB = 2**16  # 1.5 MB: what is made of them need not be mapped anew (bundle.memory)
 
 
@@ -22,6 +26,11 @@ def lps_from_ras(affine: npt.ArrayLike) -> Matrix:
 
 
 ras_from_lps = lps_from_ras
+
+
+def along_lps(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Turn points or vectors (…, 3) along R, A, S into ones along L, P, S, or back."""
+    return vectors * (-1.0, -1.0, 1.0)
 
 
 def _is_invertible(matrix: Matrix) -> bool:
@@ -109,20 +118,17 @@ class Grid:
         corners = _corners(self.shape)
         return float(np.linalg.norm(self.to_points(corners) - other.to_points(corners), axis=-1).max())
 
-    def straightened(self, tolerance: float = 2e-3) -> "Grid | None":
+    def straightened(self) -> "Grid | None":
         """Bring axes that are off the right angle by rounding exactly to it, about the grid's centre.
-
-        Args:
-            tolerance: cosines between the axes up to this are rounding.
 
         Returns:
             This grid where the axes are at right angles within float32 rounding (as ITK counts, 1e-4); one with the
-            nearest orthonormal direction; or None for axes that are really sheared.
+            nearest orthonormal direction; or None for axes that are really sheared: by cosines above ``ROUNDED``.
         """
         cosines = np.abs(self.direction.T @ self.direction - np.eye(3)).max()
         if cosines <= RIGHT_ANGLE:
             return self
-        if cosines > tolerance:
+        if cosines > ROUNDED:
             return None
         u, _, v = np.linalg.svd(self.direction)
         affine = self.affine.copy()
@@ -176,18 +182,15 @@ class Grid:
         size = np.maximum(np.ceil(grid.spacing_mm * shape / spacing_mm - 1e-3), 1).astype(int)
         return grid.centred(size, spacing_mm)
 
-    def orthogonal(self, tolerance: float = 1e-3) -> "Grid":
+    def orthogonal(self) -> "Grid":
         """Straighten a sheared grid (a CT gantry tilt): what follows knows orthogonal axes alone, ITK among them.
 
-        Args:
-            tolerance: cosines between the axes up to this count as right angles.
-
         Returns:
-            This grid if its axes are orthogonal; else the smallest one that holds all its voxels, whose first axis
-            keeps its direction, with the distance between rows and planes as spacing.
+            This grid if its axes are orthogonal, up to cosines of ``UPRIGHT``; else the smallest one that holds all its
+            voxels, whose first axis keeps its direction, with the distance between rows and planes as spacing.
         """
         cosines = self.direction.T @ self.direction - np.eye(3)
-        if np.abs(cosines).max() <= tolerance:
+        if np.abs(cosines).max() <= UPRIGHT:
             return self
         axes, upper = np.linalg.qr(self.affine[:3, :3])
         axes = axes * np.sign(np.diag(upper))  # each axis the way it ran before
@@ -222,38 +225,38 @@ class Grid:
         low, high = self.bounds(other)
         return self.crop(np.floor(low + 1e-3), np.ceil(high - 1e-3))
 
-    def padded(self, other: "Grid", alignment: Matrix, margin: int = 4, multiple: int = 16) -> "Grid":
+    def padded(self, other: "Grid", alignment: Matrix) -> "Grid":
         """Pad evenly on both sides of each axis, so that a field can pull from what lies beyond the border.
 
         Args:
             other: grid of the moving image.
             alignment: 4×4, from this grid's space to the other's.
-            margin: voxels to add at most on each side where the other grid reaches beyond this one.
-            multiple: sides are rounded up to a multiple of this: the network pads to it anyway.
 
         Returns:
-            A grid with the same axes, spacing and centre up to half a voxel, whose voxels include this grid's.
+            A grid with the same axes, spacing and centre up to half a voxel, whose voxels include this grid's and up to
+            ``MARGIN`` more on each side where the other grid reaches beyond; sides are rounded up to ``MULTIPLE``.
         """
         low, high = self.bounds(other, alignment)
         sides = np.array(self.shape)
         beyond = np.maximum(-low, high - (sides - 1))
-        wanted = sides + 2 * np.clip(np.ceil(beyond - 0.5), 0, margin)
-        size = (np.ceil(wanted / multiple) * multiple).astype(int)
+        wanted = sides + 2 * np.clip(np.ceil(beyond - 0.5), 0, MARGIN)
+        size = (np.ceil(wanted / MULTIPLE) * MULTIPLE).astype(int)
         low = -((size - sides) // 2)
         return self.crop(low, low + size - 1)
 
-    def crop_to(self, low: npt.ArrayLike, high: npt.ArrayLike, multiple: int = 16) -> "Grid":
+    def crop_to(self, low: npt.ArrayLike, high: npt.ArrayLike) -> "Grid":
         """Crop to the voxels from one index to another, (3,) each, as far as there are any.
+
+        Sides are rounded up to a multiple of ``MULTIPLE`` where the grid has that many voxels.
 
         Args:
             low: lowest index to keep, fractions too.
             high: highest index to keep.
-            multiple: sides are rounded up to a multiple of this where the grid has that many voxels.
         """
         sides = np.array(self.shape)
         first = np.clip(np.floor(low), 0, sides - 1).astype(int)
         last = np.clip(np.ceil(high), first, sides - 1).astype(int)
-        size = np.minimum(-(-(last - first + 1) // multiple) * multiple, sides)
+        size = np.minimum(-(-(last - first + 1) // MULTIPLE) * MULTIPLE, sides)
         first = np.clip(first - (size - (last - first + 1)) // 2, 0, sides - size)
         return self.crop(first, first + size - 1)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bundle.intensity import PERCENTILES, quantiles
 
 __all__ = ["Acquisition", "blur", "draw_acquisition", "smooth_noise"]
 
-PERCENTILES = 0.005, 0.995
 FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian, in standard deviations
 SAMPLES = 20_000  # voxels that percentiles are taken from
 
@@ -104,7 +104,9 @@ def smooth_noise(
 
 
 def scale(image: torch.Tensor) -> torch.Tensor:
-    """Bring the 0.5th to 99.5th percentile to [0, 1] and cut off what lies beyond, as the network's input is scaled."""
-    some = image.flatten()[:: max(1, image.numel() // SAMPLES)]
-    low, high = torch.quantile(some, torch.tensor(PERCENTILES)).tolist()
+    """Bring the 0.5th to 99.5th percentile to [0, 1] and cut off what lies beyond, as the network's input is scaled.
+
+    Other than there, the percentiles are those of ``SAMPLES`` voxels, up to twice as many, evenly spread.
+    """
+    low, high = quantiles(image.flatten()[:: max(1, image.numel() // SAMPLES)], [p / 100 for p in PERCENTILES])
     return ((image - low) / max(high - low, 1e-6)).clamp_(0, 1)

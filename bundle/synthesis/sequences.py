@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bundle.intensity import quantiles
 
 __all__ = ["ScannerSequence", "Tissue", "anchors", "draw_sequence", "signal"]
 
@@ -14,7 +15,7 @@ RIM = 3  # voxels: width of the window by which fluid around the brain is found
 VARIATION = 0.12, 0.12, 0.03  # standard deviations of the logarithms of T1, T2 and density from person to person
 SUPPRESSED, LEFT = 0.3, 0.4  # share of sequences without the signal of fat, and the most that is left of it
 AIR = 0.08  # intensity below which nothing, or bone, is seen outside the brain
-OUTER = [0.25, 0.85]  # quantiles of what is brighter there: muscle, fat
+OUTER = torch.tensor([0.25, 0.85])  # quantiles of what is brighter there: muscle, fat
 FALLBACK = 0.2, 0.52, 0.9  # anchors of an image without regions
 
 
@@ -112,9 +113,7 @@ def anchors(image: torch.Tensor, labels: torch.Tensor) -> tuple[float, float, fl
     count = torch.bincount(index)
     mean = torch.bincount(index, weights=image.flatten().double()) / count.clamp(min=1)
     means = mean[1:][count[1:] > 0]
-    fluid = torch.quantile(image[labels > 0][::7], 0.02)
-    grey, white = torch.quantile(means, torch.tensor([0.3, 0.92], dtype=means.dtype))
-    found = [float(fluid), float(grey), float(white)]
+    found = [*quantiles(image[labels > 0][::7], [0.02]), *quantiles(means, [0.3, 0.92])]
     return max(found[0], 0.02), max(found[1], found[0] + 0.05), max(found[2], found[1] + 0.05, found[0] + 0.1)
 
 
@@ -123,7 +122,7 @@ def outer_anchors(image: torch.Tensor, labels: torch.Tensor) -> tuple[float, flo
     values = image[(labels == 0) & (image > AIR)]
     if len(values) < 1000:  # a masked brain
         return AIR, FALLBACK[1], FALLBACK[2]
-    muscle, fat = torch.quantile(values[:: len(values) // 1000].double(), torch.tensor(OUTER).double()).tolist()
+    muscle, fat = quantiles(values[:: len(values) // 1000].double(), OUTER.tolist())
     return AIR, max(muscle, AIR + 0.05), max(fat, AIR + 0.1)
 
 

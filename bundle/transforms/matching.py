@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
-from bundle.intensity import above_air, foreground, shows_nothing
+from bundle.intensity import above_air, foreground, percentile_range, scale_between, shows_nothing
 from bundle.io.itk import read_linear
 from bundle.memory import return_memory
 from bundle.options import check_flags, check_numbers
@@ -19,7 +19,6 @@ from bundle.transforms.ignored import ignored_on, without_ignored
 from bundle.transforms.reading import grid_of, on_grid_of
 from monai.data import MetaTensor
 from monai.transforms import Transform
-from monai.transforms.utils_pytorch_numpy_unification import percentile
 
 __all__ = ["MARGIN_MM", "MatchPaird"]
 
@@ -30,7 +29,6 @@ MARGIN_MM = 4.0
 
 OUTERMOST = 0.0005  # share of what an image shows that may lie beyond either end of an axis: specks in the air
 
-PERCENTILES = 0.5, 99.5  # of the intensities, that become 0 and 1
 EXTRAS = ("mask", "cost_mask")
 LEAST_OVERLAP = 0.75
 """Of that by the headers that an alignment keeps, where windows call it worse. Of synthetic heads, and slabs of them,
@@ -261,15 +259,13 @@ class MatchPaird(Transform):
 
 
 def _scale(image: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Tensor:
-    """Scale an image between the percentiles of what counts of it, in place: new memory takes longer than the sums.
+    """Scale an image between the percentiles of what counts of it, in place.
 
     Args:
         image: (1, H, W, L), float32.
         ignored: (H, W, L), bool: where it does not count.
     """
-    low, high = (float(value) for value in percentile(image if ignored is None else image[:, ~ignored], PERCENTILES))
-    image.sub_(low)
-    return (image.div_(high - low) if high > low else image).clamp_(0, 1)
+    return scale_between(image, *percentile_range(image if ignored is None else image[:, ~ignored]))
 
 
 def _shown(image: torch.Tensor, grid: Grid) -> Grid:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from enum import Enum
 
-__all__ = ["Code", "Failure", "causes"]
+__all__ = ["Code", "Failure", "as_failure", "causes"]
 
 
 class Code(Enum):
@@ -66,6 +66,13 @@ class Failure(Exception):  # noqa: N818 - the word of the manifest
     def __init__(self, code: Code, message: str) -> None:  # noqa: B042 - str() gives the message alone
         super().__init__(message)
         self.code, self.message = code, message
+
+
+def as_failure(error: BaseException) -> Failure:
+    """Take a failure as it is, and of anything else its kind alone, since its text may hold anything."""
+    if isinstance(error, Failure):
+        return error
+    return Failure(Code.E_INTERNAL, f"Something unforeseen went wrong ({type(error).__name__}).")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.__main__ import main
 from bundle.benchmark import accuracy, worker
@@ -251,6 +252,20 @@ def test_other_settings_weights_and_images_are_other_results(
     turned = pairs[0] | {"fixed": pairs[0]["moving"], "fixed_label": pairs[0]["moving_label"]}
     compare([turned], {"affine": Linear()}, COMMON, tmp_path)
     assert len(in_this_process) == 7
+
+
+def test_voxels_that_lie_apart_from_their_header_count(pairs, tmp_path, in_this_process):
+    pair = pairs[0] | {"moving": str(tmp_path / "moving.mhd")}
+    image = sitk.ReadImage(pairs[0]["moving"])
+    voxels, headers = sitk.GetArrayFromImage(image), []
+    for content in (voxels, voxels[::-1]):
+        changed = sitk.GetImageFromArray(content)
+        changed.CopyInformation(image)
+        sitk.WriteImage(changed, pair["moving"])
+        headers.append((tmp_path / "moving.mhd").read_text())
+        compare([pair], {"affine": Linear()}, replace(COMMON, affine="none"), tmp_path / "cache")
+    assert headers[0] == headers[1]
+    assert len(in_this_process) == 2
 
 
 def test_a_moved_folder_is_still_whole(pairs, tmp_path, in_this_process):

@@ -157,7 +157,7 @@ def test_an_epoch_is_a_row_and_one_that_is_done_again_replaces_its_own(tmp_path)
 
     def train(epochs):
         engine = Engine(lambda *_: None)
-        engine.network = torch.nn.Linear(3, 2)
+        engine.network, engine.state.device = torch.nn.Linear(3, 2), torch.device("cpu")
         EpochTable(str(tmp_path), validator).attach(engine)
         engine.run([0, 1, 2], max_epochs=epochs)
 

@@ -1,4 +1,4 @@
-"""What a GPU is asked, rehearsed on the CPU with Triton's interpreter: a GPU's time is not spent on a typing error."""
+"""What a GPU is asked, asked of the CPU with Triton's interpreter: its code, and the rows that it leaves."""
 
 import json
 
@@ -6,21 +6,14 @@ import pytest
 import torch
 from bundle.benchmark import gpu
 from bundle.ops import triton as backend
+from tests.interpreted import interpret_quickly
 
 pytest.importorskip("triton", reason="Triton has no wheels for this platform")
 
 
 @pytest.fixture
 def small(monkeypatch):
-    from triton.runtime.interpreter import InterpretedFunction
-
-    patch_and_call = InterpretedFunction.__call__
-
-    def call(function, *given, **named):
-        own = function.fn.__module__ == "bundle.ops.kernels"
-        return function.rewrite()(*given, **named) if own else patch_and_call(function, *given, **named)
-
-    monkeypatch.setattr(InterpretedFunction, "__call__", call)
+    interpret_quickly(monkeypatch)
     monkeypatch.setattr(backend, "TILE", (32, 32, 16))  # one program
     monkeypatch.setattr(gpu, "ODD", (5, 6, 7))
     monkeypatch.setattr(gpu, "HEADS", (2,))

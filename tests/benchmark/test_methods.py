@@ -1,5 +1,7 @@
 """Each method's field means what the bundle's convention says; what a method lacks is said in one sentence."""
 
+import json
+import shutil
 import warnings
 from importlib.util import find_spec
 
@@ -163,6 +165,17 @@ def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
     assert settings[0] != settings[1]
     assert len(settings[0]["weights_sha256"]) == 64
     assert list(METHODS)[:3] == ["identity", "affine", "pan"]
+
+
+def test_a_method_depends_on_what_its_weights_say_of_two_contrasts(fresh_weights, tmp_path):
+    settings = []
+    for one_contrast in (0.2, 0.5):
+        for name in ("model", "other"):
+            shutil.copy(fresh_weights, tmp_path / f"{name}.pt")
+        description = {"across_contrasts": "other.pt", "one_contrast": one_contrast}
+        (tmp_path / "model.json").write_text(json.dumps(description))
+        settings.append(Network(str(tmp_path / "model.pt")).settings())
+    assert settings[0] != settings[1]
 
 
 def test_the_optimised_network_goes_on_from_the_networks_field(fresh_weights):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.benchmark.rescans import Rescan, judge, measure_rescans, rescans_markdown, simulate
+from bundle.benchmark.rescans import Rescan, compare, measure_rescans, rescans_markdown, simulate
 from bundle.commands.benchmark import rescans
 from bundle.data import open_dataset
 from bundle.io.itk import linear_to_itk, write_transform
@@ -51,14 +51,14 @@ def test_a_simulation_follows_its_seed(head):
 
 
 def test_above_zero_the_region_is_smaller_in_the_first_scan_and_below_larger(head):
-    ratios = [judge(r, r.truth)["volume_ratio"] for r in (simulate(*head, peak, 4) for peak in (3.0, -3.0))]
+    ratios = [compare(r, r.truth)["volume_ratio"] for r in (simulate(*head, peak, 4) for peak in (3.0, -3.0))]
     assert ratios[0] < 0.95
     assert ratios[1] > 1.05
 
 
 def test_the_truth_itself_has_no_error_and_a_pose_left_out_is_the_error(head):
     rescan = simulate(*head, 3.0, seed=1)
-    right = judge(rescan, rescan.truth)
+    right = compare(rescan, rescan.truth)
     assert right["error_mm"] == pytest.approx(0, abs=1e-4)
     assert right["changed_error_mm"] == pytest.approx(0, abs=1e-4)
     assert right["volume_ratio_found"] == pytest.approx(right["volume_ratio"])
@@ -71,7 +71,7 @@ def test_the_truth_itself_has_no_error_and_a_pose_left_out_is_the_error(head):
     by_itk = [np.linalg.norm(np.array(pose.TransformPoint(tuple(map(float, p)))) - p) for p in points]
     only = torch.zeros_like(still.brain)
     only[(0, *np.array(index).T)] = True
-    found = judge(replace(still, brain=only), headers)
+    found = compare(replace(still, brain=only), headers)
     assert found["error_mm"] == pytest.approx(np.mean(by_itk), rel=1e-4)
     assert found["largest_error_mm"] == pytest.approx(max(by_itk), rel=1e-4)
 
@@ -79,7 +79,7 @@ def test_the_truth_itself_has_no_error_and_a_pose_left_out_is_the_error(head):
 def test_the_spread_of_the_jacobian_and_its_mean_are_those_of_a_closed_form(head):
     rescan = simulate(*head, 0.0, seed=2)
     scale = np.diag([1.1, 1.0, 1.0, 1.0])
-    row = judge(rescan, replace(rescan.truth, alignment=scale))
+    row = compare(rescan, replace(rescan.truth, alignment=scale))
     assert row["log_jacobian_bias"] == pytest.approx(math.log(1.1), abs=1e-4)
     assert row["log_jacobian_sd"] == pytest.approx(0, abs=1e-4)
     assert "volume_ratio" not in row
@@ -110,7 +110,7 @@ def test_every_head_is_scanned_without_and_with_a_change_and_each_pair_registere
 def test_a_change_too_small_to_be_seen_leaves_its_columns_open(head):
     rescan = simulate(*head, 0.2, seed=0)
     assert isinstance(rescan, Rescan)
-    assert math.isnan(judge(rescan, rescan.truth)["changed_mm"])
+    assert math.isnan(compare(rescan, rescan.truth)["changed_mm"])
 
 
 @pytest.mark.slow

@@ -1,15 +1,18 @@
 import math
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from bundle.benchmark import kept, verdicts
 from bundle.benchmark.verdicts import (
     GOOD,
+    KINDS,
     _spoiled_image,
     _spoiled_transform,
     bounds_from,
-    read_rows,
+    rows_of,
     separation,
     split_and_judge,
 )
@@ -70,8 +73,86 @@ def test_each_half_is_judged_by_the_bounds_of_the_other():
     assert result["bounds of the second half, the other half judged"]["specificity"] == 1
 
 
-def test_nothing_was_done_before_the_first_call(tmp_path):
-    assert read_rows(tmp_path) == []
+@pytest.fixture
+def registrations(monkeypatch, tmp_path):
+    """Six pairs, and in place of the workflow what notes its moving image; a call registers what is left to do."""
+    for name in (*"abcdefg", "foreign"):
+        values = np.full((4, 5, 6), ord(name[0]), np.float32)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    (tmp_path / "weights.pt").write_text("weights")
+    pairs = [
+        {"name": f"{m}_to_g", "moving": str(tmp_path / f"{m}.nii.gz"), "fixed": str(tmp_path / "g.nii.gz")}
+        for m in "abcdef"
+    ]
+    done = []
+
+    def infer_pair(pair, **options):
+        name = Path(pair["moving"]).name.partition(".")[0]
+        if name in run.failing:
+            raise KeyboardInterrupt
+        done.append(name)
+        transform = SpatialTransform(np.eye(4), None, *[Grid((4, 5, 6), np.eye(4))] * 3)
+        return {"quality": {"stretch": 1.0, "dice_after": math.nan}, "transform": transform}
+
+    def run(spoiled=5, failing=(), **options):
+        done.clear()
+        run.failing = failing
+        options = {"ckpt": str(tmp_path / "weights.pt"), **options}
+        try:
+            rows = rows_of(pairs, [str(tmp_path / "foreign.nii.gz")], spoiled, tmp_path / "cache", options)
+        except KeyboardInterrupt:
+            return [*done]
+        found = [(row["pair"][0], row["kind"]) for row in rows]
+        assert sorted(found) == sorted(set(found))
+        assert {kind for _, kind in found} == {GOOD, *KINDS[:spoiled]}
+        assert [pair for pair, kind in found if kind == GOOD] == [*"abcdef"]
+        assert all(row["dice_after"] is None for row in rows)
+        return [*done]
+
+    monkeypatch.setattr(verdicts, "infer_pair", infer_pair)
+    monkeypatch.setattr(verdicts, "_measured_again", lambda item, _: item["quality"])
+    return run
+
+
+EVERYTHING = ["a", "b", "c", "turned_c", "d", "noise_d", "e", "foreign", "f"]
+
+
+def test_what_is_done_is_read_by_a_later_call(registrations):
+    assert registrations() == EVERYTHING
+    assert registrations() == []
+    assert registrations(spoiled=1) == []
+
+
+@pytest.mark.parametrize("failing", EVERYTHING)
+def test_an_interrupted_call_goes_on_where_it_stopped_and_counts_nothing_twice(registrations, failing):
+    before = registrations(failing=[failing])
+    assert [*before, *registrations()] == EVERYTHING
+
+
+@pytest.mark.parametrize("other", ["option", "weights", "description", "image", "foreign"])
+def test_what_is_made_otherwise_is_made_anew(registrations, tmp_path, other):
+    registrations()
+    options = {"spacing_mm": 2.0} if other == "option" else {}
+    if other == "weights":
+        (tmp_path / "weights.pt").write_text("others")
+    if other == "description":
+        (tmp_path / "weights.json").write_text('{"gamma": 0.5}')
+    if other in ("image", "foreign"):
+        path = tmp_path / f"{'c' if other == 'image' else other}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), path)
+    affected = {"image": ["c", "turned_c"], "foreign": ["foreign"]}.get(other, EVERYTHING)
+    assert registrations(**options) == affected
+    assert registrations(**options) == []
+
+
+def test_a_row_that_was_only_half_written_is_made_anew(registrations, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.os, "replace", interrupted)
+        assert registrations() == ["a"]
+    assert registrations() == EVERYTHING
 
 
 @pytest.mark.parametrize("kind", ["turned", "noise"])

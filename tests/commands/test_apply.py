@@ -8,21 +8,14 @@ import torch
 from bundle.commands.apply import apply
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import grid_from_itk, write_transform
-from bundle.spatial import Grid, SpatialTransform, ras_from_lps
+from bundle.spatial import SpatialTransform, ras_from_lps
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
+from tests.spatial.oblique import oblique
 
-
-def oblique(shape, spacing_mm, degrees):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2) + (12, -21, 33)
-    return Grid(shape, affine)
-
-
-FIXED = oblique((16, 21, 14), (-1.9, 1.4, 2.3), (11, -7, 16))
-MOVING = oblique((40, 34, 36), (1.3, -2.1, 1.7), (-8, 12, 5))  # wider: no border comes into view
-FIELD = oblique((20, 22, 18), (2.4, 2.5, 2.6), (0, 0, 0))
+FIXED = oblique((16, 21, 14), (-1.9, 1.4, 2.3), (11, -7, 16), (12, -21, 33))
+MOVING = oblique((40, 34, 36), (1.3, -2.1, 1.7), (-8, 12, 5), (12, -21, 33))  # wider: no border comes into view
+FIELD = oblique((20, 22, 18), (2.4, 2.5, 2.6), (0, 0, 0), (12, -21, 33))
 IDS = np.array([0, 614454277, 40000, 312782574, 2**53 + 1, 2**62 + 3])
 
 

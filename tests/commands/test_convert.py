@@ -17,14 +17,7 @@ from bundle.io.transforms import read_any
 from bundle.spatial import Grid, SpatialTransform, invert_points
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
-
-
-def oblique(shape, spacing_mm, degrees, centre):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
-    affine[:3, 3] = np.array(centre) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
-
+from tests.spatial.oblique import oblique
 
 FIXED = oblique((20, 16, 14), (-1.9, 1.4, 2.3), (11, -7, 16), (12, -21, 33))
 MOVING = oblique((26, 24, 22), (1.7, 2.1, 1.8), (-8, 12, 5), (9, -25, 30))

@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.commands.apply import apply
 from bundle.commands.register import register
+from bundle.failures import bad_input
 from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid
 from bundle.stages import STAGES as STAGES_TOLD
@@ -329,6 +330,7 @@ def test_a_registration_that_fails_leaves_no_clock_running(pair, weights, tmp_pa
     far = image.affine + np.array([[0, 0, 0, 5000]] * 3 + [[0, 0, 0, 0]])
     moving = save(np.asarray(image.dataobj), far, tmp_path / "far.nii.gz")
     threads = threading.active_count()
-    with pytest.raises(Exception, match=r".*"):
+    with pytest.raises(RuntimeError) as failure:
         register(moving, pair["fixed"], str(tmp_path / "out"), weights=weights, affine="none", device="cpu")
+    assert "share no physical space" in bad_input(failure.value)
     assert threading.active_count() == threads

@@ -1,17 +1,16 @@
 """Start the application as a platform does, and look at what it leaves."""
 
-import atexit
 import hashlib
 import json
-import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import pydicom
+from tests.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["torch", "monai.deploy.core", "monai.bundle", "monai.data", "monai.engines", "ignite.engine", "highdicom"]
@@ -39,41 +38,15 @@ def run(source, output, *options, models=ROOT, fresh=False, **settings):
     words = [str(word) for word in line]
     if fresh:
         return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=600)
-    return _run_forked(words, environment)
+    return run_forked(words, partial(_run_folder, environment=environment), PACKAGES, timeout=600)
 
 
-def forking():
-    """The context of ``multiprocessing`` whose processes find other packages imported already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PACKAGES)
-    return context
-
-
-def _run_forked(line, environment):
-    """Run a program in a process of its own that finds other packages imported already: that takes most of a start."""
-    context = forking()
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = context.Process(target=_become, args=(line, environment, [str(path) for path in streams]))
-        process.start()
-        process.join(600)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(line, 600)
-        return subprocess.CompletedProcess(line, process.exitcode, *(path.read_text() for path in streams))
-
-
-def _become(line, environment, streams):
-    """Take another program's place: its arguments, environment and streams."""
-    for number, path in enumerate(streams, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+def _run_folder(line, environment):
+    """Take the place of ``python FOLDER``, with an environment."""
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv, sys.path[:] = line, [path for path in sys.path if Path(path) != Path(__file__).parent]
-    try:
-        runpy.run_path(line[0], run_name="__main__")
-    finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves without them
+    sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).parent]
+    runpy.run_path(line[0], run_name="__main__")
 
 
 def manifest_of(output):

@@ -17,15 +17,9 @@ from bundle.io.transforms import read_any
 from bundle.spatial import Grid, SpatialTransform
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
+from tests.spatial.oblique import oblique
 
 AXES = "xyz"
-
-
-def oblique(shape, spacing_mm, degrees, centre):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
-    affine[:3, 3] = np.array(centre) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
 
 
 FIXED = oblique((40, 36, 28), (-1.9, 1.4, 2.3), (11, -7, 16), (12, -21, 33))

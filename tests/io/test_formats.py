@@ -12,15 +12,9 @@ import SimpleITK as sitk  # noqa: N813
 from bundle.io.transforms import read_any
 from bundle.spatial import Grid
 from scipy.spatial.transform import Rotation
+from tests.spatial.oblique import oblique
 
 RAS = np.array([-1.0, -1.0, 1.0])  # times LPS, or the other way round
-
-
-def oblique(shape, spacing_mm, degrees, centre):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
-    affine[:3, 3] = np.array(centre) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
 
 
 FIXED = oblique((12, 10, 8), (-1.9, 1.4, 2.3), (11, -7, 16), (12, -21, 33))  # determinant below 0

@@ -9,15 +9,8 @@ import torch
 from bundle.io import images
 from bundle.io.images import write_displacement, write_image
 from bundle.io.itk import grid_from_itk
-from bundle.spatial import Grid, ras_from_lps
-from scipy.spatial.transform import Rotation
-
-
-def oblique(shape=(9, 12, 7), spacing_mm=(1.4, 0.9, 2.6)):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", (14, -9, 21), degrees=True).as_matrix() * spacing_mm
-    affine[:3, 3] = (-31.25, 17.5, 120.0)
-    return Grid(shape, affine)
+from bundle.spatial import ras_from_lps
+from tests.spatial.oblique import oblique
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])

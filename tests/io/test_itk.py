@@ -9,14 +9,7 @@ from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
-
-
-def oblique(shape, spacing_mm, degrees, centre_mm):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing_mm
-    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
-
+from tests.spatial.oblique import oblique
 
 FIXED = oblique((26, 31, 22), (-1.9, 1.4, 2.3), (11, -7, 16), (12, -21, 33))
 MOVING = oblique((40, 34, 36), (1.3, -2.1, 1.7), (-8, 12, 5), (15, -18, 30))

@@ -77,7 +77,11 @@ def assert_same(found, expected, tolerance=1e-4):
 
 
 def plain_pan(network, pair):
-    """Follow method.md as it reads: concatenate, warp, project with bias, layer norm, attention, merge, compose."""
+    """Follow method.md as it reads: concatenate, warp, project with bias, layer norm, attention, merge, compose.
+
+    It shares nothing with ``bundle.benchmark.plain``, which speed and memory are compared with: neither can hide the
+    other's mistake.
+    """
     padded = F.pad(pair, [p for n in reversed(pair.shape[2:]) for p in (0, max(32, -(-n // 16) * 16) - n)])
     pyramids = []
     for image in (padded[:, :1], padded[:, 1:]):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from bundle.ops import local_attention, local_attention_reference, local_attention_triton
 from bundle.ops import triton as backend
+from tests.interpreted import interpret_quickly
 
 pytest.importorskip("triton", reason="Triton has no wheels for this platform")
 
@@ -16,18 +17,10 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True)
 def quick_interpreter(request, monkeypatch):
-    """Interpret small volumes as one tile; patch Triton's language once a kernel, not once a call of its functions."""
+    """Interpret small volumes as one tile."""
     if DEVICE != "cpu":
         return
-    from triton.runtime.interpreter import InterpretedFunction
-
-    patch_and_call = InterpretedFunction.__call__
-
-    def call(function, *given, **named):
-        own = function.fn.__module__ == "bundle.ops.kernels"
-        return function.rewrite()(*given, **named) if own else patch_and_call(function, *given, **named)
-
-    monkeypatch.setattr(InterpretedFunction, "__call__", call)
+    interpret_quickly(monkeypatch)
     if "real_tiles" not in request.fixturenames:
         monkeypatch.setattr(backend, "TILE", (8, 8, 8))
 

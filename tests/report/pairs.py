@@ -7,6 +7,7 @@ from bundle.report import judge, page_content, write_page
 from bundle.spatial import Grid, SpatialTransform
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
+from tests.spatial.oblique import oblique
 
 FIXED_SHAPE, MOVING_SHAPE = (40, 52, 30), (36, 30, 48)
 QUALITY = {
@@ -17,13 +18,6 @@ QUALITY = {
     "folding_percent": 0.0,
 }
 BOUNDS = {"folding_percent": (None, 0.5)}, {"foreground_similarity": (0.8, None)}
-
-
-def oblique(shape, spacing, degrees, centre_mm=(7.0, -11.0, 23.0)):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * spacing
-    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
 
 
 def blobs(shape, seed, sigma=3.0):
@@ -42,7 +36,7 @@ class Pair:
     """
 
     def __init__(self, linear=False, regions=5, fixed_shape=FIXED_SHAPE):
-        self.fixed_grid = oblique(fixed_shape, (-1.6, 1.4, 2.3), (11, -8, 14))
+        self.fixed_grid = oblique(fixed_shape, (-1.6, 1.4, 2.3), (11, -8, 14), (7.0, -11.0, 23.0))
         moving = oblique(MOVING_SHAPE, (2.1, -2.4, 1.7), (-6, 9, 5), (9.0, -8.0, 21.0))
         self.moving_grid = Grid(moving.shape, moving.affine[:, [2, 0, 1, 3]])  # the axes in another order
         self.fixed, self.moving = blobs(fixed_shape, 0), blobs(MOVING_SHAPE, 1)

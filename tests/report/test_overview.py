@@ -2,26 +2,21 @@ import numpy as np
 import pytest
 import torch
 from bundle.fields import identity_grid
-from bundle.report import FOLDED, checkerboard, jacobian_on, overview
+from bundle.report import FOLDED, checkerboard, masked_jacobian, overview
 from bundle.report.colours import colour_map
-from bundle.spatial import Grid, SpatialTransform
+from bundle.spatial import SpatialTransform
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
-from scipy.spatial.transform import Rotation
+from tests.spatial.oblique import oblique
 
 SHAPE = (13, 17, 11)
+ON_GRID = {"spacing_mm": (2.2, -1.6, 3.1), "degrees": (12, -9, 17), "centre_mm": (9.0, -21.0, 33.0)}
+GRID = oblique(SHAPE, **ON_GRID)
 JACOBIAN_COLUMN = slice(6 * 250, 7 * 250)
 
 
-def oblique(shape=SHAPE, centre_mm=(9.0, -21.0, 33.0)):
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", (12, -9, 17), degrees=True).as_matrix() * (2.2, -1.6, 3.1)
-    affine[:3, 3] = np.array(centre_mm) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return Grid(shape, affine)
-
-
 def transform_of(ddf, fixed=None, field=None):
-    fixed = fixed or oblique()
+    fixed = fixed or GRID
     return SpatialTransform(np.eye(4), ddf, field or fixed, fixed, fixed)
 
 
@@ -51,24 +46,24 @@ def greens(picture):
 @pytest.mark.parametrize("factor", [0.8, 1.3])
 def test_the_jacobian_of_a_scaling_is_its_volume_factor_on_any_grid(factor):
     transform = transform_of(about_the_centre(factor))
-    determinant = jacobian_on(transform.fixed_grid.canonical(), transform)
+    determinant = masked_jacobian(transform.fixed_grid.canonical(), transform)
     assert np.allclose(determinant, factor**3, atol=1e-4)
     assert not np.ma.is_masked(determinant)
 
 
 def test_beyond_the_field_the_volume_is_kept():
-    wide = oblique(tuple(n + 8 for n in SHAPE))
-    determinant = jacobian_on(wide, transform_of(about_the_centre(1.3), wide, oblique()))
+    wide = oblique(tuple(n + 8 for n in SHAPE), **ON_GRID)
+    determinant = masked_jacobian(wide, transform_of(about_the_centre(1.3), wide, GRID))
     assert np.allclose(determinant[4:-4, 4:-4, 4:-4], 1.3**3, atol=1e-4)
     assert np.allclose(determinant[:3], 1)
 
 
 def test_a_linear_transform_shows_no_change_of_volume():
-    assert (jacobian_on(oblique(), transform_of(None)) == 1).all()
+    assert (masked_jacobian(GRID, transform_of(None)) == 1).all()
 
 
 def test_folded_voxels_are_masked_and_no_others():
-    masked = np.ma.getmaskarray(jacobian_on(oblique(), transform_of(folded_in_the_middle())))
+    masked = np.ma.getmaskarray(masked_jacobian(GRID, transform_of(folded_in_the_middle())))
     middle = SHAPE[1] // 2
     assert masked[:, middle].all()
     assert masked.sum() == SHAPE[0] * SHAPE[2]

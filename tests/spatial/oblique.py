@@ -53,9 +53,6 @@ def smooth_ddf(shape, seed=0, voxels=1.5):
     return torch.from_numpy(field / np.abs(field).max() * voxels).float()
 
 
-# --- Grid ---
-
-
 def reoriented(image, grid, permutation, flips):
     """The same image stored with its axes in another order and direction."""
     affine, shape = grid.affine.copy(), np.array(grid.shape)[list(permutation)]

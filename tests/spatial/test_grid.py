@@ -172,7 +172,7 @@ def test_a_grid_without_an_invertible_affine_is_refused(affine):
         Grid(SHAPE, affine)
 
 
-# --- antialias ---
+# --- room around ---
 
 
 def test_room_keeps_the_voxels_and_grows_towards_a_larger_moving_image_only():

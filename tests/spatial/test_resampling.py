@@ -56,6 +56,3 @@ def test_antialias_smooths_along_the_axis_that_gets_coarser_alone():
     spread = (antialias(image, grid, target)[0] > 1e-6).nonzero()
     assert spread[:, 1:].unique().tolist() == [10]
     assert len(spread) > 5
-
-
-# --- SpatialTransform ---

@@ -8,13 +8,12 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from bundle.io.integrity import check_whole
-from bundle.io.itk import ddf_from_mm
+from bundle.io.itk import ddf_from_mm, is_invertible
 from bundle.spatial import Grid, Matrix, SpatialTransform, lps_from_ras
 
 __all__ = [
     "Pointwise",
     "Vectors",
-    "along_lps",
     "check_matrix",
     "components_last",
     "from_targets",
@@ -29,7 +28,6 @@ __all__ = [
 
 Vectors = npt.NDArray[Any]
 Pointwise = Callable[[Matrix, Matrix], Vectors]
-LARGEST_CONDITION = 1e6  # beyond it two points far apart fall on one within a micrometre
 
 
 def refused(path: Path, why: str) -> ValueError:
@@ -42,16 +40,11 @@ def turned(matrix: npt.ArrayLike) -> Matrix:
     return lps_from_ras(matrix) @ lps_from_ras(np.eye(4))
 
 
-def along_lps(vectors: Vectors) -> Vectors:
-    """Turn vectors (…, 3) along R, A, S into ones along L, P, S, or back."""
-    return vectors @ lps_from_ras(np.eye(4))[:3, :3]
-
-
 def check_matrix(matrix: Matrix, path: Path) -> Matrix:
     """Refuse a 4×4 matrix that is no linear transform of space, or flattens it."""
     if not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6):
         raise refused(path, "its matrix must hold finite numbers and end in the row 0 0 0 1")
-    if np.linalg.cond(matrix[:3, :3]) > LARGEST_CONDITION:
+    if not is_invertible(matrix):
         raise refused(path, "its matrix is singular: it flattens space, and cannot align anything")
     return matrix
 

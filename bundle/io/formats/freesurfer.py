@@ -21,7 +21,6 @@ import nibabel
 import numpy as np
 from bundle.io.formats.common import (
     Vectors,
-    along_lps,
     check_matrix,
     components_last,
     from_targets,
@@ -34,7 +33,7 @@ from bundle.io.formats.common import (
 )
 from bundle.io.headers import read_header
 from bundle.io.images import write_vectors
-from bundle.spatial import Grid, Matrix, SpatialTransform, ras_from_lps
+from bundle.spatial import Grid, Matrix, SpatialTransform, along_lps, ras_from_lps
 
 __all__ = ["EXTENSION", "read_lta", "read_warp", "write_lta", "write_warp"]
 

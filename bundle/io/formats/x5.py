@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from bundle.io.formats.common import Vectors, along_lps, check_matrix, components_last, refused, sampled, turned
+from bundle.io.formats.common import Vectors, check_matrix, components_last, refused, sampled, turned
 from bundle.io.integrity import check_whole
 from bundle.io.itk import image_to_itk, linear_to_itk
 from bundle.io.itk_composites import transform_from_itk
-from bundle.spatial import Grid, SpatialTransform, ras_from_lps
+from bundle.spatial import Grid, SpatialTransform, along_lps, ras_from_lps
 
 __all__ = ["read_x5", "write_x5"]
 

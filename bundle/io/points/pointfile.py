@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from bundle.spatial import along_lps
 
 __all__ = ["BEYOND", "FLAG", "SPACES", "PointFile", "Points", "Reached", "UnsaidSpaceError"]
 
@@ -79,4 +80,4 @@ class PointFile(ABC):
 
 def _turned(points: Points, space: str) -> Points:
     """RAS ↔ LPS, or LPS as it is."""
-    return points * np.array([-1.0, -1.0, 1.0]) if space == "ras" else points
+    return along_lps(points) if space == "ras" else points

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from bundle.fields import warp
+from bundle.networks.pair import as_pair
 from bundle.shapes import DDF, Features, Volume
 from monai.networks.blocks import Convolution
 from torch import nn
@@ -47,12 +48,7 @@ class PairNetwork(nn.Module, ABC):
         Raises:
             ValueError: an input of another shape.
         """
-        if fixed is not None and moving.shape != fixed.shape:
-            raise ValueError(f"Moving and fixed must share one grid, got {moving.shape} and {fixed.shape}.")
-        pair = (moving if fixed is None else torch.cat([moving, fixed], 1)).as_subclass(torch.Tensor)
-        if pair.dim() != 5 or pair.shape[1] != 2:
-            name = type(self).__name__
-            raise ValueError(f"{name} takes one moving and one fixed channel, (B, 2, H, W, L), got {pair.shape}.")
+        pair = as_pair(moving, fixed, type(self).__name__).as_subclass(torch.Tensor)
         sides = [int(side) for side in pair.shape[2:]]
         padded = F.pad(pair, [n for side in reversed(sides) for n in (0, self._missing(side))])
         padded = padded.contiguous(memory_format=torch.channels_last_3d)  # convolutions take less time on a CPU

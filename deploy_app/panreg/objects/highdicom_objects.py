@@ -13,12 +13,14 @@ from panreg.settings import Settings
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-__all__ = ["complete_measures", "finish", "identification", "source_images", "sources"]
+__all__ = ["IDENTIFIED", "complete_measures", "finish", "identification", "source_images", "sources"]
 
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 SHARED = (*UIDS, "PositionReferenceIndicator", "Modality", "Rows", "Columns")
-PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
-STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
+IDENTIFIED = (  # attributes that highdicom requires of a source image and replaces in its objects
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
 TIMES = (
     *(("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"), ("SeriesDate", "SeriesTime")),
     ("DateOfSecondaryCapture", "TimeOfSecondaryCapture"),
@@ -49,7 +51,7 @@ def complete_measures(measures: Dataset, stack: Stack) -> None:
 def _source(header: Dataset) -> Dataset:
     source = Dataset()
     copy_elements(source, header, SHARED)
-    copy_elements(source, Dataset(), (*PATIENT, *STUDY), empty=True)
+    copy_elements(source, Dataset(), IDENTIFIED, empty=True)
     return source
 
 

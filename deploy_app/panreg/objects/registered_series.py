@@ -11,6 +11,7 @@ from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import holder_of, rescale_type_of
 from panreg.ingest.stack import Stack
 from panreg.objects.acquisition import copy_acquisition
+from panreg.objects.highdicom_objects import IDENTIFIED
 from panreg.objects.modules import (
     code,
     describe_equipment,
@@ -33,10 +34,6 @@ __all__ = ["references_to_registered", "warp_moving", "write_registered_series"]
 
 SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
 PLANE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-IDENTIFIED = (  # attributes that highdicom requires of a source image and replaces in its objects
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
-    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
-)
 DEFAULT_KINDS = {"CT": "AXIAL", "MR": "OTHER"}  # value 3 of Image Type
 STRIDE = 4
 """Voxels between the points of a plane whose displacement tells which moving slices contribute to it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from holoscan.core import Operator, OperatorSpec
-from panreg.failures import Code, Failure, causes
+from panreg.failures import Failure, as_failure, causes
 from panreg.operators.job import Job
 
 __all__ = ["StepOperator"]
@@ -71,7 +71,7 @@ class StepOperator(Operator, Generic[Taken, Made]):
             return failure
         except Exception as error:
             logging.getLogger("panreg").error("%s failed: %s", self.name, " from ".join(_places(error)))
-            return Failure(Code.E_INTERNAL, f"Something unforeseen went wrong ({type(error).__name__}).")
+            return as_failure(error)
         finally:
             self.job.manifest.time(self.name, time.perf_counter() - start)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from panreg.dicom.attributes import integer, pydicom_silenced
-from panreg.failures import Code, Failure
+from panreg.failures import Code, as_failure
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack
 from panreg.output.manifest_content import GeometryEntry, InputEntry, ManifestContent, PairEntry, RefusedEntry, Role
 from panreg.output.page import PublishedPage
@@ -83,15 +83,11 @@ class Manifest:
         """Say why there is no output; the code to exit with.
 
         Args:
-            error: a ``Failure``'s code and sentence are written; of anything else its kind alone, since its text may
-                hold anything.
+            error: what ended the run; see ``as_failure``.
         """
-        if isinstance(error, Failure):
-            code, message = error.code, error.message
-        else:
-            code, message = Code.E_INTERNAL, f"Something unforeseen went wrong ({type(error).__name__})."
-        self._write("failed", outputs=(), page=None, code=code.value, message=message)
-        return code
+        failure = as_failure(error)
+        self._write("failed", outputs=(), page=None, code=failure.code.value, message=failure.message)
+        return failure.code
 
     def _write(self, status: str, **changes: Any) -> None:
         state = {"status": status, "code": None, "message": None}

@@ -9,7 +9,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -122,7 +123,6 @@ class BundleModel:
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
         pair = {"name": "pair", "moving": moving, "fixed": fixed}
-        logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is raised, too: once is enough
         workflow = ConfigWorkflow(
             str(self.root / INFERENCE),
             meta_file=str(self.root / "configs" / "metadata.json"),
@@ -134,16 +134,29 @@ class BundleModel:
             **{"dataset#data": [pair]},
             **options,
         )
-        workflow.initialize()
-        try:
-            workflow.run()
-        except Exception as error:
-            raise _refusal(error) or error from error
+        with _engine_quiet():
+            workflow.initialize()
+            try:
+                workflow.run()
+            except Exception as error:
+                raise _refusal(error) or error from error
         (item,) = workflow.parser.get_parsed_content("evaluator").state.output
         choice, quality = workflow.parser.get_parsed_content("weights_choice"), item["quality"]
         chosen = choice.weights_for(quality)
         limits = self._describe(WEIGHTS.with_name(Path(chosen).name)).get("limits", {})
         return Result(item["transform"], quality, item["overview"], item.get("page"), limits)
+
+
+@contextmanager
+def _engine_quiet() -> Iterator[None]:
+    """Keep the engine from logging what ends a run: it is raised, too, and once is enough."""
+    logger = logging.getLogger("ignite")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _sha256(path: Path) -> str:

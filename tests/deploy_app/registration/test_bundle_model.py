@@ -1,10 +1,13 @@
-"""The bundle's sentences, as the application says them."""
+"""The bundle's sentences, as the application says them, and its workflow, as the application runs it."""
 
+import logging
 import re
+import sys
 
 import pytest
 from application import ROOT
-from panreg.registration.bundle_model import by_settings
+from panreg.registration import bundle_model
+from panreg.registration.bundle_model import BundleModel, by_settings
 from panreg.settings import variables
 
 SOURCES = ROOT / "bundle"
@@ -32,3 +35,27 @@ def test_no_sentence_of_the_registration_names_an_option_that_the_application_la
     for sentence in map(by_settings, found):
         assert "--" not in sentence
         assert set(re.findall(r"PANREG_[A-Z_]+", sentence)) <= set(variables())
+
+
+def test_the_engine_is_quiet_for_one_run_and_no_longer(monkeypatch, tmp_path):
+    logger, ran_at = logging.getLogger("ignite"), []
+
+    class Workflow:
+        def __init__(self, *_, **__):
+            pass
+
+        def initialize(self):
+            pass
+
+        def run(self):
+            ran_at.append(logger.level)
+            raise RuntimeError("a defect")
+
+    monkeypatch.setattr(bundle_model, "ConfigWorkflow", Workflow)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    model = BundleModel.__new__(BundleModel)
+    model.root = tmp_path
+    with pytest.raises(RuntimeError, match="a defect"):
+        model.register(None, None, {})
+    assert (ran_at, logger.level) == ([logging.CRITICAL], logging.INFO)

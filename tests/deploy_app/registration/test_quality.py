@@ -4,6 +4,7 @@ import pytest
 import torch
 from bundle.metrics import folding_percent
 from bundle.plausibility import LIMITS
+from bundle.plausibility import verdict as bundle_verdict
 from panreg.failures import Code, Failure
 from panreg.registration.quality import MEASURES, enforce, suited, verdict, within_one_frame
 from panreg.settings import QualityGate, variables
@@ -63,6 +64,15 @@ def test_the_limits_are_those_that_the_bundle_judges_by():
         assert bounded[name] == (high if math.isfinite(high) else low)
         assert not math.isfinite(low) or not math.isfinite(high) or low == pytest.approx(1 / high)
     assert set(bounded) - set(LIMITS) == {"grid_error_max_mm", "grid_error_p99_mm"}
+
+
+OF_THE_BUNDLE = [("folding_percent", 0.1), *(one for one in BEYOND if not one[0].startswith("grid_error"))]
+
+
+@pytest.mark.parametrize(("name", "value"), OF_THE_BUNDLE)
+def test_a_result_passes_where_the_bundle_calls_it_plausible(name, value):
+    quality = GOOD | {name: value}
+    assert (bundle_verdict(quality)["verdict"] == "plausible") == (verdict(quality, GATE) == [])
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -8,10 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from bundle.spatial import Grid
 from highdicom.seg import segread
 from panreg.objects.registered_series import write_registered_series
 from panreg.objects.segmentation.propagation import propagate_segmentations
-from panreg.registration.straight import grid_of_result, resample_onto
+from panreg.registration.straight import grid_of_result, resample_onto, straighten
 from panreg.settings import Settings
 from propagated import as_multi_frame
 from segments import ellipsoid, masks_on, write_segmentation
@@ -55,6 +56,13 @@ def written(stacks, tmp_path_factory):
     source = write_segmentation(folder / "seg.dcm", moving, masks_on(MOVING_SHAPE, MOVING_AFFINE))
     (segmentation,) = propagate_segmentations(registration, [source], provenance, SETTINGS, folder).paths
     return grid, paths, segmentation
+
+
+def test_the_straight_grid_is_the_one_that_the_bundle_straightens_a_sheared_image_to(stacks):
+    fixed = stacks[0]
+    straight, expected = straighten(fixed), Grid(fixed.shape[::-1], fixed.affine).orthogonal()
+    assert straight.shape[::-1] == expected.shape
+    np.testing.assert_allclose(straight.affine, expected.affine, atol=1e-6)
 
 
 def farthest(affine, shape, grid):

@@ -215,7 +215,6 @@ def test_contours_run_between_the_labels_as_itk_resamples_them(page, pair, conte
 
 
 def test_patients_left_is_on_the_right_until_it_is_turned_off(page, content):
-    planes = page.planes()
     for radiological in (True, False):
         planes = page.planes()
         for plane, axis, sign in ((0, 0, 1), (1, 0, 1)):  # x to the right: LPS x, towards the patient's left

@@ -9,14 +9,13 @@ import torch
 from panreg.dicom.attributes import pydicom_silenced
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import Stack
-from panreg.objects.deformable.vector_grid import Matrix, VectorGrid
+from panreg.objects.deformable.vector_grid import BYTES_PER_VECTOR, Matrix, VectorGrid
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeformableSpatialRegistrationStorage
 
 __all__ = ["DeformableRegistration", "Deformation", "read_deformable_registration"]
 
 MATRIX_TYPES = ("RIGID", "RIGID_SCALE", "AFFINE")
-BYTES_PER_VECTOR = 12
 TOLERANCE = 1e-3
 
 

@@ -9,13 +9,12 @@ from panreg.dicom.elements import decimal
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import Stack
 from panreg.objects.deformable.grid_fit import fit_vectors
-from panreg.objects.deformable.vector_grid import Matrix, VectorGrid, slabs
+from panreg.objects.deformable.vector_grid import BYTES_PER_VECTOR, Matrix, VectorGrid, slabs
 from panreg.registration.result import Registration, Transform
 from panreg.settings import Settings
 
 __all__ = ["StoredField", "store_field"]
 
-BYTES_PER_VECTOR = 12
 LARGEST_VALUE = 2**32 - 2
 """Bytes of the longest value that an explicit length can express."""
 FINEST = 2.5

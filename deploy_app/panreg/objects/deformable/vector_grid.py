@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
-__all__ = ["POINTS_PER_SLAB", "VectorGrid", "slabs"]
+__all__ = ["BYTES_PER_VECTOR", "POINTS_PER_SLAB", "VectorGrid", "slabs"]
 
 Matrix = npt.NDArray[np.float64]
 
+BYTES_PER_VECTOR = 12
 POINTS_PER_SLAB = 2**20
 
 
