@@ -1,5 +1,6 @@
 """Each method's field means what the bundle's convention says; what a method lacks is said in one sentence."""
 
+import shutil
 import warnings
 from importlib.util import find_spec
 
@@ -161,6 +162,13 @@ def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
     assert settings[0] != settings[1]
     assert len(settings[0]["weights_sha256"]) == 64
     assert list(METHODS)[:3] == ["identity", "affine", "pan"]
+
+
+def test_weights_are_found_in_a_folder_of_any_name(fresh_weights, tmp_path):
+    weights = tmp_path / "run#1" / "@#2.pt"
+    weights.parent.mkdir()
+    shutil.copyfile(fresh_weights, weights)
+    assert Network(str(weights)).settings() == Network(str(fresh_weights)).settings()
 
 
 def test_the_optimised_network_goes_on_from_the_networks_field(fresh_weights):
