@@ -81,7 +81,7 @@ class Network(Method):
         config = self._config()
         return {
             "network": config["network_def"],
-            **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening")},
+            **config.get_parsed_content("network_settings"),
             "spacing_mm": self.spacing_mm,
             **self._digests(config),
             "optimise": self.optimise,
