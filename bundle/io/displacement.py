@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 from bundle.io.files import check_file
+from bundle.io.headers import nibabel_files
 from bundle.io.integrity import DamagedFileError, check_whole
 from bundle.io.itk import ddf_from_mm, grid_from_itk, itk_files
 from bundle.shapes import DDF
@@ -95,7 +96,8 @@ def _of_nifti(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDAr
     """
     signs = (-1, -1, 1) if image.GetMetaData("intent_code") == DISPLACEMENT else (1, 1, 1)
     try:
-        values = np.asarray(nibabel.load(path).dataobj)
+        with nibabel_files():
+            values = np.asarray(nibabel.load(path).dataobj)
     except OSError as error:
         raise ValueError(
             f"The transform ({path}) cannot be read: it is cut off or damaged: copy or make it again."
