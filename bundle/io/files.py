@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["beside", "check_file", "check_outputs", "fingerprint", "in_place", "is_unchanged", "named"]
+__all__ = ["beside", "check_file", "check_outputs", "fingerprint", "in_place", "is_unchanged", "named", "utf8"]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -149,6 +149,24 @@ def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
         check_outputs([file.with_name(written.name) for written in whole], [])
         for written in whole:
             os.replace(written, file.with_name(written.name))
+
+
+def utf8(path: str | os.PathLike[str]) -> str:
+    """Hand over a path as text that ITK and VTK take: any byte but UTF-8's in it would end the process.
+
+    Raises:
+        ValueError: it holds one.
+    """
+    text = os.fspath(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise ValueError(
+            f"The path ({shown}) is not in UTF-8, in which ITK and VTK take names: rename it, or link to it by another "
+            "name."
+        ) from error
+    return text
 
 
 def _stat(path: Path) -> dict[str, Any]:

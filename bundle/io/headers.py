@@ -18,6 +18,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
+from bundle.io.files import utf8
 from bundle.io.itk import itk_files
 from bundle.spatial import Grid
 from nibabel.imageglobals import logger
@@ -117,7 +118,7 @@ def itk_information(path: str | os.PathLike[str]) -> sitk.ImageFileReader:
         RuntimeError: ITK cannot read the file.
     """
     reader = sitk.ImageFileReader()
-    reader.SetFileName(os.fspath(path))
+    reader.SetFileName(utf8(path))
     with itk_files():
         reader.ReadImageInformation()
     return reader

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.io.files import utf8
 from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, nibabel_files, read_header
 from bundle.io.integrity import check_whole, decompressed
 from bundle.io.itk import image_to_itk, itk_files
@@ -92,7 +93,7 @@ def _by_nibabel(path: str | os.PathLike[str], content: bytes | None) -> npt.NDAr
 def _by_itk(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read voxels, (C, H, W, L); volumes are channels."""
     with itk_files():
-        image = sitk.ReadImage(os.fspath(path))
+        image = sitk.ReadImage(utf8(path))
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise UnusableImageError(COMPONENTS)
     axes = sitk.GetArrayFromImage(image).transpose()
@@ -149,7 +150,7 @@ def write_image(
             step, unit = _fourth_axis(source)
             step *= IN_SECONDS.get(unit or "", 1.0)  # which ITK has of time, without saying so
             whole = images[0] if len(images) == 1 else sitk.JoinSeries(images, 0.0, step)
-            sitk.WriteImage(whole, os.fspath(path), useCompression=True)
+            sitk.WriteImage(whole, utf8(path), useCompression=True)
 
 
 def _fourth_axis(path: str | os.PathLike[str] | None) -> tuple[float, str | None]:

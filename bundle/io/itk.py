@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.files import check_file
+from bundle.io.files import check_file, utf8
 from bundle.io.itk_numbers import check_numbers, check_values, is_list
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform
@@ -135,7 +135,7 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
     """
     composite = sitk.CompositeTransform(list(_chain(transform)))  # copies; nothing else holds them
     with itk_files():
-        sitk.WriteTransform(composite, os.fspath(path))
+        sitk.WriteTransform(composite, utf8(path))
 
 
 def _chain(transform: SpatialTransform) -> Iterator[sitk.Transform]:
@@ -216,7 +216,7 @@ def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
     try:
         check_numbers(path)
         with itk_files():
-            transform = sitk.ReadTransform(os.fspath(path))
+            transform = sitk.ReadTransform(utf8(path))
     except (RuntimeError, KeyError, TypeError) as error:
         transform = _read_by_itk(path, error)
     if transform.GetDimension() != 3:
@@ -236,7 +236,7 @@ def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transfo
             raise error  # the file itself is none
         import itk  # here, since it takes seconds to load
 
-        (transform,) = itk.transformread(os.fspath(path))
+        (transform,) = itk.transformread(utf8(path))
         matrix = linear_from_itk(transform)
     except Exception as cause:  # ITK raises of several kinds
         raise ValueError(
