@@ -36,6 +36,8 @@ __all__ = [
 
 ROUNDING = 1e-5  # of a direction; a lattice further off the right angle is written between two matrices
 LARGEST_CONDITION = 1e6  # of a linear transform; beyond it two points far apart fall on one within a micrometre
+ANY_FORM = "a displacement field as an image, or another tool's form, by --kind where its file does not tell"
+LINEAR_FORM = "or bring another tool's linear one into that form by convert --to itk"
 _ONE_AT_A_TIME = RLock()
 
 
@@ -174,7 +176,7 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
         FileNotFoundError: no such file.
         ValueError: not a transform file, not of three dimensions, not linear, or not invertible.
     """
-    transform = read_itk(path)
+    transform = read_itk(path, LINEAR_FORM)
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
     matrix = linear_from_itk(transform)
@@ -200,8 +202,12 @@ def is_invertible(matrix: Matrix) -> bool:
     return bool(np.isfinite(matrix).all() and np.linalg.cond(matrix[:3, :3]) <= LARGEST_CONDITION)
 
 
-def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
+def read_itk(path: str | os.PathLike[str], otherwise: str = ANY_FORM) -> sitk.Transform:
     """Read a 3-D transform of ITK as it is.
+
+    Args:
+        path: of the file.
+        otherwise: what else may be given in its place, for the sentence about a file that is none.
 
     Raises:
         FileNotFoundError: no such file.
@@ -218,7 +224,7 @@ def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
         with itk_files():
             transform = sitk.ReadTransform(utf8(path))
     except (RuntimeError, KeyError, TypeError) as error:
-        transform = _read_by_itk(path, error)
+        transform = _read_by_itk(path, error, otherwise)
     if transform.GetDimension() != 3:
         raise ValueError(f"The transform ({path}) is of {transform.GetDimension()} dimensions, not of 3.")
     for part in parts_of(transform):
@@ -226,7 +232,7 @@ def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
     return transform
 
 
-def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transform:
+def _read_by_itk(path: str | os.PathLike[str], error: Exception, otherwise: str) -> sitk.Transform:
     """Read a linear transform of a kind that SimpleITK cannot name, such as a CenteredAffineTransform alone."""
     unknown = re.search(r'Could not create an instance of "(\w+?)_', str(error))
     if unknown:
@@ -241,7 +247,6 @@ def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transfo
     except Exception as cause:  # ITK raises of several kinds
         raise ValueError(
             f"The transform ({path}) cannot be read as an ITK transform file: give .h5, .hdf5, .tfm, .txt or .mat as "
-            "ITK, ANTs or Slicer write it, a displacement field as an image, or another tool's form, by --kind where "
-            "its file does not tell (docs/transforms.md)."
+            f"ITK, ANTs or Slicer write it, {otherwise} (docs/transforms.md)."
         ) from cause
     return linear_to_itk(matrix)

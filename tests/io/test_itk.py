@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.io.export import write_as
 from bundle.io.images import write_displacement
 from bundle.io.itk import grid_from_itk, image_to_itk, linear_from_itk, linear_to_itk, read_linear, write_transform
 from bundle.io.itk_composites import read_transform
@@ -368,9 +369,9 @@ UNREADABLE = {
     "MINC's": (with_text("t.xfm", "MNI Transform File\n"), "is MINC's, RAS and from moving to fixed"),
     "elastix's": (
         with_text("TransformParameters.0.txt", '(Transform "EulerTransform")\n'),
-        "another tool.s form, by --kind",
+        "another tool.s (form, by|linear)",
     ),
-    "FSL's": (with_text("flirt.mat", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"), "another tool.s form, by --kind"),
+    "FSL's": (with_text("flirt.mat", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"), "another tool.s (form, by|linear)"),
 }
 
 
@@ -398,6 +399,17 @@ def test_an_initial_transform_that_is_not_linear_is_refused(files):
         read_linear(files / "transform.h5")
     with pytest.raises(ValueError, match="not linear"):
         linear_from_itk(sitk.BSplineTransform(3))
+
+
+def test_another_tools_initial_transform_is_refused_with_the_way_that_leads_on(tmp_path):
+    np.savetxt(tmp_path / "flirt.mat", np.eye(4))
+    with pytest.raises(ValueError, match="another tool's linear one into that form by convert --to itk") as said:
+        read_linear(tmp_path / "flirt.mat")
+    assert "field" not in str(said.value)
+    assert "--kind" not in str(said.value)
+    composite = SpatialTransform(np.diag([1.1, 1, 1, 1]), None, FIXED, FIXED, MOVING)  # as convert writes it
+    write_as(composite, tmp_path / "flirt.tfm", "itk", "")
+    assert np.allclose(read_linear(tmp_path / "flirt.tfm"), composite.alignment)
 
 
 @pytest.mark.parametrize("reader", [read_linear, lambda path: read_transform(path, FIXED, MOVING)])
