@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["beside", "check_file", "check_outputs", "fingerprint", "in_place", "is_unchanged", "named", "utf8"]
+__all__ = [
+    *("beside", "check_file", "check_outputs", "check_room", "fingerprint", "in_place", "is_unchanged", "named"),
+    "utf8",
+]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -88,6 +91,26 @@ def check_outputs(
                 raise ValueError(
                     f"The {name} ({path}) would be overwritten by the output ({output}): name another place for it."
                 )
+
+
+def check_room(path: str | os.PathLike[str], size: int) -> None:
+    """Find out whether a file of a size can be written, where what writes it would not survive that it cannot.
+
+    Args:
+        path: of the file, which stays as it is.
+        size: bytes.
+
+    Raises:
+        OSError: the disk, or the user's share of it, is full; or no file may grow so large.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with tempfile.TemporaryFile(dir=Path(path).parent) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of a file system that cannot tell
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

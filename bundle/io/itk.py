@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.files import check_file, utf8
+from bundle.io.files import check_file, check_room, utf8
 from bundle.io.itk_numbers import check_numbers, check_values, is_list
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform
@@ -38,6 +38,7 @@ ROUNDING = 1e-5  # of a direction; a lattice further off the right angle is writ
 LARGEST_CONDITION = 1e6  # of a linear transform; beyond it two points far apart fall on one within a micrometre
 ANY_FORM = "a displacement field as an image, or another tool's form, by --kind where its file does not tell"
 LINEAR_FORM = "or bring another tool's linear one into that form by convert --to itk"
+HEADER_BYTES = 1 << 14  # at most, of a transform file beside the numbers of its field
 _ONE_AT_A_TIME = RLock()
 
 
@@ -134,7 +135,11 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
     Args:
         transform: to write.
         path: ends in ``.h5``.
+
+    Raises:
+        OSError: there is no room for it: HDF5 cannot close a file that it could not write, and ends the process.
     """
+    check_room(path, HEADER_BYTES + (0 if transform.ddf is None else 8 * transform.ddf.numel()))
     composite = sitk.CompositeTransform(list(_chain(transform)))  # copies; nothing else holds them
     with itk_files():
         sitk.WriteTransform(composite, utf8(path))
