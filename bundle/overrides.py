@@ -19,6 +19,7 @@ OF_MONAI = ("_meta_", "imports", "workflow_name", "workflow_type")
 NOTES = "resumption"  # it notes the options of a training, and takes none
 TO_RUN = {"run_id": "run", "init_id": "initialize", "final_id": "finalize"}
 MARKED = re.compile("#|[@%]::")  # MONAI reads # as ::, and @:: and %:: as the way to another key, in any text
+OTHER_KEY = re.compile(r"[@%](?:\w|#|::)+|#")  # in an expression, where a # stands beside those of references
 OPTION = re.compile(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)  # a plus merges
 
 
@@ -107,11 +108,21 @@ def _check(name: str, read: Collection[str], config: Collection[str], text: str)
 def _check_texts(key: str, value: Any) -> None:
     """Refuse text that MONAI would change before anything reads it."""
     for text in _texts(value):
-        if MARKED.search(text) and not text.startswith(("$", "@", "%")):
+        meant = _as_meant(text)
+        if meant != text:
             raise OutcomeError(
                 f"MONAI reads {key}, '{text}', otherwise than it stands, since it has a mark of its configs (#, @::, "
-                f'%::): name a place without one, or give "{as_text(text)}".'
+                f'%::): name a place without one, or give "{meant}".'
             )
+
+
+def _as_meant(text: str) -> str:
+    """Write text so that MONAI takes it as it stands, if it does not already; references and macros stay."""
+    if text.startswith(("@", "%")):
+        return text
+    if text.startswith("$"):
+        return OTHER_KEY.sub(lambda found: r"\x23" if found[0] == "#" else found[0], text)
+    return as_text(text) if MARKED.search(text) else text
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -29,6 +29,7 @@ def words(bundle_root):
         ["--_meta_#version", "1"],
         ["--tracking", "mlflow", "--run_name", "mine"],
         ["--output_dir", "$'/o/p\\x231'"],
+        ["--epochs", "$@longer#1 + 1", "--longer", "[3,4]"],
         ["--tracking", "{'configs': {'mine': 1}}", "--mine", "2"],
         ["--", "--epoch"],
     ],
@@ -95,6 +96,7 @@ def test_an_option_whose_only_user_is_replaced_is_refused(bundle_root, names, op
         ["--dataset_dir", "['data','p@#2']"],
         ["--pretrained=a@::b.pt"],
         ["--train#dataset", "{'data': [{'image': 'a%::b'}]}"],
+        ["--output_dir", "$@bundle_root + '/o#1'"],
     ],
 )
 def test_text_that_monai_would_change_is_refused_with_what_to_give(words, option, tmp_path):
