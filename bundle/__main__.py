@@ -11,6 +11,7 @@ from typing import Any
 
 import fire
 from bundle.failures import bad_input
+from bundle.io.files import utf8
 from bundle.io.plain import plain
 from bundle.options import normalise, parsers, suggestion
 from bundle.start import load_monai, spin_briefly, without_collections
@@ -67,7 +68,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
     an error, with ``--json`` what the command returns is, as JSON on the standard output, and the rest of its words go
     to the standard error.
     """
-    arguments = list(arguments)
+    arguments = [utf8(argument) for argument in arguments]
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     arguments, fires = arguments[:cut], arguments[cut:]
     quiet, as_json = (option in arguments for option in ("--quiet", "--json"))

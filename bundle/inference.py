@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bundle.options import as_text
 from bundle.root import ROOT, WEIGHTS
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def infer(**overrides: Any) -> "ConfigWorkflow":
     """Run it with some of its keys replaced; the workflow that ran is returned.
 
     Weights whose description (``NAME.json``) names a config by ``network``, ``peers/transmorph`` say, run in the
-    network of that config.
+    network of that config. A value that starts with $, @ or % is an expression, a reference or a macro of the config;
+    any other text, and all in a list or a dictionary, is taken as it stands: a path with a #, say.
 
     Raises:
         ValueError: there is no such config.
@@ -35,8 +37,8 @@ def infer(**overrides: Any) -> "ConfigWorkflow":
             meta_file=str(ROOT / "configs" / "metadata.json"),
             logging_file=False,
             workflow_type="inference",
-            bundle_root=str(ROOT),
-            **overrides,
+            bundle_root=as_text(str(ROOT)),
+            **{key: _taken(value) for key, value in overrides.items()},
         )
         workflow.initialize()
         workflow.run()
@@ -67,6 +69,16 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _taken(value: Any, top: bool = True) -> Any:
+    """Hand text over as it stands; what is to be evaluated is no part of a list or a dictionary here."""
+    if isinstance(value, dict):
+        return {key: _taken(one, top=False) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_taken(one, top=False) for one in value]
+    evaluated = not isinstance(value, str) or (top and value.startswith(("$", "@", "%")))
+    return value if evaluated else as_text(value)
 
 
 def _configs(weights: str) -> list[str]:

@@ -9,8 +9,9 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-__all__ = ["check_fill", "check_flags", "check_numbers", "nearest", "normalise", "parsers", "suggestion"]
+__all__ = ["as_text", "check_fill", "check_flags", "check_numbers", "nearest", "normalise", "parsers", "suggestion"]
 
+MARKS = "#@%$"  # in MONAI's configs, of a level, a reference, a macro and an expression
 LARGEST = 3.4e38  # that every reader takes for a finite float32
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -100,6 +101,20 @@ def check_fill(fill: float | None, name: str = "fill") -> None:
     check_numbers(**{name: fill})
     if fill is not None and abs(fill) > LARGEST:
         raise ValueError(f"{name} must lie within ±3.4e38, the range of 32-bit numbers, not {fill:g}.")
+
+
+def as_text(text: str) -> str:
+    r"""Write text so that MONAI's configs take it as it stands: they turn each ``#`` into ``::``, in any text.
+
+    Text with one of their marks becomes an expression in which they are escaped.
+
+    Example:
+        >>> print(as_text("/data/run#1"))
+        $'/data/run\x231'
+    """
+    if not set(MARKS) & set(text):
+        return text
+    return "$" + re.sub(f"[{MARKS}]", lambda mark: rf"\x{ord(mark[0]):02x}", ascii(text))
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:

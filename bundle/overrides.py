@@ -4,12 +4,12 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import monai.bundle
 from bundle.failures import OutcomeError
-from bundle.options import suggestion
+from bundle.options import as_text, suggestion
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS as TRACKING
 
@@ -18,22 +18,26 @@ __all__ = ["check_overrides"]
 OF_MONAI = ("_meta_", "imports", "workflow_name", "workflow_type")
 NOTES = "resumption"  # it notes the options of a training, and takes none
 TO_RUN = {"run_id": "run", "init_id": "initialize", "final_id": "finalize"}
+MARKED = re.compile("#|[@%]::")  # MONAI reads # as ::, and @:: and %:: as the way to another key, in any text
+OTHER_KEY = re.compile(r"[@%](?:\w|#|::)+|#")  # in an expression, where a # stands beside those of references
 OPTION = re.compile(r"--?\+?([A-Za-z_][^=]*)(?:=(.*))?", re.DOTALL)  # a plus merges
 
 
 def check_overrides(arguments: Sequence[str] | None = None) -> None:
-    """Refuse an option of ``python -m monai.bundle run`` that overrides nothing.
+    """Refuse an option of ``python -m monai.bundle run`` that overrides nothing, and text that MONAI would change.
 
     MONAI adds a key that the configs do not have: ``--epoch 3`` would train as many epochs as before. Nor
     does a key change anything whose only user one of the configs replaces: ``--alpha`` where another loss takes over. A
     key, new or not, that another one refers to (``@name``, ``%name``), or that is to be run, stands. Below the first
     level of a key, the component or MONAI says what is wrong.
 
+    A ``#`` in text, of a path say, becomes ``::``, in an option and in a config alike: another folder would be written.
+
     Args:
         arguments: the command line after ``python -m monai.bundle``; None for this process's own, if it is one.
 
     Raises:
-        OutcomeError: a key that nothing refers to, whether a config has it or not.
+        OutcomeError: a key that nothing refers to, whether a config has it or not; text that would not stay as it is.
     """
     if arguments is None:
         spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -55,6 +59,9 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     text = json.dumps([{k: v for k, v in config.items() if k != NOTES}, given], default=str)
     for key in given:
         _check(re.split("#|::", key)[0], read, config, text)
+    for key, value in {**config, **given}.items():
+        if key not in own and key != NOTES:
+            _check_texts(key, value)
 
 
 def _options(words: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
@@ -96,3 +103,32 @@ def _check(name: str, read: Collection[str], config: Collection[str], text: str)
         raise OutcomeError(f"Nothing in these configs takes --{name}, so that it would change nothing: leave it out.")
     advice = suggestion(name, {*config, *read}, "the keys stand in the config files", "--")
     raise OutcomeError(f"No config has a key for --{name}, so that it would change nothing: {advice}")
+
+
+def _check_texts(key: str, value: Any) -> None:
+    """Refuse text that MONAI would change before anything reads it."""
+    for text in _texts(value):
+        meant = _as_meant(text)
+        if meant != text:
+            raise OutcomeError(
+                f"MONAI reads {key}, '{text}', otherwise than it stands, since it has a mark of its configs (#, @::, "
+                f'%::): name a place without one, or give "{meant}".'
+            )
+
+
+def _as_meant(text: str) -> str:
+    """Write text so that MONAI takes it as it stands, if it does not already; references and macros stay."""
+    if text.startswith(("@", "%")):
+        return text
+    if text.startswith("$"):
+        return OTHER_KEY.sub(lambda found: r"\x23" if found[0] == "#" else found[0], text)
+    return as_text(text) if MARKED.search(text) else text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Find the text of an option or of a config, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)

@@ -100,7 +100,8 @@ def verdict(quality: Mapping[str, float], limits: Mapping[str, tuple[float, floa
     missed = []
     before, after = (quality.get(f"similarity_{stage}", math.nan) for stage in ("before", "after"))
     if not after >= before:
-        missed.append(f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}")
+        found = f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}"
+        missed.append(found if after < before else "similarity_before or similarity_after was not measurable")
     for name, (low, high) in {**LIMITS, **(limits or {})}.items():
         value = quality.get(name, math.nan)
         if not value >= low:

@@ -21,10 +21,13 @@ __all__ = [
     "load_frozen",
     "recommended",
     "start_from",
+    "suited",
 ]
 
-INHERITED = ("spacing_mm", "passes", "gamma", "sharpening", "align_top_mm")
-"""Settings of a description that suit weights trained on from those it describes, too."""
+SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}
+"""Settings that weights may have of their own, and their values for weights without."""
+INHERITED = ("spacing_mm", "align_top_mm", *SUITED)
+"""What a description says that suits weights trained on from those it describes, too."""
 
 
 def recommended(weights: str, setting: str, default: Any = None) -> Any:
@@ -119,11 +122,11 @@ def describe_as(weights: str, path: str | os.PathLike[str]) -> None:
         path: of those it writes, ``NAME.pt``; a ``NAME.json`` that is there already stays.
     """
     description = Path(path).with_suffix(".json")
-    suited = {name: recommended(weights, name) for name in INHERITED} if weights else {}
-    suited = {name: value for name, value in suited.items() if value is not None}
-    if suited and not description.exists():
+    settings = {name: recommended(weights, name) for name in INHERITED} if weights else {}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if settings and not description.exists():
         with in_place(description) as partial:
-            Path(partial).write_text(json.dumps(suited, indent=4) + "\n")
+            Path(partial).write_text(json.dumps(settings, indent=4) + "\n")
 
 
 def content(weights: str) -> str:
@@ -138,8 +141,10 @@ def content(weights: str) -> str:
     return f"weights with the SHA-256 {fingerprint(weights)['sha256'][:16]}…"
 
 
-SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}
-"""Settings that weights may have of their own, and their values for weights without."""
+def suited(weights: str, **asked: Any) -> dict[str, Any]:
+    """Settle the settings of ``SUITED``: what was asked for, or what suits some weights where it is None."""
+    found = {name: recommended(weights, name, default) for name, default in SUITED.items()}
+    return found | {name: value for name, value in asked.items() if value is not None}
 
 
 class WeightsChoice:
@@ -161,6 +166,7 @@ class WeightsChoice:
         device: to run on.
         enabled: False takes the usual weights for every pair.
         same_person: whether the pairs are of one person.
+        asked: settings of ``SUITED`` that hold for all weights; None, or none, for what suits those that are taken.
 
     Raises:
         ValueError: a description that says what cannot be.
@@ -173,6 +179,7 @@ class WeightsChoice:
         device: torch.device | str = "cpu",
         enabled: bool = True,
         same_person: bool = False,
+        asked: Mapping[str, Any] | None = None,
     ) -> None:
         def named(key: str) -> str | None:
             name = recommended(weights, key) if enabled else None
@@ -180,6 +187,7 @@ class WeightsChoice:
 
         self.usual, self.across_contrasts = weights, named("across_contrasts")
         self.one_person = named("one_person") if same_person else None
+        self.asked = {name: value for name, value in (asked or {}).items() if value is not None}
         self.network, self.device, self.loaded = network, device, dict[str, nn.Module]()
         self.one_contrast = _within(weights, "one_contrast", -1.0, -1.0, 1.0)
         self.one_person_from = _within(weights, "one_person_from", 1.0, -1.0, 1.0)
@@ -207,14 +215,12 @@ class WeightsChoice:
         return self.share if self.weights_for(alike) == self.across_contrasts else 0.0
 
     def settings_for(self, alike: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Bring settings that were taken from the usual weights' description to that of the file for such a pair.
+        """Bring settings to what suits the file for such a pair; those that were asked for stay.
 
-        What was asked for otherwise stays. Where two networks register it, ``averaged_with`` names the usual one.
+        Where two networks register it, ``averaged_with`` names the usual one.
         """
         found, chosen = dict(settings), self.weights_for(alike)
-        for name, default in SUITED.items():
-            if name in found and found[name] == recommended(self.usual, name, default):
-                found[name] = recommended(chosen, name, default)
+        found |= {name: value for name, value in suited(chosen).items() if name in found and name not in self.asked}
         share = self.usual_share(alike)
         return found | {"averaged_with": {**self._usual_file, "share": share}} if share else found
 

@@ -469,3 +469,18 @@ def test_inference_compiles_the_network_where_asked_for(bundle_root, fresh_weigh
     network = workflow.parser.get_parsed_content("evaluator").network
     assert (network._compiled_call_impl is not None) == compiled
     assert set(network.state_dict()) == set(torch.load(fresh_weights, weights_only=True))
+
+
+@pytest.mark.parametrize("asked", [{}, {"passes": 1}, {"gamma": 1.4, "sharpening": 0.0}, {"passes": 3, "gamma": 0.7}])
+def test_what_is_asked_of_the_network_stays_whichever_weights_are_taken(bundle_root, asked):
+    parser = load(bundle_root, ["inference"])
+    options = {"bundle_root": str(bundle_root), "device": "$torch.device('cpu')", "same_person": True, **asked}
+    parser.update(options)
+    choice, settings = (parser.get_parsed_content(name) for name in ("weights_choice", "settings"))
+    usual = {"passes": 1, "gamma": 1.4, "sharpening": 0.0} | asked  # by models/model.json
+    inferer = parser.get_parsed_content("inferer")
+    assert {name: settings[name] for name in usual} == {name: getattr(inferer, name) for name in usual} == usual
+    alike = {"contrast_correlation": 0.99, "tissue_correlation": 0.99}
+    found = choice.settings_for(alike, settings)
+    assert choice.weights_for(alike).endswith("one_person.pt")
+    assert {name: found[name] for name in usual} == {"passes": 2, "gamma": 1.0, "sharpening": 0.0} | asked

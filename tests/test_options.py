@@ -10,7 +10,8 @@ import fire
 import numpy as np
 import pytest
 from bundle.__main__ import COMMANDS, load, main
-from bundle.options import check_flags, check_numbers, nearest, normalise, parsers
+from bundle.options import as_text, check_flags, check_numbers, nearest, normalise, parsers
+from monai.bundle import ConfigParser
 
 
 def example(
@@ -313,3 +314,14 @@ def test_the_nearest_word_is_found_or_none():
         "name",
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/o/p#1", "p@#2", "a@#b%#c", "p@##4", "/a@::b", "@name", "%name", "$name", "it's \\#1", "import #x", "caf\udce9#"],
+)
+def test_text_for_a_config_is_read_as_it_stands(text):
+    parser = ConfigParser({"name": 1, "path": as_text(text), "list": [{"path": as_text(text)}], "same": "@path"})
+    assert parser.get_parsed_content("path") == parser.get_parsed_content("same") == text
+    assert parser.get_parsed_content("list") == [{"path": text}]
+    assert as_text("/plain/path") == "/plain/path"

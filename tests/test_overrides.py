@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from bundle.overrides import check_overrides
@@ -27,6 +28,8 @@ def words(bundle_root):
         ["--run_id", "smoke", "--smoke", "[]"],
         ["--_meta_#version", "1"],
         ["--tracking", "mlflow", "--run_name", "mine"],
+        ["--output_dir", "$'/o/p\\x231'"],
+        ["--epochs", "$@longer#1 + 1", "--longer", "[3,4]"],
         ["--tracking", "{'configs': {'mine': 1}}", "--mine", "2"],
         ["--", "--epoch"],
     ],
@@ -86,6 +89,30 @@ def test_an_option_whose_only_user_is_replaced_is_refused(bundle_root, names, op
         check_overrides(["run", "--config_file", str(files), *option])
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--output_dir", "/o/p#1"],
+        ["--dataset_dir", "['data','p@#2']"],
+        ["--pretrained=a@::b.pt"],
+        ["--train#dataset", "{'data': [{'image': 'a%::b'}]}"],
+        ["--output_dir", "$@bundle_root + '/o#1'"],
+    ],
+)
+def test_text_that_monai_would_change_is_refused_with_what_to_give(words, option, tmp_path):
+    with pytest.raises(ValueError, match="otherwise than it stands") as refusal:
+        check_overrides([*words, *option])
+    assert refusal.value.args[0].count("\n") == 0
+    given = re.search('give "(.+)"', str(refusal.value))[1]
+    check_overrides([*words, "--output_dir", given])
+    own = tmp_path / "own#1.json"
+    own.write_text(json.dumps({"output_dir": "/o/p#1"}))
+    files = f"{words[-1]},{own}"
+    with pytest.raises(ValueError, match="MONAI reads output_dir, '/o/p#1'"):
+        check_overrides(["run", "training", "--config_file", files])
+    check_overrides(["run", "training", "--config_file", files, "--output_dir", given])
+
+
 def test_several_configs_and_a_file_of_arguments_are_read_as_monai_reads_them(bundle_root, tmp_path):
     files = [str(bundle_root / "configs" / name) for name in ("inference.json", "batch_inference.json")]
     for given in (str(files), ",".join(files)):
@@ -115,3 +142,18 @@ def test_monai_ends_before_it_trains(bundle_root, small_dataset, tmp_path):
     assert last.endswith("did you mean --epochs?")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_another_folder_is_not_written_than_the_one_asked_for(bundle_root, small_dataset, fresh_weights, tmp_path):
+    options = ["--config_file", bundle_root / "configs" / "inference.json", "--ckpt", fresh_weights, "--pairs", "1"]
+    options += ["--bundle_root", bundle_root, "--dataset_dir", small_dataset, "--affine", "center", "--report", "False"]
+    done = run_module(
+        "monai.bundle", "run", "inferring", *options, "--output_dir", tmp_path / "ba#tch", cwd=bundle_root
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    given = re.fullmatch(r"error: MONAI reads output_dir, .* or give \"(.*)\"\.", last)[1]
+    assert not any(tmp_path.iterdir())
+    done = run_module("monai.bundle", "run", "inferring", *options, "--output_dir", given, cwd=bundle_root)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["ba#tch"]

@@ -20,6 +20,7 @@ from bundle.weights import (
     load_frozen,
     recommended,
     start_from,
+    suited,
 )
 from torch import nn
 
@@ -141,15 +142,18 @@ def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_w
     (two_weights / "other.json").write_text(json.dumps({"gamma": 2.0, "passes": 3}))
     usual = {"across_contrasts": "other.pt", "one_contrast": 0.5, "gamma": 1.4}
     (two_weights / "usual.json").write_text(json.dumps(usual))
-    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
-    for passes, expected in ((1, 3), (2, 2)):  # the second is asked for
-        inferer = RecursiveInferer(passes=passes, gamma=1.4, weights_choice=choice)
+    for asked, expected in (({}, 3), ({"passes": None}, 3), ({"passes": 1}, 1), ({"passes": 2}, 2)):
+        choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"), asked=asked)
+        inferer = RecursiveInferer(**suited(choice.usual, **asked), weights_choice=choice)
         same, differing = (inferer.for_pair(pair, Shift(1.0))[0] for pair in pairs().split(1))
-        assert (same.passes, same.gamma) == (passes, 1.4)
+        assert (same.passes, same.gamma) == (asked.get("passes") or 1, 1.4)
         assert (differing.passes, differing.gamma, differing.sharpening) == (expected, 2.0, 0.0)
+    choice = WeightsChoice(Shift(), str(two_weights / "usual.pt"))
     settings = {"passes": 1, "gamma": 1.4, "affine": "rigid"}
     assert choice.settings_for(alike(0.9), settings) == settings
     assert choice.settings_for(alike(0.1), settings) == {"passes": 3, "gamma": 2.0, "affine": "rigid"}
+    asked = WeightsChoice(Shift(), str(two_weights / "usual.pt"), asked={"passes": 1, "gamma": 1.4})
+    assert asked.settings_for(alike(0.1), settings) == settings  # though it is what suits the usual ones
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from bundle.benchmark.measure import (
 )
 from bundle.benchmark.method import Method
 from bundle.benchmark.worker import sentence, worker
+from bundle.io.files import utf8
 from bundle.io.itk import linear_to_itk
 from bundle.progress import Progress
 
@@ -95,7 +96,7 @@ def align_pair(pair: Mapping[str, Any], common: Common, depends: Mapping[str, An
         item = common.read(pair)
     except Exception as error:  # one pair that cannot be aligned must not end the others
         return {"error": sentence(error)}
-    sitk.WriteTransform(linear_to_itk(item["alignment"].numpy()), f"{stem}.tfm")
+    sitk.WriteTransform(linear_to_itk(item["alignment"].numpy()), utf8(f"{stem}.tfm"))
     transform = transform_of(item, None, aligned=False)
     before = central_slices(transform, visible(item, "moving"), "moving")
     identity = replace(transform, moving_grid=transform.fixed_grid)

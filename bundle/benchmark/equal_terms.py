@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import bundle
 from bundle.io.tables import markdown_table, read_csv, write_csv
+from bundle.options import as_text
 from bundle.progress import Progress
 from bundle.root import ROOT
 
@@ -160,9 +161,9 @@ def _train(terms: Terms, name: str, rate: float, run: Path) -> None:
     configs = ["train", *NETWORKS[name], "equal_terms"]
     options: Row = {
         "config_file": [str(ROOT / "configs" / f"{config}.json") for config in configs],
-        "bundle_root": ROOT,
-        "dataset_dir": terms.dataset,
-        "output_dir": run,
+        "bundle_root": as_text(str(ROOT)),
+        "dataset_dir": as_text(terms.dataset),
+        "output_dir": as_text(str(run)),
         "epochs": terms.epochs,
         "learning_rate": rate,
         "patience": terms.epochs,

@@ -11,6 +11,7 @@ import torch
 from bundle.benchmark.equal_terms import NETWORKS
 from bundle.benchmark.method import Method, Register
 from bundle.benchmark.peers import SYN_ITERATIONS, ConvexAdam, Elastix, Greedy, Syn
+from bundle.options import as_text
 from bundle.root import ROOT
 from bundle.shapes import DDF
 from bundle.smoothing import smooth
@@ -80,7 +81,7 @@ class Network(Method):
         config = self._config()
         return {
             "network": config["network_def"],
-            **{name: config.get_parsed_content(name) for name in ("passes", "gamma", "sharpening")},
+            **config.get_parsed_content("network_settings"),
             "spacing_mm": self.spacing_mm,
             **self._digests(config),
             "optimise": self.optimise,
@@ -119,7 +120,7 @@ class Network(Method):
     def _config(self) -> ConfigParser:
         config = ConfigParser()
         config.read_config([str(ROOT / "configs" / f"{name}.json") for name in ("inference", *self.overrides)])
-        config["ckpt"], config["optimise"] = self.weights, self.optimise
+        config["ckpt"], config["optimise"] = as_text(self.weights), self.optimise
         config["similarity"], config["symmetric"] = self.similarity, self.symmetric
         config["device"] = f"$torch.device('{self.device}')"
         return config

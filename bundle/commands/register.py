@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from bundle.affine import ALIGNMENTS
 from bundle.inference import infer
+from bundle.io.files import utf8
 from bundle.io.itk import read_linear
 from bundle.optimisation import SIMILARITIES
 from bundle.options import check_fill, check_flags
@@ -175,7 +176,7 @@ def check_device(device: str) -> None:
 
 def output_folder(output_dir: str) -> Path:
     """Make the path of a folder to write absolute, refusing what cannot become a folder before any work."""
-    folder = Path(str(output_dir)).absolute()
+    folder = Path(utf8(Path(str(output_dir)).absolute()))
     if folder.is_file():
         raise ValueError(f"The output ({folder}) is a file: name a folder.")
     parent = next(path for path in (folder, *folder.parents) if path.exists())

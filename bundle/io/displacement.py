@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
-from bundle.io.files import check_file
+from bundle.io.files import check_file, utf8
+from bundle.io.headers import nibabel_files
 from bundle.io.integrity import DamagedFileError, check_whole
 from bundle.io.itk import ddf_from_mm, grid_from_itk, itk_files
 from bundle.shapes import DDF
@@ -50,7 +51,7 @@ def read_displacement(path: str | os.PathLike[str]) -> tuple[DDF, Grid]:
     try:
         check_whole(path)
         with itk_files():
-            image = sitk.ReadImage(os.fspath(path))
+            image = sitk.ReadImage(utf8(path))
     except DamagedFileError as error:
         raise ValueError(f"The transform ({path}) cannot be read: {error}.") from error
     except RuntimeError as error:
@@ -94,7 +95,8 @@ def _of_nifti(path: str | os.PathLike[str], image: sitk.Image) -> tuple[npt.NDAr
     numbers of intent 1006 around, as if the components lay beside each other.
     """
     try:
-        values = np.asarray(nibabel.load(path).dataobj)
+        with nibabel_files():
+            values = np.asarray(nibabel.load(path).dataobj)
     except OSError as error:
         raise ValueError(
             f"The transform ({path}) cannot be read: it is cut off or damaged: copy or make it again."

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
-from bundle.io.files import in_place
+from bundle.io.files import in_place, utf8
 from bundle.io.formats import afni, freesurfer, fsl, greedy, learn2reg, x5
 from bundle.io.images import write_displacement
 from bundle.io.itk import image_to_itk, itk_files, linear_to_itk, write_transform
@@ -119,7 +119,7 @@ def _text(transform: SpatialTransform, path: Path, like: str) -> None:
         write_transform(transform, path)
         return
     with itk_files():
-        sitk.WriteTransform(linear_to_itk(transform.alignment), os.fspath(path))
+        sitk.WriteTransform(linear_to_itk(transform.alignment), utf8(path))
 
 
 def _displacements(transform: SpatialTransform, path: Path, like: str) -> None:
@@ -129,7 +129,7 @@ def _displacements(transform: SpatialTransform, path: Path, like: str) -> None:
 def _vectors(transform: SpatialTransform, path: Path, like: str) -> None:
     field = transform.displacement_field().movedim(0, -1).numpy()
     with itk_files():
-        sitk.WriteImage(image_to_itk(field, transform.fixed_grid, is_vector=True), os.fspath(path), True)
+        sitk.WriteImage(image_to_itk(field, transform.fixed_grid, is_vector=True), utf8(path), True)
 
 
 def _without_like(write: Callable[[SpatialTransform, Path], object]) -> Writer:

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["beside", "check_file", "check_outputs", "fingerprint", "in_place", "is_unchanged", "named"]
+__all__ = [
+    *("beside", "check_file", "check_outputs", "check_room", "fingerprint", "in_place", "is_unchanged", "named"),
+    "utf8",
+]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -90,6 +93,26 @@ def check_outputs(
                 )
 
 
+def check_room(path: str | os.PathLike[str], size: int) -> None:
+    """Find out whether a file of a size can be written, where what writes it would not survive that it cannot.
+
+    Args:
+        path: of the file, which stays as it is.
+        size: bytes.
+
+    Raises:
+        OSError: the disk, or the user's share of it, is full; or no file may grow so large.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with tempfile.TemporaryFile(dir=Path(path).parent) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of a file system that cannot tell
+                raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 @contextmanager
 def beside(target: Path, prefix: str) -> Iterator[Path]:
     """Make a temporary folder beside a place that is to be written, which errors name, and remove it at the end.
@@ -149,6 +172,24 @@ def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
         check_outputs([file.with_name(written.name) for written in whole], [])
         for written in whole:
             os.replace(written, file.with_name(written.name))
+
+
+def utf8(path: str | os.PathLike[str]) -> str:
+    """Hand over a path as text that ITK and VTK take: any byte but UTF-8's in it would end the process.
+
+    Raises:
+        ValueError: it holds one.
+    """
+    text = os.fspath(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise ValueError(
+            f"The path ({shown}) is not in UTF-8, in which ITK and VTK take names: rename it, or link to it by another "
+            "name."
+        ) from error
+    return text
 
 
 def _stat(path: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ this package goes by ITK's reading, in which its transforms are applied, and say
 import gzip
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
+from bundle.io.files import utf8
 from bundle.io.itk import itk_files
 from bundle.spatial import Grid
+from nibabel.imageglobals import logger
 
-__all__ = ["NIBABEL", "Header", "UnusableImageError", "copy_geometry", "read_header"]
+__all__ = ["NIBABEL", "Header", "UnusableImageError", "copy_geometry", "nibabel_files", "read_header"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -60,6 +64,20 @@ class Header:
     axes: int = 3
 
 
+@contextmanager
+def nibabel_files() -> Iterator[None]:
+    """Let nibabel open files without its own words about what it repairs in a header: notes say what matters."""
+
+    def silence(_: Any) -> bool:
+        return False
+
+    logger.addFilter(silence)
+    try:
+        yield
+    finally:
+        logger.removeFilter(silence)
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Read where the voxels of an image file are, by the rule of this module.
 
@@ -73,8 +91,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     if not Path(path).name.lower().endswith(NIBABEL):
         information = itk_information(path)
         return replace(_straightened(_grid_of(information)), axes=information.GetDimension())
-    image = nibabel.load(path)
-    return replace(_by_nibabel(image, path), axes=image.ndim)
+    with nibabel_files():
+        image = nibabel.load(path)
+        return replace(_by_nibabel(image, path), axes=image.ndim)
 
 
 def _by_nibabel(image: Any, path: str | os.PathLike[str]) -> Header:
@@ -99,7 +118,7 @@ def itk_information(path: str | os.PathLike[str]) -> sitk.ImageFileReader:
         RuntimeError: ITK cannot read the file.
     """
     reader = sitk.ImageFileReader()
-    reader.SetFileName(os.fspath(path))
+    reader.SetFileName(utf8(path))
     with itk_files():
         reader.ReadImageInformation()
     return reader
@@ -190,8 +209,19 @@ def _disagreement(image: Any, by_itk: Grid, by_nibabel: Matrix) -> str:
             return f"{IN_MM.format(unit=unit)}"
     if not _usable(by_nibabel):
         return f"its sform (code {codes[1]}) is no position: its qform is taken, as ITK does (nibabel cannot use it)"
-    apart_mm = by_itk.corner_distance_mm(Grid.from_ras(by_itk.shape, by_nibabel))
-    taken = "qform" if _is_qform(image, by_itk) else "sform, with the voxel size of pixdim"
+    turned = _turned(image)
+    if _apart(by_itk, Grid.from_ras(by_itk.shape, _in_mm(image, by_nibabel) @ turned)) <= ALIKE:
+        axes = " and ".join(name for name, sign in zip(("first", "second", "third"), turned.diagonal()) if sign < 0)
+        return (
+            f"its voxel size (pixdim) is negative along the {axes} axis: that is taken the other way round, as by ITK, "
+            "ANTs and Slicer (nibabel takes the size alone); write a positive size if that is wrong"
+        )
+    return _disagreeing_forms(codes, by_itk.corner_distance_mm(Grid.from_ras(by_itk.shape, by_nibabel)), by_itk, image)
+
+
+def _disagreeing_forms(codes: tuple[int, int], apart_mm: float, by_itk: Grid, image: Any) -> str:
+    """Say which of the forms is taken."""
+    taken = "qform" if _is_qform(image, by_itk, codes) else "sform, with the voxel size of pixdim,"
     return (
         f"its qform (code {codes[0]}), sform (code {codes[1]}) and voxel size disagree, by up to {apart_mm:.3g} mm: "
         f"the {taken} is taken, as by ITK, ANTs and Slicer (nibabel and FSL go by the sform); if that is wrong, make "
@@ -199,9 +229,24 @@ def _disagreement(image: Any, by_itk: Grid, by_nibabel: Matrix) -> str:
     )
 
 
-def _is_qform(image: Any, by_itk: Grid) -> bool:
-    qform = image.get_qform(coded=False)
+def _is_qform(image: Any, by_itk: Grid, codes: tuple[int, int]) -> bool:
+    """Tell whether ITK has gone by the qform; a form whose code is 0 is none."""
+    if 0 in codes:
+        return codes[1] == 0
+    qform = image.get_qform(coded=False) @ _turned(image)
     return _usable(qform) and _apart(by_itk, Grid.from_ras(by_itk.shape, _in_mm(image, qform))) <= ALIKE
+
+
+def _turned(image: Any) -> Matrix:
+    """Turn the axes round whose voxel size is negative, as ITK does."""
+    return np.diag([*np.where(_as_written(image)["pixdim"][1:4] < 0, -1.0, 1.0), 1.0])
+
+
+def _as_written(image: Any) -> Any:
+    """Read the header of a NIfTI or Analyze file without nibabel's repairs."""
+    kind, files = type(image.header), image.file_map
+    with files["header" if "header" in files else "image"].get_prepare_fileobj(mode="rb") as file:
+        return kind(file.read(kind.template_dtype.itemsize), check=False)
 
 
 def _in_mm(image: Any, affine: Matrix) -> Matrix:
@@ -223,13 +268,18 @@ def copy_geometry(image: nibabel.Nifti1Image, like: str | os.PathLike[str]) -> n
         image: on the grid of that file.
         like: path of a NIfTI or Analyze file.
     """
-    source, header = nibabel.load(like).header, image.header.copy()
-    header["pixdim"][:4] = source["pixdim"][:4]
-    if "qform_code" in source:
+    with nibabel_files():
+        source = nibabel.load(like)
+        placed = nibabel.Nifti1Image(image.dataobj, None, image.header)  # an affine would overwrite what it says
+        # a NIfTI-2, which ITK refuses, is taken with the sizes that nibabel has made positive
+        written = source.header if isinstance(source, nibabel.Nifti2Image) else _as_written(source)
+    header = placed.header
+    header["pixdim"][:4] = written["pixdim"][:4]
+    if "qform_code" in written:
         for name in POSITION:
-            header[name] = source[name]
-        header["xyzt_units"] = int(source["xyzt_units"]) & 7
+            header[name] = written[name]
+        header["xyzt_units"] = int(written["xyzt_units"]) & 7
     else:  # Analyze has no position
         header["pixdim"][0] = 1
         header["qform_code"] = header["sform_code"] = 0
-    return nibabel.Nifti1Image(image.dataobj, None, header)  # an affine would overwrite what the header says
+    return placed

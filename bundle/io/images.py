@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, read_header
+from bundle.io.files import utf8
+from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, nibabel_files, read_header
 from bundle.io.integrity import check_whole, decompressed
 from bundle.io.itk import image_to_itk, itk_files
 from bundle.spatial import Grid, ras_from_lps
@@ -78,11 +79,13 @@ def read_image(path: str | os.PathLike[str], exact: bool = False) -> MetaTensor:
 
 def _by_nibabel(path: str | os.PathLike[str], content: bytes | None) -> npt.NDArray[Any]:
     """Read voxels, (C, H, W, L), from a file, or its content; what a slope scales is in the precision of the slope."""
-    image = nibabel.load(path)
+    with nibabel_files():
+        image = nibabel.load(path)
+        voxels = (image if content is None else type(image).from_bytes(content)).dataobj
     intent = int(image.header["intent_code"]) if "intent_code" in image.header else 0
     if math.prod(image.shape[4:]) > 1 or intent in OF_COMPONENTS:
         raise UnusableImageError(COMPONENTS)
-    array = np.asanyarray((image if content is None else type(image).from_bytes(content)).dataobj)
+    array = np.asanyarray(voxels)
     array = array.reshape(*(*array.shape, 1, 1, 1)[:3], -1)
     return np.moveaxis(array, -1, 0)
 
@@ -90,7 +93,7 @@ def _by_nibabel(path: str | os.PathLike[str], content: bytes | None) -> npt.NDAr
 def _by_itk(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read voxels, (C, H, W, L); volumes are channels."""
     with itk_files():
-        image = sitk.ReadImage(os.fspath(path))
+        image = sitk.ReadImage(utf8(path))
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise UnusableImageError(COMPONENTS)
     axes = sitk.GetArrayFromImage(image).transpose()
@@ -138,7 +141,7 @@ def write_image(
         placed = _placed(image, grid, like)
         if len(volumes) > 1:
             step, unit = _fourth_axis(source)
-            placed.header.set_zooms((*placed.header.get_zooms()[:3], step))
+            placed.header["pixdim"][4] = step
             placed.header.set_xyzt_units(placed.header.get_xyzt_units()[0], unit)
         _save(placed, path)
     else:
@@ -147,7 +150,7 @@ def write_image(
             step, unit = _fourth_axis(source)
             step *= IN_SECONDS.get(unit or "", 1.0)  # which ITK has of time, without saying so
             whole = images[0] if len(images) == 1 else sitk.JoinSeries(images, 0.0, step)
-            sitk.WriteImage(whole, os.fspath(path), useCompression=True)
+            sitk.WriteImage(whole, utf8(path), useCompression=True)
 
 
 def _fourth_axis(path: str | os.PathLike[str] | None) -> tuple[float, str | None]:
@@ -155,7 +158,8 @@ def _fourth_axis(path: str | os.PathLike[str] | None) -> tuple[float, str | None
     if path is None:
         return 1.0, None
     if Path(path).name.lower().endswith(NIBABEL):
-        header = nibabel.load(path).header
+        with nibabel_files():
+            header = nibabel.load(path).header
         step = float((*header.get_zooms(), 0.0)[3])
         unit = header.get_xyzt_units()[1] if hasattr(header, "get_xyzt_units") else "unknown"
         unit = "msec" if isinstance(header, nibabel.freesurfer.mghformat.MGHHeader) else unit

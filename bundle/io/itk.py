@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.io.files import check_file
+from bundle.io.files import check_file, check_room, utf8
 from bundle.io.itk_numbers import check_numbers, check_values, is_list
 from bundle.shapes import DDF
 from bundle.spatial import Grid, Matrix, SpatialTransform
@@ -36,6 +36,9 @@ __all__ = [
 
 ROUNDING = 1e-5  # of a direction; a lattice further off the right angle is written between two matrices
 LARGEST_CONDITION = 1e6  # of a linear transform; beyond it two points far apart fall on one within a micrometre
+ANY_FORM = "a displacement field as an image, or another tool's form, by --kind where its file does not tell"
+LINEAR_FORM = "or bring another tool's linear one into that form by convert --to itk"
+HEADER_BYTES = 1 << 14  # at most, of a transform file beside the numbers of its field
 _ONE_AT_A_TIME = RLock()
 
 
@@ -132,10 +135,14 @@ def write_transform(transform: SpatialTransform, path: str | os.PathLike[str]) -
     Args:
         transform: to write.
         path: ends in ``.h5``.
+
+    Raises:
+        OSError: there is no room for it: HDF5 cannot close a file that it could not write, and ends the process.
     """
+    check_room(path, HEADER_BYTES + (0 if transform.ddf is None else 8 * transform.ddf.numel()))
     composite = sitk.CompositeTransform(list(_chain(transform)))  # copies; nothing else holds them
     with itk_files():
-        sitk.WriteTransform(composite, os.fspath(path))
+        sitk.WriteTransform(composite, utf8(path))
 
 
 def _chain(transform: SpatialTransform) -> Iterator[sitk.Transform]:
@@ -174,7 +181,7 @@ def read_linear(path: str | os.PathLike[str]) -> Matrix:
         FileNotFoundError: no such file.
         ValueError: not a transform file, not of three dimensions, not linear, or not invertible.
     """
-    transform = read_itk(path)
+    transform = read_itk(path, LINEAR_FORM)
     if not transform.IsLinear():
         raise ValueError(f"The initial transform ({path}) is not linear: give a rigid or affine one.")
     matrix = linear_from_itk(transform)
@@ -200,8 +207,12 @@ def is_invertible(matrix: Matrix) -> bool:
     return bool(np.isfinite(matrix).all() and np.linalg.cond(matrix[:3, :3]) <= LARGEST_CONDITION)
 
 
-def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
+def read_itk(path: str | os.PathLike[str], otherwise: str = ANY_FORM) -> sitk.Transform:
     """Read a 3-D transform of ITK as it is.
+
+    Args:
+        path: of the file.
+        otherwise: what else may be given in its place, for the sentence about a file that is none.
 
     Raises:
         FileNotFoundError: no such file.
@@ -216,9 +227,9 @@ def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
     try:
         check_numbers(path)
         with itk_files():
-            transform = sitk.ReadTransform(os.fspath(path))
+            transform = sitk.ReadTransform(utf8(path))
     except (RuntimeError, KeyError, TypeError) as error:
-        transform = _read_by_itk(path, error)
+        transform = _read_by_itk(path, error, otherwise)
     if transform.GetDimension() != 3:
         raise ValueError(f"The transform ({path}) is of {transform.GetDimension()} dimensions, not of 3.")
     for part in parts_of(transform):
@@ -226,7 +237,7 @@ def read_itk(path: str | os.PathLike[str]) -> sitk.Transform:
     return transform
 
 
-def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transform:
+def _read_by_itk(path: str | os.PathLike[str], error: Exception, otherwise: str) -> sitk.Transform:
     """Read a linear transform of a kind that SimpleITK cannot name, such as a CenteredAffineTransform alone."""
     unknown = re.search(r'Could not create an instance of "(\w+?)_', str(error))
     if unknown:
@@ -236,12 +247,11 @@ def _read_by_itk(path: str | os.PathLike[str], error: Exception) -> sitk.Transfo
             raise error  # the file itself is none
         import itk  # here, since it takes seconds to load
 
-        (transform,) = itk.transformread(os.fspath(path))
+        (transform,) = itk.transformread(utf8(path))
         matrix = linear_from_itk(transform)
     except Exception as cause:  # ITK raises of several kinds
         raise ValueError(
             f"The transform ({path}) cannot be read as an ITK transform file: give .h5, .hdf5, .tfm, .txt or .mat as "
-            "ITK, ANTs or Slicer write it, a displacement field as an image, or another tool's form, by --kind where "
-            "its file does not tell (docs/transforms.md)."
+            f"ITK, ANTs or Slicer write it, {otherwise} (docs/transforms.md)."
         ) from cause
     return linear_to_itk(matrix)

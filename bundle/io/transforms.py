@@ -19,6 +19,7 @@ from bundle.io.displacement import is_displacement, read_displacement
 from bundle.io.files import check_file
 from bundle.io.formats import afni, elastix, freesurfer, fsl, greedy, learn2reg, x5
 from bundle.io.formats.common import numbers_in
+from bundle.io.headers import nibabel_files
 from bundle.io.integrity import DamagedFileError
 from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid, SpatialTransform
@@ -133,7 +134,8 @@ def _kind_of(path: Path) -> str:
 def _kind_of_nifti(path: Path) -> str:
     """Tell by the header what the numbers of a NIfTI file are."""
     try:
-        header = nibabel.load(path).header
+        with nibabel_files():
+            header = nibabel.load(path).header
     except (ImageFileError, OSError, EOFError):
         return "itk"  # which says what is wrong
     if any(extension.get_code() == freesurfer.EXTENSION for extension in header.extensions):

@@ -141,6 +141,6 @@ def _finding(name: str, level: str, numbers: Mapping[str, float], bounds: Sequen
         return None
     sentence, look = WORDS.get(name, (f"{name} is out of its bounds.", EDGES))
     if math.isnan(value):
-        return Finding(name, level, f"{sentence} ({name} could not be measured)", look)
+        return Finding(name, level, f"{name} could not be measured, so that nothing is known of it.", look)
     bound = f"at least {low:.4g}" if value < low else f"at most {high:.4g}"
     return Finding(name, level, f"{sentence} ({name} is {value:.4g}; {bound} is expected)", look)

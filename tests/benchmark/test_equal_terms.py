@@ -86,6 +86,11 @@ def test_all_networks_are_trained_by_the_same_options(trainings, tmp_path):
     assert len({line["config_file"] for line in trainings}) == len(NETWORKS)
 
 
+def test_a_training_is_told_its_folders_so_that_monai_reads_them_as_they_stand(trainings, tmp_path):
+    train_all(Terms("DATA/a#1", epochs=1), ["pan"], [1e-4], tmp_path)
+    assert trainings[0]["dataset_dir"] == "$'DATA/a\\x231'"
+
+
 def test_finished_runs_are_looked_up_and_others_go_on(trainings, tmp_path):
     terms = Terms("DATA/hippocampus", epochs=3)
     train_all(terms, ["pan"], [1e-4, 4e-4], tmp_path)

@@ -178,6 +178,13 @@ def test_a_method_depends_on_what_its_weights_say_of_two_contrasts(fresh_weights
     assert settings[0] != settings[1]
 
 
+def test_weights_are_found_in_a_folder_of_any_name(fresh_weights, tmp_path):
+    weights = tmp_path / "run#1" / "@#2.pt"
+    weights.parent.mkdir()
+    shutil.copyfile(fresh_weights, weights)
+    assert Network(str(weights)).settings() == Network(str(fresh_weights)).settings()
+
+
 def test_the_optimised_network_goes_on_from_the_networks_field(fresh_weights):
     image, grid = torch.rand(1, 2, 32, 32, 32), Grid((32, 32, 32), np.eye(4))
     plain, optimised = (Network(str(fresh_weights), optimise=n).load()(image, grid) for n in (0, 3))

@@ -6,15 +6,17 @@ import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bundle.__main__ import main
+from bundle.commands.register import register
 from bundle.failures import MEANINGS, bad_input
 from bundle.io.files import in_place
-from bundle.io.images import write_image
-from bundle.io.itk import write_transform
+from bundle.io.images import read_image, write_image
+from bundle.io.itk import read_itk, write_transform
 from bundle.spatial import Grid, SpatialTransform
 
 GRID = Grid((30, 31, 29), np.diag([2.0, 2, 2, 1]))
@@ -127,11 +129,12 @@ except OSError as error:
 
 
 def test_so_is_a_transform(folder):
-    """In a process of its own: HDF5 never closes a file that it could not write, and that process ends by a signal."""
+    """In a process of its own: one in which HDF5 could not write a file would end by a signal."""
     before = sorted(folder.rglob("*"))
     line = [sys.executable, "-c", TRANSFORM_WITHOUT_ROOM, str(folder / "out.h5")]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
     check_named(done.stdout, folder / "out.h5")
+    assert (done.returncode, done.stderr) == (0, "")
     assert sorted(folder.rglob("*")) == before
 
 
@@ -164,3 +167,54 @@ def test_a_file_without_the_right_to_read_it_is_not_called_a_broken_image(folder
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().err.startswith("error: The file or folder (fixed.nii.gz) may not be read or written")
+
+
+OTHER_BYTE = os.fsdecode(b"caf\xe9")  # Latin-1's é, as an old disk may have it
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"register {OTHER_BYTE}.nii.gz fixed.nii.gz o",
+        f"register moving.nii.gz fixed.nii.gz {OTHER_BYTE}",
+        f"apply --transform {OTHER_BYTE}.h5 {IMAGES} --output o.nii.gz",
+        f"apply {ONE} --output {OTHER_BYTE}.mha",
+        f"prepare --source {OTHER_BYTE} --output_dir o",
+        f"apply_points --transform t.h5 --points {OTHER_BYTE}.vtk --output o.vtk --space lps",
+    ],
+)
+def test_a_name_in_another_encoding_is_refused_in_one_sentence(folder, monkeypatch, capsys, line):
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["bundle", *line.split()])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: The path \(caf\\udce9\S*\) is not in UTF-8, .*: rename it, or .*\n", said)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["image.nii.gz", "image.mha", "image.mhd", "t.h5"])
+def test_so_are_files_that_a_command_finds_itself(folder, name):
+    """ITK would end the process at such a name."""
+    (folder / OTHER_BYTE).mkdir()
+    path = folder / OTHER_BYTE / name
+    image, matrix = torch.rand(1, *GRID.shape), SpatialTransform(np.eye(4), None, GRID, GRID, GRID)
+    if name == "image.nii.gz":
+        write_image(image, GRID, path)  # which ITK has no part in
+    calls = {
+        "image.nii.gz": [lambda: read_image(path)],
+        "t.h5": [lambda: write_transform(matrix, path), lambda: read_itk(path)],
+    }
+    for call in calls.get(name, [lambda: write_image(image, GRID, path), lambda: read_image(path)]):
+        with pytest.raises(ValueError, match=r"The path \(.*caf\\udce9/.*\) is not in UTF-8"):
+            call()
+        path.touch()
+
+
+def test_so_is_an_output_in_such_a_folder_before_any_work(folder, monkeypatch):
+    (folder / OTHER_BYTE).mkdir()
+    monkeypatch.chdir(folder / OTHER_BYTE)
+    with pytest.raises(ValueError, match="is not in UTF-8"):
+        register(str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz"), "o", device="cpu")
+    assert not any(Path.cwd().iterdir())

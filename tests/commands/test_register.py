@@ -306,16 +306,19 @@ def test_an_initial_transform_stands_for_the_alignment_and_a_fresh_network_leave
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES  # no label, no warped label
 
 
-def test_a_path_is_a_path_whatever_it_starts_with(pair, weights, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sign", ["", "a@#b%#c/", "p@##4#"])
+def test_a_path_is_a_path_whatever_it_starts_with_or_holds(pair, weights, tmp_path, monkeypatch, sign):
     monkeypatch.chdir(tmp_path)
-    for name in ("$moving.nii.gz", "@fixed.nii.gz"):
-        Path(name).write_bytes(Path(pair[name[1:].split(".")[0]]).read_bytes())
-    os.link(weights, "%model.pt")
-    summary = register(
-        "$moving.nii.gz", "@fixed.nii.gz", "%out", weights="%model.pt", affine="center", device="cpu", spacing_mm=9
-    )
-    assert Path(summary["moving"]).name == "$moving.nii.gz"
-    assert sorted(p.name for p in (tmp_path / "%out").iterdir()) == FILES
+    Path(sign).mkdir(exist_ok=True)
+    moving, fixed, model, out = (sign + name for name in ("$moving.nii.gz", "@fixed.nii.gz", "%model.pt", "%out"))
+    for name, role in ((moving, "moving"), (fixed, "fixed")):
+        Path(name).write_bytes(Path(pair[role]).read_bytes())
+    os.link(weights, model)
+    before = set(tmp_path.rglob("*"))
+    summary = register(moving, fixed, out, weights=model, affine="center", device="cpu", spacing_mm=9)
+    assert Path(summary["moving"]) == tmp_path / moving
+    assert sorted(p.name for p in (tmp_path / out).iterdir()) == FILES
+    assert {p for p in tmp_path.rglob("*") if p.parent != tmp_path / out} == before | {tmp_path / out}
 
 
 def test_a_log_is_told_the_stages_and_what_is_left(pair, weights, tmp_path, monkeypatch, capsys):

@@ -27,8 +27,8 @@ SFORM = affine()
 QFORM = affine(degrees=(-3, 9, 31), origin=(-20.0, 11.0, 40.0))
 
 
-def nifti(path, sform=SFORM, qform=QFORM, codes=(1, 1), unit=2, pixdim=None, kind=nibabel.Nifti1Image):
-    """Write a NIfTI file with exactly these forms and codes (qform's first)."""
+def nifti(path, sform=SFORM, qform=QFORM, codes=(1, 1), unit=2, pixdim=None, signs=None, kind=nibabel.Nifti1Image):
+    """Write a NIfTI file with exactly these forms and codes (qform's first); ``signs`` are those of the voxel size."""
     header = kind(VALUES, None).header
     header.set_zooms(np.linalg.norm(qform[:3, :3], axis=0))
     header.set_qform(qform, 1)
@@ -36,7 +36,10 @@ def nifti(path, sform=SFORM, qform=QFORM, codes=(1, 1), unit=2, pixdim=None, kin
     header["qform_code"], header["sform_code"], header["xyzt_units"] = (*codes, unit)
     if pixdim is not None:
         header["pixdim"][1:4] = pixdim
-    nibabel.save(kind(VALUES, None, header), path)
+    image = kind(VALUES, None, header)
+    if signs is not None:
+        image.header["pixdim"][1:4] *= signs
+    nibabel.save(image, path)
     return path
 
 
@@ -60,8 +63,38 @@ ODD = {  # headers that ITK and nibabel read differently, and a word of what is 
     "sform is zero": ({"sform": np.diag([0.0, 0, 0, 1]), "codes": (1, 2)}, "sform (code 2) is no position"),
     "sform is sheared": ({"sform": skewed(0.1), "codes": (1, 1)}, "qform is taken"),
     "voxel sizes disagree": ({"codes": (0, 2), "pixdim": (1, 1, 1)}, "voxel size of pixdim"),
+    "voxel size of the sform alone": (
+        {"codes": (0, 1), "pixdim": (2.0, 1.3, 6.2)},
+        "the sform, with the voxel size of",
+    ),
+    "voxel size below 0": ({"codes": (1, 0), "signs": (-1, 1, 1)}, "negative along the first axis"),
+    "two below 0": (
+        {"qform": SFORM, "codes": (1, 1), "signs": (1, -1, -1)},
+        "negative along the second and third axis",
+    ),
+    "below 0, sform": ({"codes": (0, 1), "qform": SFORM, "signs": (1, 1, -1)}, "negative along the third axis"),
+    "below 0, forms disagree": ({"codes": (1, 2), "signs": (1, -1, 1)}, "qform is taken"),
+    "below 0, no forms": ({"codes": (0, 0), "signs": (-1, 1, 1)}, "no orientation"),
+    "below 0, microns": ({"qform": SFORM, "unit": 3, "signs": (-1, 1, 1)}, "negative along the first axis"),
     "no forms, microns": ({"codes": (0, 0), "unit": 3}, "no orientation"),
 }
+
+
+def test_a_series_is_written_on_a_grid_of_negative_voxel_size(tmp_path):
+    path = nifti(tmp_path / "image.nii.gz", codes=(1, 0), signs=(-1, 1, 1))
+    grid = read_header(path).grid
+    write_image(torch.rand(2, *SHAPE), grid, tmp_path / "series.nii.gz", like=path)
+    assert read_header(tmp_path / "series.nii.gz").grid.corner_distance_mm(grid) < 1e-4
+    assert sitk.ReadImage(str(tmp_path / "series.nii.gz")).GetSpacing()[3] == 1
+
+
+def test_nibabel_says_nothing_of_its_own_about_a_header(tmp_path, caplog):
+    path = nifti(tmp_path / "image.nii.gz", signs=(-1, 1, 1))
+    grid = read_header(path).grid
+    write_image(read_image(path), grid, tmp_path / "warped.nii.gz", like=path)
+    assert not caplog.records
+    nibabel.load(path)
+    assert "pixdim[1,2,3] should be positive" in caplog.text  # anyone else is still told
 
 
 @pytest.mark.parametrize("codes", list(itertools.product(range(5), range(5))))
@@ -158,9 +191,11 @@ def test_a_header_without_any_position_is_refused(tmp_path):
         read_header(path)
 
 
-def test_an_analyze_file_is_read_as_itk_reads_it_and_what_is_written_lies_on_it_in_both(tmp_path):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_analyze_file_is_read_as_itk_reads_it_and_what_is_written_lies_on_it_in_both(tmp_path, sign):
     image = nibabel.AnalyzeImage(VALUES, None)
     image.header.set_zooms((2, 1.3, 3.1))
+    image.header["pixdim"][1] *= sign
     nibabel.save(image, tmp_path / "old.img")
     header = read_header(tmp_path / "old.img")
     assert "Analyze" in header.notes[0]

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.io import itk
+from bundle.io.export import write_as
 from bundle.io.images import write_displacement
 from bundle.io.itk import grid_from_itk, image_to_itk, linear_from_itk, linear_to_itk, read_linear, write_transform
 from bundle.io.itk_composites import read_transform
@@ -14,6 +16,7 @@ from tests.spatial.oblique import oblique
 FIXED = oblique((26, 31, 22), (-1.9, 1.4, 2.3), (11, -7, 16), (12, -21, 33))
 MOVING = oblique((40, 34, 36), (1.3, -2.1, 1.7), (-8, 12, 5), (15, -18, 30))
 FIELD = FIXED.canonical(2.1)
+SKEWED = Grid(FIELD.shape, FIELD.affine @ np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
 
 
 def smooth(shape, seed, sigma=3.0):
@@ -361,9 +364,9 @@ UNREADABLE = {
     "MINC's": (with_text("t.xfm", "MNI Transform File\n"), "is MINC's, RAS and from moving to fixed"),
     "elastix's": (
         with_text("TransformParameters.0.txt", '(Transform "EulerTransform")\n'),
-        "another tool.s form, by --kind",
+        "another tool.s (form, by|linear)",
     ),
-    "FSL's": (with_text("flirt.mat", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"), "another tool.s form, by --kind"),
+    "FSL's": (with_text("flirt.mat", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"), "another tool.s (form, by|linear)"),
 }
 
 
@@ -391,6 +394,17 @@ def test_an_initial_transform_that_is_not_linear_is_refused(files):
         read_linear(files / "transform.h5")
     with pytest.raises(ValueError, match="not linear"):
         linear_from_itk(sitk.BSplineTransform(3))
+
+
+def test_another_tools_initial_transform_is_refused_with_the_way_that_leads_on(tmp_path):
+    np.savetxt(tmp_path / "flirt.mat", np.eye(4))
+    with pytest.raises(ValueError, match="another tool's linear one into that form by convert --to itk") as said:
+        read_linear(tmp_path / "flirt.mat")
+    assert "field" not in str(said.value)
+    assert "--kind" not in str(said.value)
+    composite = SpatialTransform(np.diag([1.1, 1, 1, 1]), None, FIXED, FIXED, MOVING)  # as convert writes it
+    write_as(composite, tmp_path / "flirt.tfm", "itk", "")
+    assert np.allclose(read_linear(tmp_path / "flirt.tfm"), composite.alignment)
 
 
 @pytest.mark.parametrize("reader", [read_linear, lambda path: read_transform(path, FIXED, MOVING)])
@@ -424,3 +438,12 @@ def test_the_noise_of_a_float32_header_is_no_reason_to_refuse_an_image_but_a_she
     sheared[:3, 0] += 0.05 * sheared[:3, 1]
     with pytest.raises(ValueError, match="not at right angles"):
         image_to_itk(array, Grid(FIXED.shape, sheared))
+
+
+@pytest.mark.parametrize("grid", [FIELD, None, SKEWED], ids=["straight", "linear", "skewed"])
+def test_a_transform_file_takes_no_more_room_than_is_looked_for(tmp_path, grid, monkeypatch):
+    asked = []
+    monkeypatch.setattr(itk, "check_room", lambda path, size: asked.append(size))
+    ddf = None if grid is None else torch.zeros(3, *grid.shape, dtype=torch.float64)
+    write_transform(SpatialTransform(np.eye(4), ddf, grid or FIXED, FIXED, MOVING), tmp_path / "t.h5")
+    assert 0 < (tmp_path / "t.h5").stat().st_size <= asked[0]

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 from bundle.plausibility import LIMITS, verdict
@@ -31,6 +32,16 @@ def test_between_both_bounds_somebody_should_look():
     assert "0.3" in judgement.findings[0].sentence
     assert "at most 0.1" in judgement.findings[0].sentence
     assert "Jacobian" in judgement.findings[0].look
+
+
+@pytest.mark.parametrize("name", sorted({*LIMITS, "similarity_before", "similarity_after"}))
+def test_a_number_that_could_not_be_measured_is_told_as_no_more_than_that(name):
+    for quality in (GOOD | {name: math.nan}, {key: value for key, value in GOOD.items() if key != name}):
+        (finding,) = judge(quality, LIMITS, {}).findings
+        measure = "similarity_gain" if name.startswith("similarity") else name
+        assert finding.sentence == f"{measure} could not be measured, so that nothing is known of it."
+        (missed,) = verdict(quality)["limits_missed"]
+        assert re.fullmatch(rf".*{name}.* was not measurable", missed)
 
 
 def test_what_failed_comes_first_and_is_said_once():

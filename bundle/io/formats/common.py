@@ -7,6 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from bundle.io.headers import nibabel_files
 from bundle.io.integrity import check_whole
 from bundle.io.itk import ddf_from_mm, is_invertible
 from bundle.spatial import Grid, Matrix, SpatialTransform, lps_from_ras
@@ -62,7 +63,8 @@ def numbers_in(path: Path, rows: int, columns: int) -> Matrix | None:
 def nifti(path: Path) -> Any:
     """Open a NIfTI file whose checksum fits, if it has one."""
     check_whole(path)
-    return nibabel.load(path)
+    with nibabel_files():
+        return nibabel.load(path)
 
 
 def linear(matrix: Matrix, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:

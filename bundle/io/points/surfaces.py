@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from bundle.io.files import utf8
 from bundle.io.points.complete import is_complete
 from bundle.io.points.pointfile import FLAG, PointFile, Points, Reached
 from bundle.io.points.vtk_form import keep_form, keep_title
@@ -79,7 +80,7 @@ class VtkSurface(PointFile):
         if not is_complete(path):
             raise ValueError(CUT_OFF.format(path))
         self.reader = self._module(path)[0]()
-        self.reader.SetFileName(str(path))
+        self.reader.SetFileName(utf8(path))
         with self._kept_messages() as messages:
             self.reader.Update()
         self.surface = self.reader.GetOutput()
@@ -139,7 +140,7 @@ class VtkSurface(PointFile):
         surface.GetPointData().AddArray(flag)
         writer = self._module(path)[1]()
         writer.SetInputData(self._with_normals(surface))
-        writer.SetFileName(str(path))
+        writer.SetFileName(utf8(path))
         keep_form(self.reader, writer, writer.GetInput(), self.path)
         self._note(writer)
         if not writer.Write():

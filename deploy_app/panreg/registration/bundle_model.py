@@ -25,7 +25,7 @@ from panreg.failures import Code, Failure, causes
 from panreg.ingest.stack import Stack
 from panreg.registration.result import Array, Limits, Transform
 
-__all__ = ["BundleModel", "Result", "by_settings", "volume"]
+__all__ = ["BundleModel", "Result", "as_text", "by_settings", "volume"]
 
 INFERENCE = Path("configs") / "inference.json"
 WEIGHTS = Path("models") / "model.pt"
@@ -128,7 +128,7 @@ class BundleModel:
             meta_file=str(self.root / "configs" / "metadata.json"),
             logging_file=False,
             workflow_type="inference",
-            bundle_root=str(self.root),
+            bundle_root=as_text(str(self.root)),
             save=False,
             tabulate=False,
             **{"dataset#data": [pair]},
@@ -145,6 +145,11 @@ class BundleModel:
         chosen = choice.weights_for(quality)
         limits = self._describe(WEIGHTS.with_name(Path(chosen).name)).get("limits", {})
         return Result(item["transform"], quality, item["overview"], item.get("page"), limits)
+
+
+def as_text(text: str) -> str:
+    """Write text so that the bundle's configuration takes it as it stands: MONAI turns each # into ::, in any text."""
+    return "$" + re.sub("[#@%$]", lambda mark: rf"\x{ord(mark[0]):02x}", ascii(text))
 
 
 @contextmanager

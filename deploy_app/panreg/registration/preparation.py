@@ -8,6 +8,7 @@ import numpy as np
 from panreg.dicom.functional_groups import rescale_type_of
 from panreg.ingest.decode import Volume
 from panreg.ingest.stack import Stack
+from panreg.registration.bundle_model import as_text
 from panreg.registration.quality import gate_of, page_bounds
 from panreg.registration.result import Array
 from panreg.registration.straight import grid_of_result, resample_onto
@@ -89,13 +90,12 @@ def page_options(settings: Settings, fixed: Stack, moving: Stack, notes: Sequenc
         moving: the moving stack.
         notes: what the page is to say, without patient data.
     """
-    # no sentence may begin with $, @ or %: the bundle's configuration would take it for an expression
     if not settings.page:
         return {}
     gate = gate_of(settings.quality, fixed, moving)
     return {
         "page": True,
-        "page_notes": [f"Every object says: {settings.label}.", *notes],
+        "page_notes": [as_text(note) for note in (f"Every object says: {settings.label}.", *notes)],
         "thresholds#failed": page_bounds(gate),
     }
 

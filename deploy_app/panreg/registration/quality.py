@@ -1,5 +1,6 @@
 """The quality gate: which limits a registration breaks, and whether it is then refused or flagged."""
 
+import math
 from collections.abc import Mapping
 
 from panreg.failures import Code, Failure
@@ -38,12 +39,15 @@ def verdict(quality: Mapping[str, float], gate: QualityGate) -> list[str]:
     broken = []
     before, after = (quality.get(f"similarity_{stage}", missing) for stage in ("before", "after"))
     if not after >= before:
-        broken.append(f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}.")
+        found = f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}."
+        broken.append(found if after < before else "similarity_before or similarity_after could not be measured.")
     limits = gate.model_dump()
     for setting, name in MEASURES.items():
         value, limit = quality.get(name, missing), limits[setting]
         compared = max(value, 1 / value) if name == "volume_ratio" and value > 0 else value
-        if setting.startswith("min") and not compared >= limit:
+        if math.isnan(value):
+            broken.append(f"{name} could not be measured ({_variable(setting)}).")
+        elif setting.startswith("min") and not compared >= limit:
             broken.append(f"{name} is {value:.4g}, below the limit of {limit:g} ({_variable(setting)}).")
         elif setting.startswith("max") and not (compared <= limit and (name != "volume_ratio" or value > 0)):
             shown = f"{limit:g}" if name != "volume_ratio" else f"{limit:g} or below 1/{limit:g}"

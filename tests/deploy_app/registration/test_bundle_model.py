@@ -6,8 +6,9 @@ import sys
 
 import pytest
 from application import ROOT
+from monai.bundle import ConfigParser
 from panreg.registration import bundle_model
-from panreg.registration.bundle_model import BundleModel, by_settings
+from panreg.registration.bundle_model import BundleModel, as_text, by_settings
 from panreg.settings import variables
 
 SOURCES = ROOT / "bundle"
@@ -23,6 +24,11 @@ SOURCES = ROOT / "bundle"
 )
 def test_options_of_the_command_line_become_settings(sentence, said):
     assert by_settings(sentence) == said
+
+
+@pytest.mark.parametrize("text", ["/models#1", "Every object says: for @#research 100 %.", "@label", "$label", "it's"])
+def test_text_reaches_the_bundle_as_it_stands(text):
+    assert ConfigParser({"label": 1, "text": [as_text(text)]}).get_parsed_content("text") == [text]
 
 
 def test_no_sentence_of_the_registration_names_an_option_that_the_application_lacks():
