@@ -1,5 +1,7 @@
 """How alike two images are, and how alike their contrasts."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from bundle.correlation import local_ncc
@@ -22,10 +24,26 @@ BINS = 32  # of an image's intensities, for their mutual information
 SHADING_SIGMAS = 3.0, 8.0  # coarse voxels: a receive coil's shading is smoother, anatomy finer
 
 # of the tissues' correlation, in voxels of the halved images where it is a length
-DEPTH, DEEP = 15, 0.9  # side of the cube around a voxel, and the share of it that shows something deep in a body
-BRIGHT = 0.8, 2.0  # of the mean brightness around: fluid is darker in T1 and FLAIR, fat and vessels brighter
-SURROUNDINGS = 2.25  # four voxels: width of the Gaussian of that mean
+DEEP = 0.9  # share of the cube around a voxel that shows something, deep in a body
+DARKEST = 0.8  # of the mean brightness around: fluid is darker in T1 and FLAIR
 FEWEST = 50  # voxels that tell an order of tissues
+
+
+class _Scale(NamedTuple):
+    """How far around a voxel its brightness is compared.
+
+    Args:
+        surroundings: width of the Gaussian of the mean brightness around it.
+        depth: side of the cube around it that tells whether it lies deep.
+        brightest: of that mean: fat and vessels are brighter.
+    """
+
+    surroundings: float
+    depth: int
+    brightest: float
+
+
+SCALES = _Scale(9.0, 15, 2.0), _Scale(4.0, 11, 1.3)  # the second where shading is steeper than the tissues differ
 
 
 def similarity(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch.Tensor | None = None) -> float:
@@ -118,7 +136,8 @@ def tissue_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:
     Two T1 images of a head, by whatever scanners, or two FLAIR images, have white and gray matter in one order; a T1
     and a FLAIR image have not. Air, skin, bone, fat and fluid are dark or bright in all of them, and most of what
     ``contrast_correlation`` sees: they are left out here. What counts lies deep in both images, and neither is much
-    darker nor brighter there than around, where the surroundings are what counts alone.
+    darker nor brighter there than around, where the surroundings are what counts alone. They are wide, and narrower
+    against steep shading: the higher correlation counts, since shading lowers it.
 
     Args:
         moving: (1, H, W, L), in [0, 1], aligned; voxels of 1 to 2 mm.
@@ -132,21 +151,27 @@ def tissue_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:
     """
     pair = [halve(image[None].float()) for image in (moving, fixed)]
     shown = ((pair[0] > SHOWN) & (pair[1] > SHOWN)).float()
-    deep = _box_mean(shown, DEPTH) > DEEP
-    counts = deep
-    for _ in range(4):  # the surroundings are those of what counts
-        level = [image / _around(image, counts.float()).clamp(min=1e-3) for image in pair]
-        counts = deep & (level[0] > BRIGHT[0]) & (level[1] > BRIGHT[0])
-    counts &= (level[0] < BRIGHT[1]) & (level[1] < BRIGHT[1])
-    counts = -F.max_pool3d(-counts.float(), 3, stride=1, padding=1) > 0  # no border of two tissues
-    if counts.sum() < FEWEST:
-        return 0.0
-    return _pearson(*(image[counts].argsort().argsort().double() for image in level))
+    found = [_tissue_correlation(pair, shown, scale) for scale in SCALES]
+    return max((value for value in found if value is not None), default=0.0)
 
 
 def likeness(moving: torch.Tensor, fixed: torch.Tensor) -> dict[str, float]:
     """Measure what tells which weights suit two aligned images, (1, H, W, L): both correlations, by their names."""
     return {measure.__name__: measure(moving, fixed) for measure in (contrast_correlation, tissue_correlation)}
+
+
+def _tissue_correlation(pair: list[torch.Tensor], shown: torch.Tensor, scale: _Scale) -> float | None:
+    """Rank and correlate at one scale; None where too few voxels are left to tell."""
+    deep = _box_mean(shown, scale.depth) > DEEP
+    counts = deep
+    for _ in range(4):  # the surroundings are those of what counts
+        level = [image / _around(image, counts.float(), scale.surroundings).clamp(min=1e-3) for image in pair]
+        counts = deep & (level[0] > DARKEST) & (level[1] > DARKEST)
+    counts &= (level[0] < scale.brightest) & (level[1] < scale.brightest)
+    counts = -F.max_pool3d(-counts.float(), 3, stride=1, padding=1) > 0  # no border of two tissues
+    if counts.sum() < FEWEST:
+        return None
+    return _pearson(*(image[counts].argsort().argsort().double() for image in level))
 
 
 def _box_mean(image: torch.Tensor, side: int) -> torch.Tensor:
@@ -158,12 +183,17 @@ def _box_mean(image: torch.Tensor, side: int) -> torch.Tensor:
     return image
 
 
-def _around(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Average (1, 1, H, W, L), weighted, around each voxel: at a quarter of the resolution, since it is smooth."""
-    sides, both = image.shape[2:], halve(torch.cat([image * weight, weight], 1))
-    middle = both.shape[2:]
-    mean, share = smooth(halve(both), SURROUNDINGS).split(1, 1)
-    return restore(restore(mean / share.clamp(min=1e-3), middle), sides)
+def _around(image: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Average (1, 1, H, W, L), weighted, around each voxel: at a resolution where ``sigma`` is a few voxels."""
+    both, sides = torch.cat([image * weight, weight], 1), []
+    while sigma > 3:
+        sides.append(both.shape[2:])
+        both, sigma = halve(both), sigma / 2
+    mean, share = smooth(both, sigma).split(1, 1)
+    mean = mean / share.clamp(min=1e-3)
+    for size in reversed(sides):
+        mean = restore(mean, size)
+    return mean
 
 
 def _without_shading(image: torch.Tensor, shown: torch.Tensor, sigma: float) -> torch.Tensor:

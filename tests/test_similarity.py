@@ -132,17 +132,33 @@ def test_the_order_of_tissues_tells_contrasts_where_all_that_is_shown_does_not(t
 def test_the_tissue_correlation_is_spearmans_of_what_lies_deep_and_is_of_its_surroundings_brightness(tissues):
     pair = [scanned(tissues, contrast, seed) for contrast, seed in ((OTHER_T1, 2), (T1, 1))]
     halved = [image[0].reshape(60, 2, 68, 2, 56, 2).mean((1, 3, 5)).double().numpy() for image in pair]
+    wide, narrow = spearmans(halved, 9, 15, 2), spearmans(halved, 4, 11, 1.3)
+    assert tissue_correlation(*pair) == pytest.approx(max(wide, narrow), abs=0.03)
+
+
+def spearmans(halved, sigma, depth, brightest):
     shown = (halved[0] > 0.05) & (halved[1] > 0.05)
-    deep = counts = uniform_filter(shown.astype(float), 15, mode="constant") > 0.9
+    deep = counts = uniform_filter(shown.astype(float), depth, mode="constant") > 0.9
     for _ in range(4):
-        weight = gaussian_filter(counts.astype(float), 9)
-        level = [image / (gaussian_filter(image * counts, 9) / np.maximum(weight, 1e-3)) for image in halved]
+        weight = np.maximum(gaussian_filter(counts.astype(float), sigma), 1e-3)
+        around = [gaussian_filter(image * counts, sigma) / weight for image in halved]
+        level = [image / np.maximum(mean, 1e-3) for image, mean in zip(halved, around)]
         counts = deep & (level[0] > 0.8) & (level[1] > 0.8)
-    counts &= (level[0] < 2) & (level[1] < 2)
+    counts &= (level[0] < brightest) & (level[1] < brightest)
     counts = minimum_filter(counts, 3)
     assert counts.sum() > 1000
-    expected = spearmanr(*(image[counts] for image in level)).statistic
-    assert tissue_correlation(*pair) == pytest.approx(expected, abs=0.03)
+    return spearmanr(*(image[counts] for image in level)).statistic
+
+
+def test_steep_shading_makes_no_other_contrast_of_one(tissues):
+    axes = [torch.linspace(-1, 1, n) for n in tissues.shape[1:]]
+    distance = sum(axis.square().view([-1 if i == k else 1 for i in range(3)]) for k, axis in enumerate(axes))
+    shaded = scanned(tissues, OTHER_T1, 2) * torch.exp(-3 * distance)
+    rising = scanned(tissues, T1, 1) * torch.exp(1.0 * (distance - 1)).clamp(max=1)
+    assert tissue_correlation(shaded, rising) > 0.4
+    assert tissue_correlation(scanned(tissues, FLAIR, 3) * torch.exp(-3 * distance), rising) < 0
+    halved = [image[0].reshape(60, 2, 68, 2, 56, 2).mean((1, 3, 5)).double().numpy() for image in (shaded, rising)]
+    print(spearmans(halved, 9, 15, 2), tissue_correlation(shaded, rising), tissue_correlation(scanned(tissues, FLAIR, 3) * torch.exp(-3 * distance), rising))
 
 
 @pytest.mark.parametrize("size", [(1, 1, 2, 2), (1, 2, 40, 30), (1, 30, 30, 30)])
