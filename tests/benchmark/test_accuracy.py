@@ -163,9 +163,11 @@ def test_labels_are_scored_by_the_interpolation_asked_for(pairs, tmp_path, in_th
     assert found["label_gaussian"] != pytest.approx(found["nearest"], abs=1e-4)
 
 
-def write_landmarks(path, points_mm):
+def write_landmarks(path, points_mm, labels=()):
     """As 3-D Slicer keeps them."""
     points = [{"position": list(map(float, point))} for point in points_mm]
+    for point, label in zip(points, labels):
+        point["label"] = label
     markups = {"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": points}
     path.write_text(json.dumps({"markups": [markups]}))
 
@@ -189,6 +191,9 @@ def test_landmarks_are_measured_where_the_images_have_them(small_dataset, pairs,
     summary = summarise([by_headers, aligned])
     assert "TRE, mm" in markdown(summary)
     write_landmarks(tmp_path / first["moving_landmarks"], there)
+    assert compare([first], methods, COMMON, tmp_path / "cache")[1]["tre_mm"] == pytest.approx(0, abs=1e-6)
+    write_landmarks(tmp_path / first["moving_landmarks"], there[::-1], "cba")
+    write_landmarks(tmp_path / first["fixed_landmarks"], fixed[:2], "ab")
     assert compare([first], methods, COMMON, tmp_path / "cache")[1]["tre_mm"] == pytest.approx(0, abs=1e-6)
     (tmp_path / items[0]["landmarks"]).unlink()
     with pytest.raises(FileNotFoundError, match=r"lists .*mrk.json, which does not exist"):
