@@ -21,7 +21,7 @@ from monai.handlers import CheckpointLoader, EarlyStopHandler
 
 __all__ = ["EpochTable", "PageMaker", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 
-ON_NETWORK_GRID = "image", "pred"  # keys that nothing needs once a registration has been measured and drawn
+ON_NETWORK_GRID = "image", "pred", "ddf"  # keys that nothing needs once a registration has been measured and drawn
 
 
 class WeightsCheckpointLoader(CheckpointLoader):

@@ -156,8 +156,8 @@ def test_another_ending_of_the_output_or_another_number_of_landmarks_is_refused(
     points = write_csv(folder / "m.csv", moving_points)
     with pytest.raises(ValueError, match=r"must end in \.csv"):
         run(folder, points, ".fcsv", space="lps")
+    few = write_csv(folder / "few.csv", moving_points[:5], "number,x,y,z,note")
     with pytest.raises(ValueError, match="hold 12: give the same landmarks"):
-        few = write_csv(folder / "few.csv", moving_points[:5], "number,x,y,z,note")
         run(folder, points, space="lps", reference=few)
 
 
