@@ -186,7 +186,7 @@ class InvertTransformd(Transform):
 
 
 class MapJacobiand(Transform):
-    """Compute the Jacobian determinant of the network's field at the fixed image's voxels: ``jacobian``, (1, H, W, L)."""
+    """Compute the determinant of the network's field at the fixed image's voxels: adds ``jacobian``, (1, H, W, L)."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Compute."""

@@ -203,6 +203,7 @@ def test_two_processes_train_and_evaluate_together(bundle_root, small_dataset, t
     run(["evaluating"], bundle_root, *files, *options, processes=2)
     rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
     assert len({row["pair"] for row in rows}) == len(rows) == 2
+    assert not list(tmp_path.glob("pairs.*.csv"))
 
 
 @pytest.mark.slow
