@@ -1,4 +1,4 @@
-"""What handlers measure is of their engine's device alone; tables hold what their own run measured, whatever ends it."""
+"""What handlers measure is of their engine's device alone; tables hold what their own run measured."""
 
 import pytest
 import torch

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from bundle.benchmark.contrasts import with_synthetic_contrasts
 from bundle.benchmark.method import Method, Register
+from bundle.io.labels import check_labelled
 from bundle.io.points import match, read_points
 from bundle.memory import peak_memory_mb, reset_peak_memory
 from bundle.metrics import (
@@ -104,6 +105,7 @@ class Common:
         item = ReadVolumed(keys, [key for key in keys if key.endswith(("_label", "_mask"))])(item)
         for mask in (key for key in keys if key.endswith("_mask")):
             role = mask.removesuffix("_mask")
+            check_labelled(item[mask], f"{role} label ({pair[f'{role}_label']})")
             item = CropForegroundd([role, f"{role}_label", mask], source_key=mask, margin=MARGIN)(item)
         if self.contrasts == "synthetic":
             item = with_synthetic_contrasts(item, pair["name"])

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle.benchmark.expected_error import Sample, fit, judge, markdown, samples_of
+from bundle.benchmark.expected_error import Sample, compare, fit, markdown, samples_of
 from bundle.benchmark.kept import weights_used
 from bundle.expected_error import SIGNS
 from bundle.io.images import read_image
@@ -111,7 +111,7 @@ def test_a_calibration_finds_the_rule_that_the_errors_were_made_by_and_is_told_i
     shown = [random.uniform(0, 1, (500, len(SIGNS))) for _ in range(2)]
     samples = [Sample(signs, 0.25 + signs @ [0.5, 0.0, 1.5], 2.0) for signs in shown]
     assert fit(samples) == pytest.approx(rule, abs=1e-3)
-    row = judge(samples, rule)
+    row = compare(samples, rule)
     assert row["pairs"] == 2
     assert row["correlation"] == pytest.approx(1)
     assert sum(step["share_percent"] for step in row["steps"]) == pytest.approx(100)
