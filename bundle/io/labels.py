@@ -41,13 +41,13 @@ def whole_numbers(labels: torch.Tensor, where: str) -> torch.Tensor:
 
 
 def check_labelled(labels: torch.Tensor, name: str) -> None:
-    """Refuse a label map without any label where all else is to be blanked; ``name`` is what messages call it.
+    """Refuse a label map without any label where nothing else of its image counts; ``name`` is what messages call it.
 
     Raises:
         ValueError: nothing is above 0.
     """
     if not (labels > 0).any():
-        raise ValueError(f"The {name} holds no label: without --masked nothing is blanked outside of the labels.")
+        raise ValueError(f"The {name} holds no label, zeros alone: label its image, or take that out of the list.")
 
 
 def compact(labels: torch.Tensor) -> torch.Tensor:

@@ -409,7 +409,7 @@ def test_masking_by_a_label_map_without_labels_is_refused_in_a_sentence(pairs, t
     label = nibabel.load(pairs[0]["fixed_label"])
     nibabel.save(nibabel.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), tmp_path / "empty.nii.gz")
     pair = pairs[0] | {"fixed_label": str(tmp_path / "empty.nii.gz")}
-    with pytest.raises(ValueError, match=r"The fixed label \(.*empty\.nii\.gz\) holds no label"):
+    with pytest.raises(ValueError, match=r"The fixed label \(.*empty\.nii\.gz\) holds no label, zeros alone"):
         replace(COMMON, masked=True).read(pair)
 
 
