@@ -12,6 +12,7 @@ import torch
 from bundle.benchmark.known_fields import brightest, draw_pose, read_head, scans_on_disk
 from bundle.io.itk_composites import read_transform
 from bundle.io.tables import markdown_table
+from bundle.pairs import names_of
 from bundle.progress import Progress
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import Acquisition
@@ -138,12 +139,13 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
     for item in items:
         _check_isotropic(item["image"])
     rows: list[Row] = []
+    names = names_of([item["image"] for item in items])
     with Progress[None](total=2 * len(items), title="registering rescans", unit="pair") as progress:
         for i, item in enumerate(items):
             peak = PEAKS_MM[i % len(PEAKS_MM)] * (1 if (i // len(PEAKS_MM) + i) % 2 else -1)
             for change in (0.0, peak):
                 rescan = _simulated(item, change, seed + 2 * i + (change != 0))
-                row = {"image": Path(item["image"]).name, "peak_mm": change}
+                row = {"image": names[item["image"]], "peak_mm": change}
                 rows.append(row | compare(rescan, _registered(rescan, register)))
                 progress.update()
     return rows
