@@ -65,7 +65,11 @@ def rows_of(
         options: keys of ``configs/inference.json``.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    made_by = {"weights": weights_used(options.get("ckpt", WEIGHTS)), "options": dict(options), "versions": versions()}
+    made_by: Row = {
+        "weights": weights_used(options.get("ckpt", WEIGHTS)),
+        "options": dict(options),
+        "versions": versions(),
+    }
     made_by["field"] = "measured before it is cut"
     chosen = {pairs[n * len(pairs) // spoiled]["name"]: (n, KINDS[n % len(KINDS)]) for n in range(spoiled)}
     rows = []
