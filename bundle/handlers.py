@@ -7,13 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
+from bundle.evaluation import PairTable
 from bundle.io.tables import read_csv, write_csv
 from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
-from bundle.results import anonymous_page, bounds_of, source_of, write_registration
+from bundle.results import anonymous_page, bounds_of, write_registration
 from bundle.weights import WeightsChoice, check_weights
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
@@ -21,7 +20,6 @@ from monai.handlers import CheckpointLoader, EarlyStopHandler
 
 __all__ = ["EpochTable", "PageMaker", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 
-PARTS = "pairs.*.csv"  # what each of several processes has measured so far
 ON_NETWORK_GRID = "image", "pred", "ddf"  # keys that nothing needs once a registration has been measured and drawn
 
 
@@ -172,78 +170,6 @@ class PageMaker:
             weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
             bounds = bounds_of(weights, self.thresholds)
             output["page"] = anonymous_page(item, weights, settings, bounds, self.notes)
-
-
-class PairTable:
-    """Tabulate the quality of every pair: ``pairs.csv``, a row each, and ``summary.csv``, mean and standard deviation.
-
-    What was measured of some pairs alone, overlap where there are labels, say, is empty in the rows of the others.
-    ``pairs.csv`` grows pair by pair, so that a run that breaks off leaves what it measured, and no summary; of several
-    processes each has a ``pairs.N.csv`` until the end.
-
-    Args:
-        output_dir: where to write.
-        also_stale: files of other handlers there, which an earlier run may have left: removed at the start.
-    """
-
-    def __init__(self, output_dir: str, also_stale: Sequence[str] = ()) -> None:
-        self.output_dir, self.also_stale = Path(output_dir), tuple(also_stale)
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Collect and write after each pair, summarise at the end."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _start(self, engine: Engine) -> None:
-        """Begin with no rows, and without the tables of an earlier run."""
-        self.rows.clear()
-        if _is_shared() and dist.get_rank() > 0:
-            return
-        for name in ("pairs.csv", "summary.csv", *self.also_stale, *(p.name for p in self.output_dir.glob(PARTS))):
-            (self.output_dir / name).unlink(missing_ok=True)
-
-    def _collect(self, engine: Engine) -> None:
-        for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
-            sources = {"pair": item["name"], "moving": source_of(item["moving"]), "fixed": source_of(item["fixed"])}
-            self.rows.append(sources | item["quality"])
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        write_csv(self._file(), self.rows)
-
-    def _file(self) -> Path:
-        """Where this process tabulates until the end."""
-        return self.output_dir / (PARTS.replace("*", str(dist.get_rank())) if _is_shared() else "pairs.csv")
-
-    def _write(self, engine: Engine) -> None:
-        rows = self._gathered()
-        self._file().unlink(missing_ok=True)
-        if rows is None:
-            return
-        numbers = [k for k in dict.fromkeys(k for row in rows for k in row) if k not in ("pair", "moving", "fixed")]
-        table = {k: np.array([row.get(k, np.nan) for row in rows], dtype=float) for k in numbers}
-        summary = [
-            {"measure": k, "mean": np.nanmean(v), "sd": np.nanstd(v), "pairs": int(np.isfinite(v).sum())}
-            for k, v in table.items()
-        ]
-        for name, content in (("pairs.csv", rows), ("summary.csv", summary)):
-            write_csv(self.output_dir / name, content)
-        for row in summary:
-            print(f"{row['measure']:>20}  {row['mean']:.4f} ± {row['sd']:.4f}  ({row['pairs']} pairs)")  # noqa: T201
-
-    def _gathered(self) -> list[dict[str, Any]] | None:
-        """Bring the rows of all processes to the first, without the repetitions that even out their shares."""
-        if not _is_shared():
-            return self.rows
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, self.rows)
-        unique = {row["pair"]: row for rows in gathered for row in rows}
-        return [unique[name] for name in sorted(unique)] if dist.get_rank() == 0 else None
-
-
-def _is_shared() -> bool:
-    """Tell whether several processes share the pairs."""
-    return dist.is_available() and dist.is_initialized()
 
 
 class EpochTable:

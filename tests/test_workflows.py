@@ -250,6 +250,29 @@ def test_evaluating_tabulates_pairs_and_summary(bundle_root, small_dataset, fres
     assert "dice_after" in log
 
 
+def test_evaluating_passes_over_a_pair_that_cannot_be_read_and_says_so_in_the_end(
+    bundle_root, small_dataset, fresh_weights, tmp_path
+):
+    listing = json.loads((small_dataset / "dataset.json").read_text())
+    one, other = (str(small_dataset / item["image"]) for item in listing["test"])
+    (tmp_path / "damaged.nii.gz").write_bytes(b"no image")
+    damaged = {"moving": one, "fixed": str(tmp_path / "damaged.nii.gz")}
+    whole = [{"moving": one, "fixed": other}, {"moving": other, "fixed": one}]
+    options = ["--dataset_dir", tmp_path, "--ckpt", fresh_weights, "--affine", "center", "--surfaces", False]
+    options += ["--output_dir", tmp_path / "out"]
+    for listed, measured in (([*whole[:1], damaged, *whole[1:], damaged], 2), ([damaged], 0)):
+        (tmp_path / "dataset.json").write_text(json.dumps({"test": listed}))
+        done = run_module("monai.bundle", "run", "evaluating", *config("train", "evaluate"), *options, cwd=bundle_root)
+        failed = len(listed) - measured
+        assert done.returncode != 0
+        last = done.stderr.strip().splitlines()[-1]
+        count = f"{failed} of {len(listed)} pairs failed" if measured else "All 1 pairs failed"
+        assert last.startswith(f"error: {count}, phantom_005_to_damaged first (The fixed (")
+        rows = list(csv.DictReader((tmp_path / "out/pairs.csv").open()))
+        assert [bool(row["error"]) for row in rows] == [False] * measured + [True] * failed
+        assert (tmp_path / "out/summary.csv").is_file() == (tmp_path / "out/metrics.csv").is_file() == bool(measured)
+
+
 def test_evaluating_needs_no_labels_and_heeds_the_masks_of_listed_pairs(
     bundle_root, small_dataset, shifting_weights, tmp_path
 ):

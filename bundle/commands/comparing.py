@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.batch import PairsFailedError
 from bundle.commands.register import check_affine, check_device
 from bundle.data import draw_pairs, open_dataset
+from bundle.failures import PairsFailedError
 from bundle.options import check_numbers
 from bundle.pairs import refuse_unread
 from bundle.spatial import LABEL_MODES
