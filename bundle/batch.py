@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.failures import OutcomeError, bad_input
+from bundle.failures import PairsFailedError, bad_input
 from bundle.io.files import check_file, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES, check_folder
@@ -29,10 +29,6 @@ Pair = dict[str, Any]
 
 PAGE = ("report.html", "thumbnail.png")
 MEASURES = ("similarity_before", "similarity_aligned", "similarity_after", "dice_after", "folding_percent")
-
-
-class PairsFailedError(OutcomeError):
-    """Some pairs of a list could not be registered; the message counts them."""
 
 
 class BatchRegistration:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-__all__ = ["OutcomeError", "bad_input", "causes", "end_with_sentence"]
+__all__ = ["OutcomeError", "PairsFailedError", "bad_input", "causes", "end_with_sentence"]
 
 FULL = ("could not be written, as the disk or your share of it is full", "free some of it, or write elsewhere")
 MEANINGS = {
@@ -32,6 +32,10 @@ KINDS += ("NotADirectoryError", "FileExistsError")
 
 class OutcomeError(ValueError):
     """How a run ended whose code did what it should: its sentence says all, and a traceback would say nothing."""
+
+
+class PairsFailedError(OutcomeError):
+    """Some pairs of a list could not be registered; the message counts them."""
 
 
 def causes(error: BaseException | None, contexts: bool = True) -> Iterator[BaseException]:

@@ -7,13 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
+from bundle.evaluation import PairTable
 from bundle.io.tables import read_csv, write_csv
 from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
-from bundle.results import anonymous_page, bounds_of, source_of, write_registration
+from bundle.results import anonymous_page, bounds_of, write_registration
 from bundle.weights import WeightsChoice, check_weights
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
@@ -21,7 +20,7 @@ from monai.handlers import CheckpointLoader, EarlyStopHandler
 
 __all__ = ["EpochTable", "PageMaker", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 
-ON_NETWORK_GRID = "image", "pred"  # keys that nothing needs once a registration has been measured and drawn
+ON_NETWORK_GRID = "image", "pred", "ddf"  # keys that nothing needs once a registration has been measured and drawn
 
 
 class WeightsCheckpointLoader(CheckpointLoader):
@@ -171,56 +170,6 @@ class PageMaker:
             weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
             bounds = bounds_of(weights, self.thresholds)
             output["page"] = anonymous_page(item, weights, settings, bounds, self.notes)
-
-
-class PairTable:
-    """Tabulate the quality of every pair: ``pairs.csv``, a row each, and ``summary.csv``, mean and standard deviation.
-
-    What was measured of some pairs alone, overlap where there are labels, say, is empty in the rows of the others.
-
-    Args:
-        output_dir: where to write.
-    """
-
-    def __init__(self, output_dir: str) -> None:
-        self.output_dir = Path(output_dir)
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Collect after each pair, write at the end."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _collect(self, engine: Engine) -> None:
-        for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
-            sources = {"pair": item["name"], "moving": source_of(item["moving"]), "fixed": source_of(item["fixed"])}
-            self.rows.append(sources | item["quality"])
-
-    def _write(self, engine: Engine) -> None:
-        rows = self._gathered()
-        if rows is None:
-            return
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        numbers = [k for k in dict.fromkeys(k for row in rows for k in row) if k not in ("pair", "moving", "fixed")]
-        table = {k: np.array([row.get(k, np.nan) for row in rows], dtype=float) for k in numbers}
-        summary = [
-            {"measure": k, "mean": np.nanmean(v), "sd": np.nanstd(v), "pairs": int(np.isfinite(v).sum())}
-            for k, v in table.items()
-        ]
-        for name, content in (("pairs.csv", rows), ("summary.csv", summary)):
-            write_csv(self.output_dir / name, content)
-        for row in summary:
-            print(f"{row['measure']:>20}  {row['mean']:.4f} ± {row['sd']:.4f}  ({row['pairs']} pairs)")  # noqa: T201
-
-    def _gathered(self) -> list[dict[str, Any]] | None:
-        """Bring the rows of all processes to the first, without the repetitions that even out their shares."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.rows
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, self.rows)
-        unique = {row["pair"]: row for rows in gathered for row in rows}
-        return [unique[name] for name in sorted(unique)] if dist.get_rank() == 0 else None
 
 
 class EpochTable:

@@ -197,7 +197,8 @@ def region_names(dataset_dir: str | Sequence[str]) -> dict[int, str]:
     """Look up what the labels of a data set are called: ``labels`` of its ``dataset.json``.
 
     Either by number, as the Medical Segmentation Decathlon has it (``{"1": "hippocampus"}``), or by name, as nnU-Net
-    has it (``{"hippocampus": 1}``; regions of several labels name none of them), or a list from 0 up.
+    has it (``{"hippocampus": 1}``; regions of several labels name none of them), a list from 0 up, or such a table for
+    each modality, as Learn2Reg has it (``{"0": {"1": "anterior"}}``).
 
     Args:
         dataset_dir: as for ``open_dataset``.
@@ -212,6 +213,8 @@ def region_names(dataset_dir: str | Sequence[str]) -> dict[int, str]:
     names: dict[int, str] = {}
     for folder in map(Path, folders):
         table = read_listing(folder).get("labels") or {}
+        if isinstance(table, dict) and all(isinstance(one, dict) for one in table.values()):
+            table = {key: value for one in table.values() for key, value in one.items()}
         for key, value in enumerate(table) if isinstance(table, list) else _entries(table, folder):
             names |= {label: name for label, name in _named(key, value, folder) if label > 0}
     return names

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +20,7 @@ __all__ = [
     "PAIR_KEYS",
     "check_folder",
     "draw_pairs",
+    "names_of",
     "read_pairs",
     "refuse_misspelt",
     "refuse_unread",
@@ -49,7 +53,7 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -
 
     Returns:
         Items with ``moving``, ``fixed``, the labels and landmarks there are, and ``name``: ``<moving>_to_<fixed>``,
-        each its own.
+        each its own and in every draw the same; images of one name go by the folders that tell them, too.
 
     Raises:
         ValueError: there are no two images to pair, or the count is no whole number from 1 up.
@@ -67,16 +71,43 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -
                 pairs.append(pair)
     if not pairs:
         raise ValueError(f"A pair takes two images, the list has {len(images)}.")
-    if count is not None and count < len(pairs):
-        pairs = random.Random(seed).sample(pairs, count)
-    names = [f"{_stem(pair['moving'])}_to_{_stem(pair['fixed'])}" for pair in pairs]
-    if len(set(names)) < len(names):  # files of one name in different folders: number the pairs
-        names = [f"{i:04d}_{name}" for i, name in enumerate(names)]
-    return [{k: v for k, v in p.items() if k != "dataset"} | {"name": name} for p, name in zip(pairs, names)]
+    images_names = names_of([pair[role] for pair in pairs for role in ("moving", "fixed")])
+    names = _once_each([f"{images_names[pair['moving']]}_to_{images_names[pair['fixed']]}" for pair in pairs])
+    named = [{k: v for k, v in p.items() if k != "dataset"} | {"name": name} for p, name in zip(pairs, names)]
+    return random.Random(seed).sample(named, count) if count is not None and count < len(named) else named
 
 
-def _stem(path: str) -> str:
-    return Path(path).name.split(".")[0]
+def names_of(paths: Sequence[str]) -> dict[str, str]:
+    """Name images by their files, without the ending, and those of one name by the folders in which they differ, too.
+
+    Example:
+        >>> [*names_of(["/d/sub-1/anat/T1w.nii.gz", "/d/sub-2/anat/T1w.nii.gz", "/d/sub-2/anat/T2w.nii.gz"]).values()]
+        ['sub-1_T1w', 'sub-2_T1w', 'T2w']
+    """
+    of_one_name: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        of_one_name.setdefault(Path(path).name.split(".")[0], []).append(path)
+    return {path: name for stem, some in of_one_name.items() for path, name in zip(some, _apart(stem, some))}
+
+
+def _apart(stem: str, paths: Sequence[str]) -> list[str]:
+    """Name files of one stem by the nearest folders that tell them apart, and by their endings if none does."""
+    files, *folders = zip_longest(*(reversed(Path(os.path.abspath(path)).parts) for path in paths), fillvalue="")
+    places = [*zip(*folders)]
+    depth = next(d for d in range(len(folders) + 1) if len({p[:d] for p in places}) == len({*places}))
+    telling = [level for level in reversed(range(depth)) if len({*folders[level]}) > 1]
+    last = files if len({*places}) < len(paths) else [stem] * len(paths)
+    return ["_".join([*(place[level] for level in telling), name]).lstrip(".") for place, name in zip(places, last)]
+
+
+def _once_each(names: Sequence[str]) -> list[str]:
+    """Number what is listed more than once, from the second time on."""
+    seen = Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name}_{seen[name]}" if seen[name] > 1 else name)
+    return found
 
 
 def read_pairs(pairs_file: str) -> list[Item]:

@@ -7,6 +7,7 @@ A chain of transforms in ``configs/inference.json``; each reads what the ones be
 
 import time
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,9 +42,9 @@ class BuildTransformd(Transform):
     """Build the ``SpatialTransform`` from the alignment and the network's field.
 
     Reads what ``MatchPaird`` left and the network's ``pred``, (4, H, W, L). Where an image does not count (cost masks)
-    the field is continued from around. Adds ``transform``; its ``ddf``,
-    (3, H, W, L), voxels; and ``quality``: ``similarity_before``, ``similarity_aligned`` and ``similarity_after``, and
-    the ``contrast_correlation`` and the ``tissue_correlation`` of the aligned images.
+    the field is continued from around. Adds ``transform``; ``ddf``, the field on the network's grid, before it was cut
+    to the fixed image, (3, H, W, L), voxels; and ``quality``: ``similarity_before``, ``similarity_aligned`` and
+    ``similarity_after``, and the ``contrast_correlation`` and the ``tissue_correlation`` of the aligned images.
 
     Args:
         never_worse: drop the network's field where it leaves the images less alike than the alignment did, as it may
@@ -79,7 +80,7 @@ class BuildTransformd(Transform):
             grid_of(item["moving"]),
         )
         item["transform"] = found.extended() if self.symmetric else found.resample_field(self.field_spacing_mm)
-        item["ddf"] = item["transform"].ddf
+        item["ddf"] = pred[1:]
         return _timed(item, "resample", start)
 
     def _kept(self, item: Item) -> tuple[torch.Tensor, dict[str, float]]:
@@ -149,7 +150,7 @@ class MeasureRegistrationd(Transform):
         item, start = dict(data), time.perf_counter()
         transform, grid = item["transform"], grid_of(item["image"])
         fixed, warped = item["image"].as_tensor()[1:].cpu(), item["pred"].as_subclass(torch.Tensor)[:1].cpu()
-        item["quality"] = item["quality"] | self._overlap(item, transform) | _regularity(transform)
+        item["quality"] = item["quality"] | self._overlap(item, transform) | _regularity(item)
         item["quality"] |= measure(transform, fixed, warped, grid)
         return _timed(item, "resample", start)
 
@@ -185,12 +186,13 @@ class InvertTransformd(Transform):
 
 
 class MapJacobiand(Transform):
-    """Compute the field's Jacobian determinant at the fixed image's voxels: adds ``jacobian``, (1, H, W, L)."""
+    """Compute the determinant of the network's field at the fixed image's voxels: adds ``jacobian``, (1, H, W, L)."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Compute."""
         item, start = dict(data), time.perf_counter()
-        item["jacobian"] = item["transform"].without_alignment().jacobian_on().float()
+        found = replace(item["transform"], ddf=item["ddf"], field_grid=grid_of(item["image"]))
+        item["jacobian"] = found.without_alignment().jacobian_on().float()
         return _timed(item, "resample", start)
 
 
@@ -240,11 +242,11 @@ def _timed(item: Item, stage: str, start: float) -> Item:
     return item | {"seconds": seconds}
 
 
-def _regularity(transform: SpatialTransform) -> dict[str, float]:
-    """How regular the field is, and how far it moves, without the alignment."""
-    if transform.ddf is None or transform.field_mm is None:
+def _regularity(item: Item) -> dict[str, float]:
+    """How regular the field is, on the network's grid, and how far it moves in the fixed image; not the alignment."""
+    if item["transform"].field_mm is None:
         raise ValueError("There is no field to measure: BuildTransformd comes first.")
-    ddf, length_mm = transform.ddf[None], transform.field_mm.norm(dim=0)
+    ddf, length_mm = item["ddf"][None], item["transform"].field_mm.norm(dim=0)
     return {
         "folding_percent": folding_percent(ddf),
         "log_jacobian_sd": log_jacobian_sd(ddf),

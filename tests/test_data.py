@@ -11,6 +11,7 @@ import pytest
 import torch
 from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
 from bundle.failures import bad_input
+from bundle.pairs import names_of
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, RandFlipd, RandomizableTransform, Transform
 from monai.utils import set_determinism
@@ -154,7 +155,39 @@ def test_pairs_have_names_of_their_own_even_where_files_share_theirs():
     plain = draw_pairs(listed("a", 3))
     assert [p["name"] for p in plain][:2] == ["0_to_1", "0_to_2"]
     shared = draw_pairs(listed("a", 3) + listed("b", 3))
+    assert [p["name"] for p in shared][::6] == ["a_0_to_a_1", "b_0_to_b_1"]
     assert len({p["name"] for p in shared}) == len(shared) == 12
+
+
+def test_images_of_one_name_go_by_the_folders_that_tell_them_in_every_draw_alike():
+    items = [{"image": f"/data/sub-{n}/ses-{s}/anat/T1w.nii.gz"} for n in (1, 2, 3) for s in (1, 2)]
+    items.append({"image": "/data/other/x.nii.gz"})
+    whole = {(p["moving"], p["fixed"]): p["name"] for p in draw_pairs(items)}
+    assert len({*whole.values()}) == len(whole) == 42
+    assert list(whole.values())[:2] == ["sub-1_ses-1_T1w_to_sub-1_ses-2_T1w", "sub-1_ses-1_T1w_to_sub-2_ses-1_T1w"]
+    assert "x_to_sub-3_ses-2_T1w" in whole.values()
+    for seed in range(3):
+        assert all(whole[p["moving"], p["fixed"]] == p["name"] for p in draw_pairs(items, 5, seed))
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/d/a.nii", "/d/b.nii"], ["a", "b"]),
+        (["/d/1/anat/t.nii", "/d/2/anat/t.nii"], ["1_t", "2_t"]),
+        (["/d/t.nii", "/d/e/t.nii"], ["d_t", "e_t"]),
+        (["/d/t.nii", "/d/t.mha", "/e/t.nii"], ["d_t.nii", "d_t.mha", "e_t.nii"]),
+        (["/d/1.2.840.nii.gz", "/d/1.2.841.nii.gz"], ["1.2.840.nii.gz", "1.2.841.nii.gz"]),
+        (["/d/.e/t.nii", "/d/f/t.nii"], ["e_t", "f_t"]),
+    ],
+)
+def test_names_are_as_short_as_they_can_be(paths, names):
+    assert [*names_of(paths).values()] == names
+
+
+def test_a_pair_that_is_listed_twice_is_numbered():
+    pair = {"moving": "/x/m.nii.gz", "fixed": "/x/f.nii.gz"}
+    assert [p["name"] for p in draw_pairs([pair, pair, pair])] == ["m_to_f", "m_to_f_2", "m_to_f_3"]
 
 
 def test_explicit_pairs_are_kept_with_what_belongs_to_them():

@@ -1,12 +1,17 @@
 """How far the network's grid and the kept field reach, and what cutting and continuing them leaves as it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.benchmark.measure import quality
+from bundle.fields import jacobian_determinant
+from bundle.metrics import folding_percent
 from bundle.phantom import write_phantoms
-from bundle.postprocessing import BuildTransformd, MeasureRegistrationd
-from bundle.spatial import SpatialTransform, antialias
+from bundle.postprocessing import BuildTransformd, MapJacobiand, MeasureRegistrationd
+from bundle.spatial import SpatialTransform, antialias, sample
 from bundle.transforms import MatchPaird, ReadVolumed, grid_of, matching
 from bundle.transforms.matching import MARGIN_MM
 from monai.data import MetaTensor
@@ -186,17 +191,44 @@ def test_a_field_is_kept_at_the_spacing_that_is_asked_for_smoothed_if_that_is_co
     assert torch.allclose(kept.displacement_at(points), smoothed.displacement_at(points, extend=True), atol=1e-4)
 
 
-def test_what_folds_and_how_far_it_moves_is_told_of_the_field_that_is_kept():
+def test_how_far_a_field_moves_is_told_of_what_is_kept_and_what_folds_of_what_was_found():
     grid = oblique((20, 24, 18), (2.0, 2.2, 2.4))
     item = MatchPaird("none", 1.1)({"moving": brain(grid), "fixed": brain(grid)})
     ddf = torch.zeros(3, *item["image"].shape[1:])
     ddf[0] = 2.0
     found = BuildTransformd()(item | {"pred": torch.cat([item["image"][:1].as_tensor(), ddf])})
     assert found["transform"].field_grid.is_close(grid.canonical())
-    assert found["ddf"].shape == (3, *grid.canonical().shape)
+    assert torch.equal(found["ddf"], ddf)
     assert MeasureRegistrationd()(found)["quality"]["max_field_displacement_mm"] == pytest.approx(2.2, abs=1e-3)
     coarse = BuildTransformd(field_spacing_mm=4.0)(found)
     assert np.allclose(coarse["transform"].field_grid.spacing_mm, 4.0)
+
+
+def test_a_cut_makes_no_folds_at_its_border():
+    grid = oblique((20, 24, 18), (2.0, 2.2, 2.4))
+    item = MatchPaird("none")({"moving": brain(grid), "fixed": brain(grid)})
+    ddf = torch.zeros(3, *item["image"].shape[1:])
+    low, high = grid_of(item["image"]).bounds(grid.canonical())
+    for axis, (first, last) in enumerate(zip(np.floor(low + 1e-3), np.ceil(high - 1e-3))):
+        for border, inwards in ((int(first), 1), (int(last), -1)):
+            along = ddf[axis].movedim(axis, 0)
+            along[border], along[border + inwards] = 0.8 * inwards, -0.4 * inwards  # they pass each other
+    assert folding_percent(ddf[None]) == 0
+    found = MapJacobiand()(BuildTransformd()(item | {"pred": torch.cat([item["image"][:1].as_tensor(), ddf])}))
+    kept = found["transform"]
+    assert folding_percent(kept.ddf[None]) > 1
+    assert kept.jacobian.shape == (1, *kept.field_grid.shape)
+    for determinant in (kept.jacobian, kept.without_alignment().jacobian, found["jacobian"]):
+        assert determinant.min() > 0
+    points = torch.from_numpy(points_of(kept.field_grid))
+    expected = sample(jacobian_determinant(ddf[None])[0], grid_of(item["image"]), points)
+    torch.testing.assert_close(kept.jacobian.flatten(), expected.flatten(), atol=1e-4, rtol=0, check_dtype=False)
+    numbers = MeasureRegistrationd()(found)["quality"]
+    labels = {"fixed_label": item["fixed"] > 1, "moving_label": item["fixed"] > 1}
+    whole = replace(kept, ddf=ddf, field_grid=grid_of(item["image"]))
+    compared = quality({key: value.byte() for key, value in labels.items()}, whole, "nearest")
+    for name in ("folding_percent", "log_jacobian_sd"):
+        assert numbers[name] == compared[name]
 
 
 @pytest.fixture(scope="module")

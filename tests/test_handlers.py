@@ -1,10 +1,11 @@
-"""What handlers measure is of the device that their engine runs on, whatever else the machine has."""
+"""What handlers measure is of their engine's device alone; tables hold what their own run measured."""
 
 import pytest
 import torch
-from bundle.handlers import EpochTable, RegistrationSaver
+from bundle.handlers import EpochTable, PairTable, RegistrationSaver
 from bundle.io.tables import read_csv
 from ignite.engine import Engine
+from monai.data import MetaTensor
 
 
 @pytest.fixture
@@ -41,3 +42,26 @@ def test_the_networks_time_ends_when_the_engines_own_device_is_done(waited_for, 
     saver._stop(engine_on(device))
     assert saver.network_seconds > 0
     assert waited_for == ([torch.device(device)] if device != "cpu" else [])
+
+
+def test_a_run_that_breaks_off_leaves_what_it_measured_and_nothing_of_an_earlier_one(tmp_path):
+    for name in ("pairs.csv", "summary.csv", "metrics.csv", "pairs.1.csv", "notes.csv"):
+        (tmp_path / name).write_text("of an earlier run")
+
+    def register(engine, dice):
+        if dice is None:
+            raise ValueError("The moving image (x.nii.gz) is damaged.")
+        image = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "image.nii.gz"})
+        engine.state.batch = [{"name": f"pair {dice}", "moving": image, "fixed": image}]
+        return [{"quality": {"dice_after": dice}}]
+
+    engine = Engine(register)
+    PairTable(str(tmp_path), ["metrics.csv"]).attach(engine)
+    with pytest.raises(ValueError, match="is damaged"):
+        engine.run([0.5, 0.75, None, 0.9], max_epochs=1)
+    assert [row["dice_after"] for row in read_csv(tmp_path / "pairs.csv")] == ["0.500000", "0.750000"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.csv", "pairs.csv"]
+    engine = Engine(register)
+    PairTable(str(tmp_path)).attach(engine)
+    engine.run([0.5, 0.75], max_epochs=1)
+    assert read_csv(tmp_path / "summary.csv")[0]["mean"] == "0.625000"

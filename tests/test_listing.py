@@ -160,11 +160,16 @@ def test_a_share_that_is_none_is_refused(tmp_path, val_frac):
             {1: "hippocampus", 2: "core", 3: "ignore"},
         ),
         (["background", "hippocampus"], {1: "hippocampus"}),
+        ({"0": {"1": "anterior"}}, {1: "anterior"}),
+        (
+            {"0": {"0": "background", "1": "liver"}, "1": {"0": "background", "1": "liver", "2": "spleen"}},
+            {1: "liver", 2: "spleen"},
+        ),
         ({}, {}),
         (None, {}),
     ],
 )
-def test_labels_are_named_in_the_style_of_the_decathlon_or_of_nnunet(tmp_path, table, expected):
+def test_labels_are_named_in_the_style_of_the_decathlon_of_nnunet_or_of_learn2reg(tmp_path, table, expected):
     listing(tmp_path, training=[], labels=table)
     assert region_names(str(tmp_path)) == expected
     assert all(type(label) is int for label in region_names([str(tmp_path)]))

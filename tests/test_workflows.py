@@ -203,6 +203,7 @@ def test_two_processes_train_and_evaluate_together(bundle_root, small_dataset, t
     run(["evaluating"], bundle_root, *files, *options, processes=2)
     rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
     assert len({row["pair"] for row in rows}) == len(rows) == 2
+    assert not list(tmp_path.glob("pairs.*.csv"))
 
 
 @pytest.mark.slow
@@ -247,6 +248,29 @@ def test_evaluating_tabulates_pairs_and_summary(bundle_root, small_dataset, fres
     assert summary["dice_after"] == pytest.approx(summary["dice_aligned"], abs=1e-3)  # a fresh network is the identity
     assert {"assd_mm", "hd95_mm", "folding_percent", "log_jacobian_sd"} <= summary.keys()
     assert "dice_after" in log
+
+
+def test_evaluating_passes_over_a_pair_that_cannot_be_read_and_says_so_in_the_end(
+    bundle_root, small_dataset, fresh_weights, tmp_path
+):
+    listing = json.loads((small_dataset / "dataset.json").read_text())
+    one, other = (str(small_dataset / item["image"]) for item in listing["test"])
+    (tmp_path / "damaged.nii.gz").write_bytes(b"no image")
+    damaged = {"moving": one, "fixed": str(tmp_path / "damaged.nii.gz")}
+    whole = [{"moving": one, "fixed": other}, {"moving": other, "fixed": one}]
+    options = ["--dataset_dir", tmp_path, "--ckpt", fresh_weights, "--affine", "center", "--surfaces", False]
+    options += ["--output_dir", tmp_path / "out"]
+    for listed, measured in (([*whole[:1], damaged, *whole[1:], damaged], 2), ([damaged], 0)):
+        (tmp_path / "dataset.json").write_text(json.dumps({"test": listed}))
+        done = run_module("monai.bundle", "run", "evaluating", *config("train", "evaluate"), *options, cwd=bundle_root)
+        failed = len(listed) - measured
+        assert done.returncode != 0
+        last = done.stderr.strip().splitlines()[-1]
+        count = f"{failed} of {len(listed)} pairs failed" if measured else "All 1 pairs failed"
+        assert last.startswith(f"error: {count}, phantom_005_to_damaged first (The fixed (")
+        rows = list(csv.DictReader((tmp_path / "out/pairs.csv").open()))
+        assert [bool(row["error"]) for row in rows] == [False] * measured + [True] * failed
+        assert (tmp_path / "out/summary.csv").is_file() == (tmp_path / "out/metrics.csv").is_file() == bool(measured)
 
 
 def test_evaluating_needs_no_labels_and_heeds_the_masks_of_listed_pairs(

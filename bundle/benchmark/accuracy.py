@@ -73,7 +73,8 @@ def compare(
 def _inputs(pair: Mapping[str, Any], common: Common, digests: Mapping[str, str]) -> dict[str, Any]:
     """List what every result of a pair depends on."""
     files = {key: digests[pair[key]] for key in (*IMAGE_KEYS, *LANDMARK_KEYS) if key in pair}
-    return {"pair": pair["name"], "files": files, "common": asdict(common), "versions": versions()}
+    told = {"landmarks": "by label"} if any(key in pair for key in LANDMARK_KEYS) else {}
+    return {"pair": pair["name"], "files": files, "common": asdict(common), "versions": versions(), **told}
 
 
 def _stem(cache: Path, depends: Mapping[str, Any]) -> str:

@@ -114,12 +114,23 @@ def _tabulate(folder: Path, terms: Terms) -> list[Row]:
     """Choose among the finished runs of each network, and write the tables."""
     rows: list[Row] = []
     for name in NETWORKS:
-        runs = {float(run.name.removeprefix(f"{name}_")): run for run in folder.glob(f"{name}_*")}
+        runs = _runs_of(name, folder)
         own = [_row(name, rate, run) for rate, run in sorted(runs.items()) if _epochs_done(run) >= terms.epochs]
         rows += _choose(own, name, folder, terms) if own else []
     write_csv(folder / "equal_terms.csv", rows)
     (folder / "equal_terms.md").write_text(equal_terms_markdown(rows))
     return rows
+
+
+def _runs_of(name: str, folder: Path) -> dict[float, Path]:
+    """Find the runs of a network by their learning rate; other folders beside them are let be."""
+    found = {}
+    for run in folder.glob(f"{name}_*"):
+        with contextlib.suppress(ValueError):
+            rate = float(run.name.removeprefix(f"{name}_"))
+            if 0 < rate < 1 and run.name == f"{name}_{rate:g}":
+                found[rate] = run
+    return found
 
 
 def equal_terms_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from bundle.benchmark.kept import digest, key_of, versions
-from bundle.benchmark.known_fields import KnownPair, scans_on_disk, simulate_pair
+from bundle.benchmark.known_fields import KnownPair, read_head, scans_on_disk, simulate_pair
 from bundle.expected_error import SIGNS
 from bundle.intensity import foreground
-from bundle.io.images import read_image
 from bundle.io.tables import markdown_table
 from bundle.progress import Progress
 from bundle.spatial import Grid
-from bundle.transforms import grid_of
+from bundle.transforms import grid_of, read_volume
 from scipy.optimize import nnls
 from scipy.stats import rankdata
 
@@ -83,11 +82,11 @@ def samples_of(
 
 def _anatomy(item: Item, masked: bool) -> tuple[torch.Tensor, Grid]:
     """Read an image, from 0 up, (1, H, W, L), and its grid."""
-    image = read_image(item["image"])
-    values = image.as_tensor().clamp(min=0)
     if masked:
-        values = values * (read_image(item["label"], exact=True).as_tensor() > 0)
-    return values, grid_of(image)
+        image, labels, grid = read_head(item)
+        return image * (labels > 0), grid
+    image = read_volume(item["image"], "image", is_label=False)
+    return image.as_tensor().clamp(min=0), grid_of(image)
 
 
 def sample_of(pair: KnownPair, item: Item, seed: int) -> Sample:

@@ -16,6 +16,7 @@ __all__ = ["write_figures"]
 
 Row = Mapping[str, Any]
 
+FIGURES = ("boxplot.png", "dsc_against_time.png", "examples.png")
 REGIONS = 12
 EXAMPLES = 3
 
@@ -23,7 +24,7 @@ EXAMPLES = 3
 def write_figures(
     rows: Sequence[Row], summary: Sequence[Mapping[str, Any]], regions: Mapping[int, str], folder: Path
 ) -> None:
-    """Write ``boxplot.png``, ``dsc_against_time.png`` and ``examples.png``, of what the methods finished.
+    """Write ``boxplot.png``, ``dsc_against_time.png`` and ``examples.png``, of what the methods finished, if anything.
 
     Args:
         rows: from ``compare``.
@@ -31,17 +32,20 @@ def write_figures(
         regions: names by label, as far as there are any.
         folder: to write to.
     """
+    for name in FIGURES:
+        (folder / name).unlink(missing_ok=True)  # an earlier call's
     finished = [row for row in rows if not row.get("error")]
-    if not finished:
+    if not any(row["regions"] for row in finished):
         return
     methods = list(dict.fromkeys(row["method"] for row in finished))
     colours = {method: colormaps["tab10"](i % 10) for i, method in enumerate(methods)}
-    for name, figure in (
-        ("boxplot", boxplot(finished, regions, colours)),
-        ("dsc_against_time", dsc_against_time([line for line in summary if line["pairs"]], colours)),
-        ("examples", examples(finished, [m for m in methods if m != "identity"])),
-    ):
-        figure.savefig(folder / f"{name}.png", dpi=120)
+    figures = (
+        boxplot(finished, regions, colours),
+        dsc_against_time([line for line in summary if line["pairs"]], colours),
+        examples(finished, [m for m in methods if m != "identity"]),
+    )
+    for name, figure in zip(FIGURES, figures):
+        figure.savefig(folder / name, dpi=120)
 
 
 def boxplot(rows: Sequence[Row], regions: Mapping[int, str], colours: Mapping[str, Any]) -> Figure:

@@ -1,22 +1,25 @@
 """Two scans of one head with a known deformation between them: what the expected error is calibrated and tried on."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from bundle.fields import identity_grid, jacobian_determinant
 from bundle.intensity import quantiles
 from bundle.io.images import write_image
+from bundle.io.labels import check_labelled
 from bundle.shapes import DDF
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import blur, draw_acquisition, smooth_noise
+from bundle.transforms import ReadVolumed, grid_of
 from scipy.spatial.transform import Rotation
 
-__all__ = ["KnownPair", "brightest", "draw_pose", "scans_on_disk", "simulate_pair"]
+__all__ = ["KnownPair", "brightest", "draw_pose", "read_head", "scans_on_disk", "simulate_pair"]
 
 SCALES = (4, 4.0), (8, 2.5), (14, 1.2)  # of the deformation: points an axis, and mm at one standard deviation
 SLOWEST = 0.3  # least volume that the deformation leaves of a voxel's, as a share
@@ -37,6 +40,24 @@ class KnownPair:
     moving: torch.Tensor
     fixed: torch.Tensor
     truth: SpatialTransform
+
+
+def read_head(item: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Grid]:
+    """Read an image and its label map as every workflow does.
+
+    Args:
+        item: ``image`` and ``label``, paths.
+
+    Returns:
+        The image, from 0 up, its labels in the order of its axes, (1, H, W, L) each, and the grid of both.
+
+    Raises:
+        ValueError: see ``ReadVolumed``; or there is no label.
+    """
+    read = ReadVolumed(["image", "label"], ["label"])({key: item[key] for key in ("image", "label")})
+    image, labels = read["image"], read["label"].as_tensor()
+    check_labelled(labels, f"label ({item['label']})")
+    return image.as_tensor().clamp(min=0), labels, grid_of(image)
 
 
 def simulate_pair(image: torch.Tensor, grid: Grid, seed: int) -> KnownPair:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from bundle.benchmark.contrasts import with_synthetic_contrasts
 from bundle.benchmark.method import Method, Register
-from bundle.io.points import read_points
+from bundle.io.labels import check_labelled
+from bundle.io.points import match, read_points
 from bundle.memory import peak_memory_mb, reset_peak_memory
 from bundle.metrics import (
     dice_per_label,
@@ -104,6 +105,7 @@ class Common:
         item = ReadVolumed(keys, [key for key in keys if key.endswith(("_label", "_mask"))])(item)
         for mask in (key for key in keys if key.endswith("_mask")):
             role = mask.removesuffix("_mask")
+            check_labelled(item[mask], f"{role} label ({pair[f'{role}_label']})")
             item = CropForegroundd([role, f"{role}_label", mask], source_key=mask, margin=MARGIN)(item)
         if self.contrasts == "synthetic":
             item = with_synthetic_contrasts(item, pair["name"])
@@ -202,8 +204,10 @@ def _landmark_error(pair: Mapping[str, Any], transform: SpatialTransform) -> flo
     """Average how far a transform leaves the fixed image's landmarks from the moving image's, mm; NaN without any."""
     if not all(key in pair for key in LANDMARK_KEYS):
         return math.nan
-    moving, fixed = (read_points(pair[key]).points_mm for key in LANDMARK_KEYS)
-    return float(tre_mm(fixed + transform.displacement_at(fixed).numpy(), moving).mean())
+    moving, fixed = (read_points(pair[key]) for key in LANDMARK_KEYS)
+    of_moving, of_fixed = match(moving, fixed)
+    here, there = fixed.points_mm[of_fixed], moving.points_mm[of_moving]
+    return float(tre_mm(here + transform.displacement_at(here).numpy(), there).mean())
 
 
 def _mean(values: Iterable[float]) -> float:

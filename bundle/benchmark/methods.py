@@ -16,7 +16,7 @@ from bundle.root import ROOT
 from bundle.shapes import DDF
 from bundle.smoothing import smooth
 from bundle.spatial import Grid
-from bundle.weights import check_weights, recommended
+from bundle.weights import SUITED, check_weights, recommended
 from monai.bundle import ConfigParser
 
 __all__ = ["METHODS", "PEERS", "Linear", "Network", "Options", "make_methods"]
@@ -109,13 +109,18 @@ class Network(Method):
         return register
 
     def _digests(self, config: ConfigParser) -> dict[str, Any]:
-        """SHA-256 of the weights, and of others that a pair may be registered with; when, and how much both count."""
+        """SHA-256 of the weights, and of others that a pair may be registered with; what suits them, when both do."""
         choice = config.get_parsed_content("weights_choice")
         files = {"weights": self.weights, "across_contrasts": choice.across_contrasts, "one_person": choice.one_person}
+        suited = {
+            f"{k}_suited": {name: recommended(file, name, default) for name, default in SUITED.items()}
+            for k, file in files.items()
+            if file and k != "weights"
+        }
         digest = {k: hashlib.sha256(Path(file).read_bytes()).hexdigest() for k, file in files.items() if file}
         shared = {"usual_share": choice.share} if choice.share else {}
         shared |= {"one_contrast": choice.one_contrast} if choice.across_contrasts else {}
-        return {f"{k}_sha256": value for k, value in digest.items()} | shared
+        return {f"{k}_sha256": value for k, value in digest.items()} | suited | shared
 
     def _config(self) -> ConfigParser:
         config = ConfigParser()

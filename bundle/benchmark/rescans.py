@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.benchmark.known_fields import brightest, draw_pose, scans_on_disk
-from bundle.io.images import read_image
+from bundle.benchmark.known_fields import brightest, draw_pose, read_head, scans_on_disk
 from bundle.io.itk_composites import read_transform
 from bundle.io.tables import markdown_table
+from bundle.pairs import names_of
 from bundle.progress import Progress
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import Acquisition
 from bundle.synthesis.rescan import draw_region, region_change
-from bundle.transforms import grid_of
+from bundle.transforms import read_grid
 
 __all__ = ["Rescan", "compare", "measure_rescans", "rescans_markdown", "simulate"]
 
@@ -28,6 +28,7 @@ PEAKS_MM = (1.0, 2.0, 3.0, 4.0)  # of the changes, in turn
 NOISE, BIAS, BLUR = 0.03, 0.1, 0.3  # of either scan: see Acquisition
 TURN, SHIFT_MM = 0.05, 4.0  # of the head between the scans, along each axis at most: radians, mm
 WIDTH_MM = 5.0  # of the border along which a region grows or shrinks
+UNEVEN = 0.05  # by which the longest side of a voxel may exceed the shortest
 CHANGED_MM = 0.5  # a voxel that moves by more counts as changed
 
 
@@ -131,22 +132,38 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
     Returns:
         A row for each pair: ``image``, ``peak_mm`` (0 where nothing changed; of changes 1 to 4 mm in turn, every
         second one a growth) and what ``compare`` says.
+
+    Raises:
+        ValueError: an image of voxels that are not isotropic, before any work.
     """
+    for item in items:
+        _check_isotropic(item["image"])
     rows: list[Row] = []
+    names = names_of([item["image"] for item in items])
     with Progress[None](total=2 * len(items), title="registering rescans", unit="pair") as progress:
         for i, item in enumerate(items):
             peak = PEAKS_MM[i % len(PEAKS_MM)] * (1 if (i // len(PEAKS_MM) + i) % 2 else -1)
             for change in (0.0, peak):
                 rescan = _simulated(item, change, seed + 2 * i + (change != 0))
-                row = {"image": Path(item["image"]).name, "peak_mm": change}
+                row = {"image": names[item["image"]], "peak_mm": change}
                 rows.append(row | compare(rescan, _registered(rescan, register)))
                 progress.update()
     return rows
 
 
+def _check_isotropic(path: str) -> None:
+    spacing_mm = read_grid(Path(path), "image")[0].spacing_mm
+    if spacing_mm.max() > (1 + UNEVEN) * spacing_mm.min():
+        size = "×".join(f"{side:.3g}" for side in spacing_mm)
+        raise ValueError(
+            f"The image ({path}) has voxels of {size} mm, and changes are simulated in voxels of equal sides: bring it "
+            "to one size first (python -m bundle prepare --spacing_mm)."
+        )
+
+
 def _simulated(item: Mapping[str, Any], peak_mm: float, seed: int) -> Rescan:
-    image, labels = read_image(item["image"]), read_image(item["label"], exact=True)
-    return simulate(image.as_tensor().clamp(min=0), labels.as_tensor(), grid_of(image), peak_mm, seed)
+    image, labels, grid = read_head(item)
+    return simulate(image, labels, grid, peak_mm, seed)
 
 
 def _registered(rescan: Rescan, register: Register) -> SpatialTransform:

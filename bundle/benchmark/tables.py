@@ -39,7 +39,7 @@ QUANTILE = 0.3
 
 
 def write_tables(rows: Sequence[Row], regions: Mapping[int, str], title: str, folder: Path) -> list[dict[str, Any]]:
-    """Write ``pairs.csv``, ``regions.csv``, ``summary.csv`` and ``summary.md``.
+    """Write ``pairs.csv``, ``regions.csv``, ``summary.csv`` and ``summary.md``; without any region no ``regions.csv``.
 
     Args:
         rows: from ``compare``.
@@ -58,6 +58,7 @@ def write_tables(rows: Sequence[Row], regions: Mapping[int, str], title: str, fo
         for row in rows
         for label, values in row.get("regions", {}).items()
     ]
+    (folder / "regions.csv").unlink(missing_ok=True)  # an earlier call's
     if one_each:
         write_csv(folder / "regions.csv", one_each)
     summary = summarise(rows)
@@ -73,22 +74,24 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
         rows: from ``compare``.
 
     Returns:
-        For each method ``pairs`` (finished), ``failed``, mean and standard deviation (of the population, as in the
-        evaluation) of each measure, ``dsc30`` (the 30 % quantile over the pairs), and ``wilcoxon_p`` of its DSC against
-        ``REFERENCE``.
+        For each method ``pairs`` (those with a DSC), ``failed``, ``unlabelled`` (finished, but without any label to
+        measure), mean and standard deviation (of the population, as in the evaluation) of each measure, ``dsc30`` (the
+        30 % quantile over the pairs), and ``wilcoxon_p`` of its DSC against ``REFERENCE``.
     """
     summary = []
     for method in dict.fromkeys(row["method"] for row in rows):
         finished = [row for row in rows if row["method"] == method and not row.get("error")]
         failed = sum(row["method"] == method for row in rows) - len(finished)
-        line: dict[str, Any] = {"method": method, "pairs": len(finished), "failed": failed}
+        dsc = np.array([row["dsc"] for row in finished], dtype=float)
+        scored = int(np.isfinite(dsc).sum())
+        line: dict[str, Any] = {"method": method, "pairs": scored, "failed": failed}
+        line["unlabelled"] = len(finished) - scored
         for name in COLUMNS:
             values = np.array([row.get(name, math.nan) for row in finished], dtype=float)
             values = values[np.isfinite(values)]
             line[f"{name}_mean"] = float(values.mean()) if len(values) else math.nan
             line[f"{name}_sd"] = float(values.std()) if len(values) else math.nan
-        dsc = np.array([row["dsc"] for row in finished], dtype=float)
-        line["dsc30"] = float(np.nanquantile(dsc, QUANTILE)) if np.isfinite(dsc).any() else math.nan
+        line["dsc30"] = float(np.nanquantile(dsc, QUANTILE)) if scored else math.nan
         summary.append(line | {"wilcoxon_p": wilcoxon_p(rows, method)})
     return summary
 
@@ -111,7 +114,7 @@ def wilcoxon_p(rows: Sequence[Row], method: str, reference: str = REFERENCE) -> 
 
 
 def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
-    """Lay a summary out as a Markdown table, with a sentence on what failed; what no method has is left out."""
+    """Lay a summary out as a Markdown table, with what failed or has no label below; what no method has is left out."""
     unknown = {name for name in IF_THERE if all(math.isnan(line[f"{name}_mean"]) for line in summary)}
     first, *shown = [name for name in COLUMNS if name not in (*OF_EACH_PAIR, *unknown)]
     titles = [COLUMNS[first][0], "DSC30", *(COLUMNS[name][0] for name in shown)]
@@ -126,6 +129,9 @@ def markdown(summary: Sequence[Mapping[str, Any]]) -> str:
     failed = [f"{line['method']} on {line['failed']}" for line in summary if line["failed"]]
     if failed:
         table += f"\nFailed, and left out of the means: {', '.join(failed)} pairs (`error` in pairs.csv).\n"
+    bare = [f"{line['method']} on {line['unlabelled']}" for line in summary if line["unlabelled"]]
+    if bare:
+        table += f"\nWithout a label to measure, and in no mean of the overlap: {', '.join(bare)} pairs.\n"
     return table
 
 

@@ -65,7 +65,12 @@ def rows_of(
         options: keys of ``configs/inference.json``.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    made_by = {"weights": weights_used(options.get("ckpt", WEIGHTS)), "options": dict(options), "versions": versions()}
+    made_by: Row = {
+        "weights": weights_used(options.get("ckpt", WEIGHTS)),
+        "options": dict(options),
+        "versions": versions(),
+    }
+    made_by["field"] = "measured before it is cut"
     chosen = {pairs[n * len(pairs) // spoiled]["name"]: (n, KINDS[n % len(KINDS)]) for n in range(spoiled)}
     rows = []
     for pair in Progress(pairs, title="registering good and spoiled", unit="pair"):
@@ -78,7 +83,7 @@ def rows_of(
         find = _Finder(pair, other, cache, options)
         for name, depends in asked.items():
             quality = _kept(f"{cache / pair['name']}.{name.replace(' ', '_')}.{key_of(depends)}", depends, find)
-            rows.append({"pair": pair["name"], "fixed": Path(pair["fixed"]).name, "kind": name, **quality})
+            rows.append({"pair": pair["name"], "fixed": pair["fixed"], "kind": name, **quality})
     return rows
 
 
@@ -158,7 +163,7 @@ class _Finder:
         if kind == GOOD:
             return dict(self._item["quality"])
         if kind in ("shifted", "negated"):
-            return _measured_again(self._item, _spoiled_transform(self._item["transform"], kind))
+            return _measured_again(self._item, kind)
         moving = self.foreign if kind == OTHER_PART else str(_spoiled_image(self.pair["moving"], kind, self.cache))
         twin = {"name": self.pair["name"], "moving": moving, "fixed": self.pair["fixed"]}
         return dict(infer_pair(twin, **self.options)["quality"])
@@ -177,15 +182,19 @@ def _spoiled_transform(transform: SpatialTransform, kind: str) -> SpatialTransfo
     return replace(transform, alignment=alignment)
 
 
-def _measured_again(item: dict[str, Any], transform: SpatialTransform) -> dict[str, float]:
-    """The numbers of another transform between the same images."""
+def _measured_again(item: dict[str, Any], kind: str) -> dict[str, float]:
+    """The numbers of the same images by a spoiled transform."""
+    found_there = replace(item["transform"], ddf=item["ddf"], field_grid=grid_of(item["image"]))
+    whole = _spoiled_transform(found_there, kind)
+    transform = whole.resample_field()
     grid, fixed = grid_of(item["image"]), item["image"].as_tensor()[1:].cpu()
     moving = item["moving"].as_tensor().cpu().float()
     warped = transform.resample(moving, grid)
     warped = scale_between(warped, *percentile_range(moving))
     found: dict[Hashable, Any] = {}
     found.update(item)
-    found["transform"], found["pred"] = transform, torch.cat([warped, torch.zeros(3, *warped.shape[1:])])
+    found["transform"], found["ddf"] = transform, whole.ddf
+    found["pred"] = torch.cat([warped, torch.zeros(3, *warped.shape[1:])])
     found["quality"] = {**item["quality"], "similarity_after": similarity(warped, fixed)}
     if "moving_label" in item:
         found["warped_label"] = transform.resample(item["moving_label"].as_tensor().cpu(), mode="label_gaussian")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from bundle.commands.reading import check_places, grid_if_given, print_notes, read_one
 from bundle.io.files import in_place
-from bundle.io.points import PointFile, Points, Reached, UnsaidSpaceError, read_points
+from bundle.io.points import PointFile, Points, Reached, UnsaidSpaceError, match, read_points
 from bundle.metrics import tre_mm
 from bundle.spatial import SpatialTransform, invert_points, is_inside
 
@@ -37,16 +37,16 @@ def apply_points(
         output: file to write, with the same ending.
         from_: --from moving (the default) or --from fixed: the image that the points lie in.
         space: lps or ras, for files that do not say how they count, as CSV.
-        reference: landmarks of the other image, in the same order: the distances to them, before and after, are
-            reported (target registration error).
+        reference: landmarks of the other image, of the same labels or in the same order: the distances to them, before
+            and after, are reported (target registration error).
         reference_space: lps or ras, of a reference that does not say it; by default that of the points.
         moving: the moving image; needed for transforms that are stated in its voxels.
         fixed: the fixed image; needed for transforms of several fields.
         kind: whose transform it is, where its file leaves that open (docs/transforms.md).
 
     Returns:
-        ``points``, ``beyond_field`` (how many no field reached), and with a reference ``tre_before_mm`` and
-        ``tre_after_mm``: mean, median, max.
+        ``points``, ``beyond_field`` (how many no field reached), and with a reference ``compared`` (how many it has,
+        too), ``tre_before_mm`` and ``tre_after_mm``: mean, median, max.
     """
     if from_ not in ("moving", "fixed"):
         raise ValueError(f"--from is moving or fixed, the image that the points lie in, not '{from_}'.")
@@ -69,6 +69,9 @@ def apply_points(
         if reference is not None:
             numbers = ", ".join(f"{name} {value:.2f}" for name, value in result[f"tre_{stage}_mm"].items())
             print(f"target registration error {stage}: {numbers} mm")
+    left_out = len(there) - result.get("compared", len(there))
+    if left_out:
+        print(f"note: {left_out} of {len(there)} points have no landmark in the reference, and count in no error")
     if result["beyond_field"]:
         moved = "they stay where they are" if np.allclose(found.alignment, np.eye(4)) else "the alignment carries them"
         print(f"note: {result['beyond_field']} of {len(there)} points lie beyond the field: {moved}")
@@ -96,14 +99,10 @@ def carried(transform: SpatialTransform, points_mm: Points, from_: str) -> tuple
 
 
 def _errors(points: PointFile, there: Points, other: PointFile) -> dict[str, Any]:
-    if len(there) != len(other.points_mm):
-        raise ValueError(
-            f"The reference ({other.path}) holds {len(other.points_mm)} points, the points ({points.path}) hold "
-            f"{len(there)}: give the same landmarks in the same order."
-        )
+    index, of_other = match(points, other)
     stages = {"before": points.points_mm, "after": there}
-    errors = {stage: tre_mm(of, other.points_mm) for stage, of in stages.items()}
-    return {
+    errors = {stage: tre_mm(of[index], other.points_mm[of_other]) for stage, of in stages.items()}
+    return {"compared": len(index)} | {
         f"tre_{stage}_mm": {"mean": float(e.mean()), "median": float(np.median(e)), "max": float(e.max())}
         for stage, e in errors.items()
     }

@@ -20,7 +20,15 @@ from bundle.benchmark.peers import SYN_ITERATIONS
 from bundle.benchmark.rescans import measure_rescans, rescans_markdown
 from bundle.benchmark.tables import markdown, write_tables
 from bundle.benchmark.verdicts import rows_of, split_and_judge
-from bundle.commands.comparing import check_common, check_comparison, drawn_pairs, labelled_pairs, torch_device
+from bundle.commands.comparing import (
+    check_common,
+    check_comparison,
+    check_finished,
+    checked_spacing,
+    drawn_pairs,
+    labelled_pairs,
+    torch_device,
+)
 from bundle.commands.equal_terms import curve, networks
 from bundle.commands.expected_error import expected_error
 from bundle.commands.register import check_affine, output_folder, register
@@ -91,6 +99,7 @@ def accuracy(
     check_common(device, pairs=pairs, optimise=optimise, threads=threads)
     check_flags(masked=masked)
     check_comparison(affine, label_interpolation, syn_iterations)
+    spacing_mm = checked_spacing(spacing_mm)
     if contrasts not in CONTRASTS:
         raise ValueError(f"--contrasts is one of {', '.join(CONTRASTS)}, not '{contrasts}'.")
     options = Options(
@@ -104,7 +113,6 @@ def accuracy(
     chosen = make_methods(methods.split(",") if isinstance(methods, str) else [str(m) for m in methods], options)
     drawn = labelled_pairs(dataset, split, pairs, seed)
     threads = threads or torch.get_num_threads()
-    spacing_mm = None if spacing_mm is None else float(spacing_mm)
     top_mm = recommended(options.weights, "align_top_mm")
     common = Common(affine, masked, spacing_mm, threads, label_interpolation, contrasts, top_mm)
     rows = compare(drawn, chosen, common, folder / "cache")
@@ -122,6 +130,7 @@ def accuracy(
     write_figures(rows, summary, names, folder)
     print(markdown(summary))
     print(f"tables and figures: {folder}")
+    check_finished(rows, folder)
     return summary
 
 
@@ -262,10 +271,11 @@ def verdicts(
     """
     folder = output_folder(output_dir)
     check_common(device, pairs=pairs, spoiled=spoiled)
+    spacing_mm = checked_spacing(spacing_mm)
     drawn = drawn_pairs(dataset, split, pairs, seed)
     others = sorted({pair["moving"] for pair in draw_pairs(open_dataset(foreign, split))})
     options: dict[str, Any] = {"device": f"$torch.device('{torch_device(device)}')", "never_worse": True}
-    options |= {} if spacing_mm is None else {"spacing_mm": float(spacing_mm)}
+    options |= {} if spacing_mm is None else {"spacing_mm": spacing_mm}
     rows = rows_of(drawn, others, min(spoiled, len(drawn)), folder / "cache", options)
     result = split_and_judge(rows)
     (folder / "verdicts.json").write_text(json.dumps(result, indent=4) + "\n")

@@ -1,15 +1,28 @@
 """What the commands of the benchmark check and look up alike, before any work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from bundle.commands.register import check_affine, check_device
 from bundle.data import draw_pairs, open_dataset
+from bundle.failures import PairsFailedError
+from bundle.options import check_numbers
 from bundle.pairs import refuse_unread
 from bundle.spatial import LABEL_MODES
+from bundle.transforms.extent import check_spacing
 
-__all__ = ["check_common", "check_comparison", "drawn_pairs", "labelled_pairs", "three_sides", "torch_device"]
+__all__ = [
+    "check_common",
+    "check_comparison",
+    "check_finished",
+    "checked_spacing",
+    "drawn_pairs",
+    "labelled_pairs",
+    "three_sides",
+    "torch_device",
+]
 
 
 def check_common(device: str, **counts: int | None) -> None:
@@ -28,6 +41,33 @@ def check_comparison(affine: str, label_interpolation: str, syn_iterations: Sequ
     steps = syn_iterations if isinstance(syn_iterations, list | tuple) else []
     if len(steps) != 3 or not all(isinstance(n, int) and n >= 0 for n in steps):
         raise ValueError(f"--syn_iterations takes three whole numbers, 100,70,20 say, not '{syn_iterations}'.")
+
+
+def checked_spacing(spacing_mm: float | None) -> float | None:
+    """Read a voxel size; None where it is left open."""
+    check_numbers(spacing_mm=spacing_mm)
+    check_spacing(spacing_mm, "--spacing_mm")
+    return None if spacing_mm is None else float(spacing_mm)
+
+
+def check_finished(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Say in the end that registrations failed, if any did: what a command returns then is no whole comparison.
+
+    Args:
+        rows: from ``bundle.benchmark.accuracy.compare``.
+        folder: with the tables of the others.
+
+    Raises:
+        PairsFailedError: some failed.
+    """
+    failed = [row for row in rows if row.get("error")]
+    if failed:
+        first = failed[0]
+        rest = f"the tables of the others: {folder}" if len(failed) < len(rows) else "none is left to compare"
+        raise PairsFailedError(
+            f"{len(failed)} of {len(rows)} registrations failed, {first['method']} of {first['pair']} first "
+            f"({first['error'].rstrip('.')}); {rest}. The next call tries them again."
+        )
 
 
 def three_sides(option: str, value: Sequence[int]) -> tuple[int, int, int]:

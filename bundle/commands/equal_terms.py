@@ -11,7 +11,15 @@ from bundle.benchmark.equal_terms import NETWORKS, Terms, equal_terms_markdown, 
 from bundle.benchmark.measure import Common
 from bundle.benchmark.methods import Options
 from bundle.benchmark.peers import SYN_ITERATIONS
-from bundle.commands.comparing import check_common, check_comparison, labelled_pairs, three_sides, torch_device
+from bundle.commands.comparing import (
+    check_common,
+    check_comparison,
+    check_finished,
+    checked_spacing,
+    labelled_pairs,
+    three_sides,
+    torch_device,
+)
 from bundle.commands.register import output_folder
 from bundle.data import open_dataset
 from bundle.io.images import read_image
@@ -64,6 +72,7 @@ def curve(
     check_common(device, pairs=pairs, threads=threads)
     check_flags(masked=masked)
     check_comparison(affine, "nearest", syn_iterations)
+    spacing_mm = checked_spacing(spacing_mm)
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else WEIGHTS),
         syn_iterations=tuple(syn_iterations),
@@ -72,16 +81,17 @@ def curve(
     names = methods.split(",") if isinstance(methods, str) else [str(method) for method in methods]
     chosen = curve_methods(names, options)
     drawn = labelled_pairs(dataset, split, pairs, seed)
-    spacing_mm = None if spacing_mm is None else float(spacing_mm)
     top_mm = recommended(options.weights, "align_top_mm")
     common = Common(affine, masked, spacing_mm, threads or torch.get_num_threads(), align_top_mm=top_mm)
-    points = write_curve(compare(drawn, chosen, common, folder / "cache"), folder)
+    rows = compare(drawn, chosen, common, folder / "cache")
+    points = write_curve(rows, folder)
     for point in points:
         print(
             f"{point['method']:>8} {point['smoothing']:6.4g} voxels: DSC {point['dsc_mean']:.3f}, "
             f"SD log J {point['log_jacobian_sd_mean']:.3f}, NDV {point['ndv_percent_mean']:.4f} %"
         )
     print(f"table and figure: {folder}")
+    check_finished(rows, folder)
     return points
 
 

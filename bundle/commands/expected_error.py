@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from bundle.benchmark.expected_error import Register, compare, fit, markdown, samples_of
 from bundle.benchmark.kept import weights_used
-from bundle.commands.comparing import check_common, torch_device
+from bundle.commands.comparing import check_common, checked_spacing, torch_device
 from bundle.commands.register import output_folder
 from bundle.data import open_dataset
 from bundle.inference import infer_pair
@@ -63,7 +63,7 @@ def expected_error(
             f"The calibration is tried on other heads than those of its fit: --split is not '{split}' then."
         )
     chosen = str(Path(str(weights)).absolute() if weights else WEIGHTS)
-    options = _options(chosen, torch_device(device), spacing_mm)
+    options = _options(chosen, torch_device(device), checked_spacing(spacing_mm))
     parts = (fit_split, fit_heads, seed), (split, heads, seed + 1000)
     items = [open_dataset(dataset, name)[:count] for name, count, _ in parts]
     if masked and any("label" not in item for item in items[0] + items[1]):
@@ -94,7 +94,7 @@ def _options(weights: str, device: str, spacing_mm: float | None) -> dict[str, A
     """List the keys of ``configs/inference.json`` that the pairs are registered with."""
     options: dict[str, Any] = {"affine": "none", "ckpt": weights, "choose_weights": False, "never_worse": False}
     options |= {"device": f"$torch.device('{device}')", "expected_error": True}
-    return options if spacing_mm is None else options | {"spacing_mm": float(spacing_mm)}
+    return options if spacing_mm is None else options | {"spacing_mm": spacing_mm}
 
 
 def _registration(options: Mapping[str, Any]) -> Register:

@@ -25,8 +25,9 @@ def jacobian(
 ) -> str:
     """Write the Jacobian determinant of a transform at the voxels of the fixed image.
 
-    The determinant of ∂T/∂p by central differences between neighbouring voxels, one-sided at the border: above 1 where
-    the moving image is larger than the fixed one at this place, below 1 where it is smaller, 0 or less where T folds.
+    The determinant of ∂T/∂p by central differences between neighbouring voxels, one-sided where the field ends: above
+    1 where the moving image is larger than the fixed one at this place, below 1 where it is smaller, 0 or less where T
+    folds.
 
     Args:
         transform: transform.h5 of a registration, or another transform that apply takes.

@@ -18,11 +18,13 @@ from bundle.options import check_flags
 
 __all__ = ["speed"]
 
+TRAINING_SIZE = (80, 96, 80)
+
 
 def speed(
     output_dir: str = "output/speed",
     size: Sequence[int] = (160, 192, 160),
-    training_size: Sequence[int] = (80, 96, 80),
+    training_size: Sequence[int] | None = None,
     against: str | Sequence[str] = (),
     device: str = "auto",
     threads: int | None = None,
@@ -39,7 +41,7 @@ def speed(
     Args:
         output_dir: folder to write.
         size: sides of the volume in voxels, for example 160,192,160.
-        training_size: those of the volume that a training step takes.
+        training_size: those of the volume that a training step takes, 80,96,80 by default.
         against: some of voxelmorph, syn, elastix, with commas: they register the same pair; with whole some of greedy,
             syn, syn-cc.
         device: auto, cpu or cuda, for what torch runs.
@@ -60,9 +62,15 @@ def speed(
         check_common("cpu", repeats=repeats, threads=threads)
         if not whole or (moving is None) != (fixed is None):
             raise ValueError("--moving and --fixed go together, and with --whole.")
+        unread = {"scaling": scaling, "training_size": training_size is not None, "device": device != "auto"}
+        for option in (name for name, given in unread.items() if given):
+            raise ValueError(
+                f"--{option} is of the network's own times: leave it out with --whole, which times commands."
+            )
         return _whole(
             folder, three_sides("size", size), peers, threads or torch.get_num_threads(), repeats, moving, fixed
         )
+    training_size = TRAINING_SIZE if training_size is None else training_size
     sides, training_sides = three_sides("size", size), three_sides("training_size", training_size)
     check_common(device, repeats=repeats, threads=threads)
     if not set(peers) <= set(AGAINST):

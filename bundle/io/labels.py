@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from bundle.spatial import Grid
 
-__all__ = ["compact", "for_file", "in_order_of", "whole_numbers"]
+__all__ = ["check_labelled", "compact", "for_file", "in_order_of", "whole_numbers"]
 
 IN_MEMORY = (torch.uint8, torch.int16, torch.int32, torch.int64)
 IN_FILES = (torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64)  # torch computes in few
@@ -38,6 +38,16 @@ def whole_numbers(labels: torch.Tensor, where: str) -> torch.Tensor:
             f"{(low if low < 0 else high).item():.0f}: give its regions other numbers."
         )
     return compact(labels)
+
+
+def check_labelled(labels: torch.Tensor, name: str) -> None:
+    """Refuse a label map without any label where nothing else of its image counts; ``name`` is what messages call it.
+
+    Raises:
+        ValueError: nothing is above 0.
+    """
+    if not (labels > 0).any():
+        raise ValueError(f"The {name} holds no label, zeros alone: label its image, or take that out of the list.")
 
 
 def compact(labels: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,10 @@ class SpatialTransform:
 
     @cached_property
     def jacobian(self) -> torch.Tensor | None:
-        """The Jacobian determinant of the field: (1, H, W, L) on ``field_grid``; None for a linear transform."""
+        """The Jacobian determinant of the field: (1, H, W, L) on ``field_grid``; None for a linear transform.
+
+        Of a field that ``resample_field`` cut, the differences at the border are those before the cut.
+        """
         return None if self.ddf is None else jacobian_determinant(self.ddf[None].float())[0]
 
     def resample_field(self, spacing_mm: float | None = None) -> "SpatialTransform":
@@ -97,7 +100,22 @@ class SpatialTransform:
         if self.ddf is None:
             return replace(self, field_grid=grid)
         ddf = self.ddf if spacing_mm is None else antialias(self.ddf, self.field_grid, grid, pointwise=True)
-        return replace(self, ddf=self._ddf_on(grid, ddf), field_grid=grid)
+        wider, inner = self._with_neighbours(grid)
+        ddf = self._ddf_on(wider, ddf)
+        found = replace(self, ddf=ddf[inner].contiguous(), field_grid=grid)
+        found.__dict__["jacobian"] = jacobian_determinant(ddf[None].float())[0][inner]
+        return found
+
+    def _with_neighbours(self, grid: Grid) -> tuple[Grid, tuple[slice, ...]]:
+        """Add to a grid the next voxels on each side beyond which u is known; and where in them the grid lies.
+
+        Differences there are central; one-sided ones at a border that a cut made would show folds that the field,
+        which was searched for them by central differences, has not.
+        """
+        first, last = grid.bounds(self.field_grid)
+        low, high = first < -0.99, last > np.array(grid.shape) - 0.01
+        wider = grid.crop(-low.astype(int), np.array(grid.shape) - 1 + high)
+        return wider, (slice(None), *(slice(int(start), int(start) + n) for start, n in zip(low, grid.shape)))
 
     def extended(self) -> "SpatialTransform":
         """The same transform with its field on a larger part of its own lattice, which covers the fixed image.
@@ -155,15 +173,15 @@ class SpatialTransform:
     def jacobian_on(self, grid: Grid | None = None) -> torch.Tensor:
         """Compute det ∂T/∂p, alignment and field together: (1, H, W, L), float64, on the fixed image's grid or another.
 
-        Central differences between neighbouring voxels, one-sided at the border; beyond its grid the field goes on
-        with its outermost values. ``without_alignment`` gives the field's own.
+        Central differences between neighbouring voxels, one-sided at the border where the field ends there, too; beyond
+        its grid the field goes on with its outermost values. ``without_alignment`` gives the field's own.
         """
-        grid = grid or self.fixed_grid
+        grid, inner = self._with_neighbours(grid or self.fixed_grid)
         ddf = torch.empty(3, *grid.shape, dtype=torch.float64)
         matrix = torch.from_numpy(grid.inverse[:3, :3])
         for rows, points in grid.slabs():
             ddf[:, rows] = torch.einsum("ij,...j->i...", matrix, self.displacement_at(points, extend=True))
-        return jacobian_determinant(ddf[None])[0]
+        return jacobian_determinant(ddf[None])[0][inner]
 
     def resample(
         self,

@@ -6,21 +6,26 @@ import multiprocessing
 import sys
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.__main__ import main
+from bundle.batch import PairsFailedError
 from bundle.benchmark import accuracy, worker
 from bundle.benchmark.accuracy import compare
-from bundle.benchmark.figures import best_median_worst, largest_regions
+from bundle.benchmark.curve import CURVES
+from bundle.benchmark.figures import best_median_worst, largest_regions, write_figures
 from bundle.benchmark.measure import MARGIN, Common, measure, transform_of, visible
 from bundle.benchmark.methods import Linear, Network
 from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
 from bundle.commands.benchmark import accuracy as run
 from bundle.commands.benchmark import benchmark as commands
+from bundle.commands.comparing import check_finished
 from bundle.data import draw_pairs, open_dataset
 from bundle.fields import compose
+from bundle.io.tables import read_csv
 from bundle.metrics import (
     dice_per_label,
     folding_percent,
@@ -163,9 +168,11 @@ def test_labels_are_scored_by_the_interpolation_asked_for(pairs, tmp_path, in_th
     assert found["label_gaussian"] != pytest.approx(found["nearest"], abs=1e-4)
 
 
-def write_landmarks(path, points_mm):
+def write_landmarks(path, points_mm, labels=()):
     """As 3-D Slicer keeps them."""
     points = [{"position": list(map(float, point))} for point in points_mm]
+    for point, label in zip(points, labels):
+        point["label"] = label
     markups = {"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": points}
     path.write_text(json.dumps({"markups": [markups]}))
 
@@ -189,6 +196,9 @@ def test_landmarks_are_measured_where_the_images_have_them(small_dataset, pairs,
     summary = summarise([by_headers, aligned])
     assert "TRE, mm" in markdown(summary)
     write_landmarks(tmp_path / first["moving_landmarks"], there)
+    assert compare([first], methods, COMMON, tmp_path / "cache")[1]["tre_mm"] == pytest.approx(0, abs=1e-6)
+    write_landmarks(tmp_path / first["moving_landmarks"], there[::-1], "cba")
+    write_landmarks(tmp_path / first["fixed_landmarks"], fixed[:2], "ab")
     assert compare([first], methods, COMMON, tmp_path / "cache")[1]["tre_mm"] == pytest.approx(0, abs=1e-6)
     (tmp_path / items[0]["landmarks"]).unlink()
     with pytest.raises(FileNotFoundError, match=r"lists .*mrk.json, which does not exist"):
@@ -354,6 +364,63 @@ def test_a_pair_that_cannot_be_aligned_fails_for_all_methods(pairs, tmp_path, mo
     assert [row["error"] for row in rows] == ["ValueError: no overlap"] * 2
 
 
+@pytest.mark.parametrize("command", ["accuracy", "curve"])
+def test_a_comparison_of_which_every_pair_fails_ends_in_a_sentence_and_leaves_nothing_of_an_earlier_one(
+    command, options, small_dataset, tmp_path
+):
+    stale = "regions.csv", "boxplot.png", "dsc_against_time.png", "examples.png"
+    for name in stale:
+        (tmp_path / name).touch()
+    (tmp_path / "damaged.nii.gz").write_bytes(b"no image")
+    item = json.loads((small_dataset / "dataset.json").read_text())["test"][0]
+    whole = {key: str(small_dataset / path) for key, path in item.items()}
+    listed = [whole, whole | {"image": str(tmp_path / "damaged.nii.gz")}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": listed}))
+    chosen = {key: options[key] for key in ("affine", "weights", "threads")} | {"methods": "pan"}
+    kinds = 1 if command == "accuracy" else len(CURVES["pan"][0])
+    sentence = rf"{2 * kinds} of {2 * kinds} registrations failed, pan.* first \(.*damaged\.nii\.gz"
+    with pytest.raises(PairsFailedError, match=sentence) as failure:
+        commands[command](str(tmp_path), str(tmp_path), split="test", pairs=None, **chosen)
+    assert str(failure.value).endswith("); none is left to compare. The next call tries them again.")
+    if command == "accuracy":
+        assert len(read_csv(tmp_path / "pairs.csv")) == 2
+        assert not any((tmp_path / name).exists() for name in stale)
+
+
+def test_how_many_registrations_failed_is_said_in_the_end(tmp_path):
+    rows = [*table(pan=[0.5, 0.6]), {"pair": "2", "method": "pan", "error": "RuntimeError: no field."}]
+    check_finished(rows[:2], tmp_path)
+    with pytest.raises(
+        PairsFailedError, match=r"^1 of 3 registrations failed, pan of 2 first \(RuntimeError: no field\);"
+    ):
+        check_finished(rows, tmp_path)
+
+
+def test_pairs_without_a_label_count_in_no_mean_and_are_told(tmp_path):
+    rows = [row | {"regions": {}} for row in table(pan=[0.5, math.nan, 0.7])]
+    (line,) = summarise(rows)
+    assert (line["pairs"], line["failed"], line["unlabelled"], line["dsc_mean"]) == (2, 0, 1, pytest.approx(0.6))
+    assert "Without a label to measure, and in no mean of the overlap: pan on 1 pairs" in markdown([line])
+    write_figures([row | {"dsc": math.nan} for row in rows], [line], {}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_masking_by_a_label_map_without_labels_is_refused_in_a_sentence(pairs, tmp_path):
+    label = nibabel.load(pairs[0]["fixed_label"])
+    nibabel.save(nibabel.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), tmp_path / "empty.nii.gz")
+    pair = pairs[0] | {"fixed_label": str(tmp_path / "empty.nii.gz")}
+    with pytest.raises(ValueError, match=r"The fixed label \(.*empty\.nii\.gz\) holds no label, zeros alone"):
+        replace(COMMON, masked=True).read(pair)
+
+
+@pytest.mark.parametrize("command", ["curve", "verdicts", "expected_error"])
+def test_voxels_of_no_size_are_refused_by_every_benchmark(command, small_dataset, tmp_path):
+    foreign = {"foreign": str(small_dataset)} if command == "verdicts" else {}
+    with pytest.raises(ValueError, match="--spacing_mm must be above 0 mm, not 0"):
+        commands[command](str(small_dataset), output_dir=str(tmp_path / "out"), spacing_mm=0, **foreign)
+    assert not (tmp_path / "out").exists()
+
+
 def table(**dsc):
     return [{"pair": str(i), "method": m, "dsc": v} for m, values in dsc.items() for i, v in enumerate(values)]
 
@@ -387,6 +454,9 @@ def test_of_many_regions_the_largest_are_drawn():
         ({"methods": "voxelmorph"}, "needs --voxelmorph_weights"),
         ({"weights": "missing.pt"}, "missing.pt.* do not exist"),
         ({"dataset": "missing"}, "There is no missing/dataset.json"),
+        ({"spacing_mm": 0}, "--spacing_mm must be above 0 mm, not 0"),
+        ({"spacing_mm": -1}, "--spacing_mm must be above 0 mm, not -1"),
+        ({"spacing_mm": "thin"}, "spacing_mm takes a number, not 'thin'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(options, tmp_path, wrong, sentence):

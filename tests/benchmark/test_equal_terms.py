@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 
@@ -103,6 +104,8 @@ def test_finished_runs_are_looked_up_and_others_go_on(trainings, tmp_path):
 def test_runs_of_an_earlier_call_are_chosen_among_too(trainings, tmp_path):
     terms = Terms("DATA/hippocampus", epochs=3)
     train_all(terms, ["pan", "voxelmorph"], [1e-4], tmp_path)
+    for other in ("pan_old", "pan_0.0004 copy", "pan_4e-4", "pan_nan"):
+        shutil.copytree(tmp_path / "pan_0.0001", tmp_path / other)
     rows = train_all(terms, ["pan"], [4e-4], tmp_path)
     found = [("pan", "0.0001", "yes"), ("pan", "0.0004", "no"), ("voxelmorph", "0.0001", "yes")]
     assert [(row["network"], row["learning_rate"], row["chosen"]) for row in rows] == found

@@ -169,13 +169,14 @@ def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
 
 def test_a_method_depends_on_what_its_weights_say_of_two_contrasts(fresh_weights, tmp_path):
     settings = []
-    for one_contrast in (0.2, 0.5):
-        for name in ("model", "other"):
-            shutil.copy(fresh_weights, tmp_path / f"{name}.pt")
+    for name in ("model", "other"):
+        shutil.copy(fresh_weights, tmp_path / f"{name}.pt")
+    for one_contrast, gamma in ((0.2, 1.0), (0.5, 1.0), (0.5, 1.4)):
         description = {"across_contrasts": "other.pt", "one_contrast": one_contrast}
         (tmp_path / "model.json").write_text(json.dumps(description))
+        (tmp_path / "other.json").write_text(json.dumps({"gamma": gamma}))
         settings.append(Network(str(tmp_path / "model.pt")).settings())
-    assert settings[0] != settings[1]
+    assert all(settings.count(one) == 1 for one in settings)
 
 
 def test_weights_are_found_in_a_folder_of_any_name(fresh_weights, tmp_path):

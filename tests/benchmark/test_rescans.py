@@ -4,10 +4,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.benchmark import expected_error
+from bundle.benchmark.known_fields import read_head
 from bundle.benchmark.rescans import Rescan, compare, measure_rescans, rescans_markdown, simulate
 from bundle.commands.benchmark import rescans
 from bundle.data import open_dataset
@@ -98,7 +101,7 @@ def test_every_head_is_scanned_without_and_with_a_change_and_each_pair_registere
 
     rows = measure_rescans(items, 0, identity)
     assert [row["peak_mm"] for row in rows] == [0, -1.0, 0, 2.0, 0, -3.0]
-    assert [row["image"] for row in rows[::2]] == [Path(item["image"]).name for item in items]
+    assert [row["image"] for row in rows[::2]] == [Path(item["image"]).name.partition(".")[0] for item in items]
     assert all(row["error_mm"] > 0.5 for row in rows)  # the pose
     assert all(one.GetSize() == other.GetSize() == (32, 40, 32) for one, other in seen)
     table = rescans_markdown(rows).splitlines()
@@ -128,3 +131,43 @@ def test_images_without_labels_are_refused_in_a_sentence(small_dataset, tmp_path
     with pytest.raises(ValueError, match="needs a label map for every image"):
         rescans(str(tmp_path), str(tmp_path / "out"), split="training")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def turned(small_dataset, tmp_path):
+    """A head, and the same one with its labels' axes in another order and the other way round."""
+    item = open_dataset(str(small_dataset), "training")[0]
+    label = nibabel.load(item["label"])
+    orientation = nibabel.orientations.axcodes2ornt(("S", "R", "A"))
+    turned = label.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(label.affine), orientation))
+    assert turned.shape != label.shape
+    nibabel.save(turned, tmp_path / "turned.nii.gz")
+    return item, item | {"label": str(tmp_path / "turned.nii.gz")}
+
+
+def test_labels_count_in_the_order_of_their_images_axes(turned):
+    for one, other in zip(*(read_head(item)[:2] for item in turned)):
+        assert torch.equal(one, other)
+    (plain, grid), (again, _) = (expected_error._anatomy(item, masked=True) for item in turned)
+    assert torch.equal(plain, again)
+    assert plain.shape[1:] == grid.shape
+    assert not torch.equal(plain, expected_error._anatomy(turned[0], masked=False)[0])
+
+
+def test_a_head_without_any_label_is_refused_in_a_sentence(turned, tmp_path):
+    label = nibabel.load(turned[0]["label"])
+    nibabel.save(nibabel.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), tmp_path / "empty.nii.gz")
+    with pytest.raises(ValueError, match=r"The label \(.*empty\.nii\.gz\) holds no label, zeros alone"):
+        read_head(turned[0] | {"label": str(tmp_path / "empty.nii.gz")})
+
+
+def test_heads_of_voxels_with_unequal_sides_are_refused_before_any_work(small_dataset, tmp_path):
+    item = open_dataset(str(small_dataset), "training")[0]
+    image = nibabel.load(item["image"])
+    affine = image.affine @ np.diag([1, 1, 2.5, 1])
+    nibabel.save(nibabel.Nifti1Image(image.get_fdata(), affine), tmp_path / "thick.nii.gz")
+    items = [item, item | {"image": str(tmp_path / "thick.nii.gz")}]
+    with pytest.raises(
+        ValueError, match=r"The image \(.*thick\.nii\.gz\) has voxels of .*: bring it to one size first"
+    ):
+        measure_rescans(items, 0, lambda *_: pytest.fail("there is no work to do"))

@@ -18,6 +18,7 @@ from bundle.benchmark.verdicts import (
 )
 from bundle.plausibility import LIMITS
 from bundle.spatial import Grid, SpatialTransform
+from monai.data import MetaTensor
 
 FINE = {name: low if low > 0 else high for name, (low, high) in LIMITS.items()}
 FINE |= {"similarity_before": 0.3, "similarity_after": 0.6, "foreground_similarity": 0.9, "folding_percent": 0.0}
@@ -163,6 +164,18 @@ def test_a_spoiled_image_has_the_same_voxels_elsewhere(tmp_path, kind):
     assert np.array_equal(np.sort(spoiled.get_fdata().ravel()), np.sort(values.ravel()))
     assert not np.array_equal(spoiled.get_fdata().ravel(), values.ravel())
     assert spoiled.shape == ((5, 6, 4) if kind == "turned" else values.shape)
+
+
+def test_a_negated_field_is_measured_as_it_is_then():
+    grid, ramp = Grid((20, 24, 22), np.diag([2.0, 2.0, 2.0, 1.0])), torch.arange(20.0).view(-1, 1, 1)
+    values = np.random.default_rng(0).normal(1, 0.2, (1, *grid.shape)).astype(np.float32)
+    volume = MetaTensor(torch.from_numpy(values), affine=torch.diag(torch.tensor([-2.0, -2.0, 2.0, 1.0])))
+    ddf = torch.zeros(3, *grid.shape)
+    ddf[0] = 1.2 * ramp  # turned around: every voxel folds
+    item = {"image": torch.cat([volume, volume]), "moving": volume, "ddf": ddf}
+    item |= {"transform": SpatialTransform(np.eye(4), ddf, grid, grid, grid), "quality": {}}
+    assert verdicts._measured_again(item, "negated")["folding_percent"] == 100
+    assert verdicts._measured_again(item, "shifted")["folding_percent"] == 0
 
 
 def test_a_spoiled_transform_is_off_by_15_mm_or_goes_the_other_way():

@@ -56,6 +56,9 @@ def test_a_command_that_fails_says_why(monkeypatch, tmp_path):
     [
         ({"whole": True, "against": "demons"}, "--against takes some of register,greedy,syn,syn-cc with --whole"),
         ({"whole": True, "moving": "a.nii.gz"}, "--moving and --fixed go together"),
+        ({"whole": True, "scaling": True}, "--scaling is of the network's own times: leave it out with --whole"),
+        ({"whole": True, "device": "cpu"}, "--device is of the network's own times"),
+        ({"whole": True, "training_size": [32, 32, 32]}, "--training_size is of the network's own times"),
         ({"moving": "a.nii.gz", "fixed": "b.nii.gz"}, "--moving and --fixed go together, and with --whole"),
     ],
 )

@@ -19,7 +19,7 @@ MARKUPS = {
 
 def write_csv(path, points, header="name,x,y,z,note", separator=","):
     rows = [header.replace(",", separator)]
-    rows += [separator.join([f"p{n}", *(f"{v:.9f}" for v in point), "kept"]) for n, point in enumerate(points)]
+    rows += [separator.join([f"F-{n}", *(f"{v:.9f}" for v in point), "kept"]) for n, point in enumerate(points)]
     path.write_text("\n".join(rows) + "\n")
     return str(path)
 

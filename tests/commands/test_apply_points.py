@@ -1,6 +1,7 @@
 """Points carried from one image to the other, beside ITK."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_points_of_the_moving_image_come_to_where_itk_s_transform_started(
     output, result = run(folder, points, space=space)
     rows = [line.split(separator) for line in output.read_text().splitlines()]
     assert rows[0] == ["name", "x", "y", "z", "note", "in_field"]
-    assert [row[0] for row in rows[1:]] == [f"p{n}" for n in range(12)]
+    assert [row[0] for row in rows[1:]] == [f"F-{n}" for n in range(12)]
     np.testing.assert_allclose(np.array([row[1:4] for row in rows[1:]], float) * sign, fixed_points, atol=2e-3)
     assert {(row[4], row[5]) for row in rows[1:]} == {("kept", "1")}
     assert result == {"points": 12, "beyond_field": 0}
@@ -155,8 +156,50 @@ def test_another_ending_of_the_output_or_another_number_of_landmarks_is_refused(
     points = write_csv(folder / "m.csv", moving_points)
     with pytest.raises(ValueError, match=r"must end in \.csv"):
         run(folder, points, ".fcsv", space="lps")
+    few = write_csv(folder / "few.csv", moving_points[:5], "number,x,y,z,note")
     with pytest.raises(ValueError, match="hold 12: give the same landmarks"):
-        run(folder, points, space="lps", reference=write_csv(folder / "few.csv", moving_points[:5]))
+        run(folder, points, space="lps", reference=few)
+
+
+def test_landmarks_are_told_by_their_labels_in_any_order(folder, fixed_points, moving_points, capsys):
+    points = write_csv(folder / "m.csv", moving_points, "label,x,y,z,note")
+    rows = (folder / "m.csv").read_text().splitlines()
+    reference = folder / "reference.csv"
+    carried = write_csv(folder / "f.csv", fixed_points, "Name,x,y,z,note")
+    head, *of_fixed = Path(carried).read_text().splitlines()
+    reference.write_text("\n".join([head, *of_fixed[:0:-1]]))  # the other way round, without the first
+    _, result = run(folder, points, space="lps", reference=str(reference))
+    assert result["tre_after_mm"]["max"] == pytest.approx(0, abs=5e-3)
+    assert result["compared"] == result["points"] - 1 == len(rows) - 2
+    assert f"1 of {len(rows) - 1} points have no landmark in the reference" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", ["F-{}", "M-{}", "the same", ""])
+def test_points_without_a_position_leave_their_landmark_out(folder, fixed_points, moving_points, label):
+    paths = []
+    for name, points, lost in (("m", moving_points, 1), ("r", fixed_points, 4)):
+        path = Path(write_markups(folder / f"{name}.mrk.json", points))
+        content = json.loads(path.read_text())
+        controls = content["markups"][0]["controlPoints"]
+        for n, control in enumerate(controls):
+            control["label"] = (label if name == "r" else label.replace("M", "F")).format(n)
+        controls[lost] |= {"positionStatus": "undefined"}
+        path.write_text(json.dumps(content))
+        paths.append(str(path))
+    _, result = run(folder, paths[0], ".mrk.json", reference=paths[1])
+    assert result["tre_after_mm"]["max"] == pytest.approx(0, abs=5e-3)
+    assert result["compared"] == len(fixed_points) - 2
+
+
+def test_landmarks_that_cannot_be_told_are_refused(folder, fixed_points, moving_points):
+    other = [f"{n},{p[0]},{p[1]},{p[2]}" for n, p in zip("abcdefghijkl", fixed_points)]
+    (folder / "other.csv").write_text("\n".join(["label,x,y,z", *other]))
+    points = write_csv(folder / "m.csv", moving_points)
+    with pytest.raises(ValueError, match="no landmark in common: give the same landmarks the same labels"):
+        run(folder, points, space="lps", reference=str(folder / "other.csv"))
+    (folder / "other.csv").write_text("\n".join(["label,x,y,z", other[0], *other[:11]]))
+    with pytest.raises(ValueError, match=r"Point 1 is called 'F-0' in .*m\.csv and 'a' in"):
+        run(folder, points, space="lps", reference=str(folder / "other.csv"))
 
 
 def test_from_is_an_option_of_the_command_line(folder, fixed_points, monkeypatch):

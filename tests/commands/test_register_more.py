@@ -74,7 +74,9 @@ def test_the_jacobian_is_that_of_the_field_at_the_fixed_image_s_voxels(registere
     fixed_grid, moving_grid = grids(pair)
     field = read_any(str(folder / "transform.h5"), fixed_grid, moving_grid).without_alignment()
     found = nibabel.load(folder / "jacobian.nii.gz").get_fdata()
-    np.testing.assert_allclose(found, field.jacobian_on()[0], atol=1e-4)
+    inner = (slice(1, -1),) * 3  # at the border the file's field ends, the one that was found goes on
+    np.testing.assert_allclose(found[inner], field.jacobian_on()[0][inner], atol=1e-4)
+    np.testing.assert_allclose(found, field.jacobian_on()[0], atol=0.01)
     assert found.std() > 1e-3
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from bundle.io.files import check_file
 from bundle.io.points.landmarks import CsvPoints, FcsvPoints, MarkupsPoints
+from bundle.io.points.matching import match
 from bundle.io.points.pointfile import SPACES, PointFile, Points, Reached, UnsaidSpaceError
 from bundle.io.points.surfaces import GiftiSurface, VtkSurface
 
-__all__ = ["PointFile", "Points", "Reached", "UnsaidSpaceError", "read_points"]
+__all__ = ["PointFile", "Points", "Reached", "UnsaidSpaceError", "match", "read_points"]
 
 READERS: dict[str, Callable[[Path, str | None], PointFile]] = {
     ".mrk.json": MarkupsPoints,

@@ -15,6 +15,7 @@ from bundle.io.points.pointfile import BEYOND, FLAG, SPACES, PointFile, Points, 
 __all__ = ["CsvPoints", "FcsvPoints", "MarkupsPoints"]
 
 AXES = ("x", "y", "z")
+LABELS = ("label", "name")  # the column of a table that says what a point is called
 FCSV_SYSTEMS = {"0": "ras", "ras": "ras", "1": "lps", "lps": "lps"}
 MADE_OF_POINTS = ("Fiducial", "Line", "Angle", "Curve", "ClosedCurve")  # and of nothing else
 
@@ -39,6 +40,13 @@ class CsvPoints(PointFile):
         short = next((n for n, row in enumerate(self.rows, 2) if len(row) <= max(self.columns)), None)
         if short is not None:
             raise ValueError(f"The points ({path}) have too few columns in row {short}.")
+
+    @property
+    def labels(self) -> list[str]:
+        """The column ``label``, or ``name``."""
+        names = [cell.lower() for cell in self.header]
+        column = next((names.index(name) for name in LABELS if name in names), len(names))
+        return [row[column].strip() if column < len(row) else "" for row in self.rows]
 
     @property
     def positions(self) -> Points:
@@ -77,6 +85,12 @@ class FcsvPoints(PointFile):
         if any(axis not in self.names for axis in AXES):
             raise ValueError(f"The points ({path}) are no fiducial list of Slicer: no columns x, y, z are named.")
         self.rows = [next(csv.reader([self.lines[n]])) for n in self.places]
+
+    @property
+    def labels(self) -> list[str]:
+        """The column ``label``."""
+        column = self.names.index("label") if "label" in self.names else len(self.names)
+        return [row[column].strip() if column < len(row) else "" for row in self.rows]
 
     @property
     def positions(self) -> Points:
@@ -124,6 +138,21 @@ class MarkupsPoints(PointFile):
         super().__init__(path, systems.pop() or None, space)
         self.controls = [point for markup in markups for point in markup.get("controlPoints", [])]
         self.placed = [point for point in self.controls if _is_placed(point)]
+
+    @property
+    def labels(self) -> list[str]:
+        """Those of the control points that have a position."""
+        return [str(point.get("label") or "").strip() for point in self.placed]
+
+    @property
+    def ranks(self) -> list[int]:
+        """Among all control points."""
+        return [rank for rank, point in enumerate(self.controls) if _is_placed(point)]
+
+    @property
+    def count(self) -> int:
+        """Of all control points."""
+        return len(self.controls)
 
     @property
     def positions(self) -> Points:

@@ -47,11 +47,26 @@ class PointFile(ABC):
     @property
     @abstractmethod
     def positions(self) -> Points:
-        """The numbers as they stand, (n, 3); NaN where a point has no position."""
+        """The numbers as they stand, (n, 3), of the points that have a position."""
 
     @abstractmethod
     def write(self, positions: Points, reached: Reached, path: Path) -> None:
         """Write the same file with other numbers, (n, 3), flagging the points that no field reached."""
+
+    @property
+    def labels(self) -> list[str]:
+        """What the file calls each of its positions; "" without a word."""
+        return [""] * len(self.positions)
+
+    @property
+    def ranks(self) -> list[int]:
+        """Which point of the file each position is of, from 0: points without a position are counted, too."""
+        return list(range(len(self.positions)))
+
+    @property
+    def count(self) -> int:
+        """How many points there are, those without a position included."""
+        return len(self.positions)
 
     @property
     def points_mm(self) -> Points:
