@@ -32,7 +32,7 @@ ROUGH_SEARCH, FIRST_SEARCH = (4.0, 0.3, 0.8), (1.0, 0.02, 0.9)
 NODS = (0.0, -0.25, 0.25, -0.5, 0.5)  # of the starts, radians about the left-right axis: a search hardly turns so far
 OTHER_NOD = 0.3  # radians from the best start that the second one is away at least
 FEWEST_PLANES = 8  # along each axis of what is aligned
-RIM_MM = 15.0  # around what counts of the fixed image: the brain's outline against nothing holds its size
+RIM_MM = 15.0  # around what a mask leaves: unless its outline is seen, shrinking a brain costs nothing
 
 
 def align(
@@ -120,18 +120,13 @@ def _filled(image: Array, ignored: Array | None) -> Array:
 
 
 def _counting(mask: Array | None, ignored: Array | None, grid: Grid) -> sitk.Image | None:
-    """Make the mask of the metric: what an image shows with a rim, less what is ignored; None for everywhere.
-
-    Without the rim nothing would be seen of a brain against what is blanked, and shrinking one would cost nothing.
-    """
-    counts = None
-    if mask is not None:
-        shown = _working_copy(_to_itk((mask > 0).astype(np.uint8), grid, "nearest")) > 0
-        counts = sitk.SignedMaurerDistanceMap(shown, squaredDistance=False, useImageSpacing=True) <= RIM_MM
-    if ignored is not None:
-        kept = _to_itk((ignored <= 0).astype(np.uint8), grid, "nearest")
-        counts = kept if counts is None else counts * kept
-    return counts
+    """Make the mask of the metric: what is shown with a rim, less what is ignored; None for everywhere."""
+    kept = None if ignored is None else _to_itk((ignored <= 0).astype(np.uint8), grid, "nearest")
+    if mask is None:
+        return kept
+    shown = _working_copy(_to_itk((mask > 0).astype(np.uint8), grid, "nearest")) > 0
+    rim = sitk.SignedMaurerDistanceMap(shown, squaredDistance=False, useImageSpacing=True) <= RIM_MM
+    return rim if kept is None else sitk.Resample(rim, kept, sitk.Transform(), sitk.sitkNearestNeighbor) * kept
 
 
 def _to_itk(array: npt.NDArray[Any], grid: Grid, mode: str = "linear") -> sitk.Image:

@@ -111,6 +111,18 @@ def test_the_outline_of_what_a_mask_leaves_brings_a_brain_into_place(moving, fix
     assert errors_mm(found, MOTIONS["affine"], fixed[1]).max() < 1.3
 
 
+def test_a_mask_and_what_is_ignored_of_fine_images_leave_the_alignment_as_it_is():
+    fine = 1.3, 1.2, 1.4
+    grids = [Grid.from_ras(shape, centred_affine(shape, fine)) for shape in ((96, 110, 90), (92, 112, 88))]
+    (fixed, label), (moving, other) = (sample(random_anatomy(3), g.shape, lps_from_ras(g.affine)) for g in grids)
+    masks = {"moving_mask": other > 0, "fixed_mask": label > 0}
+    masks |= {"moving_ignored": other == 1, "fixed_ignored": label == 1}
+    masks = {name: mask.astype(np.float32) for name, mask in masks.items()}
+    found = align(moving, grids[1], fixed, grids[0], "affine", **masks)
+    points = grids[0].to_points(np.argwhere(label > 1)[::50])
+    assert np.linalg.norm(points @ found[:3, :3].T + found[:3, 3] - points, axis=1).max() < 1
+
+
 def small_pair():
     grids = [
         Grid(s, lps_from_ras(centred_affine(s, 4.0, d))) for s, d in (((9, 8, 7), (5, 0, 9)), ((6, 9, 8), (0, 0, 3)))
