@@ -94,7 +94,7 @@ def test_each_pair_is_registered_as_it_is_with_a_lesion_and_with_its_mask(small_
         assert row["error_with_mm"] == pytest.approx(1, abs=1e-3)
         assert row["ratio"] == pytest.approx(0.25, abs=1e-3)
     table = lesions_markdown(rows).splitlines()
-    assert table[-1] == "| mean |  |  | 4.00 | 1.00 | 0.25 |"
+    assert table[-1] == "| mean, and ratio of the means |  |  | 4.00 | 1.00 | 0.25 |"
     assert len({line.count("|") for line in table}) == 1
 
 
