@@ -103,7 +103,7 @@ def test_the_command_registers_and_writes_its_tables(small_dataset, shifting_wei
     out = tmp_path / "out"
     rows = lesions(str(small_dataset), str(out), split="training", pairs=1, weights=shifting_weights, device="cpu")
     assert math.isfinite(rows[0]["ratio"])
-    assert "| mean |" in capsys.readouterr().out
+    assert "| mean, and ratio of the means |" in capsys.readouterr().out
     assert len((out / "lesions.csv").read_text().splitlines()) == 2
     assert (out / "lesions.md").read_text().endswith(lesions_markdown(rows))
 
