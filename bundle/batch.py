@@ -23,7 +23,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
 from tqdm import tqdm
 
-__all__ = ["BatchRegistration", "PairsFailedError"]
+__all__ = ["BatchRegistration"]
 
 Pair = dict[str, Any]
 

@@ -59,7 +59,8 @@ class PairTable:
     What was measured of some pairs alone, overlap where there are labels, say, is empty in the rows of the others.
     ``pairs.csv`` grows pair by pair, so that a run that breaks off leaves what it measured, and no summary; of several
     processes each has a ``pairs.N.csv`` until the end. A pair that a ``PairLoader`` passed over has a row with its
-    ``error``, and lets the run end with a ``PairsFailedError`` once all is written.
+    ``error``, and lets the run end with a ``PairsFailedError`` once all is written; where none of a process's pairs can
+    be read, at once.
 
     Args:
         output_dir: where to write.
@@ -104,7 +105,8 @@ class PairTable:
         failures = _failures(engine)
         if failures and not self.rows:
             self._save(failures)
-            raise PairsFailedError(f"All {len(failures)} pairs failed, {_first(failures)}.")
+            whose = f" of process {dist.get_rank()}" if _is_shared() else ""
+            raise PairsFailedError(f"All {len(failures)} pairs{whose} failed, {_first(failures)}.")
         if failures:
             engine.terminate_epoch()
 

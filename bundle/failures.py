@@ -35,7 +35,7 @@ class OutcomeError(ValueError):
 
 
 class PairsFailedError(OutcomeError):
-    """Some pairs of a list could not be registered; the message counts them."""
+    """Some pairs of a run, or registrations of a comparison, failed; the message counts them."""
 
 
 def causes(error: BaseException | None, contexts: bool = True) -> Iterator[BaseException]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.evaluation import PairTable
 from bundle.io.tables import read_csv, write_csv
 from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
@@ -18,7 +17,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, EarlyStopHandler
 
-__all__ = ["EpochTable", "PageMaker", "PairTable", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
+__all__ = ["EpochTable", "PageMaker", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
 
 ON_NETWORK_GRID = "image", "pred", "ddf"  # keys that nothing needs once a registration has been measured and drawn
 

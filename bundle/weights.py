@@ -26,7 +26,7 @@ __all__ = [
 
 SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}
 """Settings that weights may have of their own, and their values for weights without."""
-INHERITED = ("spacing_mm", "align_top_mm", *SUITED)
+INHERITED = ("network", "spacing_mm", "align_top_mm", *SUITED)
 """What a description says that suits weights trained on from those it describes, too."""
 
 
@@ -114,16 +114,18 @@ def start_from(network: nn.Module, weights: str) -> None:
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
 
 
-def describe_as(weights: str, path: str | os.PathLike[str]) -> None:
+def describe_as(weights: str, path: str | os.PathLike[str], cascades: int = 1) -> None:
     """Give weights that a training is about to write the settings that suit those it starts from.
 
     Args:
         weights: path of those it starts from; without a description, or empty, nothing is written.
         path: of those it writes, ``NAME.pt``; a ``NAME.json`` that is there already stays.
+        cascades: how many networks in a row it trains, which those it starts from need not be.
     """
     description = Path(path).with_suffix(".json")
     settings = {name: recommended(weights, name) for name in INHERITED} if weights else {}
     settings = {name: value for name, value in settings.items() if value is not None}
+    settings |= {"cascades": cascades} if settings and cascades > 1 else {}
     if settings and not description.exists():
         with in_place(description) as partial:
             Path(partial).write_text(json.dumps(settings, indent=4) + "\n")

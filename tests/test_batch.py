@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from bundle.batch import BatchRegistration, PairsFailedError
+from bundle.batch import BatchRegistration
+from bundle.failures import PairsFailedError
 from bundle.io.files import fingerprint, is_unchanged
 from bundle.results import as_thresholds, bounds_of
 from bundle.weights import WeightsChoice

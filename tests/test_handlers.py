@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from bundle.handlers import EpochTable, PairTable, RegistrationSaver
+from bundle.evaluation import PairTable
+from bundle.handlers import EpochTable, RegistrationSaver
 from bundle.io.tables import read_csv
 from ignite.engine import Engine
 from monai.data import MetaTensor

@@ -251,16 +251,19 @@ def test_a_training_starts_from_weights_of_any_device_and_a_cascade_from_those_o
 
 
 def test_weights_trained_on_have_the_settings_of_those_they_started_from(tmp_path):
-    described = {"spacing_mm": 1.5, "gamma": 1.4, "across_contrasts": "other.pt", "sha256": "0", "trained_on": "heads"}
-    (tmp_path / "start.json").write_text(json.dumps(described))
+    suiting = {"network": "peers/voxelmorph", "spacing_mm": 1.5, "gamma": 1.4}
+    others = {"across_contrasts": "other.pt", "sha256": "0", "trained_on": "heads"}
+    (tmp_path / "start.json").write_text(json.dumps(suiting | others))
     describe_as(str(tmp_path / "start.pt"), tmp_path / "model.pt")
-    assert json.loads((tmp_path / "model.json").read_text()) == {"spacing_mm": 1.5, "gamma": 1.4}
+    assert json.loads((tmp_path / "model.json").read_text()) == suiting
+    describe_as(str(tmp_path / "start.pt"), tmp_path / "cascade.pt", cascades=2)
+    assert json.loads((tmp_path / "cascade.json").read_text()) == suiting | {"cascades": 2}
     (tmp_path / "model.json").write_text('{"spacing_mm": 3.0}')  # the user's own
     describe_as(str(tmp_path / "start.pt"), tmp_path / "model.pt")
     assert recommended(str(tmp_path / "model.pt"), "spacing_mm") == 3.0
     for start in ("", str(tmp_path / "undescribed.pt")):
         describe_as(start, tmp_path / "another.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "start.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cascade.json", "model.json", "start.json"]
 
 
 def test_weights_are_named_by_what_they_hold(tmp_path):

@@ -15,7 +15,7 @@ RIM = 3  # voxels: width of the window by which fluid around the brain is found
 VARIATION = 0.12, 0.12, 0.03  # standard deviations of the logarithms of T1, T2 and density from person to person
 SUPPRESSED, LEFT = 0.3, 0.4  # share of sequences without the signal of fat, and the most that is left of it
 AIR = 0.08  # intensity below which nothing, or bone, is seen outside the brain
-OUTER = torch.tensor([0.25, 0.85])  # quantiles of what is brighter there: muscle, fat
+OUTER = 0.25, 0.85  # quantiles of what is brighter there: muscle, fat
 FALLBACK = 0.2, 0.52, 0.9  # anchors of an image without regions
 
 
@@ -122,7 +122,7 @@ def outer_anchors(image: torch.Tensor, labels: torch.Tensor) -> tuple[float, flo
     values = image[(labels == 0) & (image > AIR)]
     if len(values) < 1000:  # a masked brain
         return AIR, FALLBACK[1], FALLBACK[2]
-    muscle, fat = quantiles(values[:: len(values) // 1000].double(), OUTER.tolist())
+    muscle, fat = quantiles(values[:: len(values) // 1000].double(), OUTER)
     return AIR, max(muscle, AIR + 0.05), max(fat, AIR + 0.1)
 
 

@@ -12,7 +12,6 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.__main__ import main
-from bundle.batch import PairsFailedError
 from bundle.benchmark import accuracy, worker
 from bundle.benchmark.accuracy import compare
 from bundle.benchmark.curve import CURVES
@@ -24,6 +23,7 @@ from bundle.commands.benchmark import accuracy as run
 from bundle.commands.benchmark import benchmark as commands
 from bundle.commands.comparing import check_finished
 from bundle.data import draw_pairs, open_dataset
+from bundle.failures import PairsFailedError
 from bundle.fields import compose
 from bundle.io.tables import read_csv
 from bundle.metrics import (

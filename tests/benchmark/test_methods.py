@@ -53,7 +53,7 @@ def assert_aligns(pair, ddf):
 
 
 def test_syn_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, monkeypatch):
-    ants = pytest.importorskip("ants", reason="antspyx is not installed: pip install -e .[peers]")
+    ants = pytest.importorskip("ants", reason="antspyx is not installed: make test-peers")
     own = {}
     plain = ants.registration
 
@@ -68,13 +68,13 @@ def test_syn_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(p
 
 
 def test_syn_with_cross_correlation_finds_it_too(pair):
-    pytest.importorskip("ants", reason="antspyx is not installed: pip install -e .[peers]")
+    pytest.importorskip("ants", reason="antspyx is not installed: make test-peers")
     assert_aligns(pair, Syn("CC", 4, (20, 10, 5)).load()(pair, GRID))
 
 
 def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, monkeypatch, tmp_path):
     if find_spec("itk.ElastixPython") is None:  # importing it by itself breaks the toolkit's lazy loading
-        pytest.skip("itk-elastix is not installed: pip install -e .[peers]")
+        pytest.skip("itk-elastix is not installed: make test-peers")
     import itk
 
     own = {}
@@ -94,7 +94,7 @@ def test_elastix_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ou
 
 @pytest.mark.parametrize("metric", ["NCC 2x2x2", "NMI"])
 def test_greedy_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_ours(pair, metric, monkeypatch):
-    picsl_greedy = pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: pip install -e .[peers]")
+    picsl_greedy = pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: make test-peers")
     tools = []
 
     def kept():
@@ -115,14 +115,14 @@ def test_greedy_finds_a_field_in_voxels_of_the_grid_and_its_own_image_equals_our
 
 
 def test_greedy_smooths_its_field_as_asked(pair):
-    pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: pip install -e .[peers]")
+    pytest.importorskip("picsl_greedy", reason="picsl-greedy is not installed: make test-peers")
     rough, even = (Greedy(iterations=(20, 10, 0), warp_sigma=sigma).load()(pair, GRID) for sigma in (0.3536, 3.0))
     assert log_jacobian_sd(even[None]) < 0.7 * log_jacobian_sd(rough[None])
     assert len(even.unique()) > even.numel() / 2  # not rounded to tenths of a voxel
 
 
 def test_convexadam_finds_a_field_in_voxels_of_the_grid_and_leaves_warnings_on(pair):
-    pytest.importorskip("convexAdam", reason="convexAdam is not installed: pip install -e .[peers]")
+    pytest.importorskip("convexAdam", reason="convexAdam is not installed: make test-peers")
     before = list(warnings.filters)
     assert_aligns(pair, ConvexAdam().load()(pair, GRID))
     assert warnings.filters == before
