@@ -1,6 +1,5 @@
 """Register a long list of pairs: go on where it stopped, skip what fails, share the list between processes."""
 
-import hashlib
 import json
 import logging
 import os
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.failures import PairsFailedError, bad_input
-from bundle.io.files import check_file, is_unchanged
+from bundle.io.files import check_file, fingerprint, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES, check_folder
 from bundle.processes import finishes_last, under_torchrun
@@ -145,7 +144,7 @@ class BatchRegistration:
         """SHA-256 of weights."""
         if path not in self.digests:
             check_file(path, "weights", "do")
-            self.digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            self.digests[path] = fingerprint(path)["sha256"]
         return self.digests[path]
 
     def _is_done(self, pair: Pair) -> bool:

@@ -1,6 +1,5 @@
 """Write what a registration found: images, transforms, numbers, picture and page, all or nothing."""
 
-import hashlib
 import json
 import os
 import platform
@@ -183,7 +182,7 @@ def _made_with(item: Item, weights: str) -> dict[str, Any]:
         "versions": {"pan_registration": bundle.__version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
         "weights": Path(weights).name,
-        "weights_sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
+        "weights_sha256": fingerprint(weights)["sha256"],
     }
 
 

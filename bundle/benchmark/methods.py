@@ -1,6 +1,5 @@
 """The methods that are compared: each finds a field between two images that one pre-alignment brought onto one grid."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from bundle.benchmark.equal_terms import NETWORKS
 from bundle.benchmark.method import Method, Register
 from bundle.benchmark.peers import SYN_ITERATIONS, ConvexAdam, Elastix, Greedy, Syn
+from bundle.io.files import fingerprint
 from bundle.options import as_text
 from bundle.root import ROOT
 from bundle.shapes import DDF
@@ -117,7 +117,7 @@ class Network(Method):
             for k, file in files.items()
             if file and k != "weights"
         }
-        digest = {k: hashlib.sha256(Path(file).read_bytes()).hexdigest() for k, file in files.items() if file}
+        digest = {k: fingerprint(file)["sha256"] for k, file in files.items() if file}
         shared = {"usual_share": choice.share} if choice.share else {}
         shared |= {"one_contrast": choice.one_contrast} if choice.across_contrasts else {}
         return {f"{k}_sha256": value for k, value in digest.items()} | suited | shared
