@@ -59,8 +59,8 @@ class PairTable:
     What was measured of some pairs alone, overlap where there are labels, say, is empty in the rows of the others.
     ``pairs.csv`` grows pair by pair, so that a run that breaks off leaves what it measured, and no summary; of several
     processes each has a ``pairs.N.csv`` until the end. A pair that a ``PairLoader`` passed over has a row with its
-    ``error``, and lets the run end with a ``PairsFailedError`` once all is written; where none of a process's pairs can
-    be read, at once.
+    ``error``; the run itself goes on, and ``check`` raises in the end. Of several processes one of whose pairs none can
+    be read ends at once, with all others.
 
     Args:
         output_dir: where to write.
@@ -70,6 +70,7 @@ class PairTable:
     def __init__(self, output_dir: str, also_stale: Sequence[str] = ()) -> None:
         self.output_dir, self.also_stale = Path(output_dir), tuple(also_stale)
         self.rows: list[Row] = []
+        self.failure: PairsFailedError | None = None
 
     def attach(self, engine: Engine) -> None:
         """Collect and write after each pair, summarise at the end."""
@@ -81,6 +82,7 @@ class PairTable:
     def _start(self, engine: Engine) -> None:
         """Begin with no rows, and without the tables of an earlier run."""
         self.rows.clear()
+        self.failure = None
         if _is_shared() and dist.get_rank() > 0:
             return
         for name in ("pairs.csv", "summary.csv", *self.also_stale, *(p.name for p in self.output_dir.glob(PARTS))):
@@ -106,8 +108,11 @@ class PairTable:
         if failures and not self.rows:
             self._save(failures)
             whose = f" of process {dist.get_rank()}" if _is_shared() else ""
-            raise PairsFailedError(f"All {len(failures)} pairs{whose} failed, {_first(failures)}.")
-        if failures:
+            self.failure = PairsFailedError(f"All {len(failures)} pairs{whose} failed, {_first(failures)}.")
+            if _is_shared():
+                raise self.failure  # the others would wait for its share of the metrics
+            engine.terminate(skip_completed=True)
+        elif failures:
             engine.terminate_epoch()
 
     def _write(self, engine: Engine) -> None:
@@ -127,10 +132,19 @@ class PairTable:
         for row in summary:
             print(f"{row['measure']:>20}  {row['mean']:.4f} ± {row['sd']:.4f}  ({row['pairs']} pairs)")  # noqa: T201
         if failures:
-            raise PairsFailedError(
+            self.failure = PairsFailedError(
                 f"{len(failures)} of {len(rows)} pairs failed, {_first(failures)}; the others are measured. Why says "
                 f"{self.output_dir / 'pairs.csv'}."
             )
+
+    def check(self) -> None:
+        """Say which pairs failed, after the engine's run, which would log a traceback beside it.
+
+        Raises:
+            PairsFailedError: some did.
+        """
+        if self.failure is not None:
+            raise self.failure
 
     def _gathered(self, failures: list[Row]) -> list[Row] | None:
         """Bring the rows of all processes to the first, without the repetitions that even out their shares."""

@@ -268,6 +268,7 @@ def test_evaluating_passes_over_a_pair_that_cannot_be_read_and_says_so_in_the_en
         last = done.stderr.strip().splitlines()[-1]
         count = f"{failed} of {len(listed)} pairs failed" if measured else "All 1 pairs failed"
         assert last.startswith(f"error: {count}, phantom_005_to_damaged first (The fixed (")
+        assert "Traceback" not in done.stderr + done.stdout
         rows = list(csv.DictReader((tmp_path / "out/pairs.csv").open()))
         assert [bool(row["error"]) for row in rows] == [False] * measured + [True] * failed
         assert (tmp_path / "out/summary.csv").is_file() == (tmp_path / "out/metrics.csv").is_file() == bool(measured)

@@ -1,13 +1,16 @@
 """The speed benchmark: the plain network it compares with is the same network, and every task and table comes out."""
 
 import json
+import sys
 
 import pytest
 import torch
+from bundle.__main__ import main
 from bundle.benchmark import speed
 from bundle.benchmark.plain import plain_forward, plain_loss
 from bundle.benchmark.tasks import TASKS, WEIGHTS, Task, measure
 from bundle.commands import benchmark
+from bundle.commands.benchmark import benchmark as commands
 from bundle.losses import RegistrationLoss
 from bundle.networks import PAN
 from bundle.ops import computes_bfloat16
@@ -104,3 +107,14 @@ def test_bad_options_are_refused_before_any_work(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         benchmark.speed(str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["speed"], []])
+def test_speed_is_what_the_benchmark_command_does_by_default(arguments, monkeypatch, capsys):
+    def speed(repeats: int) -> None:
+        sys.stdout.write(f"{repeats} turns")
+
+    monkeypatch.setitem(commands, "speed", speed)
+    monkeypatch.setattr(sys, "argv", ["bundle", "benchmark", *arguments, "--repeats", "2"])
+    main()
+    assert capsys.readouterr().out == "2 turns"
