@@ -3,7 +3,8 @@
 import errno
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -83,13 +84,17 @@ def end_with_sentence() -> None:
     The wrappers of ``python -m monai.bundle run`` otherwise leave the sentence in the middle of a long traceback.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None and spec.name.startswith("monai.bundle") and sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _say_last  # in that process alone: an application has ways of its own
+    is_monais = spec is not None and spec.name.startswith("monai.bundle")
+    if is_monais and getattr(sys.excepthook, "func", None) is not _say_last:  # an application has ways of its own
+        sys.excepthook = partial(_say_last, sys.excepthook)
 
 
-def _say_last(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _say_last(
+    shown_by: Callable[..., Any], kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Show an exception as it was shown before, unless the sentence says all, and then the sentence."""
     if not any(isinstance(cause, OutcomeError) for cause in causes(error)):
-        sys.__excepthook__(kind, error, traceback)
+        shown_by(kind, error, traceback)
     sentence = bad_input(error)
     if sentence:
         print(f"error: {sentence}", file=sys.stderr, flush=True)  # noqa: T201

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 __all__ = ["as_text", "check_fill", "check_flags", "check_numbers", "nearest", "normalise", "parsers", "suggestion"]
 
@@ -194,7 +194,8 @@ def _by_place(function: Callable[..., Any], loose: Sequence[str], given: dict[st
 
 def _parser(parameter: str, annotation: Any) -> Callable[[str], Any]:
     """Make the function that reads the text given for a parameter."""
-    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    is_union = get_origin(annotation) in (UnionType, Union)  # Python 3.10 makes the second of a default None
+    kinds = get_args(annotation) if is_union else (annotation,)
     sequences = [kind for kind in kinds if get_origin(kind) is Sequence]
     kind = get_args(sequences[0])[0] if sequences else next(k for k in kinds if k is not NoneType)
     if kind not in READERS:

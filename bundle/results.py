@@ -176,10 +176,11 @@ def _numbers(item: Item, limits: Bounds) -> dict[str, Any]:
 
 def _made_with(item: Item, weights: str) -> dict[str, Any]:
     """The device, the versions and the weights."""
-    packages = ("torch", "monai", "SimpleITK", "nibabel", "numpy")
+    packages = ("monai", "SimpleITK", "nibabel", "numpy")
     return {
         "device": item["device"],
         "versions": {"pan_registration": bundle.__version__, "python": platform.python_version()}
+        | {"torch": torch.__version__}  # which says the CUDA version, too
         | {name: version(name) for name in packages},
         "weights": Path(weights).name,
         "weights_sha256": fingerprint(weights)["sha256"],

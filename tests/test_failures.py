@@ -1,11 +1,12 @@
 """The sentence about a bad input, found wherever it is wrapped."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from bundle.benchmark.worker import sentence
-from bundle.failures import bad_input, causes, end_with_sentence
+from bundle.failures import OutcomeError, bad_input, causes, end_with_sentence
 
 
 def circle(*errors):
@@ -40,6 +41,16 @@ def test_another_program_s_hook_is_left_alone():
     before = sys.excepthook
     end_with_sentence()
     assert sys.excepthook is before
+
+
+def test_the_sentence_comes_last_whoever_shows_the_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="monai.bundle.__main__"))
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: sys.stderr.write("a traceback\n"))
+    end_with_sentence()
+    end_with_sentence()  # the configs merged may both ask for it
+    for error, shown in ((ValueError("no"), "a traceback\nerror: no\n"), (OutcomeError("no"), "error: no\n")):
+        sys.excepthook(type(error), error, None)
+        assert capsys.readouterr().err == shown
 
 
 class Unreadable(torch.utils.data.Dataset):

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import fire
 import numpy as np
@@ -138,6 +139,15 @@ def test_what_is_missing_is_named():
         read()
     with pytest.raises(ValueError, match="example needs --output_dir"):
         read("--moving", "m")
+
+
+def test_a_parameter_that_is_optional_as_python_3_10_writes_it_is_read_alike():
+    def command(moving: Optional[str] = None, passes: Optional[int] = None, mask: Optional[bool] = None):  # noqa: UP045
+        """Take what is left open."""
+
+    found = parsers(command)
+    assert (found["moving"]("none"), found["passes"]("none"), found["passes"]("2")) == ("none", None, 2)
+    assert normalise(command, ["--mask", "--passes", "3"], "command") == ["--mask=true", "--passes=3"]
 
 
 def test_every_command_has_parameters_whose_text_can_be_read():

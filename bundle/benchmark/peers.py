@@ -265,5 +265,5 @@ def require(module: str, method: str) -> None:
     if found is None:
         raise ValueError(
             f"The method {method} needs the package {PACKAGES[module]}, which is not installed: install it in an "
-            "environment for comparisons (docs/benchmark.md, How to run it)."
+            "environment for comparisons (docs/benchmark.md of the repository, How to run it)."
         )

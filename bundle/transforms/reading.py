@@ -143,8 +143,8 @@ def _told(path: Path, name: str) -> Iterator[None]:
     where = f"The {name.replace('_', ' ')} ({path})"
     if path.is_dir() or path.suffix.lower() == ".dcm":
         raise ValueError(
-            f"{where} is a folder or a DICOM file: DICOM series are registered by the application in deploy_app "
-            "(python deploy_app -i IN -o OUT); give a NIfTI, NRRD or MHA file here."
+            f"{where} is a folder or a DICOM file: DICOM series are registered by the application in deploy_app of the "
+            "repository (docs/deploy.md there); give a NIfTI, NRRD or MHA file here, as dcm2niix makes it of a series."
         )
     check_file(path, name.replace("_", " "))
     try:

@@ -120,7 +120,8 @@ def test_empty_input_makes_the_container_exit_with_the_code_of_no_input(containe
 @pytest.mark.hazard("the container is not what was tested")
 def test_image_holds_the_pinned_versions(container):
     lines = [line for line in (ROOT / "deploy_app" / "requirements.txt").read_text().splitlines() if "==" in line]
-    pins = {canonicalize_name(r.name): str(r.specifier)[2:] for r in map(Requirement, lines)}
+    ours = [r for r in map(Requirement, lines) if not r.marker or r.marker.evaluate({"python_version": "3.11"})]
+    pins = {canonicalize_name(r.name): str(r.specifier)[2:] for r in ours}
     assert {name: installed(container)[name].partition("+")[0] for name in pins} == pins
 
 
