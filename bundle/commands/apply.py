@@ -65,7 +65,8 @@ def apply(
         image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
         grid, notes = read_grid(Path(str(fixed)), "fixed image")
         notes = notes_of(image, str(moving), "moving image") + notes
-        chain = read_chain(transform, inverse, grid, grid_of(image), kind)
+        stored, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
+        chain = read_chain(transform, inverse, stored, grid_of(image), kind)
         found = compose(chain, grid, grid_of(image))
         result = _resampled(found, image.as_tensor(), interpolation, fill, stages)
         stages.begin("writing")

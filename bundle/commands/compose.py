@@ -38,8 +38,9 @@ def compose(
     check_places([output], transforms, {"moving image": moving, "fixed image": fixed})
     with Stages("composing", "reading") as stages:
         fixed_grid, fixed_notes = read_grid(Path(str(fixed)), "fixed image")
-        moving_grid, moving_notes = read_grid(Path(str(moving)), "moving image")
-        chain, size = read_chain(transforms, inverse, fixed_grid, moving_grid, kind), millions(fixed_grid.shape)
+        moving_grid, moving_notes = read_grid(Path(str(moving)), "moving image", as_stored=True)
+        stored, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
+        chain, size = read_chain(transforms, inverse, stored, moving_grid, kind), millions(fixed_grid.shape)
         stages.expect({"composing": RESAMPLING * size * len(chain), "writing": 3 * WRITING * size})
         stages.begin("composing")
         whole = composed(chain, fixed_grid, moving_grid)

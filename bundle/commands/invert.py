@@ -48,7 +48,8 @@ def invert(
     with Stages("inverting", "reading") as stages:
         image = read_volume(str(fixed), "fixed image", is_label=False, must_vary=False)
         moving_grid, notes = read_grid(Path(str(moving)), "moving image")
-        found = read_one(str(transform), grid_of(image), moving_grid, kind)
+        stored, _ = read_grid(Path(str(moving)), "moving image", as_stored=True)
+        found = read_one(str(transform), grid_of(image), stored, kind)
         shown = foreground(image.as_tensor()[0])
         if beyond_percent(found, shown) == 100:
             raise ValueError(

@@ -52,7 +52,7 @@ def read_chain(
     Args:
         transforms: paths with commas between them, which may be part of their names, too.
         inverse: for each whether its inverse is meant; a single value is meant for all.
-        fixed_grid: of the image at the end of the last.
+        fixed_grid: of the image at the end of the last, as its file has it.
         moving_grid: of the image at the start of the first.
         kind: whose transforms they are, where their files leave that open.
 
@@ -102,8 +102,8 @@ def _ways(parts: list[str]) -> list[list[str]]:
 
 
 def grid_if_given(path: str | None, name: str) -> tuple[Grid, list[str]]:
-    """Read where the voxels of an image are, if there is one, and the notes on its header."""
-    return (UNKNOWN, []) if path is None else read_grid(Path(str(path)), name)
+    """Read where the voxels of an image are, as its file has them, if there is one, and the notes on its header."""
+    return (UNKNOWN, []) if path is None else read_grid(Path(str(path)), name, as_stored=True)
 
 
 def notes_of(image: MetaTensor, path: str, name: str) -> list[str]:
