@@ -226,3 +226,24 @@ def test_the_command_line_converts(folder, monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "error: The transform" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("form", "ending"), [pair for pair in WHOLE if pair[1] != ".npz"])
+def test_a_single_slice_as_the_fixed_image_is_written_and_read_where_it_lies(folder, form, ending):
+    middle = FIXED.plane(2, 6)
+    write_image(torch.rand(1, *middle.shape), middle, folder / "fixed.nii.gz")
+    run(folder, f"T{ending}", form)
+    expected = SpatialTransform(transform().alignment, transform().ddf, FIELD, middle, MOVING)
+    assert largest(read_any(folder / f"T{ending}", middle, MOVING, form), expected) < 1e-4
+    kind = form if form == "learn2reg" else None
+    paths = [str(folder / name) for name in (f"T{ending}", "moving.nii.gz", "fixed.nii.gz", "warped.nii.gz")]
+    apply(*paths, kind=kind)
+    assert nibabel.load(folder / "warped.nii.gz").shape == middle.shape
+
+
+def test_afnis_warp_on_a_single_slice_is_read_where_it_lies(folder):
+    middle = PLUMB.plane(2, 6)
+    expected = transform(middle, PLUMB)
+    write_image(torch.rand(1, *middle.shape), middle, folder / "plumb.nii.gz")
+    write_as(expected, folder / "T.nii.gz", "afni", str(folder / "plumb.nii.gz"))
+    assert largest(read_any(folder / "T.nii.gz", middle, PLUMB, "afni"), expected) < 1e-4
