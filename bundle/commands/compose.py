@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.commands.reading import check_places, print_notes, read_chain
+from bundle.commands.reading import check_places, note_unreached, print_notes, read_chain
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
@@ -43,6 +43,7 @@ def compose(
         chain, size = read_chain(transforms, inverse, stored, moving_grid, kind), millions(fixed_grid.shape)
         stages.expect({"composing": RESAMPLING * size * len(chain), "writing": 3 * WRITING * size})
         stages.begin("composing")
+        unreached = note_unreached(chain, fixed_grid)
         whole = composed(chain, fixed_grid, moving_grid)
         stages.begin("writing")
         with in_place(str(output)) as partial:
@@ -50,6 +51,6 @@ def compose(
                 write_transform(whole, partial)
             else:
                 write_displacement(whole.displacement_field(), fixed_grid, partial, str(fixed))
-    print_notes(moving_notes + fixed_notes)
+    print_notes(moving_notes + fixed_notes + unreached)
     print(f"written: {output}")
     return str(output)
