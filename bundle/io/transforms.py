@@ -22,6 +22,7 @@ from bundle.io.formats import afni, elastix, freesurfer, fsl, greedy, learn2reg,
 from bundle.io.formats.common import numbers_in
 from bundle.io.headers import nibabel_files
 from bundle.io.integrity import DamagedFileError
+from bundle.io.itk import is_invertible
 from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from nibabel.filebasedimages import ImageFileError
@@ -66,8 +67,8 @@ def read_any(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a kind that is none, one that must be named, a file that cannot be read as what it is, or one that
-            depends on images that were not given.
+        ValueError: a kind that is none, one that must be named, a file that cannot be read as what it is, one that
+            flattens space, or one that depends on images that were not given.
     """
     file = Path(path)
     if kind is not None and kind not in KINDS:
@@ -89,6 +90,8 @@ def read_any(
         raise ValueError(f"The transform ({path}) cannot be read: {error}.") from error
     except (ImageFileError, gzip.BadGzipFile, EOFError, struct.error, zlib.error) as error:
         raise ValueError(f"The transform ({path}) cannot be read as what its ending says, or is cut off.") from error
+    if not is_invertible(found.alignment):
+        raise ValueError(f"The transform ({path}) is singular: it flattens space, and cannot align anything.")
     if found.ddf is not None and found.field_grid is UNKNOWN:
         raise ValueError(
             f"The transform ({path}) is sampled at the voxels of its own fixed image (a B-spline, or several fields): "

@@ -217,3 +217,21 @@ def test_a_vertex_that_an_earlier_call_did_not_deform_stays_flagged(folder, tmp_
     assert result["beyond_field"] == 0
     surface = read_points(twice).surface
     assert [surface.GetPointData().GetArray("in_field").GetValue(n) for n in range(4)] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("from_", ["moving", "fixed"])
+@pytest.mark.parametrize("ending", [".vtk", ".gii"])
+def test_a_surface_with_a_vertex_that_is_no_number_is_refused(folder, tmp_path, ending, from_):
+    points = np.random.default_rng(0).random((4, 3)).astype(np.float32)
+    points[2, 1] = np.nan
+    path = tmp_path / f"nan{ending}"
+    if ending == ".gii":
+        nibabel.save(gifti(points), path)
+    else:
+        rows = "\n".join(" ".join(map(str, point)) for point in points)
+        path.write_text(f"# vtk DataFile Version 4.2\nmesh\nASCII\nDATASET POLYDATA\nPOINTS 4 float\n{rows}\n")
+    space = {} if ending == ".gii" else {"space": "lps"}
+    output = tmp_path / f"out{ending}"
+    with pytest.raises(ValueError, match=rf"nan\{ending}\) hold NaN or an infinite number at vertex 2: repair"):
+        apply_points(str(folder / "transform.h5"), str(path), str(output), from_, **space)
+    assert not output.exists()
