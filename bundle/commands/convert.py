@@ -3,12 +3,20 @@
 import shlex
 from pathlib import Path
 
+import numpy as np
 from bundle.commands.reading import check_places, print_notes, read_one
 from bundle.io.export import FORMS, form_of, is_straightened, places, write_as
+from bundle.io.transforms import read_any
 from bundle.progress import WRITING, Stages, millions
+from bundle.spatial import SpatialTransform
 from bundle.transforms import read_grid
 
 __all__ = ["convert"]
+
+HALVED = (
+    "what the challenge makes of the half resolution of .npz is off by {:.3f} mm on average, 99 % within {:.3f}, most "
+    "{:.3f} mm, at the fixed image's voxels; a .nii.gz holds the whole of the field"
+)
 
 
 def convert(
@@ -40,6 +48,8 @@ def convert(
         found = read_one(str(transform), fixed_grid, moving_grid, kind)
         stages.begin("writing")
         files = write_as(found, str(output), form, str(fixed))
+        if files[0].name.endswith(".npz"):
+            notes.append(_lost_between_samples(found, read_any(files[0], fixed_grid, moving_grid, form)))
     print_notes(notes)
     for file in files:
         print(f"written: {file}")
@@ -47,3 +57,9 @@ def convert(
         line = ["greedy", "-d", "3", "-rf", str(fixed), "-rm", str(moving), "OUT.nii.gz", "-r", *map(str, files)]
         print(f"apply it by: {shlex.join(line)}")
     return str(output)
+
+
+def _lost_between_samples(transform: SpatialTransform, again: SpatialTransform) -> str:
+    """Say how far from T(p) the points are that a file at half the resolution gives, at the fixed image's voxels."""
+    apart = (again.displacement_field() - transform.displacement_field()).norm(dim=0).numpy()
+    return HALVED.format(apart.mean(), np.percentile(apart, 99), apart.max())
