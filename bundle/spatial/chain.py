@@ -99,6 +99,8 @@ def unreached_percent(mappings: Sequence[Mapping], grid: Grid) -> float:
         mappings: as ``compose`` takes them.
         grid: of the image that the last one ends at.
     """
+    if not any(isinstance(mapping, Inverse) for mapping in mappings):
+        return 0.0
     few = grid.blocks([min(EVERY, side) for side in grid.shape])
     missed = 0
     for _, points in few.slabs():
