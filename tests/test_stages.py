@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from bundle.spatial import Grid
 from bundle.stages import MEETING_STEPS, STAGES, _network_sides, expected_seconds
+from monai.bundle import ConfigParser
 
 
 def seconds(**settings):
@@ -52,3 +53,11 @@ def test_the_networks_grid_is_guessed_with_its_margin_and_multiple():
 def test_the_steps_where_both_ways_meet_are_those_of_the_inference_workflow(bundle_root):
     config = json.loads((bundle_root / "configs" / "inference.json").read_text())
     assert f"max(@optimise, {MEETING_STEPS}) if @symmetric" in config["inferer"]["optimiser"]["iterations"]
+
+
+@pytest.mark.parametrize(("asked", "symmetric", "done"), [(0, False, 0), (0, True, MEETING_STEPS), (7, True, 7)])
+def test_the_settings_noted_with_a_result_say_how_many_steps_were_optimised(bundle_root, asked, symmetric, done):
+    parser = ConfigParser()
+    parser.read_config(str(bundle_root / "configs" / "inference.json"))
+    parser["optimise"], parser["symmetric"] = asked, symmetric
+    assert parser.get_parsed_content("settings#optimise") == done

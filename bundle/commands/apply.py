@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from bundle.commands.reading import check_places, notes_of, print_notes, read_chain
+from bundle.commands.reading import check_places, note_unreached, notes_of, print_notes, read_chain
 from bundle.intensity import fill_value
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
@@ -65,7 +65,9 @@ def apply(
         image = read_volume(str(moving), "moving image", is_label, must_vary=False, volumes=True)
         grid, notes = read_grid(Path(str(fixed)), "fixed image")
         notes = notes_of(image, str(moving), "moving image") + notes
-        chain = read_chain(transform, inverse, grid, grid_of(image), kind)
+        stored, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
+        chain = read_chain(transform, inverse, stored, grid_of(image), kind)
+        notes += note_unreached(chain, grid)
         found = compose(chain, grid, grid_of(image))
         result = _resampled(found, image.as_tensor(), interpolation, fill, stages)
         stages.begin("writing")

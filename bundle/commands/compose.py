@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.commands.reading import check_places, print_notes, read_chain
+from bundle.commands.reading import check_places, note_unreached, print_notes, read_chain
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
@@ -38,10 +38,12 @@ def compose(
     check_places([output], transforms, {"moving image": moving, "fixed image": fixed})
     with Stages("composing", "reading") as stages:
         fixed_grid, fixed_notes = read_grid(Path(str(fixed)), "fixed image")
-        moving_grid, moving_notes = read_grid(Path(str(moving)), "moving image")
-        chain, size = read_chain(transforms, inverse, fixed_grid, moving_grid, kind), millions(fixed_grid.shape)
+        moving_grid, moving_notes = read_grid(Path(str(moving)), "moving image", as_stored=True)
+        stored, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
+        chain, size = read_chain(transforms, inverse, stored, moving_grid, kind), millions(fixed_grid.shape)
         stages.expect({"composing": RESAMPLING * size * len(chain), "writing": 3 * WRITING * size})
         stages.begin("composing")
+        unreached = note_unreached(chain, fixed_grid)
         whole = composed(chain, fixed_grid, moving_grid)
         stages.begin("writing")
         with in_place(str(output)) as partial:
@@ -49,6 +51,6 @@ def compose(
                 write_transform(whole, partial)
             else:
                 write_displacement(whole.displacement_field(), fixed_grid, partial, str(fixed))
-    print_notes(moving_notes + fixed_notes)
+    print_notes(moving_notes + fixed_notes + unreached)
     print(f"written: {output}")
     return str(output)

@@ -1,13 +1,22 @@
 """Convert a transform into the form of another tool."""
 
+import shlex
 from pathlib import Path
 
+import numpy as np
 from bundle.commands.reading import check_places, print_notes, read_one
-from bundle.io.export import FORMS, form_of, places, write_as
+from bundle.io.export import FORMS, form_of, is_straightened, places, write_as
+from bundle.io.transforms import read_any
 from bundle.progress import WRITING, Stages, millions
+from bundle.spatial import SpatialTransform
 from bundle.transforms import read_grid
 
 __all__ = ["convert"]
+
+HALVED = (
+    "what the challenge makes of the half resolution of .npz is off by {:.3f} mm on average, 99 % within {:.3f}, most "
+    "{:.3f} mm, at the fixed image's voxels; a .nii.gz holds the whole of the field"
+)
 
 
 def convert(
@@ -32,16 +41,25 @@ def convert(
     form = to or form_of(output)
     check_places(places(str(output), form), transform, {"moving image": moving, "fixed image": fixed})
     with Stages("converting", "reading") as stages:
-        (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (
-            read_grid(Path(path), f"{n} image") for n, path in {"moving": str(moving), "fixed": str(fixed)}.items()
-        )
+        moving_grid, notes = read_grid(Path(str(moving)), "moving image", as_stored=True)
+        fixed_grid, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
+        notes += read_grid(Path(str(fixed)), "fixed image", as_stored=not is_straightened(output, form))[1]
         stages.expect({"writing": 3 * WRITING * millions(fixed_grid.shape)})
         found = read_one(str(transform), fixed_grid, moving_grid, kind)
         stages.begin("writing")
         files = write_as(found, str(output), form, str(fixed))
-    print_notes(moving_notes + fixed_notes)
+        if files[0].name.endswith(".npz"):
+            notes.append(_lost_between_samples(found, read_any(files[0], fixed_grid, moving_grid, form)))
+    print_notes(notes)
     for file in files:
         print(f"written: {file}")
     if form == "greedy":
-        print(f"apply it by: greedy -d 3 -rf {fixed} -rm {moving} OUT.nii.gz -r {' '.join(map(str, files))}")
+        line = ["greedy", "-d", "3", "-rf", str(fixed), "-rm", str(moving), "OUT.nii.gz", "-r", *map(str, files)]
+        print(f"apply it by: {shlex.join(line)}")
     return str(output)
+
+
+def _lost_between_samples(transform: SpatialTransform, again: SpatialTransform) -> str:
+    """Say how far from T(p) the points are that a file at half the resolution gives, at the fixed image's voxels."""
+    apart = (again.displacement_field() - transform.displacement_field()).norm(dim=0).numpy()
+    return HALVED.format(apart.mean(), np.percentile(apart, 99), apart.max())

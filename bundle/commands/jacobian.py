@@ -51,7 +51,8 @@ def jacobian(
         check_sides(grid.shape, f"The fixed image ({fixed})")
         size = millions(grid.shape)
         stages.expect({"reading": size, "determinant": RESAMPLING * size, "writing": WRITING * size})
-        found = read_one(str(transform), grid, moving_grid, kind)
+        stored, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
+        found = read_one(str(transform), stored, moving_grid, kind)
         if found.ddf is None and not whole:
             raise ValueError(
                 f"The transform ({transform}) is linear, and has no field to measure alone: give --whole for the "

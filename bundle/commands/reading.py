@@ -7,11 +7,20 @@ from pathlib import Path
 from bundle import spatial
 from bundle.io.files import check_outputs
 from bundle.io.transforms import UNKNOWN, files_of, read_any
-from bundle.spatial import Grid, Inverse, SpatialTransform
+from bundle.spatial import Grid, Inverse, SpatialTransform, unreached_percent
 from bundle.transforms import read_grid
 from monai.data import MetaTensor
 
-__all__ = ["UNKNOWN", "check_places", "grid_if_given", "notes_of", "print_notes", "read_chain", "read_one"]
+__all__ = [
+    "UNKNOWN",
+    "check_places",
+    "grid_if_given",
+    "note_unreached",
+    "notes_of",
+    "print_notes",
+    "read_chain",
+    "read_one",
+]
 
 
 def check_places(outputs: Iterable[str | os.PathLike[str]], transforms: str, others: Mapping[str, str | None]) -> None:
@@ -52,7 +61,7 @@ def read_chain(
     Args:
         transforms: paths with commas between them, which may be part of their names, too.
         inverse: for each whether its inverse is meant; a single value is meant for all.
-        fixed_grid: of the image at the end of the last.
+        fixed_grid: of the image at the end of the last, as its file has it.
         moving_grid: of the image at the start of the first.
         kind: whose transforms they are, where their files leave that open.
 
@@ -102,13 +111,24 @@ def _ways(parts: list[str]) -> list[list[str]]:
 
 
 def grid_if_given(path: str | None, name: str) -> tuple[Grid, list[str]]:
-    """Read where the voxels of an image are, if there is one, and the notes on its header."""
-    return (UNKNOWN, []) if path is None else read_grid(Path(str(path)), name)
+    """Read where the voxels of an image are, as its file has them, if there is one, and the notes on its header."""
+    return (UNKNOWN, []) if path is None else read_grid(Path(str(path)), name, as_stored=True)
 
 
 def notes_of(image: MetaTensor, path: str, name: str) -> list[str]:
     """List the notes on the header of an image that was read from a file, as ``read_grid`` makes them."""
     return [f"{name} ({path}): {note}" for note in str(image.meta.get("notes", "")).split("\n") if note]
+
+
+def note_unreached(chain: Sequence[spatial.Mapping], grid: Grid) -> list[str]:
+    """Note how much of an image an inverse among some transforms has no points for; see ``unreached_percent``."""
+    percent = unreached_percent(chain, grid)
+    if percent == 0:
+        return []
+    return [
+        f"no point of the field comes to about {percent:.2g} % of the voxels, which the alignment takes into it: there "
+        "the inverse goes on with the field's outermost values"
+    ]
 
 
 def print_notes(notes: Iterable[str]) -> None:

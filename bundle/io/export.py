@@ -16,7 +16,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
@@ -26,7 +26,7 @@ from bundle.io.images import write_displacement
 from bundle.io.itk import image_to_itk, itk_files, linear_to_itk, write_transform
 from bundle.spatial import SpatialTransform
 
-__all__ = ["FORMS", "form_of", "places", "write_as"]
+__all__ = ["FORMS", "form_of", "is_straightened", "places", "write_as"]
 
 Writer = Callable[[SpatialTransform, Path, str], object]
 
@@ -43,10 +43,13 @@ class Form:
     Args:
         whole: endings of files of any transform, and what writes them.
         linear: ending of a linear transform alone, and what writes it.
+        in_space: those among them of files that hold points of the fixed image's grid in mm: of a straight one where
+            the image's is sheared, which few toolkits open. The others count the image's own voxels, or have no grid.
     """
 
     whole: dict[tuple[str, ...], Writer]
     linear: dict[tuple[str, ...], Writer]
+    in_space: tuple[str, ...] = ()
 
     def endings(self) -> list[str]:
         """List every ending that the form has."""
@@ -57,7 +60,7 @@ def write_as(transform: SpatialTransform, path: str | os.PathLike[str], form: st
     """Write T in the form of a tool, whole or not at all.
 
     Args:
-        transform: T.
+        transform: T, its grids those of the images as their files have them, sheared or not.
         path: of the file; its ending is one of the form's.
         form: one of ``FORMS``.
         like: path of the fixed image, whose header a NIfTI file takes over where toolkits read that differently.
@@ -75,10 +78,17 @@ def write_as(transform: SpatialTransform, path: str | os.PathLike[str], form: st
         endings = [ending for group in FORMS[form].whole for ending in group]
         advice = f"write {' or '.join(endings)}" if endings else "choose another form"
         raise ValueError(f"The transform is deformable, and {path.name} would hold a matrix alone: {advice}.")
+    if is_straightened(path, form):
+        transform = replace(transform, fixed_grid=transform.fixed_grid.orthogonal())
     with in_place(path) as partial:
         writer(transform, partial, like)
         names = sorted((file.name for file in partial.parent.iterdir()), key=lambda name: name != path.name)
     return [path.with_name(name) for name in names]
+
+
+def is_straightened(path: str | os.PathLike[str], form: str) -> bool:
+    """Tell whether ``write_as`` lays a file on a straight grid where the fixed image's is sheared."""
+    return Path(path).name.endswith(FORMS[form].in_space)
 
 
 def places(path: str | os.PathLike[str], form: str) -> list[Path]:
@@ -137,14 +147,18 @@ def _without_like(write: Callable[[SpatialTransform, Path], object]) -> Writer:
 
 
 FORMS = {
-    "itk": Form({COMPOSITE: _without_like(write_transform), TEXT: _text, NIFTI: _displacements, OF_ITK: _vectors}, {}),
-    "ants": Form({NIFTI: _displacements}, {(".mat",): _text}),
-    "greedy": Form({NIFTI: greedy.write_warp}, {(".mat",): _without_like(greedy.write_matrix)}),
+    "itk": Form(
+        {COMPOSITE: _without_like(write_transform), TEXT: _text, NIFTI: _displacements, OF_ITK: _vectors},
+        {},
+        (*NIFTI, *OF_ITK),
+    ),
+    "ants": Form({NIFTI: _displacements}, {(".mat",): _text}, NIFTI),
+    "greedy": Form({NIFTI: greedy.write_warp}, {(".mat",): _without_like(greedy.write_matrix)}, NIFTI),
     "learn2reg": Form({(*NIFTI, ".npz"): learn2reg.write_learn2reg}, {}),
-    "x5": Form({(".x5",): _without_like(x5.write_x5)}, {}),
+    "x5": Form({(".x5",): _without_like(x5.write_x5)}, {}, (".x5",)),
     "fnirt": Form({NIFTI: fsl.write_fnirt}, {}),
     "flirt": Form({}, {(".mat",): _without_like(fsl.write_flirt)}),
-    "freesurfer": Form({NIFTI: freesurfer.write_warp}, {(".lta",): _without_like(freesurfer.write_lta)}),
+    "freesurfer": Form({NIFTI: freesurfer.write_warp}, {(".lta",): _without_like(freesurfer.write_lta)}, NIFTI),
     "afni": Form({NIFTI: afni.write_warp}, {(".aff12.1D",): _without_like(afni.write_matrix)}),
 }
 """The forms that are written."""

@@ -17,9 +17,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk  # noqa: N813
-from bundle.io.files import utf8
-from bundle.io.itk import itk_files
+from bundle.io.itk_headers import as_written, grid_by_itk, grid_of_nifti, itk_information
 from bundle.spatial import Grid
 from nibabel.imageglobals import logger
 
@@ -90,7 +88,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     if not Path(path).name.lower().endswith(NIBABEL):
         information = itk_information(path)
-        return replace(_straightened(_grid_of(information)), axes=information.GetDimension())
+        return replace(_straightened(grid_by_itk(information)), axes=information.GetDimension())
     with nibabel_files():
         image = nibabel.load(path)
         return replace(_by_nibabel(image, path), axes=image.ndim)
@@ -99,41 +97,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 def _by_nibabel(image: Any, path: str | os.PathLike[str]) -> Header:
     """Read the header of a file that nibabel has opened, as ITK does where it can."""
     by_nibabel = np.asarray(image.affine, dtype=np.float64)
-    shape = (*image.shape, 1, 1, 1)[:3]
+    shape: tuple[int, int, int] = (*image.shape, 1, 1, 1)[:3]
     if isinstance(image, nibabel.freesurfer.MGHImage):
         return _straightened(Grid.from_ras(shape, by_nibabel), _mgh_notes(path))
     try:
-        by_itk = _grid_of(itk_information(path), shape)
+        by_itk = grid_of_nifti(image, path, shape)
     except RuntimeError:  # axes off the right angle, NIfTI-2
         return _without_itk(image, shape, by_nibabel)
     if _usable(by_nibabel) and _apart(by_itk, Grid.from_ras(shape, by_nibabel)) <= ALIKE:
         return _straightened(Grid.from_ras(shape, by_nibabel))
     return Header(by_itk, (_disagreement(image, by_itk, by_nibabel),), ambiguous=True)
-
-
-def itk_information(path: str | os.PathLike[str]) -> sitk.ImageFileReader:
-    """Let ITK read the header of a file; its warnings are left to the notes of ``read_header``.
-
-    Raises:
-        RuntimeError: ITK cannot read the file.
-    """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(utf8(path))
-    with itk_files():
-        reader.ReadImageInformation()
-    return reader
-
-
-def _grid_of(reader: sitk.ImageFileReader, shape: tuple[int, ...] | None = None) -> Grid:
-    """Take the first three axes of what ITK has read."""
-    dimension = reader.GetDimension()
-    affine = np.eye(4)
-    axes = min(dimension, 3)
-    direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:axes, :axes]
-    affine[:axes, :axes] = direction * np.array(reader.GetSpacing())[:axes]
-    affine[:axes, 3] = reader.GetOrigin()[:axes]
-    sides = shape or (*reader.GetSize(), 1, 1, 1)[:3]
-    return Grid((sides[0], sides[1], sides[2]), affine)
 
 
 def _usable(affine: Matrix) -> bool:
@@ -239,14 +212,7 @@ def _is_qform(image: Any, by_itk: Grid, codes: tuple[int, int]) -> bool:
 
 def _turned(image: Any) -> Matrix:
     """Turn the axes round whose voxel size is negative, as ITK does."""
-    return np.diag([*np.where(_as_written(image)["pixdim"][1:4] < 0, -1.0, 1.0), 1.0])
-
-
-def _as_written(image: Any) -> Any:
-    """Read the header of a NIfTI or Analyze file without nibabel's repairs."""
-    kind, files = type(image.header), image.file_map
-    with files["header" if "header" in files else "image"].get_prepare_fileobj(mode="rb") as file:
-        return kind(file.read(kind.template_dtype.itemsize), check=False)
+    return np.diag([*np.where(as_written(image)["pixdim"][1:4] < 0, -1.0, 1.0), 1.0])
 
 
 def _in_mm(image: Any, affine: Matrix) -> Matrix:
@@ -272,7 +238,7 @@ def copy_geometry(image: nibabel.Nifti1Image, like: str | os.PathLike[str]) -> n
         source = nibabel.load(like)
         placed = nibabel.Nifti1Image(image.dataobj, None, image.header)  # an affine would overwrite what it says
         # a NIfTI-2, which ITK refuses, is taken with the sizes that nibabel has made positive
-        written = source.header if isinstance(source, nibabel.Nifti2Image) else _as_written(source)
+        written = source.header if isinstance(source, nibabel.Nifti2Image) else as_written(source)
     header = placed.header
     header["pixdim"][:4] = written["pixdim"][:4]
     if "qform_code" in written:

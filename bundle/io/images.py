@@ -11,9 +11,10 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.files import utf8
-from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, itk_information, nibabel_files, read_header
+from bundle.io.headers import NIBABEL, UnusableImageError, copy_geometry, nibabel_files, read_header
 from bundle.io.integrity import check_whole, decompressed
 from bundle.io.itk import image_to_itk, itk_files
+from bundle.io.itk_headers import itk_information
 from bundle.spatial import Grid, ras_from_lps
 from isal import igzip_threaded
 from monai.data import MetaTensor

@@ -11,6 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -21,6 +22,7 @@ from bundle.io.formats import afni, elastix, freesurfer, fsl, greedy, learn2reg,
 from bundle.io.formats.common import numbers_in
 from bundle.io.headers import nibabel_files
 from bundle.io.integrity import DamagedFileError
+from bundle.io.itk import is_invertible
 from bundle.io.itk_composites import read_transform
 from bundle.spatial import Grid, SpatialTransform
 from nibabel.filebasedimages import ImageFileError
@@ -33,11 +35,12 @@ UNKNOWN = Grid((1, 1, 1), np.eye(4))
 """The grid of an image that was not given."""
 
 OF_IMAGES = ("flirt", "fnirt", "afni", "learn2reg", "voxelmorph")  # whose numbers, or direction, depend on both images
+LTA = ".lta"
 NIFTI = (".nii", ".nii.gz")
 MGH = (".mgz", ".mgh")
 OF_CHALLENGE = re.compile(r"disp_\d+_\d+\.(npz|nii|nii\.gz)", re.IGNORECASE)
 TEXT = 4096  # bytes of a text file of one matrix, at most
-BY_ENDING = {".lta": "freesurfer", ".x5": "x5", ".aff12.1d": "afni", **dict.fromkeys(MGH, "freesurfer")}
+BY_ENDING = {LTA: "freesurfer", ".x5": "x5", ".aff12.1d": "afni", **dict.fromkeys(MGH, "freesurfer")}
 SENTENCES = {
     ".m3z": "it is FreeSurfer's .m3z: make a field of it by mri_warp_convert --inm3z IN.m3z --outitk OUT.nii.gz",
     ".xfm": "it is MINC's, RAS and from moving to fixed: convert it to ITK's .tfm",
@@ -52,19 +55,20 @@ def read_any(
 
     Args:
         path: of the file.
-        fixed_grid: of the fixed image: where results lie, and for the forms that depend on their images (flirt, fnirt,
-            AFNI, Learn2Reg, VoxelMorph, ``.lta``) the image that the transform was found with. ``UNKNOWN`` for the
-            others where it does not matter.
+        fixed_grid: of the fixed image, as its file has it, sheared or not: where results lie, and for the forms that
+            depend on their images (flirt, fnirt, AFNI, Learn2Reg, VoxelMorph, ``.lta``) the image that the transform
+            was found with. ``UNKNOWN`` for the others where it does not matter.
         moving_grid: of the moving image, likewise.
         kind: the tool whose form it is, one of ``KINDS``; None reads that from the file.
 
     Returns:
-        T, mm, LPS, from fixed to moving.
+        T, mm, LPS, from fixed to moving, between these two grids. What is sampled at the fixed image's voxels (a
+        B-spline) lies on a straight grid where that is sheared.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a kind that is none, one that must be named, a file that cannot be read as what it is, or one that
-            depends on images that were not given.
+        ValueError: a kind that is none, one that must be named, a file that cannot be read as what it is, one that
+            flattens space, or one that depends on images that were not given.
     """
     file = Path(path)
     if kind is not None and kind not in KINDS:
@@ -75,22 +79,25 @@ def read_any(
         raise ValueError(f"The transform ({path}) cannot be read: {why}.")
     try:
         kind = kind or _kind_of(file)
-        if UNKNOWN in (fixed_grid, moving_grid) and (kind in OF_IMAGES or file.name.lower().endswith(".lta")):
+        depends = kind in OF_IMAGES or file.name.lower().endswith(LTA)
+        if UNKNOWN in (fixed_grid, moving_grid) and depends:
             raise ValueError(
                 f"The transform ({path}) is of {kind}, and depends on its images: give --moving and --fixed; or first "
                 "convert it with them (python -m bundle convert)."
             )
-        found = KINDS[kind](file, fixed_grid, moving_grid)
+        found = KINDS[kind](file, fixed_grid if depends else fixed_grid.orthogonal(), moving_grid)
     except DamagedFileError as error:
         raise ValueError(f"The transform ({path}) cannot be read: {error}.") from error
     except (ImageFileError, gzip.BadGzipFile, EOFError, struct.error, zlib.error) as error:
         raise ValueError(f"The transform ({path}) cannot be read as what its ending says, or is cut off.") from error
+    if not is_invertible(found.alignment):
+        raise ValueError(f"The transform ({path}) is singular: it flattens space, and cannot align anything.")
     if found.ddf is not None and found.field_grid is UNKNOWN:
         raise ValueError(
             f"The transform ({path}) is sampled at the voxels of its own fixed image (a B-spline, or several fields): "
             "give --fixed, or, of one among several, first convert it with its own images (python -m bundle convert)."
         )
-    return found
+    return replace(found, fixed_grid=fixed_grid)
 
 
 def files_of(path: str | os.PathLike[str]) -> list[Path]:

@@ -4,7 +4,7 @@ Everything here is LPS (the patient's left, posterior and superior are positive)
 MONAI are RAS. One becomes the other by ``lps_from_ras`` (matrices) and ``along_lps`` (points and vectors) alone.
 """
 
-from bundle.spatial.chain import Inverse, Mapping, compose
+from bundle.spatial.chain import Inverse, Mapping, compose, unreached_percent
 from bundle.spatial.grid import Grid, Matrix, along_lps, lps_from_ras, ras_from_lps
 from bundle.spatial.inverse import beyond_percent, inverse_residual, invert, invert_points
 from bundle.spatial.resampling import antialias, is_inside, sample
@@ -29,4 +29,5 @@ __all__ = [
     "lps_from_ras",
     "ras_from_lps",
     "sample",
+    "unreached_percent",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -44,7 +45,7 @@ def invert(transform: SpatialTransform, tolerance_mm: float = TOLERANCE_MM) -> S
     if transform.ddf is None:
         return replace(swapped, field_grid=_moved(transform.field_grid, transform.alignment))
     field = Lattice.of(transform.ddf)
-    low, size = _reach(field)
+    low, size = field.reach
     lattice = transform.field_grid.crop(low, low + size - 1)
     found = torch.empty(3, *size.tolist(), dtype=torch.float64)
     tolerance = tolerance_mm / float(transform.field_grid.spacing_mm.max())
@@ -73,9 +74,22 @@ def invert_points(
 
 
 def points_back(
-    transform: SpatialTransform, field: "Lattice | None", points_mm: npt.ArrayLike, tolerance_mm: float = TOLERANCE_MM
+    transform: SpatialTransform,
+    field: "Lattice | None",
+    points_mm: npt.ArrayLike,
+    tolerance_mm: float = TOLERANCE_MM,
+    extend: bool = False,
 ) -> tuple[Matrix, npt.NDArray[np.bool_]]:
-    """Carry points as ``invert_points``, with the transform's field made ready once for many calls."""
+    """Carry points as ``invert_points``, with the transform's field made ready once for many calls.
+
+    Args:
+        transform: T.
+        field: that of T, made ready.
+        points_mm: (n, 3), mm, LPS, of the moving image.
+        tolerance_mm: see ``invert_points``.
+        extend: points that no point within the field goes to are carried as by ``invert``: the field goes on with its
+            outermost values, as far as the lattice of that; by the alignment beyond it.
+    """
     points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
     back = transform.back
     aligned = points @ back[:3, :3].T + back[:3, 3]
@@ -86,8 +100,12 @@ def points_back(
     parts = [_solve(field, part, tolerance_mm / scale) for part in index.split(POINTS_AT_A_TIME)]
     solved, exact = (torch.cat(part) for part in zip(*parts)) if parts else (index, torch.ones(0, dtype=torch.bool))
     reached = (exact & is_inside(solved, field.shape)).numpy()
+    kept = reached
+    if extend:
+        low, size = field.reach
+        kept = is_inside(index - torch.from_numpy(low), size.tolist()).numpy()
     found = transform.field_grid.to_points(solved.numpy())
-    return np.where(reached[:, None], found, aligned), reached
+    return np.where(kept[:, None], found, aligned), reached
 
 
 def inverse_residual(
@@ -156,6 +174,18 @@ class Lattice:
         values = ddf.detach().double().cpu().reshape(3, -1).T.contiguous()
         return cls(values, tuple(ddf.shape[1:]))
 
+    @cached_property
+    def reach(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The voxels that the field's own, or what it takes them to, lie among: the lowest index, and how many."""
+        low, high = [], []
+        for axis, side in enumerate(self.shape):
+            own = torch.arange(side, dtype=torch.float64).view([side if other == axis else 1 for other in range(3)])
+            moved = self.values[:, axis].view(self.shape) + own
+            low.append(min(np.floor(float(moved.min())), 0) - 1)
+            high.append(max(np.ceil(float(moved.max())), side - 1) + 1)
+        first = np.array(low).astype(np.int64)
+        return first, np.array(high).astype(np.int64) - first + 1
+
     def read(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Interpolate at indices (n, 3): (n, 3), and the derivative, (n, 3 components, 3 axes).
 
@@ -175,18 +205,6 @@ class Lattice:
         along_i = line[:, 1] - line[:, 0]
         slopes = [along_i, *(v[:, 0] + i * (v[:, 1] - v[:, 0]) for v in (along_j, along_k))]
         return line[:, 0] + i * along_i, torch.stack(slopes, 2) * ((index >= 0) & (index <= last))[:, None, :]
-
-
-def _reach(field: Lattice) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Find the voxels that a field's own, or what it takes them to, lie among: the lowest index, and how many."""
-    low, high = [], []
-    for axis, side in enumerate(field.shape):
-        own = torch.arange(side, dtype=torch.float64).view([side if other == axis else 1 for other in range(3)])
-        moved = field.values[:, axis].view(field.shape) + own
-        low.append(min(np.floor(float(moved.min())), 0) - 1)
-        high.append(max(np.ceil(float(moved.max())), side - 1) + 1)
-    first = np.array(low).astype(np.int64)
-    return first, np.array(high).astype(np.int64) - first + 1
 
 
 def _solve(lattice: Lattice, target: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from bundle.transforms.darkest import DarkestToZerod
 from bundle.transforms.ignored import without_ignored
 from bundle.transforms.matching import MatchPaird
 from bundle.transforms.prediction import WarpByPredictiond
-from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid_of, read_grid, read_volume
+from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid_of, read_file, read_grid, read_volume
 
 __all__ = [
     "DarkestToZerod",
@@ -16,6 +16,7 @@ __all__ = [
     "check_sides",
     "grid_of",
     "on_grid_of",
+    "read_file",
     "read_grid",
     "read_volume",
     "without_ignored",

@@ -120,8 +120,13 @@ def read_file(path: Path, name: str, is_label: bool = False) -> MetaTensor:
         return read_image(path, exact=is_label)
 
 
-def read_grid(path: Path, name: str) -> tuple[Grid, list[str]]:
+def read_grid(path: Path, name: str, as_stored: bool = False) -> tuple[Grid, list[str]]:
     """Read where results on the grid of a file lie, whatever it holds; of several volumes, on that of each of them.
+
+    Args:
+        path: of the file.
+        name: what messages call it.
+        as_stored: where its own voxels lie instead, on axes that may be sheared: some forms of a transform count them.
 
     Returns:
         The grid, straight where the file's is sheared, and notes as ``ReadVolumed`` makes them.
@@ -131,7 +136,7 @@ def read_grid(path: Path, name: str) -> tuple[Grid, list[str]]:
     if header.axes < 3:
         raise ValueError(f"The {name} ({path}) is no volume but has {header.axes} axes: give a 3-D image.")
     grid, notes = header.grid, list(header.notes)
-    if header.sheared:
+    if header.sheared and not as_stored:
         grid = grid.orthogonal()
         notes.append(STRAIGHT.format("×".join(str(n) for n in grid.shape)))
     return grid, [f"{name} ({path}): {note}" for note in notes]

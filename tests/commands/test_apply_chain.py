@@ -1,5 +1,7 @@
 """Transforms in a row, turned around, on several volumes, and interpolated by splines; beside SimpleITK."""
 
+import re
+
 import nibabel
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from bundle.commands.reading import read_chain, read_one
 from bundle.fields import jacobian_determinant
 from bundle.io.images import write_image
 from bundle.io.itk import grid_from_itk, image_to_itk, linear_from_itk, linear_to_itk, write_transform
-from bundle.spatial import SpatialTransform
+from bundle.spatial import SpatialTransform, invert_points, ras_from_lps
 from scipy.ndimage import gaussian_filter
 from tests.spatial.oblique import indices_of, linear_map, oblique, smooth_ddf
 
@@ -393,3 +395,67 @@ def test_a_fill_value_for_labels_is_refused_but_for_the_0_that_they_have(folder,
     write_image((torch.rand(1, *MOVING.shape) * 5).byte(), MOVING, folder / "label.nii.gz")
     found = run(folder, ["t0.h5"], moving="label.nii.gz", interpolation=interpolation, fill=0.0)
     assert found.min() == 0
+
+
+def slipping(folder):
+    """A field that takes all its points away from one side of the fixed image, as transform.h5."""
+    ddf = torch.zeros(3, *FIXED.shape)
+    ddf[1] = 3.0
+    write_transform(SpatialTransform(np.eye(4), ddf, FIXED, FIXED, MOVING), folder / "slip.h5")
+    return folder / "slip.h5"
+
+
+UNREACHED = r"note: no point of the field comes to about \d\S* % of the voxels"
+
+
+def test_voxels_that_the_field_does_not_reach_are_said_and_the_two_inverses_are_one_there(folder, tmp_path, capsys):
+    transform = str(slipping(tmp_path))
+    moving, fixed = str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz")
+    invert(transform, moving, fixed)
+    assert re.search(UNREACHED, capsys.readouterr().out)
+    field, lattice = (read_one(str(tmp_path / n)) for n in ("inverse_displacement.nii.gz", "inverse.h5"))
+    on_moving = lattice.displacement_field(MOVING)
+    inner = torch.from_numpy(is_inside_of(lattice.field_grid))
+    assert (field.displacement_field(MOVING) - on_moving)[:, inner].abs().max() < 1e-3
+    run(folder, [transform], moving="fixed.nii.gz", fixed="moving.nii.gz", inverse=[True])
+    assert re.search(UNREACHED, capsys.readouterr().out)
+    compose(transform, fixed, moving, str(tmp_path / "c.nii.gz"), inverse=[True])
+    assert re.search(UNREACHED, capsys.readouterr().out)
+    run(folder, [transform])
+    assert "no point of the field" not in capsys.readouterr().out
+
+
+def is_inside_of(grid):
+    index = grid.to_index(MOVING.to_points(indices_of(MOVING)))
+    return ((index >= 0) & (index <= np.array(grid.shape) - 1)).all(-1)
+
+
+def colours(path, grid):
+    values = np.zeros(grid.shape, np.dtype([(c, "u1") for c in "RGB"]))
+    nibabel.save(nibabel.Nifti1Image(values, ras_from_lps(grid.affine)), path)
+
+
+def series_with_nan(path, grid):
+    values = np.stack([picture(grid.shape, seed) for seed in range(2)], -1)
+    values[3, 4, 5] = np.nan
+    nibabel.save(nibabel.Nifti1Image(values, ras_from_lps(grid.affine)), path)
+
+
+def constant(path, grid):
+    nibabel.save(nibabel.Nifti1Image(np.full(grid.shape, 7.0), ras_from_lps(grid.affine)), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "grid"),
+    [(colours, FIXED), (series_with_nan, FIXED), (constant, FIXED), (constant, FIXED.plane(2, 6))],
+    ids=["colours", "series with NaN", "constant", "single slice"],
+)
+def test_whatever_the_fixed_image_holds_a_transform_is_inverted(folder, tmp_path, write, grid, capsys):
+    write(tmp_path / "fixed.nii.gz", grid)
+    result = invert(str(folder / "t0.h5"), str(folder / "moving.nii.gz"), str(tmp_path / "fixed.nii.gz"), str(tmp_path))
+    assert 0 < result["mean_mm"] < 0.3
+    assert "nan" not in capsys.readouterr().out
+    expected = invert_points(read_one(str(folder / "t0.h5")), MOVING.to_points([[13.0, 12, 15]]))[0]
+    found = read_one(str(tmp_path / "inverse_displacement.nii.gz"))
+    there = MOVING.to_points([[13.0, 12, 15]])
+    assert np.abs(there + found.displacement_at(there).numpy() - expected).max() < 1e-3

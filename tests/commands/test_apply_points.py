@@ -254,10 +254,10 @@ def test_points_beyond_a_field_without_an_alignment_are_said_to_stay(folder, tra
     np.testing.assert_allclose(read_points(folder / "out.csv", "lps").points_mm, [[500, 500, 500]])
 
 
-def test_a_transform_that_flattens_space_has_no_inverse(folder, moving_points, tmp_path):
+def test_a_transform_that_flattens_space_is_refused(folder, moving_points, tmp_path):
     write_transform(SpatialTransform(np.diag([1.0, 1, 0, 1]), None, FIXED, FIXED, MOVING), tmp_path / "flat.tfm")
     points = write_csv(folder / "m.csv", moving_points)
-    with pytest.raises(ValueError, match="has no inverse"):
+    with pytest.raises(ValueError, match=r"flat\.tfm\) is singular: it flattens space"):
         apply_points(str(tmp_path / "flat.tfm"), points, str(tmp_path / "out.csv"), space="lps")
     assert [path.name for path in tmp_path.iterdir()] == ["flat.tfm"]
 
@@ -279,3 +279,28 @@ def test_a_reference_that_does_not_say_its_space_counts_as_the_points_do(folder,
     reference = write_csv(folder / "ras.csv", fixed_points * RAS)
     _, result = run(folder, write_fcsv(folder / "m.fcsv", moving_points * RAS, "RAS"), ".fcsv", reference=reference)
     assert result["tre_after_mm"]["max"] < 5e-3
+
+
+ODD_MARKUPS = {
+    "markups are words": ({"markups": ["x"]}, "a list of 'controlPoints' is none"),
+    "points are an object": ({"markups": [{"controlPoints": {"position": [1, 2, 3]}}]}, "a list of 'controlPoints'"),
+    "points are lists": ({"markups": [{"controlPoints": [[1, 2, 3]]}]}, "a list of 'controlPoints' is none"),
+    "points are nothing": ({"markups": [{"controlPoints": None, "coordinateSystem": "LPS"}]}, "hold no points"),
+    "a position is a word": (
+        {"markups": [{"controlPoints": [{"position": "123"}], "coordinateSystem": "LPS"}]},
+        "hold no numbers in row 1: 123",
+    ),
+    "a position is a number": (
+        {"markups": [{"controlPoints": [{"position": 7}], "coordinateSystem": "LPS"}]},
+        "hold no numbers in row 1: 7",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD_MARKUPS)
+def test_odd_markups_are_refused_in_one_sentence(folder, tmp_path, name):
+    content, sentence = ODD_MARKUPS[name]
+    (tmp_path / "odd.mrk.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=sentence) as error:
+        run(folder, str(tmp_path / "odd.mrk.json"), ".mrk.json")
+    assert "\n" not in str(error.value)

@@ -217,3 +217,47 @@ def test_a_vertex_that_an_earlier_call_did_not_deform_stays_flagged(folder, tmp_
     assert result["beyond_field"] == 0
     surface = read_points(twice).surface
     assert [surface.GetPointData().GetArray("in_field").GetValue(n) for n in range(4)] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("from_", ["moving", "fixed"])
+@pytest.mark.parametrize("ending", [".vtk", ".gii"])
+def test_a_surface_with_a_vertex_that_is_no_number_is_refused(folder, tmp_path, ending, from_):
+    points = np.random.default_rng(0).random((4, 3)).astype(np.float32)
+    points[2, 1] = np.nan
+    path = tmp_path / f"nan{ending}"
+    if ending == ".gii":
+        nibabel.save(gifti(points), path)
+    else:
+        rows = "\n".join(" ".join(map(str, point)) for point in points)
+        path.write_text(f"# vtk DataFile Version 4.2\nmesh\nASCII\nDATASET POLYDATA\nPOINTS 4 float\n{rows}\n")
+    space = {} if ending == ".gii" else {"space": "lps"}
+    output = tmp_path / f"out{ending}"
+    with pytest.raises(ValueError, match=rf"nan\{ending}\) hold NaN or an infinite number at vertex 2: repair"):
+        apply_points(str(folder / "transform.h5"), str(path), str(output), from_, **space)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_normals_of_a_gifti_surface_are_computed_anew_and_other_vectors_stay(tmp_path, side):
+    turn = Rotation.from_euler("xyz", (40, -25, 70), degrees=True).as_matrix()
+    alignment = np.eye(4)
+    alignment[:3, :3] = turn
+    write_transform(SpatialTransform(alignment, None, FIXED, FIXED, MOVING), tmp_path / "turn.tfm")
+    points = np.array([[0, 0, 0], [4, 0, 0], [0, 3, 0], [0, 0, 2]], np.float32)
+    faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
+    crosses = np.zeros((4, 3))
+    for face in faces:
+        a, b, c = points[face]
+        crosses[face] += np.cross(b - a, c - a)
+    normals = side * crosses / np.linalg.norm(crosses, axis=1, keepdims=True)
+    arrays = [("POINTSET", points), ("TRIANGLE", faces), ("VECTOR", normals.astype(np.float32)), ("VECTOR", points + 1)]
+    darrays = [nibabel.gifti.GiftiDataArray(data, f"NIFTI_INTENT_{name}") for name, data in arrays]
+    image = nibabel.gifti.GiftiImage(darrays=darrays)
+    nibabel.save(image, tmp_path / "m.gii")
+    apply_points(str(tmp_path / "turn.tfm"), str(tmp_path / "m.gii"), str(tmp_path / "f.gii"), "fixed")
+    vertices, kept_faces, new, other = (array.data for array in nibabel.load(tmp_path / "f.gii").darrays)
+    turned = np.diag(RAS) @ turn @ np.diag(RAS)
+    np.testing.assert_allclose(vertices, points @ turned.T, atol=1e-4)
+    np.testing.assert_allclose(new, normals @ turned.T, atol=1e-5)
+    np.testing.assert_allclose(other, points + 1)
+    assert np.array_equal(kept_faces, faces)

@@ -1,5 +1,7 @@
 """A transform written in every form and read again; what cannot be written leaves nothing behind."""
 
+import re
+import shlex
 import sys
 
 import nibabel
@@ -226,3 +228,44 @@ def test_the_command_line_converts(folder, monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "error: The transform" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("form", "ending"), [pair for pair in WHOLE if pair[1] != ".npz"])
+def test_a_single_slice_as_the_fixed_image_is_written_and_read_where_it_lies(folder, form, ending):
+    middle = FIXED.plane(2, 6)
+    write_image(torch.rand(1, *middle.shape), middle, folder / "fixed.nii.gz")
+    run(folder, f"T{ending}", form)
+    expected = SpatialTransform(transform().alignment, transform().ddf, FIELD, middle, MOVING)
+    assert largest(read_any(folder / f"T{ending}", middle, MOVING, form), expected) < 1e-4
+    kind = form if form == "learn2reg" else None
+    paths = [str(folder / name) for name in (f"T{ending}", "moving.nii.gz", "fixed.nii.gz", "warped.nii.gz")]
+    apply(*paths, kind=kind)
+    assert nibabel.load(folder / "warped.nii.gz").shape == middle.shape
+
+
+def test_afnis_warp_on_a_single_slice_is_read_where_it_lies(folder):
+    middle = PLUMB.plane(2, 6)
+    expected = transform(middle, PLUMB)
+    write_image(torch.rand(1, *middle.shape), middle, folder / "plumb.nii.gz")
+    write_as(expected, folder / "T.nii.gz", "afni", str(folder / "plumb.nii.gz"))
+    assert largest(read_any(folder / "T.nii.gz", middle, PLUMB, "afni"), expected) < 1e-4
+
+
+def test_the_line_for_greedy_quotes_paths_with_spaces(folder, capsys):
+    (folder / "two words").mkdir()
+    run(folder, "two words/warp.nii.gz", "greedy")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("apply it by: "))
+    files = [str(folder / "two words" / name) for name in ("warp.nii.gz", "warp_affine.mat")]
+    assert shlex.split(line)[-3:] == ["-r", *files]
+
+
+def test_what_half_the_resolution_loses_is_said(folder, capsys):
+    run(folder, "T.npz", "learn2reg")
+    said = capsys.readouterr().out
+    mean, p99, most = (float(word) for word in re.findall(r"(\d+\.\d{3})", said[said.index("half resolution") :]))
+    again = read_any(folder / "T.npz", FIXED, MOVING, "learn2reg").displacement_field()
+    apart = (again - transform().displacement_field()).norm(dim=0).numpy()
+    assert (mean, p99, most) == pytest.approx((apart.mean(), np.percentile(apart, 99), apart.max()), abs=1e-3)
+    assert 0 < mean < p99 < most
+    run(folder, "T.nii.gz", "learn2reg")
+    assert "half resolution" not in capsys.readouterr().out

@@ -34,7 +34,7 @@ def test_learn2reg_enlarges_the_field_of_half_the_resolution(alike_pair, tmp_pat
     half = np.load(tmp_path / "disp_0001_0002.npz")["arr_0"].astype("float32")
     displacement = np.array([zoom(half[i], 2, order=2) for i in range(3)])
     mm = distance(pair, by_challenge(pair, displacement), pair.targets(pair.transform), rim=4)
-    remark = "half the resolution: a spline of order 2 between the samples"
+    remark = "of this smooth field; half the resolution: a spline of order 2 between the samples"
     cell("read by them", TOOL, "`learn2reg` `.npz`", mm, 0.1, remark)
 
 

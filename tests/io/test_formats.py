@@ -379,6 +379,22 @@ def junk(ending):
     return write
 
 
+def flat(folder):
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix([1, 0, 0, 0, 1, 0, 0, 0, 0])
+    sitk.WriteTransform(transform, str(folder / "flat.tfm"))
+    return folder / "flat.tfm"
+
+
+def damaged(folder, kept):
+    """An archive of which some bytes within its array are others, and of which these are kept."""
+    np.savez_compressed(folder / "x.npz", vol=np.random.default_rng(0).random((*FIXED.shape, 3)))
+    content = bytearray((folder / "x.npz").read_bytes())
+    content[900:940] = bytes(40)
+    (folder / "x.npz").write_bytes(content[kept])
+    return folder / "x.npz"
+
+
 BAD = {
     "text as .lta": (junk(".lta"), None, "no linear transform of FreeSurfer"),
     "text as .x5": (junk(".x5"), None, "no HDF5 file"),
@@ -392,6 +408,24 @@ BAD = {
     "another last row": (lambda d: rows(d / "x.mat", np.ones((4, 4))), "flirt", "end in the row 0 0 0 1"),
     "another size": (lambda d: nifti(d / "x.nii", (0, 0, 0), 0, PLUMB, 4), "learn2reg", "6×8×10 voxels, but the fixed"),
     "another array": (lambda d: np.savez(d / "x.npz", a=1) or d / "x.npz", "voxelmorph", "no array 'vol' but a"),
+    "a singular .tfm": (flat, None, "is singular: it flattens space"),
+    "a singular matrix of elastix": (
+        lambda d: parameters(d / "T.0.txt", "AffineTransform", [1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3]),
+        None,
+        "is singular: it flattens space",
+    ),
+    "NaN of elastix": (
+        lambda d: parameters(d / "T.0.txt", "TranslationTransform", [np.nan, 0, 0]),
+        None,
+        "NaN or infinite numbers in TransformParameters",
+    ),
+    "an infinite centre of elastix": (
+        lambda d: parameters(d / "T.0.txt", "EulerTransform", [0] * 6, CenterOfRotationPoint="1 inf 2"),
+        None,
+        "NaN or infinite numbers in CenterOfRotationPoint",
+    ),
+    "a .npz that is cut off": (lambda d: damaged(d, slice(0, -90)), "voxelmorph", "or cut off or damaged"),
+    "a .npz with a damaged array": (lambda d: damaged(d, slice(0, None)), "voxelmorph", "or cut off or damaged"),
     "NaN": (lambda d: nifti(d / "x.nii", (np.nan, 0, 0), 0, axes=4), "learn2reg", "NaN or infinite"),
 }
 

@@ -316,3 +316,21 @@ def test_colours_are_refused_in_words(tmp_path):
     nibabel.save(nibabel.Nifti1Image(colours, SFORM), tmp_path / "colours.nii")
     with pytest.raises(UnusableImageError, match="colours"):
         read_image(tmp_path / "colours.nii")
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti1Pair])
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (1, 2)])
+def test_a_single_slice_of_vectors_lies_where_one_of_numbers_does(tmp_path, kind, codes):
+    headers = []
+    for shape in ((6, 9, 1), (6, 9, 1, 1, 3)):
+        image = kind(np.zeros(shape, np.float32), None)
+        image.header.set_zooms((2.0, 1.3, 3.1, 1, 1)[: len(shape)])
+        image.header.set_qform(QFORM)
+        image.header.set_sform(SFORM)
+        image.header["qform_code"], image.header["sform_code"] = codes
+        image.header["intent_code"] = 1007 if len(shape) > 3 else 0
+        path = tmp_path / f"axes_{len(shape)}{'.nii' if kind is nibabel.Nifti1Image else '.img'}"
+        nibabel.save(image, path)
+        headers.append(read_header(path))
+    np.testing.assert_allclose(headers[1].grid.affine, headers[0].grid.affine, atol=1e-6)
+    assert headers[1].notes == headers[0].notes

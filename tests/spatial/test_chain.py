@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.itk import linear_to_itk, write_transform
-from bundle.spatial import Inverse, SpatialTransform, compose, invert_points
+from bundle.spatial import Grid, Inverse, SpatialTransform, compose, invert, invert_points, unreached_percent
 from tests.spatial.oblique import indices_of, linear_map, moved_by, oblique, random_points, smooth_ddf, transform_of
 
 FIXED, MOVING = oblique((11, 9, 13), (1.6, 2.1, 1.3)), oblique((15, 12, 18), (1.9, 2.3, 1.2), (-6, 15, 8))
@@ -59,9 +59,45 @@ def test_several_fields_are_exact_at_the_voxels_of_the_fixed_image(tmp_path):
 def test_an_inverse_in_a_row_is_solved_for_each_point():
     transform = bent(5)
     voxels = FIXED.to_points(indices_of(FIXED)).reshape(-1, 3)
-    expected, _ = invert_points(transform, moved_by(linear_map(1), voxels))
+    expected, reached = invert_points(transform, moved_by(linear_map(1), voxels))
+    assert 0.5 < reached.mean() < 1
     whole = compose([Inverse(transform), transform_of(linear_map(1))], FIXED, MOVING)
-    np.testing.assert_allclose(mapped(whole, voxels), expected, atol=1e-6)
+    np.testing.assert_allclose(mapped(whole, voxels)[reached], expected[reached], atol=1e-6)
+
+
+def test_an_inverse_is_that_of_the_field_s_lattice_at_its_voxels_whether_the_field_reaches_them_or_not():
+    transform = bent(5)
+    lattice = invert(transform)
+    voxels = lattice.field_grid.to_points(indices_of(lattice.field_grid)).reshape(-1, 3)
+    _, reached = invert_points(transform, voxels)
+    assert 0.4 < reached.mean() < 0.9
+    solved = voxels + Inverse(transform).displacement_at(torch.from_numpy(voxels)).numpy()
+    np.testing.assert_allclose(solved, mapped(lattice, voxels), atol=3e-3)  # both are solved to 1e-3 mm
+    far = torch.from_numpy(lattice.field_grid.to_points([[-9.0, 4, 5], [6, 50, 7]]))
+    solved = far + Inverse(transform).displacement_at(far)
+    np.testing.assert_allclose(solved.numpy(), mapped(lattice, far.numpy()), atol=1e-9)
+
+
+def test_voxels_that_no_point_goes_to_are_counted_in_the_field_alone():
+    ddf = torch.zeros(3, *FIELD.shape)
+    ddf[0] = 4.0  # voxels, all along the first axis: its first four planes are left
+    transform = transform_of(linear_map(1), ddf, FIELD)
+    there = FIELD.crop((-4, 0, 0), np.array(FIELD.shape) - 1)
+    aligned = Grid(there.shape, linear_map(1) @ there.affine)
+    assert unreached_percent([Inverse(transform)], aligned) == pytest.approx(100 / 5)  # of planes 4 wide, the second
+    before = transform_of(linear_map(2))
+    moved = Grid(aligned.shape, np.linalg.inv(linear_map(2)) @ aligned.affine)
+    assert unreached_percent([Inverse(transform), before], moved) == pytest.approx(100 / 5)
+    assert unreached_percent([transform, before], moved) == 0
+    assert unreached_percent([Inverse(transform_of(linear_map(1)))], aligned) == 0
+
+
+def test_beyond_the_fixed_image_fields_in_a_row_leave_the_product_of_their_alignments():
+    parts = [bent(1), transform_of(linear_map(2)), Inverse(bent(3))]
+    whole = compose(parts, FIXED, MOVING)
+    expected = linear_map(1) @ linear_map(2) @ np.linalg.inv(linear_map(3))
+    far = FIXED.to_points([[-4.0, 4, 5], [6, 30, 7]])
+    np.testing.assert_allclose(mapped(whole, far), moved_by(expected, far), atol=1e-9)
 
 
 def test_a_transform_after_its_inverse_moves_nothing():

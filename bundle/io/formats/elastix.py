@@ -8,6 +8,7 @@ read: a composite by ``(WriteITKCompositeTransform "true")``, a field by ``trans
 Source: elastix's manual, and itk-elastix 0.25.4 (``tests/interop``).
 """
 
+import math
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_parameters(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialT
 
     Raises:
         FileNotFoundError: a file of the chain is missing.
-        ValueError: of another kind, of another dimension, or incomplete.
+        ValueError: of another kind, of another dimension, incomplete, or of numbers that are not finite.
     """
     composite = sitk.CompositeTransform(3)
     for file in _chain(path):
@@ -145,7 +146,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _numbers(parameters: Parameters, key: str) -> list[float]:
-    return [float(word) for word in parameters[key]]
+    numbers = [float(word) for word in parameters[key]]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"NaN or infinite numbers in {key}")
+    return numbers
 
 
 def _euler(parameters: Parameters) -> sitk.Transform:

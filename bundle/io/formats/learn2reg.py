@@ -12,7 +12,9 @@ not count.
 Source: the evaluation code of Learn2Reg (2021), which ``tests/interop`` repeats with SciPy.
 """
 
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from bundle.io.formats.common import Vectors, components_last, from_targets, index_of, nifti, refused, sampled
@@ -21,6 +23,8 @@ from bundle.spatial import Grid, Matrix, SpatialTransform
 from scipy.ndimage import zoom
 
 __all__ = ["read_learn2reg", "read_voxelmorph", "write_learn2reg"]
+
+DAMAGED = (OSError, ValueError, EOFError, BadZipFile, NotImplementedError, zlib.error)  # what a broken archive raises
 
 
 def read_learn2reg(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
@@ -68,10 +72,10 @@ def _array(path: Path, key: str) -> Vectors:
             if key not in arrays:
                 raise refused(path, f"it holds no array '{key}' but {', '.join(arrays) or 'none'}")
             return np.asarray(arrays[key])
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         if str(path) in str(error):
             raise
-        raise refused(path, "it is no archive of NumPy's (.npz)") from error
+        raise refused(path, "it is no archive of NumPy's (.npz), or cut off or damaged") from error
 
 
 def write_learn2reg(transform: SpatialTransform, path: Path, like: str) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from bundle.io.files import check_file
 from bundle.io.points.landmarks import CsvPoints, FcsvPoints, MarkupsPoints
 from bundle.io.points.matching import match
@@ -39,7 +40,8 @@ def read_points(path: str | os.PathLike[str], space: str | None = None) -> Point
     Raises:
         FileNotFoundError: no such file.
         UnsaidSpaceError: a space that the file leaves open.
-        ValueError: another ending, a file of another form, a space that the file contradicts.
+        ValueError: another ending, a file of another form, a space that the file contradicts, or positions that are no
+            finite numbers.
     """
     if space is not None and space not in SPACES:
         raise ValueError(f"The points' space is lps or ras, not '{space}'.")
@@ -50,8 +52,12 @@ def read_points(path: str | os.PathLike[str], space: str | None = None) -> Point
     check_file(path, "points", "do")
     try:
         read = READERS[ending](file, space)
-        if not len(read.positions):
+        positions = read.positions
+        if not len(positions):
             raise ValueError(f"The points ({path}) hold no points.")
+        if not np.isfinite(positions).all():
+            row = int(np.argmin(np.isfinite(positions).all(1)))
+            raise ValueError(f"The points ({path}) hold NaN or an infinite number at vertex {row}: repair the surface.")
         return read
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"The points ({path}) cannot be read: {error}.") from error

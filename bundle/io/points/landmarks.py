@@ -123,6 +123,7 @@ class MarkupsPoints(PointFile):
         markups = self.content.get("markups") if isinstance(self.content, dict) else None
         if not isinstance(markups, list) or not markups:
             raise ValueError(f"The points ({path}) are no markups of Slicer: 'markups' is missing.")
+        self.controls = [point for markup in markups for point in _controls(markup, path)]
         systems = {str(markup.get("coordinateSystem", "")).lower() for markup in markups}
         kinds = {str(markup.get("type", "Fiducial")) for markup in markups} - set(MADE_OF_POINTS)
         if kinds:
@@ -136,7 +137,6 @@ class MarkupsPoints(PointFile):
         if units != {"mm"}:
             raise ValueError(f"The points ({path}) are in {' and '.join(sorted(units))}, not in mm.")
         super().__init__(path, systems.pop() or None, space)
-        self.controls = [point for markup in markups for point in markup.get("controlPoints", [])]
         self.placed = [point for point in self.controls if _is_placed(point)]
 
     @property
@@ -166,12 +166,20 @@ class MarkupsPoints(PointFile):
         content = json.loads(json.dumps(self.content))
         for markup in content["markups"]:
             markup.pop("measurements", None)
-        placed = [p for markup in content["markups"] for p in markup.get("controlPoints", []) if _is_placed(p)]
+        placed = [p for markup in content["markups"] for p in _controls(markup, path) if _is_placed(p)]
         for point, position, inside in zip(placed, positions, reached):
             point["position"] = [round(float(number), 6) for number in position]
             if not inside:
-                point["description"] = _with_flag(point.get("description", ""))
+                point["description"] = _with_flag(str(point.get("description") or ""))
         path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _controls(markup: Any, path: Path) -> list[dict[str, Any]]:
+    """The control points of one list, line, angle or curve."""
+    points = (markup.get("controlPoints") or []) if isinstance(markup, dict) else None
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise ValueError(f"The points ({path}) are no markups of Slicer: a list of 'controlPoints' is none.")
+    return points
 
 
 def _with_flag(description: str) -> str:
@@ -190,11 +198,13 @@ def _is_placed(point: dict[str, Any]) -> bool:
 
 def _position(cells: Sequence[Any], path: Path, row: int) -> list[float]:
     try:
+        if isinstance(cells, str):  # whose digits are no numbers
+            raise TypeError
         numbers = [float(cell) for cell in cells]
         if len(numbers) != len(AXES):
             raise ValueError
     except (TypeError, ValueError):
-        raise ValueError(f"The points ({path}) hold no numbers in row {row}: {list(cells)}.") from None
+        raise ValueError(f"The points ({path}) hold no numbers in row {row}: {cells}.") from None
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"The points ({path}) hold NaN or an infinite number in row {row}.")
     return numbers

@@ -18,6 +18,7 @@ from nibabel.nifti1 import xform_codes
 __all__ = ["GiftiSurface", "VtkSurface"]
 
 POINTSET = "NIFTI_INTENT_POINTSET"
+FACES, NORMALS = "NIFTI_INTENT_TRIANGLE", "NIFTI_INTENT_VECTOR"
 MISSING = "The surface ({}) needs the vtk package: pip install 'pan-registration[surfaces]'."
 CUT_OFF = "The surface ({}) is cut off or damaged: copy or make it again."
 SPACE = "SPACE"  # Slicer's name of the field data that say it
@@ -65,11 +66,40 @@ class GiftiSurface(PointFile):
         return np.asarray(self.vertices.data, dtype=np.float64)
 
     def write(self, positions: Points, reached: Reached, path: Path) -> None:
-        """Write the surface; the format has no place for a flag."""
-        kept = self.vertices.data
-        self.vertices.data = positions.astype(np.float32)
+        """Write the surface, its normals computed anew; the format has no place for a flag."""
+        changed = [(self.vertices, positions.astype(np.float32))]
+        changed += [
+            (array, self._normals(array.data, positions)) for array in self.image.darrays if self._is_normals(array)
+        ]
+        kept = [array.data for array, _ in changed]
+        for array, data in changed:
+            array.data = data
         nibabel.save(self.image, path)
-        self.vertices.data = kept
+        for (array, _), data in zip(changed, kept):
+            array.data = data
+
+    def _is_normals(self, array: Any) -> bool:
+        """Tell whether an array holds normals, by its intent and its vectors of length 1, one for each vertex."""
+        if array.intent != nibabel.nifti1.intent_codes[NORMALS] or np.shape(array.data) != self.positions.shape:
+            return False
+        lengths = np.linalg.norm(array.data, axis=1)
+        return bool(np.allclose(lengths[lengths > 0], 1, atol=1e-3) and lengths.any())
+
+    def _normals(self, old: Any, positions: Points) -> Any:
+        """Compute the normals of the vertices anew, (n, 3), pointing to the side of the faces where the old ones do."""
+        before, after = (self._by_faces(of) for of in (self.positions, positions))
+        side = np.where((before * old).sum() < 0, -1, 1)
+        return np.where(after.any(1, keepdims=True), side * after, old).astype(old.dtype)
+
+    def _by_faces(self, positions: Points) -> Points:
+        """Average the normals of the faces around each vertex, weighted by their areas; 0 where there is none."""
+        normals = np.zeros_like(positions)
+        for faces in (array.data for array in self.image.get_arrays_from_intent(FACES)):
+            a, b, c = positions[faces].transpose(1, 0, 2)
+            for corner in faces.T:
+                np.add.at(normals, corner, np.cross(b - a, c - a))
+        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+        return normals / np.where(lengths > 0, lengths, 1)
 
 
 class VtkSurface(PointFile):
