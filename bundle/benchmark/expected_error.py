@@ -103,7 +103,8 @@ def sample_of(pair: KnownPair, item: Item, seed: int) -> Sample:
     points = torch.from_numpy(grid.to_points(places))
     there = pair.truth.displacement_at(points)
     error = (item["transform"].displacement_at(points) - there).norm(dim=1)
-    shown = signs[(slice(None), *places.T)].T.double().numpy()
+    voxels = slice(None), *places.T
+    shown = signs[voxels].T.double().numpy()
     return Sample(shown, error.numpy(), float(there.norm(dim=1).mean()))
 
 

@@ -65,7 +65,7 @@ def fill_page(content: PageContent, summary: Mapping[str, Any], judgement: Judge
 
 def asset(name: str) -> str:
     """Read a file that pages are made of."""
-    return files("bundle.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return files("bundle.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")
 
 
 def as_json(data: Any) -> str:

@@ -68,7 +68,8 @@ def _split(frames: list[Frame]) -> list[list[Frame]]:
     """
     groups: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     for frame in frames:
-        groups[(*(text(frame.header, keyword) for keyword in EXACT), *_image_type(frame.header)[2:4])].append(frame)
+        key = (*(text(frame.header, keyword) for keyword in EXACT), *_image_type(frame.header)[2:4])
+        groups[key].append(frame)
     return [part for group in groups.values() for part in _cut_group(group)]
 
 

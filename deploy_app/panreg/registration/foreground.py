@@ -43,4 +43,5 @@ def foreground(values: npt.NDArray[np.float32], spacing_mm: tuple[float, float, 
 
 def _stretch(width: float) -> np.float32:
     """Choose the power of two, which rounds nothing, that makes a narrow range of values a wide one."""
-    return np.float32(1 if width >= NARROW else 2.0 ** min(np.ceil(np.log2(WIDE / width)), 126))
+    power = 0 if width >= NARROW else min(int(np.ceil(np.log2(WIDE / width))), 126)
+    return np.float32(2.0**power)
