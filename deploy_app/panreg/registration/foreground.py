@@ -1,5 +1,7 @@
 """Where an image shows the body: the voxels in which errors count."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
@@ -41,7 +43,7 @@ def foreground(values: npt.NDArray[np.float32], spacing_mm: tuple[float, float, 
     return np.asarray(mask[np.ix_(*index)])
 
 
-def _stretch(width: float) -> np.float32:
+def _stretch(width: float) -> float:
     """Choose the power of two, which rounds nothing, that makes a narrow range of values a wide one."""
     power = 0 if width >= NARROW else min(int(np.ceil(np.log2(WIDE / width))), 126)
-    return np.float32(2.0**power)
+    return math.ldexp(1.0, power)
