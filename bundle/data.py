@@ -8,6 +8,8 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+from bundle.io.labels import compact
+from bundle.labels import consecutive
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
 from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 Item = dict[str, Any]
+EXACT = 2**24
+"""Whole numbers up to here are told apart in float32, in which MONAI's random transforms resample label maps."""
 
 
 def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
@@ -80,7 +84,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
     ``data`` holds images (``image``, ``label``): then item *i* takes image *i* as the fixed one and draws another of
     the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read
     and transformed once. Where some images have labels, those of the others are 0: all pairs of a batch have the same
-    keys, and a loss finds both label maps or none.
+    keys, and a loss finds both label maps or none. A pair with labels too large for float32 has its labels numbered
+    from 0 up, in both images alike: random transforms would merge neighbours.
 
     Args:
         data: items of ``open_dataset`` or ``draw_pairs``.
@@ -157,12 +162,22 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             pair |= {name: _plain(image[key]) for key, name in keys.items() if key in image}
             if self.labelled and "label" not in image:
                 pair[f"{role}_label"] = torch.zeros_like(pair[role], dtype=torch.uint8)
+        pair |= _renumbered({key: pair[key] for key in ("moving_label", "fixed_label") if key in pair})
         # never "if self.pair_transform": asking a Compose for its truth reseeds its random transforms (MONAI 1.6)
         return pair if self.pair_transform is None else self.pair_transform(pair)
 
 
 def _plain(value: Any) -> Any:
     return value.as_tensor() if isinstance(value, MetaTensor) else value
+
+
+def _renumbered(labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Number the labels of a pair's maps from 0 up, in their order and in both alike, if float32 would merge some."""
+    if all(volume.max() <= EXACT for volume in labels.values()):
+        return labels
+    _, index = consecutive(torch.cat([volume.flatten().long() for volume in labels.values()]))
+    parts = compact(index).split([volume.numel() for volume in labels.values()])
+    return {key: part.view(volume.shape) for (key, volume), part in zip(labels.items(), parts)}
 
 
 def _images_of_pairs(pairs: Sequence[Item]) -> list[Item]:

@@ -13,7 +13,7 @@ from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
 from bundle.failures import bad_input
 from bundle.pairs import names_of
 from monai.data import DataLoader, MetaTensor
-from monai.transforms import Compose, RandFlipd, RandomizableTransform, Transform
+from monai.transforms import Compose, RandAffined, RandFlipd, RandomizableTransform, Transform
 from monai.utils import set_determinism
 from scipy.spatial.transform import Rotation
 
@@ -323,6 +323,25 @@ def test_labels_of_which_some_are_missing_are_zeros_there():
             assert (pair[f"{role}_label"] == (0 if number == 1 else number)).all()
             assert pair[f"{role}_label"].shape == pair[role].shape
     assert set(PairDataset(listed("a", 2, label=False), Numbered(), progress=False)[0]) == {"moving", "fixed"}
+
+
+@pytest.mark.parametrize("allen", [True, False])
+def test_labels_as_large_as_an_atlas_numbers_them_stay_apart_and_alike_in_both_images(allen):
+    numbers = [0, 312782546, 312782550, 2**60 + 1] if allen else [0, 7, 9, 2**24]
+    other = [0, 312782550, 312782546, 2**60] if allen else [0, 9, 7, 2**24]
+
+    class Atlas(Transform):
+        def __call__(self, item):
+            held = numbers if Path(item["image"]).name.startswith("0") else other
+            return {"image": torch.ones(1, 4, 3, 3), "label": torch.tensor(held).view(1, 4, 1, 1).expand(1, 4, 3, 3)}
+
+    # in float32, by the nearest voxel, as training augments
+    keys = ["moving_label", "fixed_label"]
+    pairs = PairDataset(listed("a", 2), Atlas(), RandAffined(keys, prob=1.0, mode="nearest"), progress=False)
+    pair = pairs[1]
+    moving, fixed = (pair[key][0, :, 1, 1].long().tolist() for key in keys)
+    assert moving == ([0, 1, 2, 4] if allen else numbers)
+    assert fixed == ([0, 2, 1, 3] if allen else other)
 
 
 class Drawn(RandomizableTransform):

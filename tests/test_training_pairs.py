@@ -106,7 +106,7 @@ def centre(volume):
 
 SPATIAL = ("affine_probability", "misalignment_probability", "zoom_probability", "flip_probability")
 AUGMENTING = {
-    **{name: SPATIAL[:2] + SPATIAL[3:] for name in ("train", "finetune", "equal_terms")},
+    **dict.fromkeys(("train", "finetune", "equal_terms"), SPATIAL[:2] + SPATIAL[3:]),
     **dict.fromkeys(("any_contrast", "imitation", "one_person"), SPATIAL),
 }
 
