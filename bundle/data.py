@@ -125,7 +125,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         for i, item in enumerate(images):
             self.groups.setdefault(item.get("dataset"), []).append(i)
         if not self.explicit and min(len(group) for group in self.groups.values()) < 2:
-            raise ValueError("A pair takes two images of one data set, but one set lists a single image.")
+            raise ValueError(f"A pair takes two images of one data set, but {_alone(self.groups)}: list more there.")
         self.images = _ImageCache(
             images, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
         )
@@ -169,6 +169,12 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
 
 def _plain(value: Any) -> Any:
     return value.as_tensor() if isinstance(value, MetaTensor) else value
+
+
+def _alone(groups: dict[str | None, list[int]]) -> str:
+    """Say which data set has an image alone."""
+    folder = next(folder for folder, group in groups.items() if len(group) < 2)
+    return f"the split of {folder} to train on has a single one" if folder else "one set lists a single image"
 
 
 def _renumbered(labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -197,9 +197,12 @@ def test_explicit_pairs_are_kept_with_what_belongs_to_them():
 
 
 def test_one_image_makes_no_pair():
-    with pytest.raises(ValueError, match="A pair takes two images, the list has 1"):
+    with pytest.raises(ValueError, match="of one data set, the list has 1: list two or more there"):
         draw_pairs(listed("a", 1))
-    with pytest.raises(ValueError, match="A pair takes two images, the list has 2"):
+    for split, instead in (("validation", ", or none for a share of the training images"), ("test", "")):
+        with pytest.raises(ValueError, match=rf"the split '{split}' of a has 1: list two or more there{instead}\."):
+            draw_pairs(listed("a", 1), split=split)
+    with pytest.raises(ValueError, match="A pair takes two images of one data set, the list has 2"):
         draw_pairs(listed("a", 1) + listed("b", 1))
 
 
@@ -386,7 +389,7 @@ def test_a_pair_with_what_training_does_not_read_is_refused(key):
 
 
 def test_a_set_with_a_single_image_or_of_images_and_pairs_is_refused():
-    with pytest.raises(ValueError, match="one set lists a single image"):
+    with pytest.raises(ValueError, match="the split of b to train on has a single one: list more there"):
         PairDataset(listed("a", 3) + listed("b", 1), Numbered(), progress=False)
     with pytest.raises(ValueError, match="images or pairs, not both"):
         PairDataset([*listed("a", 2), {"moving": "/m", "fixed": "/f"}], Numbered(), progress=False)
