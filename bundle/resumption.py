@@ -25,6 +25,8 @@ __all__ = ["EarlyStop", "EpochSeed", "Resumption", "check_resumed", "images_of",
 NAME = "resume_checkpoint_epoch="
 BEST = ("best_metric", "best_metric_epoch")  # what MONAI's validators know of it
 OTHERWISE = "or another --output_dir"
+EARLIER = "whose names have"  # the images of a training that an earlier version began
+SAMPLE = 4096  # bytes of a file that are read to tell it
 
 
 class EpochSeed:
@@ -157,11 +159,44 @@ class Resumption:
 
 
 def images_of(training: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]) -> str:
-    """Name the images of a training and of its validation by their files' names, wherever they lie."""
-    splits = training, validation
-    names = [[sorted((key, Path(str(file)).name) for key, file in item.items()) for item in split] for split in splits]
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-    return f"{len(training)} and {len(validation)} whose names have the SHA-256 {digest[:16]}…"
+    """Name the images of a training and of its validation by what they hold and their place in the data set's folder.
+
+    The folder itself may be another one, the scratch folder of a job, say.
+
+    Args:
+        training: items of ``open_dataset``.
+        validation: likewise.
+    """
+    folders = list(dict.fromkeys(item.get("dataset") for split in (training, validation) for item in split))
+    found = [
+        [
+            (
+                folders.index(item.get("dataset")),
+                sorted((k, *_told(v, item)) for k, v in item.items() if k != "dataset"),
+            )
+            for item in split
+        ]
+        for split in (training, validation)
+    ]
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    return f"{len(training)} and {len(validation)} whose names and contents have the SHA-256 {digest[:16]}…"
+
+
+def _told(file: Any, item: Mapping[str, Any]) -> tuple[str, str]:
+    """Tell a file by its place in its data set's folder, beyond which its name alone counts, and by a little of it.
+
+    That is its size, and what stands at its start, in its middle and at its end.
+    """
+    path, folder = Path(str(file)), Path(str(item.get("dataset", ""))).absolute()
+    place = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+    if not path.is_file():
+        return place, ""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as opened:
+        for start in (0, size // 2, size - SAMPLE):
+            opened.seek(max(start, 0))
+            digest.update(opened.read(SAMPLE))
+    return place, f"{size} {digest.hexdigest()}"
 
 
 def last_kept(folder: str) -> str:
@@ -192,9 +227,10 @@ def check_resumed(path: str, settings: Mapping[str, Any], epochs: int) -> None:
         if before.get(name) != now.get(name)
     ]
     if differing:
+        images = " (an earlier version told images otherwise: go on with that one)"
         raise OutcomeError(
             f"{path} is of a training with another {', '.join(differing)}: a training goes on with the settings that "
-            f"it began with; give these, {OTHERWISE}."
+            f"it began with; give these{images if EARLIER in str(before.get('images')) else ''}, {OTHERWISE}."
         )
     done = found["trainer"]["iteration"] // found["trainer"]["epoch_length"]
     if done > epochs:
