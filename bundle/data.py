@@ -1,6 +1,6 @@
 """Data sets of images, and the pairs drawn from them: images are cached once, pairs never."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+import torch.distributed as dist
 from bundle.io.labels import compact
 from bundle.labels import consecutive
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
@@ -15,9 +16,10 @@ from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
 from bundle.spatial import ras_from_lps
 from bundle.transforms import read_grid
-from monai.data import CacheDataset, MetaTensor
+from monai.data import CacheDataset, DistributedSampler, MetaTensor
 from monai.transforms import Randomizable
 from monai.utils import MAX_SEED
+from torch.utils.data import Sampler, SequentialSampler
 
 __all__ = [
     "SPLITS",
@@ -25,6 +27,7 @@ __all__ = [
     "common_size",
     "draw_pairs",
     "open_dataset",
+    "pair_sampler",
     "read_pairs",
     "read_split",
     "region_names",
@@ -165,6 +168,19 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         pair |= _renumbered({key: pair[key] for key in ("moving_label", "fixed_label") if key in pair})
         # never "if self.pair_transform": asking a Compose for its truth reseeds its random transforms (MONAI 1.6)
         return pair if self.pair_transform is None else self.pair_transform(pair)
+
+
+def pair_sampler(dataset: Sized) -> Sampler[int]:
+    """Share pairs among processes, each pair to one of them; of fewer pairs than processes, all to each of them.
+
+    Either way the mean over what all processes have measured counts every pair as often as any other.
+
+    Args:
+        dataset: the pairs, in their order.
+    """
+    if len(dataset) < dist.get_world_size():
+        return SequentialSampler(dataset)
+    return DistributedSampler(dataset, even_divisible=False, shuffle=False)
 
 
 def _plain(value: Any) -> Any:

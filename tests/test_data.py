@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
+from bundle.data import PairDataset, common_size, draw_pairs, open_dataset, pair_sampler
 from bundle.failures import bad_input
 from bundle.pairs import names_of
 from monai.data import DataLoader, MetaTensor
@@ -367,6 +367,20 @@ def test_random_pair_transforms_draw_anew_in_every_worker_and_epoch_and_as_the_s
     assert len(set(drawn)) == 8
     assert drawn_by_workers(3, workers) == drawn
     assert not set(drawn_by_workers(4, workers)) & set(drawn)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+@pytest.mark.parametrize("pairs", [1, 2, 5])
+def test_every_pair_counts_alike_however_many_processes_share_them(monkeypatch, pairs, processes):
+    seen = []
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda *_: processes)
+    monkeypatch.setattr("torch.distributed.is_available", lambda: True)
+    for rank in range(processes):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda *_, rank=rank: rank)
+        seen.append([*pair_sampler(range(pairs))])
+    counts = Counter(place for places in seen for place in places)
+    assert counts == dict.fromkeys(range(pairs), 1 if pairs >= processes else processes)
+    assert all(seen)
 
 
 def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
