@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,10 @@ __all__ = ["EarlyStop", "EpochSeed", "Resumption", "check_resumed", "images_of",
 
 NAME = "resume_checkpoint_epoch="
 BEST = ("best_metric", "best_metric_epoch")  # what MONAI's validators know of it
+UNSCORED = {
+    "val_mean_dice": "all label maps hold zeros alone: label some, or list its images without, to go by similarity",
+    "val_local_ncc": "the training has diverged: begin again at a lower --learning_rate",
+}
 OTHERWISE = "or another --output_dir"
 EARLIER = "whose names have"  # the images of a training that an earlier version began
 SAMPLE = 4096  # bytes of a file that are read to tell it
@@ -60,7 +65,8 @@ class EpochSeed:
 class EarlyStop(EarlyStopHandler):
     """MONAI's ``EarlyStopHandler``, whose patience a training that goes on has used up as far as it had before.
 
-    The validator goes on from the best score it had, too, and calls no lower one the best.
+    The validator goes on from the best score it had, too, and calls no lower one the best. One that scores nothing
+    (NaN) ends the training, which would keep the first weights for the best ones.
     """
 
     validator: Engine
@@ -69,6 +75,17 @@ class EarlyStop(EarlyStopHandler):
         """Count the validations of an engine."""
         self.validator = engine
         super().attach(engine)
+
+    def __call__(self, engine: Engine) -> None:
+        """Count a validation.
+
+        Raises:
+            OutcomeError: it has no score.
+        """
+        if math.isnan(self.score_function(engine)):
+            name = getattr(engine.state, "key_metric_name", "")
+            raise OutcomeError(f"The validation has no score, as {UNSCORED.get(name, f'{name} is no number')}.")
+        super().__call__(engine)
 
     def state_dict(self) -> dict[str, Any]:
         """Tell the best score, and how many validations have come since."""

@@ -201,6 +201,20 @@ def test_patience_is_used_up_over_both_calls_and_what_was_stopped_stays_so():
     assert last.state.epoch == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("val_mean_dice", "all label maps hold zeros alone: label some"), ("val_local_ncc", "at a lower --learning_rate")],
+)
+def test_a_validation_without_a_score_ends_the_training_in_a_sentence(name, sentence):
+    validator, handler = Engine(lambda *_: None), EarlyStop(2, lambda engine: float("nan"))
+    SetTrainer(handler).attach(Engine(lambda *_: None))
+    handler.attach(validator)
+    validator.state.key_metric_name = name
+    validator.logger.setLevel(logging.CRITICAL)
+    with pytest.raises(ValueError, match=sentence):
+        validator.run([0])
+
+
 def test_the_best_score_of_an_earlier_call_is_still_the_best():
     def validating():
         validator, handler = Engine(lambda *_: None), EarlyStop(2, lambda engine: 0.5)
