@@ -18,7 +18,7 @@ from bundle.intensity import clip_outliers, fill_value
 from bundle.io.files import check_outputs, fingerprint
 from bundle.io.headers import NIBABEL, read_header
 from bundle.io.labels import for_file
-from bundle.listing import IMAGE_SUFFIXES, is_listed, read_listing, visible_images
+from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing, visible_images
 from bundle.options import check_flags
 from bundle.progress import Progress
 from bundle.recipes import RECIPES, Recipe
@@ -78,7 +78,8 @@ def prepare(
     affine = "affine" if affine is None else affine
     check_affine(affine)
     splits = _splits(Path(source), validation, test, seed, known)
-    _check_listed_once(splits)
+    for split, items in splits.items():
+        check_listed_once(items, split)
     items = [item for split in splits.values() for item in split]
     if mask and not all("label" in item for item in items):
         raise ValueError(f"Masking needs a label map for every image, but {source} lists images without one.")
@@ -114,14 +115,6 @@ def _check_sources(root: Path, source: Path, items: list[Item], names: dict[str,
     for item in items:
         files = [(key, item[key]) for key in ("image", "label") if key in item]
         check_outputs([root / f"{key}s/{names[item['image']]}.nii.gz" for key, _ in files], files)
-
-
-def _check_listed_once(splits: dict[str, list[Item]]) -> None:
-    """Refuse an image that a split lists twice; one for all, an atlas say, may be in several splits."""
-    for split, items in splits.items():
-        for path, count in Counter(str(item["image"]) for item in items).items():
-            if count > 1:
-                raise ValueError(f"{path} is listed {count} times for {split}: list every image once.")
 
 
 def _find_recipe(name: str | None) -> Recipe | None:
