@@ -232,7 +232,8 @@ def test_several_processes_train_as_the_other_configs_say(bundle_root, small_dat
     run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "finetuned", processes=1)
     events = EventAccumulator(str(tmp_path / "finetuned/tensorboard"))
     events.Reload()
-    assert len(events.Scalars("val_mean_dice")) == 2  # the start, too
+    assert [scalar.step for scalar in events.Scalars("val_mean_dice")] == [0, 1]  # the start, too
+    assert [picture.step for picture in events.Images(events.Tags()["images"][0])] == [0, 1]
     files = config("train", "equal_terms", "multi_gpu_train")
     run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "equal", processes=2)
     assert len(list(csv.DictReader((tmp_path / "equal/epochs.csv").open()))) == 1
