@@ -1,6 +1,6 @@
 """Data sets of images, and the pairs drawn from them: images are cached once, pairs never."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,18 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+import torch.distributed as dist
+from bundle.io.labels import compact
+from bundle.labels import consecutive
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
 from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
 from bundle.spatial import ras_from_lps
 from bundle.transforms import read_grid
-from monai.data import CacheDataset, MetaTensor
+from monai.data import CacheDataset, DistributedSampler, MetaTensor
 from monai.transforms import Randomizable
 from monai.utils import MAX_SEED
+from torch.utils.data import Sampler, SequentialSampler
 
 __all__ = [
     "SPLITS",
@@ -23,12 +27,15 @@ __all__ = [
     "common_size",
     "draw_pairs",
     "open_dataset",
+    "pair_sampler",
     "read_pairs",
     "read_split",
     "region_names",
 ]
 
 Item = dict[str, Any]
+EXACT = 2**24
+"""Whole numbers up to here are told apart in float32, in which MONAI's random transforms resample label maps."""
 
 
 def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
@@ -80,7 +87,8 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
     ``data`` holds images (``image``, ``label``): then item *i* takes image *i* as the fixed one and draws another of
     the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read
     and transformed once. Where some images have labels, those of the others are 0: all pairs of a batch have the same
-    keys, and a loss finds both label maps or none.
+    keys, and a loss finds both label maps or none. A pair with labels too large for float32 has its labels numbered
+    from 0 up, in both images alike: random transforms would merge neighbours.
 
     Args:
         data: items of ``open_dataset`` or ``draw_pairs``.
@@ -120,7 +128,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         for i, item in enumerate(images):
             self.groups.setdefault(item.get("dataset"), []).append(i)
         if not self.explicit and min(len(group) for group in self.groups.values()) < 2:
-            raise ValueError("A pair takes two images of one data set, but one set lists a single image.")
+            raise ValueError(f"A pair takes two images of one data set, but {_alone(self.groups)}: list more there.")
         self.images = _ImageCache(
             images, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
         )
@@ -157,12 +165,41 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
             pair |= {name: _plain(image[key]) for key, name in keys.items() if key in image}
             if self.labelled and "label" not in image:
                 pair[f"{role}_label"] = torch.zeros_like(pair[role], dtype=torch.uint8)
+        pair |= _renumbered({key: pair[key] for key in ("moving_label", "fixed_label") if key in pair})
         # never "if self.pair_transform": asking a Compose for its truth reseeds its random transforms (MONAI 1.6)
         return pair if self.pair_transform is None else self.pair_transform(pair)
 
 
+def pair_sampler(dataset: Sized) -> Sampler[int]:
+    """Share pairs among processes, each pair to one of them; of fewer pairs than processes, all to each of them.
+
+    Either way the mean over what all processes have measured counts every pair as often as any other.
+
+    Args:
+        dataset: the pairs, in their order.
+    """
+    if len(dataset) < dist.get_world_size():
+        return SequentialSampler(dataset)
+    return DistributedSampler(dataset, even_divisible=False, shuffle=False)
+
+
 def _plain(value: Any) -> Any:
     return value.as_tensor() if isinstance(value, MetaTensor) else value
+
+
+def _alone(groups: dict[str | None, list[int]]) -> str:
+    """Say which data set has an image alone."""
+    folder = next(folder for folder, group in groups.items() if len(group) < 2)
+    return f"the split of {folder} to train on has a single one" if folder else "one set lists a single image"
+
+
+def _renumbered(labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Number the labels of a pair's maps from 0 up, in their order and in both alike, if float32 would merge some."""
+    if all(volume.max() <= EXACT for volume in labels.values()):
+        return labels
+    _, index = consecutive(torch.cat([volume.flatten().long() for volume in labels.values()]))
+    parts = compact(index).split([volume.numel() for volume in labels.values()])
+    return {key: part.view(volume.shape) for (key, volume), part in zip(labels.items(), parts)}
 
 
 def _images_of_pairs(pairs: Sequence[Item]) -> list[Item]:

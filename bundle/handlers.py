@@ -15,9 +15,16 @@ from bundle.results import anonymous_page, bounds_of, write_registration
 from bundle.weights import WeightsChoice, check_weights
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
-from monai.handlers import CheckpointLoader, EarlyStopHandler
+from monai.handlers import CheckpointLoader, EarlyStopHandler, ValidationHandler
 
-__all__ = ["EpochTable", "PageMaker", "RegistrationSaver", "SetTrainer", "WeightsCheckpointLoader"]
+__all__ = [
+    "EpochTable",
+    "LastValidationHandler",
+    "PageMaker",
+    "RegistrationSaver",
+    "SetTrainer",
+    "WeightsCheckpointLoader",
+]
 
 ON_NETWORK_GRID = "image", "pred", "ddf"  # keys that nothing needs once a registration has been measured and drawn
 
@@ -58,6 +65,20 @@ class SetTrainer:
     def attach(self, engine: Engine) -> None:
         """Hand the trainer over."""
         self.handler.set_trainer(engine)
+
+
+class LastValidationHandler(ValidationHandler):
+    """MONAI's ``ValidationHandler``, which validates after the last epoch, too: a training always leaves weights."""
+
+    def attach(self, engine: Engine) -> None:
+        """Validate every so many epochs, and once more in the end."""
+        super().attach(engine)
+        if self.epoch_level:
+            engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_left_out), self)
+
+    def _is_left_out(self, engine: Engine, epoch: int) -> bool:
+        """Tell the last epoch where it is none of those that are validated."""
+        return epoch == engine.state.max_epochs and epoch % self.interval != 0
 
 
 class RegistrationSaver:

@@ -1,7 +1,9 @@
 """Lists of images: ``dataset.json`` in its several styles, or the Medical Segmentation Decathlon's folders."""
 
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from bundle.phantom import write_phantoms
 __all__ = [
     "IMAGE_SUFFIXES",
     "SPLITS",
+    "check_listed_once",
     "is_listed",
     "open_dataset",
     "read_listing",
@@ -55,8 +58,8 @@ def open_dataset(
 
     Raises:
         FileNotFoundError: neither ``dataset.json`` nor such folders, or a file it lists is missing.
-        ValueError: the file is not JSON of that form, a key seems misspelt, the split is empty or unknown, or there
-            are too few images to hold some out.
+        ValueError: the file is not JSON of that form, a key seems misspelt, an image is listed twice, the split is
+            empty or unknown, or there are too few images to hold some out.
     """
     if split not in SPLITS:
         raise ValueError(f"The split is one of {', '.join(SPLITS)}, not '{split}'.")
@@ -67,7 +70,11 @@ def open_dataset(
     for folder in map(Path, folders):
         if phantom_dir and folder == Path(phantom_dir) and not (folder / "dataset.json").exists():
             write_phantoms(folder)
-        items += _with_held_out(folder, split, val_frac)
+        found = _with_held_out(folder, split, val_frac)
+        if split == "validation":
+            _tell_shared(folder, found, val_frac)
+        items += found
+    check_listed_once(items, split)
     if not items:
         raise ValueError(f"The split '{split}' of {dataset_dir} is empty: list images in its dataset.json.")
     return items
@@ -98,6 +105,42 @@ def _with_held_out(folder: Path, split: str, val_frac: float) -> list[Item]:
     return [items[i] for i in held]
 
 
+def check_listed_once(items: Sequence[Item], split: str) -> None:
+    """Refuse an image that a split of a data set lists twice, which would be paired with itself.
+
+    One for all, an atlas say, may be in several splits, and in several explicit pairs.
+
+    Raises:
+        ValueError: there is one.
+    """
+    listed = Counter((item.get("dataset"), os.path.normpath(item["image"])) for item in items if "image" in item)
+    for (_, path), count in listed.items():
+        if count > 1:
+            raise ValueError(f"{path} is listed {count} times for {split}: list every image once.")
+
+
+def _tell_shared(folder: Path, validation: Sequence[Item], val_frac: float) -> None:
+    """Say which images of a validation are trained on, too; what else is wrong with those is told by a training."""
+    if not any(name in read_listing(folder) for name in SPLITS):
+        return  # each split has a folder of its own
+    try:
+        training = _with_held_out(folder, "training", val_frac)
+    except (OSError, ValueError):
+        return
+    shared = sorted(_files(training) & _files(validation))
+    if shared:
+        names = ", ".join(Path(path).name for path in shared[:3])
+        print(  # noqa: T201
+            f"{folder} validates on images that it trains on, so that the score tells less of new ones: {len(shared)}, "
+            f"{names}{', …' if len(shared) > 3 else ''}"
+        )
+
+
+def _files(items: Sequence[Item]) -> set[str]:
+    """The images of a list, single ones or those of pairs."""
+    return {os.path.normpath(item[key]) for item in items for key in ("image", "moving", "fixed") if key in item}
+
+
 def read_split(folder: Path, split: str) -> list[Item]:
     """List one split of one folder as ``open_dataset`` does; it may be empty."""
     listing = folder / "dataset.json"
@@ -121,6 +164,7 @@ def read_split(folder: Path, split: str) -> list[Item]:
         missing = [v for k, v in item.items() if k in FILE_KEYS and not Path(str(v)).is_file()]
         if missing:
             raise FileNotFoundError(f"{listing} lists {missing[0]}, which does not exist.")
+    check_listed_once(items, split)
     return items
 
 

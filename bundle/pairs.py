@@ -43,13 +43,14 @@ TELLING = ("label", "seg", "mask", "transform")  # a column of files that a user
 RESERVED = ("batch.csv", ".error.txt")  # what a batch writes beside the pairs' folders
 
 
-def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -> list[Item]:
+def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0, split: str = "") -> list[Item]:
     """Turn images into ordered pairs of distinct images of one data set.
 
     Args:
         items: from ``open_dataset``; explicit pairs among them are kept as they are.
         count: how many to draw without repetition, seeded; None or more than there are: all, in order.
         seed: of the draw.
+        split: that the items are of, for the sentence that says if they are too few; empty for a list of another kind.
 
     Returns:
         Items with ``moving``, ``fixed``, the labels and landmarks there are, and ``name``: ``<moving>_to_<fixed>``,
@@ -70,11 +71,19 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0) -
                     pair |= {f"{role}_{extra}": image[extra] for extra in ("label", "landmarks") if extra in image}
                 pairs.append(pair)
     if not pairs:
-        raise ValueError(f"A pair takes two images, the list has {len(images)}.")
+        raise ValueError(_too_few(images, split))
     images_names = names_of([pair[role] for pair in pairs for role in ("moving", "fixed")])
     names = _once_each([f"{images_names[pair['moving']]}_to_{images_names[pair['fixed']]}" for pair in pairs])
     named = [{k: v for k, v in p.items() if k != "dataset"} | {"name": name} for p, name in zip(pairs, names)]
     return random.Random(seed).sample(named, count) if count is not None and count < len(named) else named
+
+
+def _too_few(images: Sequence[Item], split: str) -> str:
+    """Say that images make no pair, where they are listed, and what to do."""
+    folders = ", ".join(dict.fromkeys(str(image["dataset"]) for image in images if "dataset" in image))
+    where = f"the split '{split}' of {folders}" if split and folders else "the list"
+    instead = ", or none for a share of the training images" if split == "validation" else ""
+    return f"A pair takes two images of one data set, {where} has {len(images)}: list two or more there{instead}."
 
 
 def names_of(paths: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,13 @@ __all__ = ["EarlyStop", "EpochSeed", "Resumption", "check_resumed", "images_of",
 
 NAME = "resume_checkpoint_epoch="
 BEST = ("best_metric", "best_metric_epoch")  # what MONAI's validators know of it
+UNSCORED = {
+    "val_mean_dice": "all label maps hold zeros alone: label some, or list its images without, to go by similarity",
+    "val_local_ncc": "the training has diverged: begin again at a lower --learning_rate",
+}
 OTHERWISE = "or another --output_dir"
+EARLIER = "whose names have"  # the images of a training that an earlier version began
+SAMPLE = 4096  # bytes of a file that are read to tell it
 
 
 class EpochSeed:
@@ -58,7 +65,8 @@ class EpochSeed:
 class EarlyStop(EarlyStopHandler):
     """MONAI's ``EarlyStopHandler``, whose patience a training that goes on has used up as far as it had before.
 
-    The validator goes on from the best score it had, too, and calls no lower one the best.
+    The validator goes on from the best score it had, too, and calls no lower one the best. One that scores nothing
+    (NaN) ends the training, which would keep the first weights for the best ones.
     """
 
     validator: Engine
@@ -67,6 +75,17 @@ class EarlyStop(EarlyStopHandler):
         """Count the validations of an engine."""
         self.validator = engine
         super().attach(engine)
+
+    def __call__(self, engine: Engine) -> None:
+        """Count a validation.
+
+        Raises:
+            OutcomeError: it has no score.
+        """
+        if math.isnan(self.score_function(engine)):
+            name = getattr(engine.state, "key_metric_name", "")
+            raise OutcomeError(f"The validation has no score, as {UNSCORED.get(name, f'{name} is no number')}.")
+        super().__call__(engine)
 
     def state_dict(self) -> dict[str, Any]:
         """Tell the best score, and how many validations have come since."""
@@ -157,11 +176,44 @@ class Resumption:
 
 
 def images_of(training: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]) -> str:
-    """Name the images of a training and of its validation by their files' names, wherever they lie."""
-    splits = training, validation
-    names = [[sorted((key, Path(str(file)).name) for key, file in item.items()) for item in split] for split in splits]
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-    return f"{len(training)} and {len(validation)} whose names have the SHA-256 {digest[:16]}…"
+    """Name the images of a training and of its validation by what they hold and their place in the data set's folder.
+
+    The folder itself may be another one, the scratch folder of a job, say.
+
+    Args:
+        training: items of ``open_dataset``.
+        validation: likewise.
+    """
+    folders = list(dict.fromkeys(item.get("dataset") for split in (training, validation) for item in split))
+    found = [
+        [
+            (
+                folders.index(item.get("dataset")),
+                sorted((k, *_told(v, item)) for k, v in item.items() if k != "dataset"),
+            )
+            for item in split
+        ]
+        for split in (training, validation)
+    ]
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    return f"{len(training)} and {len(validation)} whose names and contents have the SHA-256 {digest[:16]}…"
+
+
+def _told(file: Any, item: Mapping[str, Any]) -> tuple[str, str]:
+    """Tell a file by its place in its data set's folder, beyond which its name alone counts, and by a little of it.
+
+    That is its size, and what stands at its start, in its middle and at its end.
+    """
+    path, folder = Path(str(file)), Path(str(item.get("dataset", ""))).absolute()
+    place = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+    if not path.is_file():
+        return place, ""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as opened:
+        for start in (0, size // 2, size - SAMPLE):
+            opened.seek(max(start, 0))
+            digest.update(opened.read(SAMPLE))
+    return place, f"{size} {digest.hexdigest()}"
 
 
 def last_kept(folder: str) -> str:
@@ -192,9 +244,10 @@ def check_resumed(path: str, settings: Mapping[str, Any], epochs: int) -> None:
         if before.get(name) != now.get(name)
     ]
     if differing:
+        images = " (an earlier version told images otherwise: go on with that one)"
         raise OutcomeError(
             f"{path} is of a training with another {', '.join(differing)}: a training goes on with the settings that "
-            f"it began with; give these, {OTHERWISE}."
+            f"it began with; give these{images if EARLIER in str(before.get('images')) else ''}, {OTHERWISE}."
         )
     done = found["trainer"]["iteration"] // found["trainer"]["epoch_length"]
     if done > epochs:

@@ -61,9 +61,11 @@ def check_weights(network: nn.Module, path: str) -> None:
     check_file(path, "weights", "do")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if "trainer" not in state}
     except Exception as error:  # pickle, zip and torch each raise their own
         raise ValueError(f"The weights ({path}) cannot be read as a PyTorch state dict.") from error
+    if "trainer" in state:
+        raise ValueError(f"{path} is what a training goes on from, no weights: take model.pt beside it, its best ones.")
     network = network.module if hasattr(network, "module") else network  # type: ignore[assignment]
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if shapes != expected:

@@ -9,11 +9,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle.data import PairDataset, common_size, draw_pairs, open_dataset
+from bundle.data import PairDataset, common_size, draw_pairs, open_dataset, pair_sampler
 from bundle.failures import bad_input
 from bundle.pairs import names_of
 from monai.data import DataLoader, MetaTensor
-from monai.transforms import Compose, RandFlipd, RandomizableTransform, Transform
+from monai.transforms import Compose, RandAffined, RandFlipd, RandomizableTransform, Transform
 from monai.utils import set_determinism
 from scipy.spatial.transform import Rotation
 
@@ -197,9 +197,12 @@ def test_explicit_pairs_are_kept_with_what_belongs_to_them():
 
 
 def test_one_image_makes_no_pair():
-    with pytest.raises(ValueError, match="A pair takes two images, the list has 1"):
+    with pytest.raises(ValueError, match="of one data set, the list has 1: list two or more there"):
         draw_pairs(listed("a", 1))
-    with pytest.raises(ValueError, match="A pair takes two images, the list has 2"):
+    for split, instead in (("validation", ", or none for a share of the training images"), ("test", "")):
+        with pytest.raises(ValueError, match=rf"the split '{split}' of a has 1: list two or more there{instead}\."):
+            draw_pairs(listed("a", 1), split=split)
+    with pytest.raises(ValueError, match="A pair takes two images of one data set, the list has 2"):
         draw_pairs(listed("a", 1) + listed("b", 1))
 
 
@@ -325,6 +328,25 @@ def test_labels_of_which_some_are_missing_are_zeros_there():
     assert set(PairDataset(listed("a", 2, label=False), Numbered(), progress=False)[0]) == {"moving", "fixed"}
 
 
+@pytest.mark.parametrize("allen", [True, False])
+def test_labels_as_large_as_an_atlas_numbers_them_stay_apart_and_alike_in_both_images(allen):
+    numbers = [0, 312782546, 312782550, 2**60 + 1] if allen else [0, 7, 9, 2**24]
+    other = [0, 312782550, 312782546, 2**60] if allen else [0, 9, 7, 2**24]
+
+    class Atlas(Transform):
+        def __call__(self, item):
+            held = numbers if Path(item["image"]).name.startswith("0") else other
+            return {"image": torch.ones(1, 4, 3, 3), "label": torch.tensor(held).view(1, 4, 1, 1).expand(1, 4, 3, 3)}
+
+    # in float32, by the nearest voxel, as training augments
+    keys = ["moving_label", "fixed_label"]
+    pairs = PairDataset(listed("a", 2), Atlas(), RandAffined(keys, prob=1.0, mode="nearest"), progress=False)
+    pair = pairs[1]
+    moving, fixed = (pair[key][0, :, 1, 1].long().tolist() for key in keys)
+    assert moving == ([0, 1, 2, 4] if allen else numbers)
+    assert fixed == ([0, 2, 1, 3] if allen else other)
+
+
 class Drawn(RandomizableTransform):
     """A number for a pair, drawn for it."""
 
@@ -347,6 +369,20 @@ def test_random_pair_transforms_draw_anew_in_every_worker_and_epoch_and_as_the_s
     assert not set(drawn_by_workers(4, workers)) & set(drawn)
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+@pytest.mark.parametrize("pairs", [1, 2, 5])
+def test_every_pair_counts_alike_however_many_processes_share_them(monkeypatch, pairs, processes):
+    seen = []
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda *_: processes)
+    monkeypatch.setattr("torch.distributed.is_available", lambda: True)
+    for rank in range(processes):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda *_, rank=rank: rank)
+        seen.append([*pair_sampler(range(pairs))])
+    counts = Counter(place for places in seen for place in places)
+    assert counts == dict.fromkeys(range(pairs), 1 if pairs >= processes else processes)
+    assert all(seen)
+
+
 def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
     items = [
         {"moving": f"/a/{m}.nii.gz", "fixed": f"/a/{f}.nii.gz", "moving_label": f"/a/l{m}.nii.gz", "dataset": "a"}
@@ -367,7 +403,7 @@ def test_a_pair_with_what_training_does_not_read_is_refused(key):
 
 
 def test_a_set_with_a_single_image_or_of_images_and_pairs_is_refused():
-    with pytest.raises(ValueError, match="one set lists a single image"):
+    with pytest.raises(ValueError, match="the split of b to train on has a single one: list more there"):
         PairDataset(listed("a", 3) + listed("b", 1), Numbered(), progress=False)
     with pytest.raises(ValueError, match="images or pairs, not both"):
         PairDataset([*listed("a", 2), {"moving": "/m", "fixed": "/f"}], Numbered(), progress=False)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from bundle.evaluation import PairTable
-from bundle.handlers import EpochTable, RegistrationSaver
+from bundle.handlers import EpochTable, LastValidationHandler, RegistrationSaver
 from bundle.io.tables import read_csv
 from ignite.engine import Engine
 from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
 
 
 @pytest.fixture
@@ -43,6 +44,20 @@ def test_the_networks_time_ends_when_the_engines_own_device_is_done(waited_for, 
     saver._stop(engine_on(device))
     assert saver.network_seconds > 0
     assert waited_for == ([torch.device(device)] if device != "cpu" else [])
+
+
+@pytest.mark.parametrize(
+    ("interval", "epochs", "validated"),
+    [(1, 3, [1, 2, 3]), (5, 1, [1]), (2, 4, [2, 4]), (2, 5, [2, 4, 5]), (100, 3, [3])],
+)
+def test_a_training_is_validated_after_its_last_epoch_in_any_case(interval, epochs, validated):
+    found = []
+    validator = SupervisedEvaluator("cpu", [0], torch.nn.Identity())
+    validator.run = found.append
+    trainer = Engine(lambda *_: None)
+    LastValidationHandler(interval, validator).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    assert found == validated
 
 
 def test_a_run_that_breaks_off_leaves_what_it_measured_and_nothing_of_an_earlier_one(tmp_path):

@@ -1,6 +1,7 @@
 """Data sets as they are distributed: lists of several styles, folders without one, no validation images, no labels."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,10 @@ def test_a_share_of_the_training_images_stands_in_for_validation(tmp_path, capsy
 
 
 def test_nothing_is_held_out_where_there_are_validation_images_or_it_is_not_asked_for(tmp_path, capsys):
-    folder = images(tmp_path / "a", 5, validation=["0.nii"])
+    touch(tmp_path / "a", "6.nii")
+    folder = images(tmp_path / "a", 5, validation=["6.nii"])
     assert len(open_dataset(folder, "training", val_frac=0.2)) == 5
-    assert names(open_dataset(folder, "validation", val_frac=0.2)) == ["0.nii"]
+    assert names(open_dataset(folder, "validation", val_frac=0.2)) == ["6.nii"]
     folder = images(tmp_path / "b", 5)
     assert len(open_dataset(folder, "training")) == 5
     with pytest.raises(ValueError, match=r"The split 'validation' of .* is empty"):
@@ -133,6 +135,46 @@ def test_pairs_are_held_out_as_pairs(tmp_path):
     listing(tmp_path, training=[{"moving": "m.nii", "fixed": "f.nii", "name": str(i)} for i in range(5)])
     splits = [open_dataset(str(tmp_path), split, val_frac=0.2) for split in ("training", "validation")]
     assert [len(items) for items in splits] == [4, 1]
+
+
+def test_an_image_that_a_split_lists_twice_is_refused(tmp_path):
+    touch(tmp_path, *(f"{i}.nii.gz" for i in range(4)))
+    for again in ("0.nii.gz", "./0.nii.gz", str(tmp_path / "0.nii.gz")):
+        listing(tmp_path, training=[{"image": f"{i}.nii.gz"} for i in range(4)] + [{"image": again}])
+        for split in ("training", "validation"):  # whichever of them is held out
+            with pytest.raises(ValueError, match=r"/0\.nii\.gz is listed 2 times for training: list every image once"):
+                open_dataset(str(tmp_path), split, val_frac=0.5)
+    listing(tmp_path, training=["0.nii.gz", "1.nii.gz"])
+    with pytest.raises(ValueError, match="is listed 2 times for training"):
+        open_dataset([str(tmp_path), str(tmp_path)], "training")
+    listing(tmp_path, training=[{"moving": "0.nii.gz", "fixed": f"{i}.nii.gz"} for i in (1, 2, 3)])
+    assert len(open_dataset(str(tmp_path), "training")) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            {"training": ["0", "1", "2"], "validation": ["1", "2", "3"]},
+            "trains on, .* of new ones: 2, 1.nii.gz, 2.nii.gz",
+        ),
+        ({"training": ["0", "1"], "validation": ["2", "3"]}, None),
+        ({"training": ["0", "1", "2", "3"]}, None),
+        ({"training": ["0", "1", "gone"], "validation": ["2", "3"]}, None),
+        ({"training": [("0", "1"), ("1", "2"), ("2", "0")]}, r"validates on images that it trains on, .*: 2, "),
+        ({"training": [("0", "1"), ("2", "3")]}, None),
+    ],
+)
+def test_a_validation_on_what_is_trained_on_is_told(tmp_path, capsys, content, said):
+    def item(entry):
+        files = [f"{name}.nii.gz" for name in ([entry] if isinstance(entry, str) else entry)]
+        return dict(zip(("image",) if len(files) == 1 else ("moving", "fixed"), files))
+
+    touch(tmp_path, *(f"{i}.nii.gz" for i in range(4)))
+    listing(tmp_path, **{split: [item(entry) for entry in entries] for split, entries in content.items()})
+    open_dataset(str(tmp_path), "validation", val_frac=0.2)
+    found = capsys.readouterr().out
+    assert re.search(said, found) if said else "validates on images" not in found
 
 
 def test_too_few_images_to_hold_some_out_are_refused_with_what_to_do(tmp_path):

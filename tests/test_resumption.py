@@ -1,9 +1,11 @@
 """Trainings in two calls: what they draw, by which rate they learn, what they keep, and what is refused."""
 
+import json
 import logging
 
 import pytest
 import torch
+from bundle.data import open_dataset
 from bundle.handlers import SetTrainer
 from bundle.resumption import EarlyStop, EpochSeed, Resumption, check_resumed, images_of, last_kept
 from ignite.engine import Engine, Events
@@ -199,6 +201,20 @@ def test_patience_is_used_up_over_both_calls_and_what_was_stopped_stays_so():
     assert last.state.epoch == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("val_mean_dice", "all label maps hold zeros alone: label some"), ("val_local_ncc", "at a lower --learning_rate")],
+)
+def test_a_validation_without_a_score_ends_the_training_in_a_sentence(name, sentence):
+    validator, handler = Engine(lambda *_: None), EarlyStop(2, lambda engine: float("nan"))
+    SetTrainer(handler).attach(Engine(lambda *_: None))
+    handler.attach(validator)
+    validator.state.key_metric_name = name
+    validator.logger.setLevel(logging.CRITICAL)
+    with pytest.raises(ValueError, match=sentence):
+        validator.run([0])
+
+
 def test_the_best_score_of_an_earlier_call_is_still_the_best():
     def validating():
         validator, handler = Engine(lambda *_: None), EarlyStop(2, lambda engine: 0.5)
@@ -214,16 +230,52 @@ def test_the_best_score_of_an_earlier_call_is_still_the_best():
     assert (later.state.best_metric, later.state.best_metric_epoch) == (0.75, 2)
 
 
-def test_images_are_named_by_their_files_wherever_they_lie():
-    def items(folder, *names):
-        return [{"image": f"{folder}/{name}.nii.gz", "label": f"{folder}/l_{name}.nii.gz"} for name in names]
+def laid_out(folder, values=(1, 2, 3)):
+    """Subjects in folders of one layout, each image of its own bytes, and listed: two to train on, one to validate."""
+    for subject, value in enumerate(values):
+        path = folder / f"s{subject}/T1.nii"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(20_000) + bytes([value]) * 200 + bytes(20_000))
+    items = [{"image": f"s{subject}/T1.nii"} for subject in range(len(values))]
+    (folder / "dataset.json").write_text(json.dumps({"training": items[:2], "validation": items[2:]}))
+    return folder
 
-    named = images_of(items("here", "a", "b"), items("here", "c"))
-    assert named == images_of(items("there", "a", "b"), items("there", "c"))
-    assert named.startswith("2 and 1 whose names have the SHA-256 ")
-    for others in (("a", "d"), ("b", "a")):
-        assert images_of(items("here", *others), items("here", "c")) != named
-    assert images_of(items("here", "a", "b"), items("here", "d")) != named
+
+def told(*folders):
+    return images_of(
+        *(open_dataset([str(folder) for folder in folders], split) for split in ("training", "validation"))
+    )
+
+
+def test_images_are_the_same_in_a_folder_of_another_name_and_others_in_one_layout_are_not(tmp_path, monkeypatch):
+    found = told(laid_out(tmp_path / "job_1/mine"))
+    assert found.startswith("2 and 1 whose names and contents have the SHA-256 ")
+    assert told(laid_out(tmp_path / "job_2/scratch")) == found
+    for number, values in enumerate(((1, 2, 4), (2, 1, 3), (1, 4, 3))):
+        assert told(laid_out(tmp_path / f"others_{number}/mine", values)) != found
+    monkeypatch.chdir(tmp_path / "job_2")
+    assert told("scratch") == found
+    both = [laid_out(tmp_path / name) for name in ("one", "two")]
+    assert told(*both) == told(*reversed(both)) != found
+
+
+def test_images_that_are_listed_from_elsewhere_are_told_by_their_names_and_contents(tmp_path):
+    elsewhere = laid_out(tmp_path / "elsewhere")
+    found = []
+    for name in ("here", "there/deeper"):
+        (tmp_path / name).mkdir(parents=True)
+        items = [{"image": str(elsewhere / f"s{i}/T1.nii")} for i in range(3)]
+        (tmp_path / name / "dataset.json").write_text(json.dumps({"training": items[:2], "validation": items[2:]}))
+        found.append(told(tmp_path / name))
+    assert found[0] == found[1]
+
+
+def test_a_training_of_a_version_that_told_images_by_their_names_says_so(tmp_path):
+    path = tmp_path / "resume_checkpoint_epoch=1.pt"
+    before = {"images": "2 and 1 whose names have the SHA-256 0123456789abcdef…"}
+    torch.save({"settings": before, "trainer": {"iteration": 1, "epoch_length": 1}, "lr_scheduler": {}}, path)
+    with pytest.raises(ValueError, match="an earlier version told images otherwise: go on with that one"):
+        check_resumed(str(path), {"images": "2 and 1 whose names and contents have the SHA-256 …"}, 1)
 
 
 def test_a_call_with_other_settings_or_fewer_epochs_is_refused(tmp_path):

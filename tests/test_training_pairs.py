@@ -99,6 +99,42 @@ def test_in_any_contrast_images_are_shaded_where_asked_for_and_nothing_else_is_d
     assert not torch.allclose(*shaded, atol=0.01)
 
 
+def centre(volume):
+    """The centre of mass of what is above a half, voxels."""
+    return torch.nonzero(volume[0] > 0.5).double().mean(0)
+
+
+SPATIAL = ("affine_probability", "misalignment_probability", "zoom_probability", "flip_probability")
+AUGMENTING = {
+    **dict.fromkeys(("train", "finetune", "equal_terms"), SPATIAL[:2] + SPATIAL[3:]),
+    **dict.fromkeys(("any_contrast", "imitation", "one_person"), SPATIAL),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"), [(name, keys) for name, every in AUGMENTING.items() for keys in (*[(k,) for k in every], every)]
+)
+def test_a_label_map_lies_where_its_image_does_whatever_moves_them(bundle_root, small_dataset, name, keys):
+    names = list(dict.fromkeys(["train", *(["any_contrast"] if "zoom_probability" in AUGMENTING[name] else []), name]))
+    changes = {key: float(key in keys) for key in AUGMENTING[name]} | {"roi_size": [32, 40, 32], "label_weight": 1.0}
+    changes["flip_probability"] = [changes["flip_probability"]] * 3
+    if "any_contrast" in names:  # what the network sees is the image itself
+        changes |= {"real_share": 1.0, "alike_share": 0.0, "rescan_share": 0.0}
+    parser = load(bundle_root, names)
+    for key, value in {"dataset_dir": str(small_dataset), **changes}.items():
+        parser[key] = value
+    augmentation = parser.get_parsed_content("train#augmentation").set_random_state(0)
+    index = torch.stack(torch.meshgrid(*[torch.arange(n) for n in (32, 40, 32)], indexing="ij"), -1)
+    head = (((index - torch.tensor([14, 21, 17])) / torch.tensor([7.0, 9.0, 6.0])).norm(dim=-1) < 1)[None].float()
+    apart = []
+    for _ in range(10):
+        item = augmentation({key: head.clone() for key in ("moving", "fixed", "moving_label", "fixed_label")})
+        moving = [item["image"][:1], *([item["clean_moving"]] if "clean_moving" in item else [])]
+        for role, seen in (("moving", moving), ("fixed", [item["image"][1:], item["label"]])):
+            apart += [centre(one) - centre(item[f"{role}_label"]) for one in seen]
+    assert torch.stack(apart).mean(0).abs().max() < 0.15
+
+
 @pytest.mark.parametrize("key", ["misalignment_probability", "bias_field_probability"])
 def test_what_tells_the_images_apart_changes_one_of_them(bundle_root, small_dataset, key):
     moving, fixed = augmented(bundle_root, small_dataset, **{key: 1.0})

@@ -45,6 +45,14 @@ def test_weights_are_read_without_running_what_is_pickled_in_them(tmp_path, save
     assert not intruder.path.exists()
 
 
+def test_what_a_training_goes_on_from_is_no_weights_and_the_sentence_names_those(tmp_path):
+    path = tmp_path / "resume_checkpoint_epoch=3.pt"
+    torch.save({"network": PAN().state_dict(), "trainer": {"iteration": 3}, "settings": {}}, path)
+    for refuse in (check_weights, start_from):
+        with pytest.raises(ValueError, match=r"goes on from, no weights: take model\.pt beside it, its best ones"):
+            refuse(PAN(), str(path))
+
+
 def test_weights_are_used_at_the_spacing_that_the_file_beside_them_names(tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"spacing_mm": 1.5}))
     assert recommended(str(tmp_path / "mine.pt"), "spacing_mm") == 1.5

@@ -207,6 +207,19 @@ def test_two_processes_train_and_evaluate_together(bundle_root, small_dataset, t
 
 
 @pytest.mark.slow
+def test_more_processes_than_pairs_train_and_evaluate_together(bundle_root, small_dataset, tmp_path):
+    options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path]
+    files = config("train", "multi_gpu_train")
+    run(["training"], bundle_root, *files, *options, "--epochs", 1, "--val_pairs", 1, processes=2)
+    files = config("train", "evaluate", "multi_gpu_evaluate")
+    options += ["--ckpt", tmp_path / "models/model.pt", "--affine", "none", "--surfaces", False, "--pairs", 1]
+    run(["evaluating"], bundle_root, *files, *options, processes=2)
+    rows = list(csv.DictReader((tmp_path / "pairs.csv").open()))
+    assert len(rows) == 1
+    assert float(rows[0]["dice_after"]) > 0
+
+
+@pytest.mark.slow
 def test_several_processes_train_as_the_other_configs_say(bundle_root, small_dataset, shifting_weights, tmp_path):
     options = ["--dataset_dir", small_dataset, "--pretrained", shifting_weights, "--epochs", 1, "--val_pairs", 2]
     start = torch.load(shifting_weights, weights_only=True)
@@ -219,7 +232,8 @@ def test_several_processes_train_as_the_other_configs_say(bundle_root, small_dat
     run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "finetuned", processes=1)
     events = EventAccumulator(str(tmp_path / "finetuned/tensorboard"))
     events.Reload()
-    assert len(events.Scalars("val_mean_dice")) == 2  # the start, too
+    assert [scalar.step for scalar in events.Scalars("val_mean_dice")] == [0, 1]  # the start, too
+    assert [picture.step for picture in events.Images(events.Tags()["images"][0])] == [0, 1]
     files = config("train", "equal_terms", "multi_gpu_train")
     run(["training"], bundle_root, *files, *options, "--output_dir", tmp_path / "equal", processes=2)
     assert len(list(csv.DictReader((tmp_path / "equal/epochs.csv").open()))) == 1

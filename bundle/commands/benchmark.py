@@ -273,7 +273,7 @@ def verdicts(
     check_common(device, pairs=pairs, spoiled=spoiled)
     spacing_mm = checked_spacing(spacing_mm)
     drawn = drawn_pairs(dataset, split, pairs, seed)
-    others = sorted({pair["moving"] for pair in draw_pairs(open_dataset(foreign, split))})
+    others = sorted({pair["moving"] for pair in draw_pairs(open_dataset(foreign, split), split=split)})
     options: dict[str, Any] = {"device": f"$torch.device('{torch_device(device)}')", "never_worse": True}
     options |= {} if spacing_mm is None else {"spacing_mm": spacing_mm}
     rows = rows_of(drawn, others, min(spoiled, len(drawn)), folder / "cache", options)

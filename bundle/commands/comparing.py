@@ -80,7 +80,7 @@ def three_sides(option: str, value: Sequence[int]) -> tuple[int, int, int]:
 
 def drawn_pairs(dataset: str, split: str, pairs: int | None, seed: int) -> list[dict[str, Any]]:
     """Draw pairs; listed ones must come without what benchmarks do not read."""
-    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed)
+    drawn = draw_pairs(open_dataset(dataset, split), pairs, seed, split)
     refuse_unread(drawn, f"A benchmark reads images, labels and landmarks alone, but a pair of {dataset}")
     return drawn
 

@@ -18,7 +18,7 @@ from bundle.intensity import clip_outliers, fill_value
 from bundle.io.files import check_outputs, fingerprint
 from bundle.io.headers import NIBABEL, read_header
 from bundle.io.labels import for_file
-from bundle.listing import IMAGE_SUFFIXES, is_listed, read_listing, visible_images
+from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing, visible_images
 from bundle.options import check_flags
 from bundle.progress import Progress
 from bundle.recipes import RECIPES, Recipe
@@ -59,7 +59,8 @@ def prepare(
         affine: pre-alignment to the reference: none, center, rigid or affine (the default).
         reference: path of the reference image; the first training image by default.
         mask: blank everything outside the labels (label > 0): 0, or the air of a CT.
-        validation: share of the images for validation, for a folder without dataset.json.
+        validation: share of the images for validation, for a folder without dataset.json; two images or none, since
+            one makes no pair.
         test: share of the images for testing, likewise.
         seed: of the random split.
         recipe: ixi, lpba40 or abdomenmrct: how these data sets are found, read, split and named; it also brings its
@@ -77,7 +78,8 @@ def prepare(
     affine = "affine" if affine is None else affine
     check_affine(affine)
     splits = _splits(Path(source), validation, test, seed, known)
-    _check_listed_once(splits)
+    for split, items in splits.items():
+        check_listed_once(items, split)
     items = [item for split in splits.values() for item in split]
     if mask and not all("label" in item for item in items):
         raise ValueError(f"Masking needs a label map for every image, but {source} lists images without one.")
@@ -113,14 +115,6 @@ def _check_sources(root: Path, source: Path, items: list[Item], names: dict[str,
     for item in items:
         files = [(key, item[key]) for key in ("image", "label") if key in item]
         check_outputs([root / f"{key}s/{names[item['image']]}.nii.gz" for key, _ in files], files)
-
-
-def _check_listed_once(splits: dict[str, list[Item]]) -> None:
-    """Refuse an image that a split lists twice; one for all, an atlas say, may be in several splits."""
-    for split, items in splits.items():
-        for path, count in Counter(str(item["image"]) for item in items).items():
-            if count > 1:
-                raise ValueError(f"{path} is listed {count} times for {split}: list every image once.")
 
 
 def _find_recipe(name: str | None) -> Recipe | None:
@@ -161,14 +155,22 @@ def _splits(source: Path, validation: float, test: float, seed: int, recipe: Rec
         raise ValueError(f"{source} holds {len(paths)} images ({', '.join(IMAGE_SUFFIXES)}): registration takes two.")
     order = np.random.default_rng(seed).permutation(len(paths))
     n_validation, n_test = round(validation * len(paths)), round(test * len(paths))
-    if min(validation, test) < 0 or n_validation + n_test >= len(paths):
+    if min(validation, test) < 0 or n_validation + n_test > len(paths) - 2:
         raise ValueError(
-            f"The shares for validation and test ({validation}, {test}) leave none of {len(paths)} images to train on."
+            f"The shares for validation and test ({validation}, {test}) leave too few of {len(paths)} images to train "
+            "on, which takes two: give lower ones."
         )
+    n_validation = _paired(n_validation, len(paths) - (n_test if n_test > 1 else 0))
+    n_test = _paired(n_test, len(paths) - n_validation)
     cuts = np.split(order, [n_validation, n_validation + n_test])
     items = [{"image": str(path)} for path in paths]
     drawn = dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
     return {split: drawn[split] for split in SPLITS}
+
+
+def _paired(count: int, available: int) -> int:
+    """Hold out two images in place of one, which makes no pair; none where that leaves fewer than two to train on."""
+    return count if count != 1 else 2 if available >= 4 else 0
 
 
 def _find_reference(items: list[Item], reference: str | None, recipe: Recipe | None) -> Item:

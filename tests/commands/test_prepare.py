@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from bundle.__main__ import bad_input
-from bundle.commands.prepare import prepare
-from bundle.data import common_size, draw_pairs, open_dataset
+from bundle.commands.prepare import _splits, prepare
+from bundle.data import SPLITS, common_size, draw_pairs, open_dataset, read_split
 from bundle.phantom import centred_affine, random_anatomy, sample
 
 GRIDS = [  # of every subject another one: oblique, anisotropic, stored in another order
@@ -50,7 +50,7 @@ def source(heads, tmp_path):
 def prepared(folder):
     """Every item of a prepared data set, by split, its images loaded."""
     return {
-        split: [{k: nibabel.load(i[k]) for k in ("image", "label") if k in i} for i in open_dataset(str(folder), split)]
+        split: [{k: nibabel.load(i[k]) for k in ("image", "label") if k in i} for i in read_split(folder, split)]
         for split in ("training", "validation", "test")
     }
 
@@ -189,8 +189,8 @@ def test_any_folder_of_images_is_split_at_random_by_its_seed_and_the_first_to_tr
     (tmp_path / "raw" / "site_0" / "scan_2.nii.gz").unlink()
     for name in ("out", "again"):
         prepare(str(tmp_path / "raw"), str(tmp_path / name), affine="center", validation=0.25, test=0.25)
-    splits = prepared(tmp_path / "out")
-    assert [len(split) for split in splits.values()] == [2, 1, 1]
+    splits = {split: items for split, items in prepared(tmp_path / "out").items() if items}
+    assert {split: len(items) for split, items in splits.items()} == {"training": 2, "validation": 2}
     listings = [json.loads((tmp_path / name / "dataset.json").read_text()) for name in ("out", "again")]
     assert listings[0]["training"] == listings[1]["training"]
     assert len({i["image"] for s in splits for i in listings[0][s]}) == 4  # two files share a name
@@ -348,7 +348,25 @@ def test_a_bad_input_is_a_sentence(source, tmp_path, kind):
     assert not any(p.name == "dataset.json" or p.name.startswith(".") for p in left)
 
 
-@pytest.mark.parametrize("shares", [(0.7, 0.5), (-0.1, 0.1), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("images", "shares", "counts"),
+    [
+        *[(n, (0.1, 0.1), (n, 0, 0)) for n in (2, 5)],
+        *[(n, (0.1, 0.1), (n - 4, 2, 2)) for n in (6, 14, 20)],
+        (30, (0.1, 0.1), (24, 3, 3)),
+        (5, (0.2, 0.2), (3, 2, 0)),
+        (5, (0.2, 0.4), (3, 0, 2)),
+    ],
+)
+def test_what_is_held_out_of_a_folder_makes_pairs_and_so_does_what_is_left(tmp_path, images, shares, counts):
+    for i in range(images):
+        (tmp_path / f"{i}.nii.gz").touch()
+    splits = _splits(tmp_path, *shares, seed=0, recipe=None)
+    assert tuple(len(splits[split]) for split in SPLITS) == counts
+    assert len({item["image"] for items in splits.values() for item in items}) == images
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.5), (-0.1, 0.1), (1.0, 0.0), (0.5, 0.25)])
 def test_shares_that_leave_nothing_to_train_on_are_refused(source, tmp_path, shares):
     (source / "dataset.json").unlink()
     sentence = sentence_of(
