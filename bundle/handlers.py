@@ -1,5 +1,6 @@
 """Engine handlers: load weights, write what a registration found, tabulate many."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -197,8 +198,8 @@ class EpochTable:
 
     Of several processes the first writes, what it found itself.
 
-    ``steps`` (so far), ``seconds`` (of the steps alone), ``validation`` (its key metric), ``peak_memory_mb`` (of this
-    process so far; on a GPU of the tensors there) and ``parameters`` (of the network).
+    ``steps`` (so far), ``seconds`` (of the steps alone), ``validation`` (its key metric, NaN where none was due),
+    ``peak_memory_mb`` (of this process so far; on a GPU of the tensors there) and ``parameters`` (of the network).
 
     Args:
         output_dir: where to write.
@@ -228,6 +229,11 @@ class EpochTable:
         _wait_for(engine)
         self.seconds += time.perf_counter() - self.start
 
+    def _score_of(self, epoch: int) -> float:
+        """Look up what the validation of this epoch found; NaN where it had none."""
+        state = self.validator.state
+        return state.metrics[state.key_metric_name] if state.epoch == epoch else math.nan
+
     def _write(self, engine: Engine) -> None:
         device = engine.state.device
         on_gpu = device.type == "cuda"
@@ -235,7 +241,7 @@ class EpochTable:
             "epoch": engine.state.epoch,
             "steps": engine.state.iteration,
             "seconds": self.seconds,
-            "validation": self.validator.state.metrics[self.validator.state.key_metric_name],
+            "validation": self._score_of(engine.state.epoch),
             "peak_memory_mb": torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else peak_memory_mb(),
             "parameters": sum(p.numel() for p in engine.network.parameters()),
         }

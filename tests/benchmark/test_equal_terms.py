@@ -13,7 +13,7 @@ from bundle.benchmark.equal_terms import NETWORKS, Terms, equal_terms_markdown, 
 from bundle.commands.equal_terms import networks as command
 from bundle.handlers import EpochTable
 from bundle.io.tables import read_csv, write_csv
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from tests.forked import run_module
 
 VALIDATION = {"pan_0.0001": [0.4, 0.7, 0.6], "pan_0.0004": [0.5, 0.6, 0.65]}
@@ -163,9 +163,12 @@ def test_an_epoch_is_a_row_and_one_that_is_done_again_replaces_its_own(tmp_path)
     validator = Engine(lambda *_: None)
     validator.state.metrics, validator.state.key_metric_name = {"dice": 0.5}, "dice"
 
-    def train(epochs):
+    def train(epochs, interval=1):
         engine = Engine(lambda *_: None)
         engine.network, engine.state.device = torch.nn.Linear(3, 2), torch.device("cpu")
+        engine.add_event_handler(
+            Events.EPOCH_COMPLETED(every=interval), lambda: setattr(validator.state, "epoch", engine.state.epoch)
+        )
         EpochTable(str(tmp_path), validator).attach(engine)
         engine.run([0, 1, 2], max_epochs=epochs)
 
@@ -179,6 +182,8 @@ def test_an_epoch_is_a_row_and_one_that_is_done_again_replaces_its_own(tmp_path)
     ]
     assert {row["parameters"] for row in rows} == {"8"}
     assert all(float(row["seconds"]) > 0 and float(row["peak_memory_mb"]) > 50 for row in rows)
+    train(4, interval=2)
+    assert [row["validation"] for row in read_csv(tmp_path / "epochs.csv")] == ["nan", "0.750000"] * 2
 
 
 @pytest.mark.slow
