@@ -39,8 +39,8 @@ class PairSettings(Section):
 class QualityGate(Section):
     """What a result must meet; ``on_failure`` is ``fail`` (exit 50, nothing written) or ``flag``.
 
-    The limits from ``min_similarity`` to ``max_folding_percent`` are the bundle's (``bundle.plausibility``). Weights may
-    have others in the place of defaults, and never of those that somebody set.
+    The limits from ``min_similarity`` to ``max_folding_percent`` are the bundle's (``bundle.plausibility``). Weights
+    may have others in the place of defaults, and never of those that somebody set.
     """
 
     on_failure: Annotated[Literal["flag", "fail"], TEXT] = "flag"

@@ -31,10 +31,10 @@ PLACEHOLDERS += [
     "removed",
     "000-ANON",
 ]
-PLACEHOLDERS += ["Anonyme", "undefined", "REMOVED BY CTP", "MRN", "anonimo", "anónimo", "unspecified", "missing", "NotSet"]
+PLACEHOLDERS += ["Anonyme", "undefined", "REMOVED BY CTP", "MRN", "anonimo", "anónimo", "unspecified", "missing"]
 PLACEHOLDERS += ["not known", "n.v.", "pseudonymized", "Anonymous Male", "ANON1", "ANONYMIZED01", "PHI_REMOVED"]
 PLACEHOLDERS += ["PHI removed", "desconocido", "sconosciuto", "onbekend", "okänd", "匿名", "QA", "phantom", "John Doe"]
-PLACEHOLDERS += ["ANON-0017", "Doe^Jane", "999", "000999", "1234", "Anonymisé 2", "ＡＮＯＮ"]
+PLACEHOLDERS += ["ANON-0017", "Doe^Jane", "999", "000999", "1234", "Anonymisé 2", "NotSet", "ＡＮＯＮ"]
 NAMES = ["PAT-1", "Subject 3", "sub-01", "4711", "A1", "Anonow^Ivan", "Nan^Li", "7f3e", "0070", "山田^太郎", "김^희중"]
 NAMES += ["7", "0001", "0012", "0013", "0123", "11", "Low^Joan", "Patient 12", "Test^Anna"]
 
