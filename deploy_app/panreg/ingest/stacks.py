@@ -6,6 +6,7 @@ is chosen.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from panreg.failures import Code, Failure
 from panreg.ingest.scan import MULTI_FRAME_CLASSES, UNREADABLE, Scan
 from panreg.ingest.stack import AnyStack, Matrix, RefusedStack, Stack
 from panreg.limits import Limits
+from pydicom import Dataset
 
 __all__ = ["candidates", "find_stacks"]
 
@@ -23,6 +25,7 @@ EXACT = ("FrameOfReferenceUID", "Rows", "Columns", "EchoNumbers", "TemporalPosit
 GEOMETRY = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-4))  # keyword, values, tolerance
 CONTRAST = (("EchoTime", 1, 0.01), ("DiffusionBValue", 1, 0.1))
 OFF_LINE_MM, OFF_LINE_SHARE = 0.1, 0.3  # of the step between slices, where these are thinner than a third of a mm
+GREYSCALE = {"MONOCHROME1", "MONOCHROME2"}
 NEVER_CANDIDATES = {"LOCALIZER", "MOSAIC", "REGISTERED"}  # the last are our own outputs
 
 
@@ -51,7 +54,7 @@ def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
         if str(instance.header.SOPClassUID) in MULTI_FRAME_CLASSES:
             count = integer(instance.header, "NumberOfFrames") or 1
             last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
-            frames = [Frame(instance.path, instance.header, number) for number in range(1, last + 1)]
+            frames = [replace(instance, number=number) for number in range(1, last + 1)]
             yield _build(frames, (), scan)
         else:
             single.append(instance)
@@ -125,27 +128,39 @@ def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> AnySta
 
 def _check_image(frames: list[Frame], scan: Scan) -> None:
     header, limits = frames[0].header, scan.limits
-    if len({(text(f.header, "PatientID"), text(f.header, "IssuerOfPatientID")) for f in frames}) > 1:
+    headers = [*{frame.sop_instance_uid: frame.header for frame in frames}.values()]
+    if len({(text(one, "PatientID"), text(one, "IssuerOfPatientID")) for one in headers}) > 1:
         raise Failure(Code.E_TWO_PATIENTS, "its images carry different patient identifiers; correct the source.")
     if str(header.SeriesInstanceUID) in scan.collisions:
         message = "two different files have one SOP Instance UID; send the series again, and each image once."
         raise Failure(Code.E_UID_COLLISION, message)
-    if text(header, "Modality") not in ("CT", "MR"):
-        raise Failure(Code.E_NO_MATCH, "its Modality is neither CT nor MR; choose another series, or correct it.")
-    _check_size(frames, limits)
+    if len({text(one, "StudyInstanceUID") for one in headers}) > 1:
+        message = "its images are of more than one study under one Series Instance UID; correct the source."
+        raise Failure(Code.E_UID_COLLISION, message)
+    _check_kind(headers)
+    _check_size(headers, limits)
     if len(frames) * int(header.Rows) * int(header.Columns) > limits.voxels:
         message = f"it has more than {limits.voxels} voxels (PANREG_LIMITS_VOXELS); send a smaller series."
         raise Failure(Code.E_LIMIT, message)
-    if any(integer(frame.header, "SamplesPerPixel") != 1 for frame in frames):
-        raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
     if "ConcatenationUID" in header:
         message = "it is one part of a concatenation; send it as one multi-frame image or as single frames."
         raise Failure(Code.E_MISSING_SLICES, message)
 
 
-def _check_size(frames: list[Frame], limits: Limits) -> None:
+def _check_kind(headers: list[Dataset]) -> None:
+    """Refuse what is no greyscale image by CT or MR, and a mixture of both."""
+    modalities = {text(header, "Modality") for header in headers}
+    if not modalities <= {"CT", "MR"}:
+        raise Failure(Code.E_NO_MATCH, "its Modality is neither CT nor MR; choose another series, or correct it.")
+    if len(modalities) > 1:
+        raise Failure(Code.E_NO_MATCH, "its images are of two modalities, CT and MR; correct the source.")
+    shown = {text(header, "PhotometricInterpretation") for header in headers} - {None}  # absent, it can't be decoded
+    if not shown <= GREYSCALE or any(integer(header, "SamplesPerPixel") != 1 for header in headers):
+        raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
+
+
+def _check_size(headers: list[Dataset], limits: Limits) -> None:
     """Refuse images beyond the limits, or of a size that is none."""
-    headers = {frame.sop_instance_uid: frame.header for frame in frames}.values()
     for keyword, name in (("Rows", "rows"), ("Columns", "columns"), ("NumberOfFrames", "frames")):
         most = getattr(limits, name)
         values = [integer(header, keyword) if keyword in header else 1 for header in headers]

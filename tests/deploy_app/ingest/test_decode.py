@@ -159,6 +159,14 @@ def test_an_unusable_rescale_is_refused(tmp_path, wrong):
     assert code_of(tmp_path) is Code.E_DECODE
 
 
+def test_an_mr_whose_rescale_was_emptied_has_none_and_a_ct_is_refused(tmp_path):
+    emptied = {"RescaleSlope": "", "RescaleIntercept": None}
+    write(tmp_path / "mr", setting(**emptied))
+    np.testing.assert_array_equal(read(tmp_path / "mr").values, STORED)
+    write(tmp_path / "ct", setting(**emptied), modality="CT")
+    assert code_of(tmp_path / "ct") is Code.E_DECODE
+
+
 # multi-frame
 def test_each_frame_of_an_enhanced_image_has_its_own_rescale(tmp_path):
     enhanced(tmp_path)

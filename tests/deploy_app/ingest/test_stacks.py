@@ -231,6 +231,23 @@ def test_colour_is_refused(tmp_path):
     assert refusal_of(tmp_path) is Code.E_COLOUR
 
 
+@pytest.mark.parametrize("k", [0, 7])
+def test_one_slice_by_a_palette_refuses_the_whole_stack(tmp_path, k):
+    write(tmp_path, tags_by_slice({k: {"PhotometricInterpretation": "PALETTE COLOR"}}))
+    assert refusal_of(tmp_path) is Code.E_COLOUR
+
+
+@pytest.mark.parametrize("k", [0, 5, 11])
+@pytest.mark.parametrize(
+    ("keyword", "value", "code"),
+    [("StudyInstanceUID", "1.2.3", Code.E_UID_COLLISION), ("Modality", "CT", Code.E_NO_MATCH)],
+)
+@pytest.mark.hazard("anatomy in the wrong place")
+def test_one_slice_of_another_study_or_modality_refuses_the_whole_stack(tmp_path, keyword, value, code, k):
+    write(tmp_path, tags_by_slice({k: {keyword: value}}))
+    assert refusal_of(tmp_path) is code
+
+
 def test_axes_that_are_not_orthogonal_unit_vectors_are_refused(tmp_path):
     write(tmp_path, setting(ImageOrientationPatient=[1, 0, 0, 0.01, 0.99995, 0]))
     assert refusal_of(tmp_path) is Code.E_ORIENTATION
@@ -242,6 +259,7 @@ def test_phases_that_no_attribute_separates_lie_at_one_position(tmp_path):
         tmp_path,
         setting(SeriesInstanceUID=uid("series", "series"), AcquisitionNumber=2),
         name="phase",
+        study="series",
         frame_of_reference="series",
     )
     assert refusal_of(tmp_path) is Code.E_DUPLICATE_POSITION
