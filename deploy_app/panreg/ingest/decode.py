@@ -91,12 +91,12 @@ def _is_empty(group: Dataset, keyword: str) -> bool:
 
 def _stored_frames(stack: Stack) -> Iterator[tuple[Frame, Stored]]:
     """Decode one instance after the other, a multi-frame one once: each frame with its stored values."""
-    decoded: Stored | None = None
+    decoded: dict[str, Stored] = {}
     with ItkDecoder() as itk_decoder:
         for frame in stack.frames:
-            if decoded is None or frame.number is None:
-                decoded = _decode(frame, itk_decoder)
-            yield frame, decoded[(frame.number or 1) - 1]
+            if frame.sop_instance_uid not in decoded:
+                decoded = {frame.sop_instance_uid: _decode(frame, itk_decoder)}
+            yield frame, decoded[frame.sop_instance_uid][(frame.number or 1) - 1]
 
 
 def _decode(frame: Frame, itk_decoder: ItkDecoder) -> Stored:

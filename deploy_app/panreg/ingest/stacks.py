@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from panreg.dicom.attributes import integer, macro, numbers, pydicom_silenced, series_name, text
 from panreg.dicom.frame import Frame
+from panreg.dicom.functional_groups import holder_of
 from panreg.failures import Code, Failure
 from panreg.ingest.scan import MULTI_FRAME_CLASSES, UNREADABLE, Scan
 from panreg.ingest.stack import AnyStack, Matrix, RefusedStack, Stack
@@ -21,9 +22,9 @@ from pydicom import Dataset
 
 __all__ = ["candidates", "find_stacks"]
 
-EXACT = ("FrameOfReferenceUID", "Rows", "Columns", "EchoNumbers", "TemporalPositionIdentifier")
+EXACT = ("FrameOfReferenceUID", "Rows", "Columns", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex")
 GEOMETRY = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-4))  # keyword, values, tolerance
-CONTRAST = (("EchoTime", 1, 0.01), ("DiffusionBValue", 1, 0.1))
+CONTRAST = (("EchoTime", 1, 0.01), ("EffectiveEchoTime", 1, 0.01), ("DiffusionBValue", 1, 0.1))
 OFF_LINE_MM, OFF_LINE_SHARE = 0.1, 0.3  # of the step between slices, where these are thinner than a third of a mm
 GREYSCALE = {"MONOCHROME1", "MONOCHROME2"}
 NEVER_CANDIDATES = {"LOCALIZER", "MOSAIC", "REGISTERED"}  # the last are our own outputs
@@ -49,29 +50,35 @@ def candidates(stacks: Iterable[AnyStack]) -> tuple[AnyStack, ...]:
 
 
 def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
-    single = []
+    classic: list[Frame] = []
+    enhanced: list[Frame] = []  # of one frame an instance
     for instance in instances:
-        if str(instance.header.SOPClassUID) in MULTI_FRAME_CLASSES:
-            count = integer(instance.header, "NumberOfFrames") or 1
-            last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
-            frames = [replace(instance, number=number) for number in range(1, last + 1)]
+        if str(instance.header.SOPClassUID) not in MULTI_FRAME_CLASSES:
+            classic.append(instance)
+            continue
+        count = integer(instance.header, "NumberOfFrames") or 1
+        last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
+        frames = [replace(instance, number=number) for number in range(1, last + 1)]
+        if last > 1 or "ConcatenationUID" in instance.header:
             yield _build(frames, (), scan)
         else:
-            single.append(instance)
-    for frames in _split(single):
-        yield _build(frames, _numbering_warnings(frames, single), scan)
+            enhanced += frames
+    for slices in (classic, enhanced):
+        for frames in _split(slices):
+            yield _build(frames, _numbering_warnings(frames, slices), scan)
 
 
 # splitting
 def _split(frames: list[Frame]) -> list[list[Frame]]:
-    """Split a series's single-frame images by what must be equal in a stack.
+    """Split a series's images of one frame each by what must be equal in a stack.
 
     Images without geometry stay with the largest part, which is then refused: alone, they would only leave a shorter
     stack behind.
     """
     groups: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     for frame in frames:
-        groups[(*(text(frame.header, keyword) for keyword in EXACT), *_image_type(frame.header)[2:4])].append(frame)
+        exact = [text(_holder(frame, keyword), keyword) for keyword in EXACT]
+        groups[(*exact, *_image_type(frame.header)[2:4])].append(frame)
     return [part for group in groups.values() for part in _cut_group(group)]
 
 
@@ -94,7 +101,7 @@ def _cut(frames: list[Frame], keyword: str, count: int, tolerance: float) -> lis
     Rounded values as keys would part 0.9925 ± 1e-8. Contrast that is absent, as the b-value of some vendors' b0 images,
     differs from every value.
     """
-    values = [numbers(frame.header, keyword, count) or (-1.0,) * count for frame in frames]
+    values = [numbers(_holder(frame, keyword), keyword, count) or (-1.0,) * count for frame in frames]
     parts = [np.arange(len(frames))]
     for column in np.array(values).reshape(-1, count).T:
         parts = [piece for part in parts for piece in _cut_sorted(part[np.argsort(column[part])], column, tolerance)]
@@ -103,6 +110,14 @@ def _cut(frames: list[Frame], keyword: str, count: int, tolerance: float) -> lis
 
 def _cut_sorted(part: npt.NDArray[np.intp], column: Matrix, tolerance: float) -> list[npt.NDArray[np.intp]]:
     return np.split(part, np.flatnonzero(np.diff(column[part]) > tolerance) + 1)
+
+
+def _holder(frame: Frame, keyword: str) -> Dataset:
+    """Find what holds a frame's attribute, whatever bytes lie in its functional groups."""
+    try:
+        return frame.header if frame.number is None else holder_of(frame, keyword)
+    except Exception:  # pydicom raises whatever its converters meet in damaged bytes
+        return frame.header
 
 
 def _image_type(header: Any) -> list[str]:
