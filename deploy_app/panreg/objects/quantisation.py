@@ -12,6 +12,7 @@ __all__ = ["Quantisation", "quantisation_of"]
 
 Values = npt.NDArray[np.float32]
 WHOLE = 500  # a range from which steps of 1 are fine enough: between whole numbers the interpolation gives fractions
+FLAT = 1e-3  # a range up to which it is of one value, but for rounding
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def quantisation_of(values: Values, modality: str, whole: bool, rescale_type: st
     signed = low < 0
     first, last = (-(2**15), 2**15 - 1) if signed else (0, 2**16 - 1)
     if whole and np.rint(low) >= first and np.rint(high) <= last:
-        step = _decimal_step(low, high, first, last) if 0 < high - low < WHOLE else 1.0
+        step = _decimal_step(low, high, first, last) if FLAT < high - low < WHOLE else 1.0
         return (
             Quantisation("1", "0", signed, kind)
             if step == 1
