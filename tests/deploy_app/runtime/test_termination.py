@@ -11,7 +11,7 @@ DEPLOY_APP = Path(__file__).parents[3] / "deploy_app"
 ASK = "os.kill(os.getpid(), signal.{signal})"
 PROGRAM = """
 import os, signal, subprocess, sys, threading, time
-{first}
+signal.signal(signal.{signal}, signal.{start})
 from panreg.runtime import termination
 os.mkdir(sys.argv[1])
 
@@ -30,10 +30,10 @@ time.sleep(0.2)
 """
 
 
-def ended(folder, signal="SIGTERM", first="pass", **asked):
+def ended(folder, signal="SIGTERM", start="SIG_DFL", **asked):
     """Start a process that asks itself to end at some place; its exit code, and whether its work is left."""
     places = {"before": "pass", "within": "pass", "after": "pass"} | asked
-    program = PROGRAM.format(signal=signal, first=first, **places).replace("ASK", ASK.format(signal=signal))
+    program = PROGRAM.format(signal=signal, start=start, **places).replace("ASK", ASK.format(signal=signal))
     line = [sys.executable, "-c", program, folder / "work"]
     done = subprocess.run(line, env=os.environ | {"PYTHONPATH": str(DEPLOY_APP)}, timeout=60)
     return done.returncode, (folder / "work").exists()
@@ -52,6 +52,5 @@ def test_a_process_that_has_done_its_work_or_is_not_asked_ends_by_itself(tmp_pat
     assert ended(tmp_path) == (0, True)
 
 
-def test_a_process_that_was_started_to_ignore_a_signal_goes_on(tmp_path):
-    ignore = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"  # as nohup does
-    assert ended(tmp_path, "SIGHUP", ignore, within="ASK; time.sleep(0.2)") == (0, True)
+def test_a_process_that_was_started_to_ignore_a_signal_as_by_nohup_goes_on(tmp_path):
+    assert ended(tmp_path, "SIGHUP", "SIG_IGN", within="ASK; time.sleep(0.2)") == (0, True)
