@@ -39,13 +39,13 @@ def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float
     """The bounds beyond which a registration failed, and those beyond which somebody should look.
 
     Weights may have some of their own in their description: ``limits``, for images that vary more, and none of the
-    second kind there; and ``look_here``.
+    second kind there; and ``look_here``. What ``thresholds`` asks for comes before both of the same kind.
     """
     unknown = sorted(thresholds.keys() - {"failed", "look_here"})
     if unknown:
         raise ValueError(f"thresholds has the keys failed and look_here, not {', '.join(unknown)}.")
     own = recommended(weights, "limits") or {}
-    failed = {**LIMITS, **read_bounds(thresholds.get("failed", {})), **read_bounds(own)}
+    failed = {**LIMITS, **read_bounds(own), **read_bounds(thresholds.get("failed", {}))}
     look_here = {**read_bounds(recommended(weights, "look_here") or {}), **read_bounds(thresholds.get("look_here", {}))}
     return failed, {name: bounds for name, bounds in look_here.items() if name not in own}
 

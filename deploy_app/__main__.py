@@ -4,7 +4,6 @@ Paths that are not given come from HOLOSCAN_INPUT_PATH, HOLOSCAN_OUTPUT_PATH, HO
 HOLOSCAN_WORKDIR, the settings from HOLOSCAN_CONFIG_PATH or the ``app.yaml`` beside this file.
 """
 
-import argparse
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from multiprocessing import active_children
 from pathlib import Path
+from signal import Signals
 
 from panreg.runtime import termination  # isort: skip - before any library that starts threads
 from panreg.runtime import scratch  # noqa: F401  isort: skip - before any library that caches
@@ -24,6 +24,7 @@ from panreg.operators.job import Job
 from panreg.output.manifest import Manifest
 from panreg.output.publication import RESULTS, Publication, output_failures
 from panreg.output.recovery import completed_earlier
+from panreg.runtime.command_line import look_at
 from panreg.settings import Settings, load_settings, settings_file
 
 
@@ -31,16 +32,17 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run once; the process's exit code."""
     # the SDK's INFO log prints paths and identifiers
     quiet = list(arguments) if {"-l", "--log-level"} & set(arguments) else [*arguments, "-l", "WARN"]
-    absent = _absent(arguments, environ)
-    if absent is not None:
-        return _refuse_in(*absent)
+    clock = datetime.now()
+    output, fault = look_at(arguments, environ)
+    if fault is not None:
+        return _refuse(fault, None) if output is None else _refuse_in(output, fault, clock)
     try:
         with output_failures():  # the SDK makes the output folder
             context = Application.init_app_context(quiet)
     except Failure as failure:
         return _refuse(failure, None)
     with pydicom_silenced():
-        return run(context, environ, datetime.now())
+        return run(context, environ, clock)
 
 
 def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int:
@@ -58,64 +60,43 @@ def run(context: AppContext, environ: Mapping[str, str], clock: datetime) -> int
             logging.getLogger("panreg").warning("A run that was killed had published its results: they are complete.")
             return 0
         with Publication(output, Path(context.workdir) if context.workdir else None) as publication:
-            manifest = Manifest(output)
+            manifest = Manifest(output, clock)
             job = Job(source, models, _settings(environ), publication, manifest, clock)
-            with termination.listening(lambda: _terminate(job)):
+            with termination.listening(lambda asked: _terminate(job, asked)):
                 register(job)
     except Exception as error:
         return _refuse(error, manifest)
     return 0
 
 
-def _terminate(job: Job) -> None:
+def _terminate(job: Job, asked: Signals) -> None:
     """Leave no results behind, unless they are complete: then the run ends by itself in a moment."""
     with job.publication.abandoned() as is_abandoned:
         if is_abandoned:
-            sentence = "The run was asked to end (SIGTERM) before it was done: start it again."
-            code = _refuse(Failure(Code.E_TERMINATED, sentence), job.manifest)
+            sentence = f"The run was asked to end ({asked.name}) before it was done: start it again."
+            _refuse(Failure(Code.E_TERMINATED, sentence), job.manifest)
             for child in active_children():
                 child.kill()
             job.publication.withdraw()  # what these have still written
             sys.stderr.flush()
-            os._exit(code)  # other threads are at work, and none of them could be asked to stop
+            os._exit(termination.exit_code(asked))  # other threads are at work, and none of them could be asked to stop
 
 
 def _settings(environ: Mapping[str, str]) -> Settings:
     return load_settings(settings_file(environ), environ)
 
 
-def _absent(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Path, Failure] | None:
-    """Find out whether input or models are not there: the SDK would end with a code of its own and no manifest.
-
-    Returns:
-        The output folder and what to say there; None if all are there, or the SDK has to say what is wrong.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name, default in (("input", "input"), ("output", "output"), ("model", "models")):
-        place = environ.get(f"HOLOSCAN_{name.upper()}_PATH", default)
-        parser.add_argument(f"-{name[0]}", f"--{name}", default=place)
-    try:
-        places, _ = parser.parse_known_args(list(arguments[1:]))
-    except argparse.ArgumentError:
-        return None
-    if not os.path.exists(places.input):
-        message = "The input folder isn't there: mount it, or name another (HOLOSCAN_INPUT_PATH, -i)."
-        return Path(places.output), Failure(Code.E_NO_INPUT, message)
-    if not os.path.exists(places.model):
-        message = "The models folder isn't there: mount it, or name another (HOLOSCAN_MODEL_PATH, -m)."
-        return Path(places.output), Failure(Code.E_WEIGHTS, message)
-    return None
-
-
-def _refuse_in(output: Path, failure: Failure) -> int:
-    """Leave a manifest that says why nothing was done."""
+def _refuse_in(output: Path, fault: Failure, clock: datetime) -> int:
+    """Leave a manifest that says why nothing was done; where none can be left the log and the exit code say it."""
     manifest = None
     try:
         with Publication(output):
-            manifest = Manifest(output)
-            raise failure
+            manifest = Manifest(output, clock)
+            raise fault
     except Failure as error:
-        return _refuse(error, manifest)
+        if error is not fault:
+            logging.getLogger("panreg").warning("No manifest is written: %s", error.message)
+    return _refuse(fault, manifest)
 
 
 def _refuse(error: Exception, manifest: Manifest | None) -> int:

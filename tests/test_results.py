@@ -12,16 +12,20 @@ def test_the_limits_of_plausibility_are_those_of_what_failed(tmp_path):
     assert look_here == {"stretch": (-math.inf, 1.1)}
 
 
-def test_limits_of_the_weights_come_before_both(tmp_path):
+def test_limits_of_the_weights_come_before_the_shipped_ones(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({"limits": {"stretch": [0, 1.6]}}))
-    thresholds = {
-        "failed": {"stretch": [None, 1.3], "folding_percent": [None, 2]},
-        "look_here": {"stretch": [None, 1.1]},
-    }
+    thresholds = {"failed": {"folding_percent": [None, 2]}, "look_here": {"stretch": [None, 1.1]}}
     failed, look_here = bounds_of(str(tmp_path / "model.pt"), thresholds)
     assert failed["stretch"] == (0.0, 1.6)
     assert failed["folding_percent"] == (-math.inf, 2.0)
     assert look_here == {}
+
+
+def test_a_limit_that_was_asked_for_holds_whatever_the_weights_have_of_their_own(tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps({"limits": {"stretch": [0, 1.6], "folding_percent": [0, 3]}}))
+    failed, _ = bounds_of(str(tmp_path / "model.pt"), {"failed": {"stretch": [None, 1.3]}})
+    assert failed["stretch"] == (-math.inf, 1.3)
+    assert failed["folding_percent"] == (0.0, 3.0)
 
 
 def test_the_shipped_thresholds_lie_within_the_limits(bundle_root):

@@ -33,8 +33,9 @@ def run(source, output, *options, models=ROOT, fresh=False, **settings):
     environment |= {
         name if name.startswith("HOLOSCAN_") else f"PANREG_{name}": str(value) for name, value in settings.items()
     }
-    line = [ROOT / "deploy_app", "-o", output, "-m", models, *options]
+    line = [ROOT / "deploy_app", "-o", output, "-m", models]
     line += ["-i", source] if source is not None else []
+    line += options
     words = [str(word) for word in line]
     if fresh:
         return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=600)

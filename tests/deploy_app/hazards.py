@@ -91,3 +91,28 @@ def enhanced(folder, frames=SHAPE[0], edit=None):
     for file in (folder / "source").iterdir():
         file.unlink()
     return path
+
+
+def enhanced_slices(folder, edit=None):
+    """Write the volume as Enhanced MR instances of one frame each, else as ``enhanced`` does; their paths."""
+    from copy import deepcopy
+
+    from pydicom import dcmread
+    from pydicom.uid import generate_uid
+
+    path = enhanced(folder)
+    whole, paths = dcmread(path), []
+    path.unlink()
+    pixels, groups = whole.PixelData, whole.PerFrameFunctionalGroupsSequence
+    size = len(pixels) // len(groups)
+    for n, group in enumerate(groups):
+        ds = deepcopy(whole)
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["slice", str(n)])
+        ds.NumberOfFrames, ds.InstanceNumber = 1, n + 1
+        ds.PerFrameFunctionalGroupsSequence = [group]
+        ds.PixelData = pixels[n * size : (n + 1) * size]
+        if edit is not None:
+            edit(ds, n)
+        paths.append(folder / f"enhanced_{n:02d}.dcm")
+        ds.save_as(paths[-1], enforce_file_format=True)
+    return paths

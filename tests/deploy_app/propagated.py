@@ -79,6 +79,18 @@ def as_multi_frame(fixed):
     return type(fixed)(tuple(frames), fixed.affine)
 
 
+def as_instances_of_one_frame(fixed):
+    """The fixed stack as legacy converted instances of one frame each."""
+    whole, frames = as_multi_frame(fixed), []
+    for own, frame in zip(fixed.frames, whole.frames):
+        header = deepcopy(whole.header)
+        header.SOPInstanceUID, header.NumberOfFrames = own.sop_instance_uid, 1
+        group = whole.header.PerFrameFunctionalGroupsSequence[frame.number - 1]
+        header.PerFrameFunctionalGroupsSequence = Sequence([group])
+        frames.append(type(frame)(own.path, header, 1))
+    return type(fixed)(tuple(frames), fixed.affine)
+
+
 def label_map(path, moving, labels, numbers=(1, 2), edit=None):
     headers = [pydicom.dcmread(frame.path) for frame in moving.frames]
     ds = Segmentation(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from signal import SIG_DFL, Signals, signal
 
 import bundle
 import nibabel
@@ -151,18 +152,20 @@ def test_own_results_fed_back_make_no_new_pair(registered, phantom, tmp_path, st
 @pytest.mark.slow
 @pytest.mark.hazard("half a result is used")
 @pytest.mark.property(3)
-def test_a_run_that_is_asked_to_end_leaves_a_failed_manifest_and_no_object(phantom, coarse_models, tmp_path):
-    output = tmp_path / "out"
+@pytest.mark.parametrize("asked", [Signals.SIGTERM, Signals.SIGINT])
+def test_a_run_that_is_asked_to_end_leaves_a_failed_manifest_and_no_object(phantom, coarse_models, tmp_path, asked):
+    output, heed = tmp_path / "out", partial(signal, asked, SIG_DFL)  # a job in the background ignores SIGINT
     line = [sys.executable, ROOT / "deploy_app", "-i", phantom, "-o", output, "-m", coarse_models]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while process.poll() is None and not (output / ".panreg.part" / "registration.dcm").exists():
         time.sleep(0.01)
-    process.terminate()
+    process.send_signal(asked)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == 128 + asked
     assert [path.name for path in output.iterdir()] == ["run_manifest.json"]
     manifest = manifest_of(output)
     assert (manifest["status"], manifest["code"], manifest["outputs"]) == ("failed", "E_TERMINATED", [])
+    assert asked.name in manifest["message"]
     assert "E_TERMINATED" in told
 
 

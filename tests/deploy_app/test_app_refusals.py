@@ -65,7 +65,10 @@ def test_an_absent_input_leaves_the_results_of_another_run_alone(tmp_path):
     (tmp_path / "out" / "dicom").mkdir(parents=True)
     (tmp_path / "out" / "run_manifest.json").write_text("{}")
     before = tree(tmp_path / "out")
-    assert run(tmp_path / "absent", tmp_path / "out").returncode == 60
+    done = run(tmp_path / "absent", tmp_path / "out")
+    assert done.returncode == 10
+    assert "E_NO_INPUT" in done.stderr + done.stdout  # and not the used output, which would come next
+    assert "holds results already" in done.stderr + done.stdout
     assert tree(tmp_path / "out") == before
 
 
@@ -89,6 +92,28 @@ def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(phantom, tmp_p
     before = tree(tmp_path / "out")
     assert run(phantom, tmp_path / "out").returncode == 60
     assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("words", [("--bogus",), ("--bogus", "-i"), ("-l", "LOUD"), ("stray",)])
+def test_a_command_line_that_is_not_understood_ends_in_a_code_of_the_table(phantom, tmp_path, words):
+    done = run(phantom, tmp_path / "out", *words)
+    told = done.stderr + done.stdout
+    assert done.returncode == 70
+    assert "E_INTERNAL: The command line is not understood" in told
+    if words[-1] in ("--bogus", "stray"):  # else nobody can know where the output is
+        assert refused(done, tmp_path / "out") == ("E_INTERNAL", 70)
+        assert ("--bogus" in told) == ("--bogus" in words)
+    else:
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["-o", "-w"])
+def test_a_file_in_the_place_of_a_folder_ends_in_a_code_of_the_table(phantom, tmp_path, option):
+    (tmp_path / "file").touch()
+    done = run(phantom, tmp_path / "out", option, tmp_path / "file")
+    assert done.returncode == 60
+    assert "folder is a file: name a folder (HOLOSCAN_" in done.stderr + done.stdout
+    assert (tmp_path / "file").read_bytes() == b""
 
 
 def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):

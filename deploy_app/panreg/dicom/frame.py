@@ -16,11 +16,13 @@ class Frame:
         path: file.
         header: data set of the instance without pixels; frames of one instance share it.
         number: frame number from 1 of a multi-frame instance, else None.
+        copies: other files of the input that hold the same instance.
     """
 
     path: Path
     header: Dataset
     number: int | None = None
+    copies: tuple[Path, ...] = ()
 
     @property
     def sop_instance_uid(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from panreg.dicom.attributes import integer, macro, numbers, pydicom_silenced, series_name
+from panreg.dicom.attributes import integer, macro, numbers, pydicom_silenced, series_name, text
 from panreg.dicom.frame import Frame
 from panreg.failures import Code, Failure
 from panreg.ingest.itk_decode import ITK_SYNTAXES, STORAGE, ItkDecoder, Stored
@@ -63,26 +63,40 @@ def read_stack(stack: Stack) -> Volume:
 def rescale_of(frame: Frame) -> tuple[float, float]:
     """Read the slope and intercept from stored to modality values; 1 and 0 where a frame has none.
 
+    MR has none, too, where both are empty, as a de-identification leaves them: its values have no unit that they could
+    lose. Those of CT do.
+
     Raises:
         Failure: E_DECODE where they are damaged, or a table stands in their place.
     """
     group = macro(frame, "PixelValueTransformationSequence")
-    slope = numbers(group, "RescaleSlope", 1) if "RescaleSlope" in group else (1.0,)
-    intercept = numbers(group, "RescaleIntercept", 1) if "RescaleIntercept" in group else (0.0,)
+    given = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if keyword in group]
+    if text(frame.header, "Modality") == "MR" and all(_is_empty(group, keyword) for keyword in given):
+        given = []
+    slope = numbers(group, "RescaleSlope", 1) if "RescaleSlope" in given else (1.0,)
+    intercept = numbers(group, "RescaleIntercept", 1) if "RescaleIntercept" in given else (0.0,)
     if not slope or not intercept or not slope[0] or "ModalityLUTSequence" in frame.header:
         message = "Rescale Slope or Intercept is no usable number, or a Modality LUT; send the original images."
         raise Failure(Code.E_DECODE, f"{series_name(frame.header)}: {message}")
     return slope[0], intercept[0]
 
 
+def _is_empty(group: Dataset, keyword: str) -> bool:
+    """Tell an attribute without a value from one whose value is damaged."""
+    try:
+        return bool(group[keyword].is_empty)
+    except Exception:  # pydicom raises whatever its converters meet in damaged bytes
+        return False
+
+
 def _stored_frames(stack: Stack) -> Iterator[tuple[Frame, Stored]]:
     """Decode one instance after the other, a multi-frame one once: each frame with its stored values."""
-    decoded: Stored | None = None
+    decoded: dict[str, Stored] = {}
     with ItkDecoder() as itk_decoder:
         for frame in stack.frames:
-            if decoded is None or frame.number is None:
-                decoded = _decode(frame, itk_decoder)
-            yield frame, decoded[(frame.number or 1) - 1]
+            if frame.sop_instance_uid not in decoded:
+                decoded = {frame.sop_instance_uid: _decode(frame, itk_decoder)}
+            yield frame, decoded[frame.sop_instance_uid][(frame.number or 1) - 1]
 
 
 def _decode(frame: Frame, itk_decoder: ItkDecoder) -> Stored:

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,6 +69,7 @@ def scan(folder: Path, limits: Limits) -> Scan:
             frame = Frame(path, header)
             known = found.setdefault(frame.sop_instance_uid, frame)
             if known is not frame and _hold_the_same(known.path, path):
+                found[frame.sop_instance_uid] = replace(known, copies=(*known.copies, path))
                 skipped["duplicate_file"] += 1
             elif known is not frame:
                 collided.setdefault(frame.sop_instance_uid, [known]).append(frame)

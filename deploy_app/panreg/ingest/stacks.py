@@ -6,23 +6,27 @@ is chosen.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from panreg.dicom.attributes import integer, macro, numbers, pydicom_silenced, series_name, text
 from panreg.dicom.frame import Frame
+from panreg.dicom.functional_groups import holder_of
 from panreg.failures import Code, Failure
 from panreg.ingest.scan import MULTI_FRAME_CLASSES, UNREADABLE, Scan
 from panreg.ingest.stack import AnyStack, Matrix, RefusedStack, Stack
 from panreg.limits import Limits
+from pydicom import Dataset
 
 __all__ = ["candidates", "find_stacks"]
 
-EXACT = ("FrameOfReferenceUID", "Rows", "Columns", "EchoNumbers", "TemporalPositionIdentifier")
+EXACT = ("FrameOfReferenceUID", "Rows", "Columns", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex")
 GEOMETRY = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-4))  # keyword, values, tolerance
-CONTRAST = (("EchoTime", 1, 0.01), ("DiffusionBValue", 1, 0.1))
+CONTRAST = (("EchoTime", 1, 0.01), ("EffectiveEchoTime", 1, 0.01), ("DiffusionBValue", 1, 0.1))
 OFF_LINE_MM, OFF_LINE_SHARE = 0.1, 0.3  # of the step between slices, where these are thinner than a third of a mm
+GREYSCALE = {"MONOCHROME1", "MONOCHROME2"}
 NEVER_CANDIDATES = {"LOCALIZER", "MOSAIC", "REGISTERED"}  # the last are our own outputs
 
 
@@ -46,29 +50,34 @@ def candidates(stacks: Iterable[AnyStack]) -> tuple[AnyStack, ...]:
 
 
 def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
-    single = []
+    classic: list[Frame] = []
+    enhanced: list[Frame] = []  # of one frame an instance
     for instance in instances:
-        if str(instance.header.SOPClassUID) in MULTI_FRAME_CLASSES:
-            count = integer(instance.header, "NumberOfFrames") or 1
-            last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
-            frames = [Frame(instance.path, instance.header, number) for number in range(1, last + 1)]
+        if str(instance.header.SOPClassUID) not in MULTI_FRAME_CLASSES:
+            classic.append(instance)
+            continue
+        count = integer(instance.header, "NumberOfFrames") or 1
+        last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
+        frames = [replace(instance, number=number) for number in range(1, last + 1)]
+        if last > 1 or "ConcatenationUID" in instance.header:
             yield _build(frames, (), scan)
         else:
-            single.append(instance)
-    for frames in _split(single):
-        yield _build(frames, _numbering_warnings(frames, single), scan)
+            enhanced += frames
+    for slices in (classic, enhanced):
+        for frames in _split(slices):
+            yield _build(frames, _numbering_warnings(frames, slices), scan)
 
 
 # splitting
 def _split(frames: list[Frame]) -> list[list[Frame]]:
-    """Split a series's single-frame images by what must be equal in a stack.
+    """Split a series's images of one frame each by what must be equal in a stack.
 
     Images without geometry stay with the largest part, which is then refused: alone, they would only leave a shorter
     stack behind.
     """
     groups: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     for frame in frames:
-        key = (*(text(frame.header, keyword) for keyword in EXACT), *_image_type(frame.header)[2:4])
+        key = (*(text(_holder(frame, keyword), keyword) for keyword in EXACT), *_image_type(frame.header)[2:4])
         groups[key].append(frame)
     return [part for group in groups.values() for part in _cut_group(group)]
 
@@ -92,7 +101,7 @@ def _cut(frames: list[Frame], keyword: str, count: int, tolerance: float) -> lis
     Rounded values as keys would part 0.9925 ± 1e-8. Contrast that is absent, as the b-value of some vendors' b0 images,
     differs from every value.
     """
-    values = [numbers(frame.header, keyword, count) or (-1.0,) * count for frame in frames]
+    values = [numbers(_holder(frame, keyword), keyword, count) or (-1.0,) * count for frame in frames]
     parts = [np.arange(len(frames))]
     for column in np.array(values).reshape(-1, count).T:
         parts = [piece for part in parts for piece in _cut_sorted(part[np.argsort(column[part])], column, tolerance)]
@@ -101,6 +110,14 @@ def _cut(frames: list[Frame], keyword: str, count: int, tolerance: float) -> lis
 
 def _cut_sorted(part: npt.NDArray[np.intp], column: Matrix, tolerance: float) -> list[npt.NDArray[np.intp]]:
     return np.split(part, np.flatnonzero(np.diff(column[part]) > tolerance) + 1)
+
+
+def _holder(frame: Frame, keyword: str) -> Dataset:
+    """Find what holds a frame's attribute, whatever bytes lie in its functional groups."""
+    try:
+        return frame.header if frame.number is None else holder_of(frame, keyword)
+    except Exception:  # pydicom raises whatever its converters meet in damaged bytes
+        return frame.header
 
 
 def _image_type(header: Any) -> list[str]:
@@ -126,27 +143,39 @@ def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> AnySta
 
 def _check_image(frames: list[Frame], scan: Scan) -> None:
     header, limits = frames[0].header, scan.limits
-    if len({(text(f.header, "PatientID"), text(f.header, "IssuerOfPatientID")) for f in frames}) > 1:
+    headers = [*{frame.sop_instance_uid: frame.header for frame in frames}.values()]
+    if len({(text(one, "PatientID"), text(one, "IssuerOfPatientID")) for one in headers}) > 1:
         raise Failure(Code.E_TWO_PATIENTS, "its images carry different patient identifiers; correct the source.")
     if str(header.SeriesInstanceUID) in scan.collisions:
         message = "two different files have one SOP Instance UID; send the series again, and each image once."
         raise Failure(Code.E_UID_COLLISION, message)
-    if text(header, "Modality") not in ("CT", "MR"):
-        raise Failure(Code.E_NO_MATCH, "its Modality is neither CT nor MR; choose another series, or correct it.")
-    _check_size(frames, limits)
+    if len({text(one, "StudyInstanceUID") for one in headers}) > 1:
+        message = "its images are of more than one study under one Series Instance UID; correct the source."
+        raise Failure(Code.E_UID_COLLISION, message)
+    _check_kind(headers)
+    _check_size(headers, limits)
     if len(frames) * int(header.Rows) * int(header.Columns) > limits.voxels:
         message = f"it has more than {limits.voxels} voxels (PANREG_LIMITS_VOXELS); send a smaller series."
         raise Failure(Code.E_LIMIT, message)
-    if any(integer(frame.header, "SamplesPerPixel") != 1 for frame in frames):
-        raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
     if "ConcatenationUID" in header:
         message = "it is one part of a concatenation; send it as one multi-frame image or as single frames."
         raise Failure(Code.E_MISSING_SLICES, message)
 
 
-def _check_size(frames: list[Frame], limits: Limits) -> None:
+def _check_kind(headers: list[Dataset]) -> None:
+    """Refuse what is no greyscale image by CT or MR, and a mixture of both."""
+    modalities = {text(header, "Modality") for header in headers}
+    if not modalities <= {"CT", "MR"}:
+        raise Failure(Code.E_NO_MATCH, "its Modality is neither CT nor MR; choose another series, or correct it.")
+    if len(modalities) > 1:
+        raise Failure(Code.E_NO_MATCH, "its images are of two modalities, CT and MR; correct the source.")
+    shown = {text(header, "PhotometricInterpretation") for header in headers} - {None}  # absent, it can't be decoded
+    if not shown <= GREYSCALE or any(integer(header, "SamplesPerPixel") != 1 for header in headers):
+        raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
+
+
+def _check_size(headers: list[Dataset], limits: Limits) -> None:
     """Refuse images beyond the limits, or of a size that is none."""
-    headers = {frame.sop_instance_uid: frame.header for frame in frames}.values()
     for keyword, name in (("Rows", "rows"), ("Columns", "columns"), ("NumberOfFrames", "frames")):
         most = getattr(limits, name)
         values = [integer(header, keyword) if keyword in header else 1 for header in headers]

@@ -6,6 +6,8 @@ from typing import Any
 
 from panreg.dicom.attributes import macro, numbers
 from panreg.dicom.elements import copy_elements, decimal
+from panreg.dicom.frame import Frame
+from panreg.dicom.functional_groups import holder_of
 from panreg.ingest.stack import Stack
 from panreg.objects.modules import code, copy_patient_and_study, describe_equipment, local_time, reference
 from panreg.objects.provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
@@ -35,9 +37,14 @@ def sources(stack: Stack) -> list[Dataset]:
     stands in the patient's modules, and refuses slices whose orientations differ in the last digit. None of that can
     happen here; ``finish`` writes patient and study.
     """
-    if stack.frames[0].number is not None:
+    if is_multi_frame(stack):
         return [_multi_frame_source(stack)]
-    return [_single_frame_source(header, stack) for header in stack.instances()]
+    return [_single_frame_source(frame, stack) for frame in stack.frames]
+
+
+def is_multi_frame(stack: Stack) -> bool:
+    """Tell whether one instance holds all frames; enhanced images may also be an instance a slice."""
+    return stack.frames[0].number is not None and len(stack.sop_instance_uids) == 1
 
 
 def complete_measures(measures: Dataset, stack: Stack) -> None:
@@ -55,10 +62,11 @@ def _source(header: Dataset) -> Dataset:
     return source
 
 
-def _single_frame_source(header: Dataset, stack: Stack) -> Dataset:
-    source = _source(header)
-    copy_elements(source, header, ("ImagePositionPatient", *MEASURES))
-    source.ImageOrientationPatient = stack.header.ImageOrientationPatient
+def _single_frame_source(frame: Frame, stack: Stack) -> Dataset:
+    source = _source(frame.header)
+    for keyword in ("ImagePositionPatient", *MEASURES):
+        copy_elements(source, holder_of(frame, keyword), [keyword])
+    copy_elements(source, holder_of(stack.frames[0], "ImageOrientationPatient"), ["ImageOrientationPatient"])
     complete_measures(source, stack)
     return source
 

@@ -11,6 +11,8 @@ from pydicom import Dataset
 __all__ = ["Quantisation", "quantisation_of"]
 
 Values = npt.NDArray[np.float32]
+WHOLE = 500  # a range from which steps of 1 are fine enough: between whole numbers the interpolation gives fractions
+FLAT = 1e-3  # a range up to which it is of one value, but for rounding
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def quantisation_of(values: Values, modality: str, whole: bool, rescale_type: st
     Args:
         values: all modality values that are to be stored, padding too.
         modality: CT in Hounsfield units is always stored as such, signed; MR has no Modality LUT where it needs none.
-        whole: the source has whole numbers alone: steps of 1 lose nothing that it had.
+        whole: the source has whole numbers alone: steps of 1 change no value by more than a thousandth of a range of
+            500 or more. A smaller one is stored in steps of a tenth, a hundredth …, in which whole numbers stay exact.
         rescale_type: the source's; of CT it says whether the values are Hounsfield units, as they are where it is
             empty, or something else (iodine in mg/ml, effective atomic numbers …).
     """
@@ -69,6 +72,17 @@ def quantisation_of(values: Values, modality: str, whole: bool, rescale_type: st
     signed = low < 0
     first, last = (-(2**15), 2**15 - 1) if signed else (0, 2**16 - 1)
     if whole and np.rint(low) >= first and np.rint(high) <= last:
-        return Quantisation("1", "0", signed, kind)
+        step = _decimal_step(low, high, first, last) if FLAT < high - low < WHOLE else 1.0
+        return (
+            Quantisation("1", "0", signed, kind)
+            if step == 1
+            else Quantisation(decimal(step), "0", signed, kind or "US")
+        )
     slope = decimal((high - low) / (2**16 - 1) or 1.0)
     return Quantisation(slope, decimal(low - first * float(slope)), signed, kind or "US")
+
+
+def _decimal_step(low: float, high: float, first: int, last: int) -> float:
+    """Find the smallest power of ten, 1 at most, in whose steps from 0 the values fit into the stored ones' range."""
+    needed = max(high / last, low / first if first else 0.0)
+    return float(10.0 ** min(np.ceil(np.log10(needed)), 0))

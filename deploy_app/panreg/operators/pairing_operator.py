@@ -23,7 +23,7 @@ class PairingOperator(StepOperator[Ingested, Paired]):
     def step(self, taken: Ingested) -> Paired:
         """Choose, check, read."""
         settings, manifest = self.job.settings, self.job.manifest
-        pair = choose_pair(taken.stacks, settings.pair, self.job.input)
+        pair = choose_pair(taken.stacks, settings.pair, self.job.input, taken.scan.skipped)
         manifest.record(
             pair=describe_pair(pair, settings.dates),
             geometry=describe_geometry(pair),

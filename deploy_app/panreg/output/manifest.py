@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 NAME = "run_manifest.json"
-SECTIONS = ManifestContent.model_fields.keys() - {"schema_name", "status", "code", "message"}
+SECTIONS = ManifestContent.model_fields.keys() - {"schema_name", "status", "started", "code", "message"}
 
 
 class Manifest:
@@ -41,11 +42,12 @@ class Manifest:
 
     Args:
         output: the run's output folder.
+        clock: when the run began; now, if it isn't given.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, clock: datetime | None = None) -> None:
         self._path = output / NAME
-        self._content = ManifestContent()
+        self._content = ManifestContent(started=(clock or datetime.now()).astimezone().replace(microsecond=0))
         _replace(self._path, self._content)
 
     def record(self, **sections: Any) -> None:

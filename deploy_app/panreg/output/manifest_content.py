@@ -8,7 +8,7 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 __all__ = [
@@ -145,6 +145,9 @@ class ManifestContent(Entry):
 
     schema_name: Literal["pan_registration/run_manifest/1"] = Field(default=SCHEMA, alias="schema")
     status: Literal["running", "ok", "failed"] = Field(default="running", description="dicom/ is valid with ok alone")
+    started: AwareDatetime | None = Field(
+        default=None, description="when the run began that wrote this; a run that may not use the folder writes nothing"
+    )
     code: CodeName | None = Field(default=None, description="why the run failed")
     message: str | None = Field(default=None, description="the code in a sentence")
     pair: PairEntry | None = None

@@ -49,7 +49,9 @@ class Pair:
 
 
 @pydicom_silenced()
-def choose_pair(stacks: Sequence[AnyStack], settings: PairSettings, input_root: Path) -> Pair:
+def choose_pair(
+    stacks: Sequence[AnyStack], settings: PairSettings, input_root: Path, skipped: Mapping[str, int] | None = None
+) -> Pair:
     """Choose the pair, and check that it is one that may be registered.
 
     Args:
@@ -57,6 +59,7 @@ def choose_pair(stacks: Sequence[AnyStack], settings: PairSettings, input_root: 
             out; a damaged one can, and is then refused.
         settings: the rules.
         input_root: folder that the folders ``fixed/`` and ``moving/`` lie in.
+        skipped: what the scan left out, counted by reason, for the sentence that says that there is no pair.
 
     Raises:
         Failure: E_NO_INPUT, E_AMBIGUOUS, E_NO_MATCH, E_SAME, E_PATIENT, or the refusal of a chosen stack.
@@ -66,11 +69,12 @@ def choose_pair(stacks: Sequence[AnyStack], settings: PairSettings, input_root: 
     thin = [stack for stack in images if len(stack.frames) < settings.min_slices]
     _check_thickness(candidates, thin, settings, input_root)
     if len(candidates) < 2:
+        _refuse_copies(candidates, settings, input_root)
         raise Failure(
             Code.E_NO_INPUT,
             f"The input holds {len(candidates)} image stacks of at least {settings.min_slices} slices"
             f"{_too_thin(thin, settings)}, and a pair is needed: send fixed and moving as one job (a gateway that "
-            "groups by study sends two).",
+            f"groups by study sends two).{_left_out(skipped or {})}",
         )
     by_name = {"series_uid": _by_series_uid, "folders": _by_folder, "series_rules": _by_rules, "dates": _by_date}
     for name, rule in by_name.items():
@@ -111,8 +115,7 @@ def _named(stacks: list[AnyStack], role: str, settings: PairSettings, input_root
     uid, path = getattr(settings, f"{role}_series_uid"), getattr(settings, f"{role}_path")
     if uid is not None:
         return [stack for stack in stacks if stack.series_uid == uid.strip()]
-    folder = Path(os.path.abspath(input_root / (path or role)))
-    inside = [stack for stack in stacks if _lies_in(stack, folder)]
+    inside = [stack for stack in stacks if all(_in_folder(stack, role, settings, input_root))]
     if inside or path is not None or role not in settings.series:
         return inside
     return [stack for stack in stacks if matches(stack.header, settings.series[role])]
@@ -145,19 +148,39 @@ def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSe
 
 def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     """One folder suffices for the rule to apply: who named one image has chosen, and nothing may choose otherwise."""
-    paths = {"fixed": settings.fixed_path, "moving": settings.moving_path}
-    inside = {}
-    for role, path in paths.items():
-        folder = Path(os.path.abspath(input_root / (path or role)))
-        inside[role] = [stack for stack in candidates if _lies_in(stack, folder)]
-    if not any(paths.values()) and not any(inside.values()):
+    shares = {role: [(s, _in_folder(s, role, settings, input_root)) for s in candidates] for role in ROLES}
+    begun = {role: [(stack, share) for stack, share in found if any(share)] for role, found in shares.items()}
+    if settings.fixed_path is None and settings.moving_path is None and not any(begun.values()):
         return None
-    fixed, moving = (_only(inside[role], role, f"lies in the folder for the {role} image") for role in ROLES)
+    fixed, moving = (_only_inside(begun[role], role) for role in ROLES)
     return fixed, moving
 
 
-def _lies_in(stack: AnyStack, folder: Path) -> bool:
-    return all(Path(os.path.abspath(frame.path)).is_relative_to(folder) for frame in stack.frames)
+def _only_inside(begun: list[tuple[AnyStack, list[bool]]], role: str) -> AnyStack:
+    """Take the only stack all of whose images lie in the folder for a role; say so where some images are missing."""
+    inside = [stack for stack, share in begun if all(share)]
+    if begun and not inside:
+        stack, share = max(begun, key=lambda one: sum(one[1]))
+        message = (
+            f"Only {sum(share)} of {len(share)} images of one stack ({describe(stack)}) lie in the folder for the "
+            f"{role} image: put all of them there."
+        )
+        raise Failure(Code.E_NO_MATCH, message)
+    return _only(inside, role, f"lies in the folder for the {role} image")
+
+
+def _in_folder(stack: AnyStack, role: str, settings: PairSettings, input_root: Path) -> list[bool]:
+    """Tell of each image of a stack whether it lies in the folder for a role."""
+    return [_is_inside(frame.path, role, settings, input_root) for frame in stack.frames]
+
+
+def _is_inside(path: Path, role: str, settings: PairSettings, input_root: Path) -> bool:
+    """Tell whether a file lies in the folder for a role: ``fixed/`` and ``moving/`` are found whatever the case."""
+    place, root = Path(os.path.abspath(path)), Path(os.path.abspath(input_root))
+    named = getattr(settings, f"{role}_path")
+    if named is not None:
+        return place.is_relative_to(os.path.abspath(root / named))
+    return place.is_relative_to(root) and [part.casefold() for part in place.relative_to(root).parts[:-1]][:1] == [role]
 
 
 def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
@@ -217,10 +240,38 @@ def _listed(stacks: list[AnyStack]) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
+def _refuse_copies(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> None:
+    """Refuse one image that was sent, or asked for, as fixed and as moving.
+
+    Raises:
+        Failure: E_SAME.
+    """
+    uids = [uid and uid.strip() for uid in (settings.fixed_series_uid, settings.moving_series_uid)]
+    for stack in candidates:
+        files = [(frame.path, *frame.copies) for frame in stack.frames]
+        sent = [all(any(_is_inside(p, role, settings, input_root) for p in paths) for paths in files) for role in ROLES]
+        if all(sent) or uids == [stack.series_uid] * 2:
+            raise _same(stack)
+
+
+def _same(stack: AnyStack) -> Failure:
+    return Failure(Code.E_SAME, f"Fixed and moving are the same image stack ({describe(stack)}): choose two.")
+
+
+def _left_out(skipped: Mapping[str, int]) -> str:
+    """List what was left out, the most frequent first; nothing where there is nothing."""
+    if not skipped:
+        return ""
+    most = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in most[:LISTED])
+    hint = " Deflated files must be stored in another transfer syntax." if skipped.get("deflated") else ""
+    return f" Files that were left out: {listed}.{hint}"
+
+
 def _checked(fixed: AnyStack, moving: AnyStack, rule: str, settings: PairSettings) -> Pair:
     """Refuse a pair that must not be registered; else make it, with what to look at."""
     if fixed is moving:
-        raise Failure(Code.E_SAME, f"Fixed and moving are the same image stack ({describe(fixed)}): choose two.")
+        raise _same(fixed)
     for stack in (fixed, moving):
         if isinstance(stack, RefusedStack) and stack.refusal.code is Code.E_TWO_PATIENTS:
             raise stack.refusal

@@ -5,6 +5,7 @@ absent. No sentence of this module repeats a value.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
@@ -15,14 +16,22 @@ from pydicom import Dataset
 
 __all__ = ["check_patient", "identifier"]
 
-# what stands in the place of an identifier, without its punctuation and the digits 0 around it
-PLACEHOLDERS = frozenset(
-    "anon anonym anonymous anonymised anonymized anonymisiert anonymise anonymize anonymouspatient anonpatient "
-    "deid deidentified deidentifiedpatient identityremoved removed redacted masked hidden blinded confidential "
-    "unknown unk unbekannt inconnu none null nil na nan nn noid noname nopatientid nodata empty blank default dummy "
-    "test testpatient patient patientid id pid name subject notavailable notapplicable notprovided tbd todo".split()
+# what says, anywhere in an identifier, that it was taken out or never known; letters without their accents
+TAKEN_OUT = frozenset(
+    "anon anoniem deid deidentified deidentifiedpatient identityremoved removed redacted masked blinded confidential "
+    "unknown undefined unspecified missing unbekannt entfernt inconnu supprime desconocido desconocida eliminado "
+    "desconhecido sconosciuto sconosciuta rimosso onbekend verwijderd okand ukjent ukendt tuntematon nieznany neznamy "
+    "匿名 匿名化 匿名患者 不明 未知 익명".split()
 )
-COUNTED = "12345678901234567890"  # 1234, 12345 …: typed where a number was asked for
+STEMS = ("anonym", "anonim", "pseudonym", "deidentif")  # whatever the word's ending in whichever language
+# what stands in the place of an identifier, without its punctuation and the digits 0 around it
+PLACEHOLDERS = TAKEN_OUT | frozenset(
+    "anonpatient hidden unk none null nil na nan nn nv noid noname nopatientid nodata empty blank default dummy phi "
+    "test testpatient patient patientid patientname id pid mrn name subject notavailable notapplicable notprovided "
+    "notset notknown notspecified notgiven tbd todo qa qc phantom johndoe doejohn janedoe doejane".split()
+)
+REPEATED, COUNTED = 3, 4  # digits from which a number was typed because one was asked for: 111, 1234
+COUNT = "12345678901234567890"
 EARLIEST_BIRTH = date(1901, 1, 1)  # 19000101 and before are what de-identification writes
 
 WEIGHT_KG, WEIGHT_SHARE, WEIGHT_NOTICE_KG = 10.0, 0.2, 5.0
@@ -46,8 +55,9 @@ def check_patient(
         moving: the other.
         mode: strict, or allow_unidentified for images without a Patient ID that identifies; those that have one must
             agree even so.
-        conflict: of weight, size, age or name where there is no Patient ID to go by: refuse, or warn. Where there
-            is one it is a warning: bodies change, and names are misspelt.
+        conflict: of weight, size, age or name where there is no Patient ID to go by, and of the name together with one
+            of the others where there is one: refuse, or warn. Alone they are a warning or nothing then: bodies change,
+            and names are misspelt, or married.
         names: what the sentences call the two.
 
     Returns:
@@ -68,14 +78,17 @@ def check_patient(
     ]
     doubts = tuple(f"{both.capitalize()} {doubt}" for doubt in _conflicts(fixed, moving, identified=not without))
     notices = tuple(f"{both.capitalize()} {notice}" for notice in _notices(headers))
+    hint = "PANREG_PATIENT_CONFLICT=warn registers them even so"
     if not without:
+        if doubts and _names_differ(headers) and conflict == "refuse":
+            message = f"{doubts[0][:-1]}, and in PatientName: they may be of two patients in spite of their PatientID"
+            raise Failure(Code.E_PATIENT, f"{message}; {hint}.")
         return (*doubts, *notices)
     message = f"No PatientID that identifies somebody ({' and '.join(without)}): absent, or a placeholder"
     if mode != "allow_unidentified":
-        hint = "PANREG_PATIENT_CHECK=allow_unidentified admits de-identified images"
-        raise Failure(Code.E_PATIENT, f"{message}; {hint}.")
+        admitted = "PANREG_PATIENT_CHECK=allow_unidentified admits de-identified images"
+        raise Failure(Code.E_PATIENT, f"{message}; {admitted}.")
     if doubts and conflict == "refuse":
-        hint = "PANREG_PATIENT_CONFLICT=warn registers them even so"
         raise Failure(Code.E_PATIENT, f"{message}; and {doubts[0][0].lower()}{doubts[0][1:-1]}: {hint}.")
     return (f"{message}: whether {both} are of one patient can't be checked.", *doubts, *notices)
 
@@ -85,25 +98,40 @@ def identifier(value: str | None, trivial: bool = False) -> str | None:
 
     Args:
         value: an attribute's text, or None.
-        trivial: let one repeated digit but 0 (``999``) and digits that count (``12345``) pass. They may be somebody's,
-            and tell two patients apart, but don't prove that two studies are of one.
+        trivial: let digits that repeat or count (``999``, ``12345``) pass, and a number beside a word that says that
+            something was taken out (``ANON-17``). They may be somebody's, and tell two patients apart, but don't prove
+            that two studies are of one.
 
     Returns:
         The text without the blanks around it; None if it is absent, of punctuation or one repeated character alone
-        (``***``, ``0000``, ``XXXX``), a word that says that something was taken out (``ANON``, ``unknown``), or
-        trivial.
+        (``***``, ``0000``, ``XXXX``), holds a word that says that something was taken out (``ANON``, ``unknown``),
+        is of other words that stand for none (``Patient ID``), or trivial.
     """
     stripped = (value or "").strip(" \0")
-    letters = re.sub(r"[\W_]+", "", stripped).casefold()
-    if trivial and letters.isdecimal() and letters.strip("0"):
-        return stripped
+    decomposed = unicodedata.normalize("NFKD", stripped.casefold())
+    plain = unicodedata.normalize("NFKC", "".join(c for c in decomposed if not unicodedata.combining(c)))
+    letters = re.sub(r"[\W_]+", "", plain)
+    if letters.isdecimal():
+        digits = letters.lstrip("0")
+        return stripped if digits and (trivial or not _is_typed_at_random(digits)) else None
     if len(set(letters)) <= 1:
         return None
-    counted = len(letters) > 3 and COUNTED.startswith(letters.lstrip("0"))
-    words = [word.strip("0x") for word in re.split(r"[\W_]+", stripped.casefold())]
-    if counted or letters.strip("0") in PLACEHOLDERS or all(not word or word in PLACEHOLDERS for word in words):
+    if any(_is_taken_out(word.strip("x")) for word in re.split(r"[\W\d_]+", plain)):
+        return stripped if trivial and re.search("[1-9]", letters) else None
+    words = [word.strip("0x") for word in re.split(r"[\W_]+", plain)]
+    if letters.strip("0") in PLACEHOLDERS or all(not word or word in PLACEHOLDERS for word in words):
         return None
     return stripped
+
+
+def _is_typed_at_random(digits: str) -> bool:
+    """Tell 111, 999 and 12345, leading zeros left out: what is typed where a number must stand."""
+    repeats = len(digits) >= REPEATED and len(set(digits)) == 1
+    return repeats or (len(digits) >= COUNTED and COUNT.startswith(digits))
+
+
+def _is_taken_out(word: str) -> bool:
+    return word in TAKEN_OUT or word.startswith(STEMS)
 
 
 def _meaning(header: Dataset, keyword: str) -> str | None:
@@ -133,9 +161,13 @@ def _conflicts(fixed: FrameGroup, moving: FrameGroup, identified: bool) -> Itera
         yield f"differ in PatientSize by over {SIZE_M * 100:g} cm, and both are of an adult's."
     if not _ages_agree(fixed, moving):
         yield "differ in PatientAge by over 2 years more or less than their dates do."
-    names = {identifier(text(header, "PatientName")) for header in headers} - {None}
-    if not identified and len({re.sub(r"[\W_]+", "", str(name)).casefold() for name in names}) > 1:
+    if not identified and _names_differ(headers):
         yield "differ in PatientName."
+
+
+def _names_differ(headers: Sequence[Dataset]) -> bool:
+    names = {identifier(text(header, "PatientName")) for header in headers} - {None}
+    return len({re.sub(r"[\W_]+", "", str(name)).casefold() for name in names}) > 1
 
 
 def _notices(headers: Sequence[Dataset]) -> Iterator[str]:

@@ -63,15 +63,21 @@ def gate_of(gate: QualityGate, fixed: Stack, moving: Stack) -> QualityGate:
 def within_one_frame(gate: QualityGate) -> QualityGate:
     """Halve the stretch that is allowed where one frame of reference says that the images lie as they should.
 
-    The field alone would have to stretch there, and it reaches only half of what is wrong.
+    The field alone would have to stretch there, and it reaches only half of what is wrong. The copy counts the limit as
+    set: weights replace defaults alone.
     """
     return gate.model_copy(update={"max_stretch": 1 + (gate.max_stretch - 1) / 2})
 
 
 def suited(gate: QualityGate, limits: Limits) -> QualityGate:
-    """Put the limits that weights have of their own in the place of the gate's, as the bundle's page does."""
+    """Put the limits that weights have of their own in the place of defaults, as the bundle's page does.
+
+    A limit that somebody set, in the environment or the settings file, holds whatever the weights are.
+    """
     update = dict[str, float]()
     for setting, name in MEASURES.items():
+        if setting in gate.model_fields_set:
+            continue
         low, high = limits.get(name, (None, None))
         limit = low if setting.startswith("min") else high
         update |= {} if limit is None else {setting: float(limit)}
@@ -79,9 +85,14 @@ def suited(gate: QualityGate, limits: Limits) -> QualityGate:
 
 
 def page_bounds(gate: QualityGate) -> dict[str, list[float | None]]:
-    """List the gate's limits on the bundle's numbers as the bundle's page takes them: least and greatest value."""
-    limits, bounds = gate.model_dump(), dict[str, list[float | None]]()
+    """List the limits that were set on the bundle's numbers as its page takes them: least and greatest value.
+
+    The defaults are the bundle's own, and it knows which of them the weights replace.
+    """
+    limits, bounds = gate.model_dump(exclude_unset=True), dict[str, list[float | None]]()
     for setting, name in MEASURES.items():
+        if setting not in limits:
+            continue
         limit = limits[setting]
         if name == "volume_ratio":
             bounds[name] = [1 / limit, limit]

@@ -74,7 +74,7 @@ def _placed(frame: Frame, affine: Matrix, k: int, size: tuple[int, int]) -> Fram
     header.ImagePositionPatient = [decimal(value) for value in affine[:3, 3] + k * affine[:3, 2]]
     header.ImageOrientationPatient = [decimal(value) for value in (affine[:3, :2] / spacing[:2]).T.ravel()]
     header.PixelSpacing = [decimal(spacing[1]), decimal(spacing[0])]
-    return Frame(frame.path, header, frame.number)
+    return Frame(frame.path, header, frame.number, frame.copies)
 
 
 def resample_onto(

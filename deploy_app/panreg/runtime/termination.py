@@ -1,7 +1,8 @@
-"""What happens when somebody asks the process to end (SIGTERM): the engine would leave within seconds, as it stands.
+"""What happens when somebody asks the process to end: the engine would leave within seconds, as it stands.
 
-Import this before any library that starts threads: the signal is kept from all of them, and one thread waits for it.
-Until something is written the process then ends at once.
+A platform asks by SIGTERM, Ctrl+C by SIGINT, a terminal that is closed by SIGHUP. Import this before any library that
+starts threads: the signals are kept from all of them, and one thread waits for them. Until something is written the
+process then ends at once. What the process was started to ignore, as by nohup, asks for nothing.
 """
 
 import os
@@ -10,17 +11,25 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from panreg.failures import Code
+__all__ = ["exit_code", "listening"]
 
-__all__ = ["listening"]
+Action = Callable[[signal.Signals], object]
+ASKED = {
+    asked for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(asked) is not signal.SIG_IGN
+}
 
-ASKED = {signal.SIGTERM}
-_actions: list[Callable[[], object]] = [lambda: os._exit(Code.E_TERMINATED.exit_code)]
+
+def exit_code(asked: signal.Signals) -> int:
+    """The exit code of a process that a signal ended, as a shell tells it: 143, 130 or 129."""
+    return 128 + asked
+
+
+_actions: list[Action] = [lambda asked: os._exit(exit_code(asked))]
 
 
 @contextmanager
-def listening(act: Callable[[], None]) -> Iterator[None]:
-    """Within the context, call something, in a thread of its own, when the process is asked to end.
+def listening(act: Action) -> Iterator[None]:
+    """Within the context, call something with the signal, in a thread of its own, when the process is asked to end.
 
     After it the process is left to end by itself.
     """
@@ -28,12 +37,12 @@ def listening(act: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        _actions.append(lambda: None)
+        _actions.append(lambda asked: None)
 
 
 def _wait() -> None:
-    signal.sigwait(ASKED)
-    _actions[-1]()
+    asked = signal.Signals(signal.sigwait(ASKED))
+    _actions[-1](asked)
 
 
 signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 __all__ = ["load_settings", "settings_file", "variables"]
 
 APP_YAML = Path(__file__).parents[2] / "app.yaml"
+TABLES = {"series_numbers", "padding"}  # by key: the defaults stay of the keys that nobody names
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -23,7 +24,8 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     A variable is ``PANREG_`` and the setting's name, with its section before it but for ``pair``:
     ``PANREG_FIXED_SERIES_UID``, ``PANREG_QUALITY_ON_FAILURE``, ``PANREG_SERIES_NUMBERS_DSRO``. What nobody knows is
-    refused, and so is an empty variable: a misspelt or lost choice must not let another rule choose.
+    refused, and so is an empty variable: a misspelt or lost choice must not let another rule choose. What somebody set
+    can be told from a default of the same value (``model_fields_set``).
 
     Args:
         path: ``app.yaml``, whose section ``panreg`` is read; None for the defaults.
@@ -32,7 +34,7 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises:
         Failure: E_INTERNAL, as for weights that don't fit: the installation is wrong, not the input.
     """
-    document = _merged(Settings().model_dump(exclude_none=True), _read(path))
+    document = _merged(Settings().model_dump(include=TABLES), _read(path))
     settings, known = _validated(document), variables()
     for name in sorted(name for name in environ if name.startswith("PANREG_")):
         if name not in known:

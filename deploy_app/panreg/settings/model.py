@@ -39,7 +39,8 @@ class PairSettings(Section):
 class QualityGate(Section):
     """What a result must meet; ``on_failure`` is ``fail`` (exit 50, nothing written) or ``flag``.
 
-    The limits from ``min_similarity`` to ``max_log_jacobian_sd`` are the bundle's (``bundle.plausibility``).
+    The limits from ``min_similarity`` to ``max_folding_percent`` are the bundle's (``bundle.plausibility``). Weights
+    may have others in the place of defaults, and never of those that somebody set.
     """
 
     on_failure: Annotated[Literal["flag", "fail"], TEXT] = "flag"
@@ -94,5 +95,7 @@ def digest(settings: Settings, device: str, overrides: Mapping[str, object] | No
         device: kind of device, "cpu" or "cuda".
         overrides: other options of the registration.
     """
-    effective = {"settings": settings.model_dump(), "device": device, "overrides": dict(overrides or {})}
+    limits = sorted(settings.quality.model_fields_set - {"on_failure"})  # which the weights can't replace
+    effective = {"settings": settings.model_dump(), "limits_set": limits, "device": device}
+    effective["overrides"] = dict(overrides or {})
     return hashlib.sha256(json.dumps(effective, sort_keys=True, default=str).encode()).hexdigest()

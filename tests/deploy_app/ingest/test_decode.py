@@ -5,7 +5,7 @@ from multiprocessing import get_context
 import numpy as np
 import pydicom
 import pytest
-from hazards import SHAPE, STORED, crash, enhanced, jpeg_2000, jpeg_lossless, setting, write
+from hazards import SHAPE, STORED, crash, enhanced, enhanced_slices, jpeg_2000, jpeg_lossless, setting, write
 from panreg.failures import Code, Failure
 from panreg.ingest import itk_decode
 from panreg.ingest.decode import read_stack, rescale_of
@@ -159,9 +159,23 @@ def test_an_unusable_rescale_is_refused(tmp_path, wrong):
     assert code_of(tmp_path) is Code.E_DECODE
 
 
+def test_an_mr_whose_rescale_was_emptied_has_none_and_a_ct_is_refused(tmp_path):
+    emptied = {"RescaleSlope": "", "RescaleIntercept": None}
+    write(tmp_path / "mr", setting(**emptied))
+    np.testing.assert_array_equal(read(tmp_path / "mr").values, STORED)
+    write(tmp_path / "ct", setting(**emptied), modality="CT")
+    assert code_of(tmp_path / "ct") is Code.E_DECODE
+
+
 # multi-frame
 def test_each_frame_of_an_enhanced_image_has_its_own_rescale(tmp_path):
     enhanced(tmp_path)
+    n = np.arange(12)[::-1, None, None]
+    np.testing.assert_array_equal(read(tmp_path).values, STORED * (1 + n / 4) - n)
+
+
+def test_enhanced_images_of_one_frame_each_have_their_own_pixels_and_rescale(tmp_path):
+    enhanced_slices(tmp_path)
     n = np.arange(12)[::-1, None, None]
     np.testing.assert_array_equal(read(tmp_path).values, STORED * (1 + n / 4) - n)
 

@@ -6,13 +6,14 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from hazards import AFFINE, SHAPE, STORED, enhanced, setting, write
+from hazards import AFFINE, SHAPE, STORED, enhanced, enhanced_slices, setting, write
 from panreg.failures import Code
 from panreg.ingest.decode import read_stack
 from panreg.ingest.scan import scan
 from panreg.ingest.stack import RefusedStack, Stack
 from panreg.ingest.stacks import candidates, find_stacks
 from panreg.limits import Limits
+from pydicom import Dataset
 from synthetic import points_of, uid
 
 
@@ -231,6 +232,23 @@ def test_colour_is_refused(tmp_path):
     assert refusal_of(tmp_path) is Code.E_COLOUR
 
 
+@pytest.mark.parametrize("k", [0, 7])
+def test_one_slice_by_a_palette_refuses_the_whole_stack(tmp_path, k):
+    write(tmp_path, tags_by_slice({k: {"PhotometricInterpretation": "PALETTE COLOR"}}))
+    assert refusal_of(tmp_path) is Code.E_COLOUR
+
+
+@pytest.mark.parametrize("k", [0, 5, 11])
+@pytest.mark.parametrize(
+    ("keyword", "value", "code"),
+    [("StudyInstanceUID", "1.2.3", Code.E_UID_COLLISION), ("Modality", "CT", Code.E_NO_MATCH)],
+)
+@pytest.mark.hazard("anatomy in the wrong place")
+def test_one_slice_of_another_study_or_modality_refuses_the_whole_stack(tmp_path, keyword, value, code, k):
+    write(tmp_path, tags_by_slice({k: {keyword: value}}))
+    assert refusal_of(tmp_path) is code
+
+
 def test_axes_that_are_not_orthogonal_unit_vectors_are_refused(tmp_path):
     write(tmp_path, setting(ImageOrientationPatient=[1, 0, 0, 0.01, 0.99995, 0]))
     assert refusal_of(tmp_path) is Code.E_ORIENTATION
@@ -242,6 +260,7 @@ def test_phases_that_no_attribute_separates_lie_at_one_position(tmp_path):
         tmp_path,
         setting(SeriesInstanceUID=uid("series", "series"), AcquisitionNumber=2),
         name="phase",
+        study="series",
         frame_of_reference="series",
     )
     assert refusal_of(tmp_path) is Code.E_DUPLICATE_POSITION
@@ -348,6 +367,34 @@ def test_a_part_of_a_concatenation_is_refused(tmp_path):
 
 
 # order
+def test_enhanced_images_of_one_frame_each_are_one_stack(tmp_path):
+    enhanced_slices(tmp_path)
+    stack = only_stack_in(tmp_path)
+    assert stack.shape == SHAPE
+    np.testing.assert_allclose(stack.affine, AFFINE, atol=1e-4)
+    assert len(stack.sop_instance_uids) == SHAPE[0]
+    assert stack.warnings == ()
+
+
+def test_enhanced_images_of_one_frame_each_are_split_by_their_functional_groups(tmp_path):
+    def edit(ds, k):
+        echo = Dataset()
+        echo.EffectiveEchoTime = 3.0 if k < 6 else 8.5
+        ds.PerFrameFunctionalGroupsSequence[0].MREchoSequence = [echo]
+
+    enhanced_slices(tmp_path, edit)
+    assert [stack.shape[0] for stack in stacks_in(tmp_path)] == [6, 6]
+
+
+def test_an_enhanced_image_of_one_frame_without_place_refuses_the_whole_stack(tmp_path):
+    def edit(ds, k):
+        if k == 5:
+            del ds.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+
+    enhanced_slices(tmp_path, edit)
+    assert refusal_of(tmp_path) is Code.E_NO_GEOMETRY
+
+
 def test_neither_names_nor_places_of_files_change_the_stacks(tmp_path):
     for name in "abc":
         write(tmp_path / "0", stored=STORED[:3], name=name)

@@ -11,7 +11,7 @@ from hazards import enhanced
 from headers import CHARACTER_SETS, SHAPES, as_enhanced_mprage, named_in
 from panreg.dicom.frame import Frame
 from panreg.objects.modules import UNPAIRED
-from propagated import MASKS, label_map
+from propagated import MASKS, as_instances_of_one_frame, label_map
 from segments import masks_on, write_segmentation
 from structures import contours_of, write_structure_set
 from synthetic import (
@@ -68,6 +68,17 @@ def test_dciodvfy_finds_no_error_in_a_registered_series_of_an_enhanced_image(tmp
     moving = type(fixed)(frames, AFFINE)
     registration = registration_of(fixed, moving, np.zeros(ENHANCED_SHAPE))
     assert errors(write_all(tmp_path, registration, [])) == set()
+
+
+def test_dciodvfy_finds_no_error_in_any_object_of_enhanced_images_of_one_frame_each(tmp_path):
+    plain = phantom_registration(tmp_path)
+    fixed, moving = as_instances_of_one_frame(plain.fixed), as_instances_of_one_frame(plain.moving)
+    masks = write_segmentation(tmp_path / "masks.dcm", plain.moving, masks_on(MOVING_SHAPE, MOVING_AFFINE))
+    paths = write_all(tmp_path, registration_of(fixed, moving, plain.moving_values), [masks])
+    assert errors(paths) == set()
+    image = pydicom.dcmread(paths[0])
+    assert image.ImagePositionPatient == plain.fixed.frames[0].header.ImagePositionPatient
+    assert image.ReferencedImageSequence[0].ReferencedSOPInstanceUID == fixed.frames[0].sop_instance_uid
 
 
 def test_dciodvfy_takes_the_same_body_parts_for_unpaired(tmp_path):

@@ -12,6 +12,7 @@ from panreg.ingest.stacks import candidates, find_stacks
 from panreg.limits import Limits
 from panreg.objects.quantisation import quantisation_of
 from panreg.objects.registered_series import warp_moving, write_registered_series
+from panreg.objects.required_attributes import missing
 from panreg.settings import Settings
 from pydicom import Dataset
 from scipy.ndimage import map_coordinates
@@ -28,6 +29,7 @@ from synthetic import (
     uid,
     write_series,
 )
+from validators import messages
 
 DSRO_UID = "2.25.42"
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "FrameOfReferenceUID")
@@ -237,6 +239,41 @@ def test_whole_mr_values_are_stored_as_they_are_without_a_lut(registration, tmp_
     assert not any("RescaleSlope" in i for i in images)
     assert {i.PixelRepresentation for i in images} == {signed}
     assert np.abs(values_of(images) - computed).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "slope"),
+    [(0, 12, 1e-3), (0, 1, 1e-4), (0, 499, 1e-2), (-12, 0, 1e-3), (-400, 50, 1e-1), (65000, 65012, 1), (0, 500, 1)],
+)
+@pytest.mark.hazard("intensities change")
+@pytest.mark.property(11)
+def test_whole_values_of_a_small_range_are_stored_in_finer_steps_that_keep_them_exact(low, high, slope):
+    values = np.linspace(low, high, 4001, dtype=np.float32)
+    quantisation = quantisation_of(values, "MR", whole=True)
+    assert (float(quantisation.slope), quantisation.intercept) == (slope, "0")
+    assert quantisation.rescale_type == (None if slope == 1 else "US")
+    back = quantisation.stored(values) * float(quantisation.slope)
+    assert np.abs(back - values).max() <= slope / 2 * 1.001
+    numbers = np.arange(low, high + 1, dtype=np.float32)
+    np.testing.assert_allclose(quantisation.stored(numbers) * float(quantisation.slope), numbers, rtol=1e-12)
+
+
+def test_an_mr_of_small_whole_values_comes_out_as_it_was_computed(registration, tmp_path):
+    few = replace(registration, moving_values=np.rint(registration.moving_values / 80))
+    images = write(few, tmp_path / "x")
+    computed, _ = warp_moving(few, 0)
+    assert np.ptp(few.moving_values) < 20
+    assert {float(image.RescaleSlope) for image in images} == {1e-3}
+    assert [missing(image) for image in images] == [[]] * len(images)
+    assert np.abs(values_of(images) - computed).max() <= 0.5e-3 * 1.001
+
+
+@pytest.mark.debian
+@pytest.mark.property(8)
+def test_dciodvfy_finds_no_error_in_an_mr_with_a_slope(registration, tmp_path):
+    write(replace(registration, moving_values=np.rint(registration.moving_values / 80)), tmp_path / "x")
+    told = messages("dciodvfy", "-new", tmp_path / "x" / "0001.dcm")
+    assert [line for line in told if line.startswith("Error")] == []
 
 
 def test_whole_values_beyond_16_bits_get_a_slope():

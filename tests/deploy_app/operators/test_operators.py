@@ -102,6 +102,7 @@ def test_too_little_space_for_the_results_is_said_at_pairing_before_any_pixel_is
     manifest = SimpleNamespace(record=lambda **_: None, warn=lambda _: None)
     publication = SimpleNamespace(require_space=require_space)
     job = SimpleNamespace(settings=Settings(), manifest=manifest, publication=publication, input=None)
+    taken = SimpleNamespace(stacks=(), scan=SimpleNamespace(skipped={}))
     with pytest.raises(Failure, match="needs more"):
-        pairing_operator.PairingOperator.step(SimpleNamespace(job=job), SimpleNamespace(stacks=()))
+        pairing_operator.PairingOperator.step(SimpleNamespace(job=job), taken)
     assert 2 * 166 * 256 * 256 + 30_000_000 < asked[0] < 80_000_000

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from datetime import datetime
 
 import canaries
 import numpy as np
@@ -80,6 +81,17 @@ def test_a_run_is_running_until_it_is_ok(tmp_path, pair):
     assert (content["status"], content["code"], content["message"]) == ("ok", None, None)
     assert content["outputs"][0]["sha256"] == "c" * 64
     assert os.listdir(tmp_path) == ["run_manifest.json"]
+
+
+def test_a_manifest_says_when_its_run_began(tmp_path):
+    clock = datetime(2024, 2, 3, 4, 5, 6, 7)
+    manifest = Manifest(tmp_path, clock)
+    assert datetime.fromisoformat(read(tmp_path)["started"]) == clock.replace(microsecond=0).astimezone()
+    manifest.fail(Failure(Code.E_NO_INPUT, "No."))
+    assert datetime.fromisoformat(read(tmp_path)["started"]).tzinfo is not None
+    VALIDATOR.validate(read(tmp_path))
+    Manifest(tmp_path)
+    assert datetime.fromisoformat(read(tmp_path)["started"]) > clock.astimezone()
 
 
 def test_a_complete_manifest_says_what_was_recorded(tmp_path, pair):

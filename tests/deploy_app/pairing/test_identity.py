@@ -31,7 +31,12 @@ PLACEHOLDERS += [
     "removed",
     "000-ANON",
 ]
-NAMES = ["PAT-1", "ANON-0017", "Subject 3", "sub-01", "4711", "A1", "Anonow^Ivan", "Nan^Li", "7f3e", "0070"]
+PLACEHOLDERS += ["Anonyme", "undefined", "REMOVED BY CTP", "MRN", "anonimo", "anónimo", "unspecified", "missing"]
+PLACEHOLDERS += ["not known", "n.v.", "pseudonymized", "Anonymous Male", "ANON1", "ANONYMIZED01", "PHI_REMOVED"]
+PLACEHOLDERS += ["PHI removed", "desconocido", "sconosciuto", "onbekend", "okänd", "匿名", "QA", "phantom", "John Doe"]
+PLACEHOLDERS += ["ANON-0017", "Doe^Jane", "999", "000999", "1234", "Anonymisé 2", "NotSet", "ＡＮＯＮ"]
+NAMES = ["PAT-1", "Subject 3", "sub-01", "4711", "A1", "Anonow^Ivan", "Nan^Li", "7f3e", "0070", "山田^太郎", "김^희중"]
+NAMES += ["7", "0001", "0012", "0013", "0123", "11", "Low^Joan", "Patient 12", "Test^Anna"]
 
 
 @pytest.mark.parametrize("value", [None, "", "   ", "\0", *PLACEHOLDERS])
@@ -82,7 +87,7 @@ UNIDENTIFIED = [
     ({"PatientWeight": 12}, {"PatientWeight": 16}, "PatientWeight"),  # a quarter of the larger
     ({"PatientSize": 1.62}, {"PatientSize": 1.80}, "PatientSize"),
     ({"PatientAge": "034Y"}, {"PatientAge": "061Y"}, "PatientAge"),
-    ({"PatientName": "Doe^Jane"}, {"PatientName": "Roe^Mary"}, "PatientName"),
+    ({"PatientName": "Low^Jane"}, {"PatientName": "Roe^Mary"}, "PatientName"),
 ]
 
 
@@ -104,7 +109,34 @@ def test_bodies_that_differ_much_are_a_warning_where_an_identifier_says_that_the
     for one, other in (({"PatientWeight": 60}, {"PatientWeight": 85}), ({"PatientSize": 1.6}, {"PatientSize": 1.75})):
         (warning,) = told(*pair(one, other))
         assert next(iter(one)) in warning
-    assert told(*pair({"PatientName": "Doe^Jane"}, {"PatientName": "Doe^J."})) == ()  # names are misspelt
+    assert told(*pair({"PatientName": "Low^Jane"}, {"PatientName": "Low^J."})) == ()  # names are misspelt
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"PatientWeight": 50}, {"PatientWeight": 95}),
+        ({"PatientSize": 1.5}, {"PatientSize": 1.9}),
+        ({"PatientAge": "034Y"}, {"PatientAge": "061Y"}),
+    ],
+)
+@pytest.mark.hazard("two patients are aligned")
+def test_another_name_and_another_body_are_refused_in_spite_of_one_patient_id(one, other):
+    stacks = pair(one | {"PatientName": "Roe^Mary"}, other | {"PatientName": "Poe^Anna"}, patient="7")
+    message = refusal(*stacks)
+    for named in (*one, "PatientName", "PANREG_PATIENT_CONFLICT=warn"):
+        assert named in message
+    (warning,) = told(*stacks, conflict="warn")
+    assert next(iter(one)) in warning
+    for value in ("Roe", "Poe", *one.values(), *other.values()):
+        assert str(value) not in message + warning
+    masked = pair(one | {"PatientName": "Anonymous"}, other | {"PatientName": "Poe^Anna"}, patient="7")
+    assert told(*masked) == (warning,)
+
+
+def test_a_new_name_alone_makes_no_other_patient():
+    married = pair({"PatientName": "Roe^Mary"}, {"PatientName": "Poe^Mary", "PatientWeight": 71}, PatientWeight=78)
+    assert all("PatientName" not in warning for warning in told(*married))
 
 
 def test_what_one_body_may_do_is_accepted_without_an_identifier():
@@ -133,11 +165,11 @@ def test_headers_of_an_archive_without_any_body_are_checked_by_what_they_have():
     assert len(told(*pair(blank, blank, patient="***"), mode="allow_unidentified")) == 1
 
 
-@pytest.mark.parametrize("value", ["999", "12345"])
+@pytest.mark.parametrize("value", ["999", "12345", "ANON-17"])
 def test_a_trivial_number_identifies_within_one_study_and_tells_two_patients_apart_anywhere(value):
     one, other = pair(patient=value)
     assert "PatientID" in refusal(one, other)
     same = stack("same", study="one", number=4, patient=value)
     assert told(one, same) == ()
-    assert "differ in PatientID" in refusal(one, stack("b", study="one", patient="777"), mode="allow_unidentified")
+    assert "differ in PatientID" in refusal(one, stack("b", study="one", patient="ANON-18"), mode="allow_unidentified")
     assert refusal(*(stack(name, study="one", patient="***") for name in "ab"))

@@ -100,7 +100,41 @@ def test_a_folder_for_both_images_is_the_same_image_twice():
 def test_a_stack_that_lies_partly_in_a_folder_does_not_lie_in_it():
     torn = stack("torn", folder="fixed")
     torn = replace(torn, frames=(*torn.frames[:-1], replace(torn.frames[-1], path=ROOT / "elsewhere" / "x.dcm")))
-    assert refused(torn, stack("m", folder="moving")).code is Code.E_NO_MATCH
+    failure = refused(torn, stack("m", folder="moving"))
+    assert failure.code is Code.E_NO_MATCH
+    assert "Only 3 of 4 images of one stack (series 3, MR, 4 slices) lie in the folder for the fixed" in failure.message
+    assert refused(torn, CURRENT).code is Code.E_NO_MATCH  # and no day decides
+
+
+@pytest.mark.parametrize(("fixed", "moving"), [("Fixed", "Moving"), ("FIXED", "moving")])
+def test_the_folders_fixed_and_moving_are_found_whatever_their_case(fixed, moving):
+    one, other = stack("one", folder=fixed), stack("other", folder=f"{moving}/deep")
+    pair = choose(other, one)
+    assert (pair.fixed, pair.moving, pair.rule) == (one, other, "folders")
+
+
+def test_one_image_in_both_folders_is_the_same_image_twice(tmp_path):
+    for folder in ("fixed", "moving"):
+        write_series(tmp_path / folder, np.zeros((4, 8, 9)), FIXED_AFFINE, name="one")
+    (found,) = find_stacks(scan(tmp_path, Limits()))
+    failure = refused(found, root=tmp_path)
+    assert failure.code is Code.E_SAME
+    assert refused(found, root=tmp_path / "elsewhere").code is Code.E_NO_INPUT
+
+
+def test_one_series_uid_for_both_images_is_the_same_image_twice():
+    uids = {"fixed_series_uid": CURRENT.series_uid, "moving_series_uid": CURRENT.series_uid}
+    assert refused(CURRENT, **uids).code is refused(CURRENT, PRIOR, **uids).code is Code.E_SAME
+    assert refused(CURRENT, fixed_series_uid=CURRENT.series_uid).code is Code.E_NO_INPUT
+
+
+def test_where_there_is_no_pair_the_sentence_says_what_was_left_out():
+    with pytest.raises(Failure) as info:
+        choose_pair([CURRENT], SETTINGS, ROOT, {"not_dicom": 2, "deflated": 40})
+    assert info.value.code is Code.E_NO_INPUT
+    assert (
+        "Files that were left out: deflated: 40, not dicom: 2. Deflated files must be stored in" in info.value.message
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- rules

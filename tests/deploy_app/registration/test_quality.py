@@ -6,8 +6,8 @@ from bundle.metrics import folding_percent
 from bundle.plausibility import LIMITS
 from bundle.plausibility import verdict as bundle_verdict
 from panreg.failures import Code, Failure
-from panreg.registration.quality import MEASURES, enforce, suited, verdict, within_one_frame
-from panreg.settings import QualityGate, variables
+from panreg.registration.quality import MEASURES, enforce, page_bounds, suited, verdict, within_one_frame
+from panreg.settings import QualityGate, load_settings, variables
 
 GATE = QualityGate(on_failure="fail")
 GOOD = {"similarity_before": 0.4, "similarity_after": 0.4}  # each at its limit
@@ -56,6 +56,23 @@ def test_limits_that_the_weights_have_of_their_own_take_the_place_of_the_gates()
     gate = suited(GATE, {"foreground_similarity": [0.5, None], "foreground_log_jacobian_sd": [0, 0.52]})
     assert gate == GATE.model_copy(update={"min_similarity": 0.5, "max_log_jacobian_sd": 0.52})
     assert suited(GATE, {}) == GATE
+
+
+@pytest.mark.parametrize("value", ["0.99", "0.7"])  # the second is the default's
+@pytest.mark.parametrize("by", ["environment", "file"])
+@pytest.mark.hazard("a poor registration is trusted")
+def test_a_limit_that_somebody_set_holds_whatever_limits_the_weights_have(tmp_path, by, value):
+    path, environ = tmp_path / "app.yaml", {}
+    path.write_text("panreg:\n  quality: {on_failure: fail}\n")
+    if by == "file":
+        path.write_text(f"panreg:\n  quality: {{min_similarity: {value}}}\n")
+    else:
+        environ["PANREG_QUALITY_MIN_SIMILARITY"] = value
+    gate = within_one_frame(load_settings(path, environ).quality)
+    limits = {"foreground_similarity": [0.5, None], "foreground_log_jacobian_sd": [0, 0.52]}
+    assert suited(gate, limits).min_similarity == float(value)
+    assert suited(gate, limits).max_log_jacobian_sd == 0.52
+    assert page_bounds(gate) == {"foreground_similarity": [float(value), None], "stretch": [None, pytest.approx(1.1)]}
 
 
 def test_the_limits_are_those_that_the_bundle_judges_by():

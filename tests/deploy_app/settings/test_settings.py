@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from application import ROOT
 from panreg.failures import Code, Failure
-from panreg.settings import PairSettings, Settings, digest, load_settings, variables
+from panreg.settings import PairSettings, QualityGate, Settings, digest, load_settings, variables
 
 APP_YAML = ROOT / "deploy_app" / "app.yaml"
 
@@ -27,6 +28,14 @@ def test_the_shipped_file_says_the_defaults_and_names_every_setting():
     text = APP_YAML.read_text()
     for address in variables().values():
         assert f"{address[-1]}:" in text
+
+
+def test_the_shipped_file_sets_no_limit_of_quality_and_its_comments_say_the_defaults(tmp_path):
+    assert load_settings(APP_YAML, {}).quality.model_fields_set == {"on_failure"}
+    path = tmp_path / "app.yaml"
+    path.write_text(re.sub("^    # ((min|max)_)", r"    \1", APP_YAML.read_text(), flags=re.MULTILINE))
+    assert load_settings(path, {}) == Settings()
+    assert load_settings(path, {}).quality.model_fields_set == QualityGate.model_fields.keys()
 
 
 def test_the_commented_examples_of_the_shipped_file_are_valid(tmp_path):
@@ -204,6 +213,10 @@ def changed(section, address, values):
     old = section[name] if isinstance(section, dict) else getattr(section, name)
     new = changed(old, rest, values) if rest else (not old if isinstance(old, bool) else values[type(old)])
     return section | {name: new} if isinstance(section, dict) else section.model_copy(update={name: new})
+
+
+def test_the_digest_sees_a_limit_that_is_set_to_its_default(tmp_path):
+    assert digest(load(tmp_path, PANREG_QUALITY_MIN_SIMILARITY="0.7"), "cpu") != digest(load(tmp_path), "cpu")
 
 
 def test_the_digest_does_not_depend_on_the_order_or_the_source_of_settings(tmp_path):

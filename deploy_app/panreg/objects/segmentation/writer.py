@@ -10,14 +10,21 @@ import numpy.typing as npt
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import Segmentation
 from panreg.dicom.elements import copy_elements
-from panreg.objects.highdicom_objects import complete_measures, finish, identification, source_images, sources
+from panreg.objects.highdicom_objects import (
+    complete_measures,
+    finish,
+    identification,
+    is_multi_frame,
+    source_images,
+    sources,
+)
 from panreg.objects.modules import reference
 from panreg.objects.provenance import MANUFACTURER, MODEL_NAME, Provenance
-from panreg.objects.registered_series import references_to_registered
+from panreg.objects.registered_series import SOP_CLASSES, references_to_registered
 from panreg.objects.segmentation.masks import SegmentSource, Unusable
 from panreg.registration.result import Registration
 from panreg.settings import Settings
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import RTStructureSetStorage
@@ -63,12 +70,7 @@ def build_segmentation(
         Unusable: too many voxels.
     """
     fixed, instance = registration.fixed, source.instance
-    if registration.is_straightened:
-        images, order = references_to_registered(registration, provenance), np.arange(len(fixed.frames))
-        for image in images:
-            complete_measures(image, fixed)
-    else:
-        images, order = sources(fixed), np.argsort([frame.number or k for k, frame in enumerate(fixed.frames)])
+    images, order, classes = _images(registration, provenance)
     is_fractional = instance.get("SegmentationType") == "FRACTIONAL"
     target = Segmentation(
         source_images=images,
@@ -86,7 +88,43 @@ def build_segmentation(
     finish(target, f"PROPAGATED: {description}", fixed, provenance, "Propagation of a segmentation by registration")
     copy_elements(target, instance, [f"LossyImageCompression{end}" for end in ("", "Ratio", "Method")])
     _name_sources(target, instance, registration)
+    _name_classes(target, classes)
     return target
+
+
+def _images(
+    registration: Registration, provenance: Provenance
+) -> tuple[list[Dataset], npt.NDArray[np.intp], dict[str, str]]:
+    """Build the images that the masks lie on as highdicom takes them: several of a classic class, or one enhanced.
+
+    Returns:
+        The images, the order of the stack's slices in them, and their SOP classes by SOP Instance UID.
+    """
+    fixed = registration.fixed
+    order = np.arange(len(fixed.frames))
+    if registration.is_straightened:
+        images = references_to_registered(registration, provenance)
+        for image in images:
+            complete_measures(image, fixed)
+    else:
+        images = sources(fixed)
+        if is_multi_frame(fixed):
+            order = np.argsort([frame.number or 0 for frame in fixed.frames])
+    classes = {str(image.SOPInstanceUID): str(image.SOPClassUID) for image in images}
+    if len(images) > 1:
+        for image in images:
+            image.SOPClassUID = SOP_CLASSES[fixed.modality]
+    return images, order, classes
+
+
+def _name_classes(target: Dataset, classes: Mapping[str, str]) -> None:
+    """Give references to images the SOP classes that these have."""
+
+    def name(item: Dataset, element: DataElement) -> None:
+        if element.keyword == "ReferencedSOPInstanceUID" and element.value in classes:
+            item.ReferencedSOPClassUID = classes[element.value]
+
+    target.walk(name)
 
 
 def _pixels(

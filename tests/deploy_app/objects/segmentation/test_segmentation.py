@@ -4,7 +4,7 @@ import pytest
 from panreg.limits import Limits
 from panreg.objects.required_attributes import missing
 from panreg.settings import Settings
-from propagated import agreement, as_multi_frame, propagate, read_on_fixed, truth
+from propagated import agreement, as_instances_of_one_frame, as_multi_frame, propagate, read_on_fixed, truth
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from segments import CENTRES, masks_on, write_segmentation
@@ -163,6 +163,23 @@ def test_a_multi_frame_fixed_image_gets_its_mask_frame_by_frame(pair, tmp_path):
         number = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
         own = fixed.header.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0]
         assert group.PlanePositionSequence[0].ImagePositionPatient == own.ImagePositionPatient
+
+
+def test_fixed_images_of_one_frame_each_get_their_mask_instance_by_instance(pair, tmp_path):
+    fixed = as_instances_of_one_frame(pair[0])
+    source = write_segmentation(tmp_path / "seg.dcm", pair[1], masks_on(MOVING_SHAPE, MOVING_AFFINE))
+    result = propagate((fixed, pair[1]), source, tmp_path / "out")
+    assert result.warnings == ()
+    path = result.paths[0]
+    assert is_right(path)
+    positions = {frame.sop_instance_uid: frame.header.ImagePositionPatient for frame in pair[0].frames}
+    for group in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence:
+        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        assert group.PlanePositionSequence[0].ImagePositionPatient == positions[image.ReferencedSOPInstanceUID]
+        assert "ReferencedFrameNumber" not in image
+    elements = pydicom.dcmread(path).iterall()
+    told = {element.value for element in elements if element.keyword == "ReferencedSOPClassUID"}
+    assert told == {fixed.header.SOPClassUID, "1.2.840.10008.5.1.4.1.1.66.4"}
 
 
 TOO_LONG = "SegmentLabel: the value breaks the DICOM standard"
