@@ -110,7 +110,12 @@ def test_pairs_without_any_overlap_are_the_worst(tmp_path):
     cells = [f"p{i},pan,{dsc}" for i, dsc in enumerate(("0.5", "0.000000", "", "0.25", "nan", "0"))]
     (tmp_path / "pairs.csv").write_text("\n".join(["pair,method,dsc", *cells]) + "\n")
     page = Page(write_run_page(tmp_path))
-    assert [row[1:] for row in page.rows[1:]] == [["p1", "0.0000"], ["p5", "0.0000"], ["p3", "0.2500"], ["p0", "0.5000"]]
+    assert [row[1:] for row in page.rows[1:]] == [
+        ["p1", "0.0000"],
+        ["p5", "0.0000"],
+        ["p3", "0.2500"],
+        ["p0", "0.5000"],
+    ]
 
 
 @pytest.mark.parametrize("kind", ["training", "comparison"])
