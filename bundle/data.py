@@ -85,10 +85,10 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
     """Pairs over cached images.
 
     ``data`` holds images (``image``, ``label``): then item *i* takes image *i* as the fixed one and draws another of
-    the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read
-    and transformed once. Where some images have labels, those of the others are 0: all pairs of a batch have the same
-    keys, and a loss finds both label maps or none. A pair with labels too large for float32 has its labels numbered
-    from 0 up, in both images alike: random transforms would merge neighbours.
+    the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read and
+    transformed once, with each label map that pairs list it with. Where some images have labels, those of the others
+    are 0: all pairs of a batch have the same keys, and a loss finds both label maps or none. A pair with labels too
+    large for float32 has its labels numbered from 0 up, in both images alike: random transforms would merge neighbours.
 
     Args:
         data: items of ``open_dataset`` or ``draw_pairs``.
@@ -122,7 +122,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         self.pair_transform = pair_transform
         self.repeats = repeats
         images = _images_of_pairs(self.data) if self.explicit else self.data
-        self.index = {item["image"]: i for i, item in enumerate(images)}
+        self.index = {(item["image"], item.get("label")): i for i, item in enumerate(images)}
         self.labelled = any("label" in image for image in images)
         self.groups: dict[str | None, list[int]] = {}
         for i, item in enumerate(images):
@@ -153,7 +153,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
     def __getitem__(self, index: int) -> Any:
         item = self.data[index % len(self.data)]
         if self.explicit:
-            fixed, moving = self.index[item["fixed"]], self.index[item["moving"]]
+            moving, fixed = (self.index[item[role], item.get(f"{role}_label")] for role in ("moving", "fixed"))
         else:
             fixed = index % len(self.data)
             others = [i for i in self.groups[item.get("dataset")] if i != fixed]
@@ -203,11 +203,6 @@ def _renumbered(labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _images_of_pairs(pairs: Sequence[Item]) -> list[Item]:
-    """List every image of explicit pairs once."""
-    images: dict[str, Item] = {}
-    for pair in pairs:
-        for role in ("moving", "fixed"):
-            image = images.setdefault(pair[role], {"image": pair[role]})
-            if f"{role}_label" in pair:
-                image["label"] = pair[f"{role}_label"]
-    return list(images.values())
+    """List every image of explicit pairs once with each label map that it has there, or with none."""
+    sides = dict.fromkeys((pair[role], pair.get(f"{role}_label")) for pair in pairs for role in ("moving", "fixed"))
+    return [{"image": image} if label is None else {"image": image, "label": label} for image, label in sides]
