@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.io.files import check_file, fingerprint, in_place
+from bundle.io.files import check_file, fingerprint, write_text
 from bundle.networks.cascade import Cascade
 from torch import nn
 
@@ -129,8 +129,7 @@ def describe_as(weights: str, path: str | os.PathLike[str], cascades: int = 1) -
     settings = {name: value for name, value in settings.items() if value is not None}
     settings |= {"cascades": cascades} if settings and cascades > 1 else {}
     if settings and not description.exists():
-        with in_place(description) as partial:
-            Path(partial).write_text(json.dumps(settings, indent=4) + "\n")
+        write_text(description, json.dumps(settings, indent=4) + "\n")
 
 
 def content(weights: str) -> str:
