@@ -15,6 +15,7 @@ from bundle.listing import SPLITS, open_dataset, read_split, region_names
 from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
 from bundle.spatial import ras_from_lps
+from bundle.spatial.grid import MULTIPLE
 from bundle.transforms import read_grid
 from monai.data import CacheDataset, DistributedSampler, MetaTensor
 from monai.transforms import Randomizable
@@ -38,12 +39,12 @@ EXACT = 2**24
 """Whole numbers up to here are told apart in float32, in which MONAI's random transforms resample label maps."""
 
 
-def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
+def common_size(items: Sequence[Item], multiple: int = MULTIPLE) -> list[int]:
     """Find the smallest grid that holds every image, in RAS order, sides a multiple of ``multiple``.
 
     Args:
         items: from ``open_dataset``.
-        multiple: of the sides; PAN halves the size four times, hence 16.
+        multiple: of the sides; by default as the network takes them.
 
     Returns:
         Three sides in voxels.
