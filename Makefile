@@ -172,5 +172,6 @@ GPU_DEVICE := $(if $(filter auto,$(DEVICE)),cuda,$(DEVICE))
 gpu:
 	$(PYTHON) -W ignore -m bundle.benchmark.gpu --device $(GPU_DEVICE) $(if $(SIZES),--sizes "$(SIZES)")
 
+# environments and what the recipes build; data/ and output/ hold what users prepared and trained
 clean:
-	rm -rf $(VENV) $(DEPLOY) $(PEERS) $(INTEROP) output data build
+	rm -rf $(VENV) $(DEPLOY) $(PEERS) $(INTEROP) build

@@ -199,9 +199,7 @@ class BatchRegistration:
                 row |= {"state": "failed" if reason else "to do", "error": reason}
             rows.append(row)
         rows.sort(key=lambda row: row["state"] != "registered")  # whose columns come first
-        partial = self.output_dir / f".batch.{os.getpid()}.csv"
-        write_csv(partial, rows)
-        os.replace(partial, self.output_dir / "batch.csv")
+        write_csv(self.output_dir / "batch.csv", rows)
         write_index(self.output_dir, rows, registered)
         counts = {state: sum(row["state"] == state for row in rows) for state in ("registered", "failed", "to do")}
         print(", ".join(f"{count} {state}" for state, count in counts.items()))  # noqa: T201

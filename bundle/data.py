@@ -15,6 +15,7 @@ from bundle.listing import SPLITS, open_dataset, read_split, region_names
 from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
 from bundle.spatial import ras_from_lps
+from bundle.spatial.grid import MULTIPLE
 from bundle.transforms import read_grid
 from monai.data import CacheDataset, DistributedSampler, MetaTensor
 from monai.transforms import Randomizable
@@ -38,12 +39,12 @@ EXACT = 2**24
 """Whole numbers up to here are told apart in float32, in which MONAI's random transforms resample label maps."""
 
 
-def common_size(items: Sequence[Item], multiple: int = 16) -> list[int]:
+def common_size(items: Sequence[Item], multiple: int = MULTIPLE) -> list[int]:
     """Find the smallest grid that holds every image, in RAS order, sides a multiple of ``multiple``.
 
     Args:
         items: from ``open_dataset``.
-        multiple: of the sides; PAN halves the size four times, hence 16.
+        multiple: of the sides; by default as the network takes them.
 
     Returns:
         Three sides in voxels.
@@ -85,10 +86,10 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
     """Pairs over cached images.
 
     ``data`` holds images (``image``, ``label``): then item *i* takes image *i* as the fixed one and draws another of
-    the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read
-    and transformed once. Where some images have labels, those of the others are 0: all pairs of a batch have the same
-    keys, and a loss finds both label maps or none. A pair with labels too large for float32 has its labels numbered
-    from 0 up, in both images alike: random transforms would merge neighbours.
+    the same data set as the moving one, anew each time. Or it holds explicit pairs. Either way every image is read and
+    transformed once, with each label map that pairs list it with. Where some images have labels, those of the others
+    are 0: all pairs of a batch have the same keys, and a loss finds both label maps or none. A pair with labels too
+    large for float32 has its labels numbered from 0 up, in both images alike: random transforms would merge neighbours.
 
     Args:
         data: items of ``open_dataset`` or ``draw_pairs``.
@@ -122,7 +123,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
         self.pair_transform = pair_transform
         self.repeats = repeats
         images = _images_of_pairs(self.data) if self.explicit else self.data
-        self.index = {item["image"]: i for i, item in enumerate(images)}
+        self.index = {(item["image"], item.get("label")): i for i, item in enumerate(images)}
         self.labelled = any("label" in image for image in images)
         self.groups: dict[str | None, list[int]] = {}
         for i, item in enumerate(images):
@@ -153,7 +154,7 @@ class PairDataset(torch.utils.data.Dataset[dict[Hashable, Any]], Randomizable):
     def __getitem__(self, index: int) -> Any:
         item = self.data[index % len(self.data)]
         if self.explicit:
-            fixed, moving = self.index[item["fixed"]], self.index[item["moving"]]
+            moving, fixed = (self.index[item[role], item.get(f"{role}_label")] for role in ("moving", "fixed"))
         else:
             fixed = index % len(self.data)
             others = [i for i in self.groups[item.get("dataset")] if i != fixed]
@@ -203,11 +204,6 @@ def _renumbered(labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _images_of_pairs(pairs: Sequence[Item]) -> list[Item]:
-    """List every image of explicit pairs once."""
-    images: dict[str, Item] = {}
-    for pair in pairs:
-        for role in ("moving", "fixed"):
-            image = images.setdefault(pair[role], {"image": pair[role]})
-            if f"{role}_label" in pair:
-                image["label"] = pair[f"{role}_label"]
-    return list(images.values())
+    """List every image of explicit pairs once with each label map that it has there, or with none."""
+    sides = dict.fromkeys((pair[role], pair.get(f"{role}_label")) for pair in pairs for role in ("moving", "fixed"))
+    return [{"image": image} if label is None else {"image": image, "label": label} for image, label in sides]

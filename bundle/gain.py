@@ -5,7 +5,7 @@ from bundle.correlation import local_ncc
 from bundle.fields import warp
 from bundle.options import check_numbers
 from bundle.shapes import DDF
-from bundle.similarity import contrast_correlation
+from bundle.similarity import ALIKE_FROM, contrast_correlation
 from bundle.smoothing import halve, restore, smooth, voxel_ratio
 
 __all__ = ["GainWeighting"]
@@ -49,7 +49,7 @@ class GainWeighting:
         full: float = 0.4,
         least_unlike: float = 0.4,
         full_unlike: float = 0.7,
-        alike_from: float = 0.9,
+        alike_from: float = ALIKE_FROM,
     ) -> None:
         check_numbers(least=least, full=full, least_unlike=least_unlike, full_unlike=full_unlike, alike_from=alike_from)
         self.alike, self.unlike, self.alike_from = (least, full), (least_unlike, full_unlike), alike_from

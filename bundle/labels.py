@@ -7,7 +7,10 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-__all__ = ["SIGMA", "LabelSampler", "consecutive"]
+__all__ = ["LARGEST_COUNTED", "SIGMA", "LabelSampler", "consecutive"]
+
+LARGEST_COUNTED = 2**20
+"""Labels up to here are counted by their own numbers; with larger ones all are renumbered first (``consecutive``)."""
 
 SIGMA = 0.5
 """Standard deviation of the Gaussian, voxels: wider rounds off more, and thin structures vanish."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from bundle.failures import OutcomeError
-from bundle.io.files import check_file
+from bundle.io.files import check_file, in_place
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 from monai.data.utils import set_rnd
@@ -128,12 +127,11 @@ class Resumption:
         if _rank() > 0:
             return
         path = self.folder / f"{NAME}{engine.state.epoch}.pt"
-        partial = path.with_name(f".partial_{path.name}")
         states = {name: _alone(one).state_dict() for name, one in self.state.items()}
         if _scaler(engine) is not None:
             states["scaler"] = _scaler(engine).state_dict()
-        torch.save(states | {"settings": self.settings}, partial)
-        os.replace(partial, path)
+        with in_place(path) as partial:
+            torch.save(states | {"settings": self.settings}, partial)
         for earlier in set(self.folder.glob(f"{NAME}*.pt")) - {path}:
             earlier.unlink()
 

@@ -17,6 +17,9 @@ __all__ = [
     "tissue_correlation",
 ]
 
+ALIKE_FROM = 0.9
+"""``contrast_correlation`` from which two scans of one person look alike, where weights name no other."""
+
 WINDOW = 9  # voxels, as in the loss
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
 SHOWN = 0.05  # intensity above which an image shows something

@@ -10,9 +10,10 @@ import torch
 from bundle.lesions import REFILLS
 from bundle.progress import RESAMPLING, WRITING, Progress, Stages, millions
 from bundle.spatial import Grid
+from bundle.spatial.grid import MULTIPLE
 from bundle.transforms import grid_of, read_grid
 from bundle.transforms.extent import check_extent
-from bundle.transforms.matching import MARGIN_MM, MULTIPLE
+from bundle.transforms.matching import MARGIN_MM
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 

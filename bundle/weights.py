@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.io.files import check_file, fingerprint, in_place
+from bundle.io.files import check_file, fingerprint, write_text
 from bundle.networks.cascade import Cascade
+from bundle.similarity import ALIKE_FROM
 from torch import nn
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "content",
     "describe_as",
     "load_frozen",
+    "one_person_from",
     "recommended",
     "start_from",
     "suited",
@@ -49,6 +51,18 @@ def _within(weights: str, setting: str, default: float, low: float, high: float)
         description = Path(weights).with_suffix(".json")
         raise ValueError(f"{setting} in {description} is a number from {low:g} to {high:g}, not {json.dumps(value)}.")
     return float(value)
+
+
+def one_person_from(weights: str) -> float:
+    """Look up the ``contrast_correlation`` from which weights take two scans of one person to look alike.
+
+    Args:
+        weights: path of the weights.
+
+    Raises:
+        ValueError: their description says what is no correlation.
+    """
+    return _within(weights, "one_person_from", ALIKE_FROM, -1.0, 1.0)
 
 
 def check_weights(network: nn.Module, path: str) -> None:
@@ -129,8 +143,7 @@ def describe_as(weights: str, path: str | os.PathLike[str], cascades: int = 1) -
     settings = {name: value for name, value in settings.items() if value is not None}
     settings |= {"cascades": cascades} if settings and cascades > 1 else {}
     if settings and not description.exists():
-        with in_place(description) as partial:
-            Path(partial).write_text(json.dumps(settings, indent=4) + "\n")
+        write_text(description, json.dumps(settings, indent=4) + "\n")
 
 
 def content(weights: str) -> str:
@@ -194,7 +207,7 @@ class WeightsChoice:
         self.asked = {name: value for name, value in (asked or {}).items() if value is not None}
         self.network, self.device, self.loaded = network, device, dict[str, nn.Module]()
         self.one_contrast = _within(weights, "one_contrast", -1.0, -1.0, 1.0)
-        self.one_person_from = _within(weights, "one_person_from", 1.0, -1.0, 1.0)
+        self.one_person_from = one_person_from(weights)
         self.share = 0.0 if self.one_person else _within(weights, "usual_share", 0.0, 0.0, 1.0)
 
     def network_for(self, alike: Mapping[str, float], usual: Callable[..., Any]) -> Callable[..., Any]:

@@ -388,12 +388,31 @@ def test_explicit_pairs_come_in_their_order_over_images_that_are_read_once():
         {"moving": f"/a/{m}.nii.gz", "fixed": f"/a/{f}.nii.gz", "moving_label": f"/a/l{m}.nii.gz", "dataset": "a"}
         for m, f in ((0, 1), (2, 1), (1, 0))
     ]
+    items = [item | {"fixed_label": item["fixed"].replace("/a/", "/a/l")} for item in items]
     transform = Numbered()
     pairs = PairDataset(items, transform, repeats=2, progress=False)
     assert [numbers_of(pairs[i]) for i in range(len(pairs))] == [(0, 1), (2, 1), (1, 0)] * 2
     assert (pairs[1]["moving_label"] == 2).all()
     assert set(transform.calls.values()) == {1}
     assert len(transform.calls) == 3
+
+
+def test_an_image_has_in_each_explicit_pair_the_label_map_that_is_listed_there():
+    class Read(Transform):
+        def __call__(self, item):
+            numbers = {key: int(re.search(r"\d+", Path(path).name)[0]) for key, path in item.items()}
+            return {key: torch.full((1, 2, 3, 4), number) for key, number in numbers.items()}
+
+    listed_labels = [(7, 5), (8, 6), (None, 5), (8, None), (None, None)]
+    pair = {"moving": "/a/0.nii.gz", "fixed": "/a/1.nii.gz"}
+    items = [
+        pair | {f"{role}_label": f"/a/l{n}.nii.gz" for role, n in zip(pair, labels) if n is not None}
+        for labels in listed_labels
+    ]
+    pairs = PairDataset(items, Read(), progress=False)
+    found = [[int(pairs[i][f"{role}_label"].max()) for role in pair] for i in range(len(items))]
+    assert found == [[n or 0 for n in labels] for labels in listed_labels]  # zeros stand for none
+    assert all(numbers_of({role: pairs[i][role].float() for role in pair}) == (0, 1) for i in range(len(items)))
 
 
 @pytest.mark.parametrize("key", ["moving_mask", "fixed_cost_mask", "initial_transform"])

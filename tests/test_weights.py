@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundle.gain import GainWeighting
 from bundle.inferers import RecursiveInferer
 from bundle.networks import PAN
 from bundle.networks.cascade import Cascade
@@ -22,6 +23,7 @@ from bundle.weights import (
     start_from,
     suited,
 )
+from tests.configs import load
 from torch import nn
 
 
@@ -144,6 +146,21 @@ def test_two_like_scans_of_one_person_have_weights_of_their_own(two_weights, sam
     moved = [6.0, 2.0] if same_person else [1.0, 2.0]  # two passes of 3 voxels; the other network is loaded beside it
     assert pred[:, 1:].flatten(1).unique(dim=1).flatten().tolist() == moved
     assert choice.settings_for(alike(0.95), {"passes": 1}) == {"passes": 2 if same_person else 1}
+
+
+def test_scans_of_one_person_look_alike_from_one_correlation_on_whoever_asks(two_weights, bundle_root):
+    usual = two_weights / "usual.pt"
+    (two_weights / "usual.json").write_text(json.dumps({"one_person": "person.pt"}))
+    choice = WeightsChoice(Shift(), str(usual), same_person=True)
+    from_here = GainWeighting().alike_from
+    names = [Path(choice.weights_for(alike(correlation))).name for correlation in (from_here, from_here - 0.01)]
+    assert names == ["person.pt", "usual.pt"]
+    (two_weights / "usual.json").write_text(json.dumps({"one_person_from": 0.8}))
+    for configs, workflow in ((["inference"], "inferer"), (["train", "evaluate"], "validate#inferer")):
+        for weights, expected in ((usual, 0.8), (two_weights / "person.pt", from_here)):
+            parser = load(bundle_root, configs)
+            parser["ckpt"] = str(weights)
+            assert parser.get_parsed_content(f"{workflow}#gain_weighting#alike_from") == expected
 
 
 def test_the_other_weights_run_with_what_suits_them_unless_asked_otherwise(two_weights):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import bundle
+from bundle.io.files import in_place, write_text
 from bundle.io.tables import markdown_table, read_csv, write_csv
 from bundle.options import as_text
 from bundle.progress import Progress
@@ -118,7 +119,7 @@ def _tabulate(folder: Path, terms: Terms) -> list[Row]:
         own = [_row(name, rate, run) for rate, run in sorted(runs.items()) if _epochs_done(run) >= terms.epochs]
         rows += _choose(own, name, folder, terms) if own else []
     write_csv(folder / "equal_terms.csv", rows)
-    (folder / "equal_terms.md").write_text(equal_terms_markdown(rows))
+    write_text(folder / "equal_terms.md", equal_terms_markdown(rows))
     return rows
 
 
@@ -159,7 +160,7 @@ def _keep_terms(terms: Terms, folder: Path) -> None:
             f"{folder} holds runs on other terms ({', '.join(differing)}): choose another --output_dir, or the terms "
             f"in {path}."
         )
-    path.write_text(json.dumps(own, indent=4) + "\n")
+    write_text(path, json.dumps(own, indent=4) + "\n")
 
 
 def _epochs_done(run: Path) -> int:
@@ -248,11 +249,11 @@ def _choose(own: list[Row], name: str, folder: Path, terms: Terms) -> list[Row]:
     for i, row in enumerate(own):
         row["chosen"] = "yes" if i == best else "no"
     chosen = folder / "chosen"
-    chosen.mkdir(exist_ok=True)
     run = folder / f"{name}_{own[best]['learning_rate']}"
-    shutil.copyfile(run / "models" / "model.pt", chosen / f"{name}.pt")
+    with in_place(chosen / f"{name}.pt") as partial:
+        shutil.copyfile(run / "models" / "model.pt", partial)
     settings: Row = {"network": NETWORKS[name][0]} if NETWORKS[name] else {}
     settings |= {"spacing_mm": terms.spacing_mm, "passes": 1, "cascades": terms.cascades}
     settings |= {"trained_on": Path(terms.dataset).name, "steps": own[best]["steps"], "seed": terms.seed}
-    (chosen / f"{name}.json").write_text(json.dumps(settings, indent=4) + "\n")
+    write_text(chosen / f"{name}.json", json.dumps(settings, indent=4) + "\n")
     return own

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bundle
-from bundle.io.files import fingerprint
+from bundle.io.files import fingerprint, write_text
 
 __all__ = ["digest", "key_of", "read_kept", "versions", "weights_used", "write_kept"]
 
@@ -60,6 +60,4 @@ def write_kept(stem: str, result: Mapping[str, Any], depends: Mapping[str, Any])
         result: for JSON.
         depends: all that it depends on, whose ``key_of`` the stem should hold.
     """
-    partial = Path(f"{stem}.partial")
-    partial.write_text(json.dumps({"depends_on": depends, "result": result}, indent=4) + "\n")
-    os.replace(partial, f"{stem}.json")
+    write_text(f"{stem}.json", json.dumps({"depends_on": depends, "result": result}, indent=4) + "\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle.io.files import write_text
 from bundle.io.tables import markdown_table, write_csv
 from scipy.stats import wilcoxon
 
@@ -63,7 +64,7 @@ def write_tables(rows: Sequence[Row], regions: Mapping[int, str], title: str, fo
         write_csv(folder / "regions.csv", one_each)
     summary = summarise(rows)
     write_csv(folder / "summary.csv", summary)
-    (folder / "summary.md").write_text(f"{title}\n\n{markdown(summary)}")
+    write_text(folder / "summary.md", f"{title}\n\n{markdown(summary)}")
     return summary
 
 

@@ -143,7 +143,7 @@ def split_and_judge(rows: Sequence[Row]) -> dict[str, Any]:
     shipped = {**(recommended(str(WEIGHTS), "look_here") or {}), **config["thresholds"]["look_here"]}
     result["shipped bounds, all judged"] = {"bounds": shipped, **separation(rows, shipped)}
     dice = {
-        kind: [row["dice_after"] for row in rows if row["kind"] == kind and row.get("dice_after")]
+        kind: [row["dice_after"] for row in rows if row["kind"] == kind and row.get("dice_after") is not None]
         for kind in (GOOD, *KINDS)
     }
     result["mean Dice"] = {kind: round(float(np.mean(values)), 3) for kind, values in dice.items() if values}

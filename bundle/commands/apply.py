@@ -41,8 +41,8 @@ def apply(
         output: file to write (.nii.gz, .nii, .nrrd, .mha).
         interpolation: linear, or bspline (cubic); for labels label_gaussian (smooth borders) or nearest (keeps what is
             a voxel thin).
-        fill: value where nothing of the image is; by default the padding that the image declares, else its lowest
-            intensity but for outliers where that is below 0 (the air of a CT), else 0. Labels are always 0 there.
+        fill: value where nothing of the image is; by default its lowest intensity but for outliers where that is below
+            0 (the air of a CT), else 0. Labels are always 0 there.
         inverse: go by the inverse of the transform, from its fixed side to its moving side: moving is then the image
             of its fixed side. Of several transforms one value each, with commas between, or one for all.
         kind: whose transform it is, where its file leaves that open: greedy, flirt, learn2reg, voxelmorph, afni, fnirt

@@ -34,6 +34,7 @@ from bundle.commands.expected_error import expected_error
 from bundle.commands.register import check_affine, output_folder, register
 from bundle.commands.speed import speed
 from bundle.data import draw_pairs, open_dataset, region_names
+from bundle.io.files import write_text
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 from bundle.root import WEIGHTS
@@ -179,7 +180,7 @@ def rescans(
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "rescans.csv", rows)
-    (folder / "rescans.md").write_text(f"{title}\n\n{rescans_markdown(rows)}")
+    write_text(folder / "rescans.md", f"{title}\n\n{rescans_markdown(rows)}")
     print(rescans_markdown(rows))
     print(f"tables: {folder}")
     return rows
@@ -225,7 +226,7 @@ def lesions(
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "lesions.csv", rows)
-    (folder / "lesions.md").write_text(f"{title}\n\n{lesions_markdown(rows)}")
+    write_text(folder / "lesions.md", f"{title}\n\n{lesions_markdown(rows)}")
     print(lesions_markdown(rows))
     print(f"tables: {folder}")
     return rows
@@ -278,7 +279,7 @@ def verdicts(
     options |= {} if spacing_mm is None else {"spacing_mm": spacing_mm}
     rows = rows_of(drawn, others, min(spoiled, len(drawn)), folder / "cache", options)
     result = split_and_judge(rows)
-    (folder / "verdicts.json").write_text(json.dumps(result, indent=4) + "\n")
+    write_text(folder / "verdicts.json", json.dumps(result, indent=4) + "\n")
     print(json.dumps(result, indent=4))
     return result
 

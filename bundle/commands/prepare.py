@@ -15,7 +15,7 @@ from bundle.commands.prepared import Prepared
 from bundle.commands.register import check_affine, output_folder
 from bundle.data import SPLITS, read_split
 from bundle.intensity import clip_outliers, fill_value
-from bundle.io.files import check_outputs, fingerprint
+from bundle.io.files import check_outputs, fingerprint, in_place, write_text
 from bundle.io.headers import NIBABEL, read_header
 from bundle.io.labels import for_file
 from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing, visible_images
@@ -103,7 +103,7 @@ def prepare(
             notes.note(sources, outputs)
         listing[split].append(entry)
     path = root / "dataset.json"
-    path.write_text(json.dumps(listing, indent=4) + "\n")
+    write_text(path, json.dumps(listing, indent=4) + "\n")
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
     print(f"{len(items)} images ({counts}) on a grid of {grid.shape} voxels: {path}")
     return str(path)
@@ -276,8 +276,6 @@ def _prepare_one(
         result["image"][result["label"] == 0] = fill
     arrays = {key: (for_file(v) if key == "label" else v.float()).numpy() for key, v in result.items()}
     for key, path in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".partial_{path.name}")
-        array = arrays[key]
-        nibabel.save(nibabel.Nifti1Image(array, ras_from_lps(grid.affine), dtype=array.dtype), partial)
-        os.replace(partial, path)
+        image = nibabel.Nifti1Image(arrays[key], ras_from_lps(grid.affine), dtype=arrays[key].dtype)
+        with in_place(path) as partial:
+            nibabel.save(image, partial)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.io.files import fingerprint, is_unchanged
+from bundle.io.files import fingerprint, is_unchanged, write_text
 
 __all__ = ["Prepared"]
 
@@ -57,9 +57,7 @@ class Prepared:
     def note(self, sources: Mapping[str, str], outputs: Mapping[str, Path]) -> None:
         """Note what files were made from; the notes are there as a whole or as they were."""
         self.sources[_key(outputs)] = {key: _noted(path) for key, path in sources.items()}
-        partial = self.path.with_name(f".partial_{NOTES}")
-        partial.write_text(json.dumps({"settings": self.settings, "sources": self.sources}, indent=1) + "\n")
-        os.replace(partial, self.path)
+        write_text(self.path, json.dumps({"settings": self.settings, "sources": self.sources}, indent=1) + "\n")
 
 
 def _key(outputs: Mapping[str, Path]) -> str:

@@ -91,8 +91,8 @@ def register(
         jacobian: also write jacobian.nii.gz, the determinant of the field (the command jacobian says more).
         expected_error: also write expected_error.nii.gz, how many mm each voxel is likely to be off; the network runs
             three times more.
-        fill: value of the result where nothing of the moving image is; by default the padding that the image declares,
-            else its lowest intensity but for outliers where that is below 0 (the air of a CT), else 0.
+        fill: value of the result where nothing of the moving image is; by default the image's lowest intensity but for
+            outliers where that is below 0 (the air of a CT), else 0.
         report: write report.html, a page to look around in; with thumbnail.png, a small picture.
         bfloat16: let the network convolve in bfloat16 on a CPU; by default where the CPU has instructions for it.
         device: auto, cpu or cuda.

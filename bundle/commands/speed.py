@@ -12,7 +12,7 @@ from bundle.benchmark.speed import AGAINST, measure_speed, span, speed_markdown,
 from bundle.benchmark.whole import check_installed, measure_whole, whole_markdown, whole_rows
 from bundle.commands.comparing import check_common, three_sides, torch_device
 from bundle.commands.register import output_folder
-from bundle.io.files import check_file
+from bundle.io.files import check_file, write_text
 from bundle.io.tables import write_csv
 from bundle.options import check_flags
 
@@ -79,8 +79,9 @@ def speed(
     threads = threads or torch.get_num_threads()
     result = measure_speed(sides, training_sides, peers, torch_device(device), threads, repeats, scaling)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "speed.json").write_text(json.dumps(result, indent=4) + "\n")
-    (folder / "speed.md").write_text(speed_markdown(result))
+    write_text(folder / "speed.json", json.dumps(result, indent=4) + "\n")
+    write_text(folder / "speed.md", speed_markdown(result))
+    (folder / "scaling.png").unlink(missing_ok=True)  # an earlier call's
     if result["scaling"]:
         write_scaling(result["scaling"], folder / "scaling.png")
     print(speed_markdown(result))
@@ -109,9 +110,9 @@ def _whole(
             check_file(path, f"{role} image", "do")
         turns = measure_whole(Path(moving).absolute(), Path(fixed).absolute(), Path(place), names, threads, repeats)
     result = {"threads": threads, "moving": Path(moving).name, "fixed": Path(fixed).name, "commands": turns}
-    (folder / "whole.json").write_text(json.dumps(result, indent=4) + "\n")
+    write_text(folder / "whole.json", json.dumps(result, indent=4) + "\n")
     write_csv(folder / "whole.csv", whole_rows(turns))
     table = whole_markdown(turns, span)
-    (folder / "whole.md").write_text(table)
+    write_text(folder / "whole.md", table)
     print(f"{table}tables: {folder}")
     return result

@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = [
     *("beside", "check_file", "check_outputs", "check_room", "fingerprint", "in_place", "is_unchanged", "named"),
-    "utf8",
+    *("utf8", "write_text"),
 ]
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
@@ -172,6 +172,20 @@ def in_place(path: str | os.PathLike[str]) -> Iterator[Path]:
         check_outputs([file.with_name(written.name) for written in whole], [])
         for written in whole:
             os.replace(written, file.with_name(written.name))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, in UTF-8: it is there whole or as it was.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        text: its content.
+
+    Raises:
+        OSError: there is no room or no right to.
+    """
+    with in_place(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def utf8(path: str | os.PathLike[str]) -> str:

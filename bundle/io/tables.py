@@ -5,20 +5,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.io.files import in_place
+
 __all__ = ["markdown_table", "read_csv", "write_csv"]
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, floats with six decimals; the columns are those of all rows, in the order they turn up in.
 
-    A cell that a row lacks stays empty.
+    A cell that a row lacks stays empty. The file is there whole or as it was, whenever the process ends.
 
     Args:
         path: of the file.
         rows: at least one.
     """
     columns = dict.fromkeys(key for row in rows for key in row)
-    with path.open("w", newline="") as file:
+    with in_place(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

@@ -7,16 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.labels import consecutive
+from bundle.labels import LARGEST_COUNTED, consecutive
 from bundle.shapes import Labels
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.utils import convert_to_tensor
 from scipy.ndimage import find_objects
 
 __all__ = ["SurfaceDistances", "dice_per_label", "mean_dice", "surface_distances"]
-
-LARGEST_COUNTED = 2**20
-"""Labels up to here are counted by their own numbers; with larger ones all are renumbered first."""
 
 
 def dice_per_label(warped: Labels, fixed: Labels, labels: Sequence[int] | None = None) -> dict[int, float]:

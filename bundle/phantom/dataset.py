@@ -2,14 +2,14 @@
 
 import json
 import os
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from bundle.io.files import in_place, write_text
 from bundle.phantom.anatomy import REGIONS, Matrix, random_anatomy
 from bundle.phantom.head import centred_affine, sample
 from bundle.progress import Progress
@@ -66,8 +66,7 @@ def write_phantoms(
         image, label = sample(random_anatomy((seed, index), contrast), shape, affine)
         _write_volume(root / "images" / _name(index), np.rint(image).astype(np.int16), affine)
         _write_volume(root / "labels" / _name(index), label, affine)
-    text = json.dumps(description, indent=4) + "\n"
-    _write_atomically(root / "dataset.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(root / "dataset.json", json.dumps(description, indent=4) + "\n")
     return root
 
 
@@ -118,18 +117,8 @@ def _write_volume(path: Path, data: npt.NDArray[Any], affine: Matrix) -> None:
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
-    _write_atomically(path, lambda temporary: nibabel.save(image, temporary))
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``path`` under a name of its own, then move into place: nobody ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with in_place(path) as partial:
+        nibabel.save(image, partial)
 
 
 def write_pair(output_dir: str | os.PathLike[str], seed: int = 0) -> tuple[Path, Path, Path, Path]:

@@ -88,6 +88,7 @@ def _worst(rows: Sequence[Row]) -> str:
     methods = dict.fromkeys(row.get("method", "") for row in rows)
     cells = []
     for method in methods:
-        valued = [(v, row["pair"]) for row in rows if row.get("method", "") == method and (v := _number(row[MEASURE]))]
-        cells += [(method, pair, f"{value:.4f}") for value, pair in sorted(valued)[:WORST]]
+        own = [(_number(row.get(MEASURE)), row["pair"]) for row in rows if row.get("method", "") == method]
+        valued = sorted((value, pair) for value, pair in own if value is not None)
+        cells += [(method, pair, f"{value:.4f}") for value, pair in valued[:WORST]]
     return table(("method", "pair", "DSC"), cells)

@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from bundle.io.files import in_place
+from bundle.io.files import write_text
 from bundle.report.judgement import FAILED, GOOD, LOOK_HERE
 from bundle.report.page import as_json, asset
 
@@ -38,8 +38,7 @@ def write_index(folder: Path, rows: Sequence[Mapping[str, Any]], found: Mapping[
         script=asset("index.js"),
         data=as_json(entries),
     )
-    with in_place(folder / "index.html") as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(folder / "index.html", page)
     return folder / "index.html"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 import bundle
-from bundle.io.files import in_place
+from bundle.io.files import write_text
 from bundle.report.comparison import comparison_sections
 from bundle.report.page import asset
 from bundle.report.training import training_sections
@@ -41,8 +41,7 @@ def write_run_page(folder: Path, output: Path | None = None) -> Path:
         foot=html.escape(_provenance(folder)),
     )
     path = output or folder / "run.html"
-    with in_place(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

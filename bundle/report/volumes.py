@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from bundle.intensity import percentile_range
-from bundle.labels import consecutive
+from bundle.labels import LARGEST_COUNTED, consecutive
 from bundle.report.overview import LARGEST_JACOBIAN
 from bundle.report.placing import interpolated, lies_within, placed, thinned, within
 from bundle.spatial import Grid, SpatialTransform, ras_from_lps
@@ -27,7 +27,6 @@ FIELD_VOXELS = 400_000
 FIELD_STEP_MM = 0.01  # of the displacements, kept as whole numbers
 LEVELS = 255
 THUMBNAIL = 160  # pixels along its longer side at most
-LARGEST_COUNTED = 2**20  # of labels
 FOLDED_LEVEL = 255  # of the Jacobian's bytes; 1 to 254 are its logarithm, 0 is nothing
 
 Volume = npt.NDArray[Any]
@@ -179,7 +178,7 @@ def _numbered(labels: Sequence[torch.Tensor | None]) -> tuple[list[int], list[to
     """The numbers of several label maps, from 0 up, and the maps of their indices in the smallest type."""
     given = [torch.zeros(1, 1, 1, 1, dtype=torch.int64) if label is None else label.long() for label in labels]
     largest = max(int(label.max()) for label in given)
-    if largest < LARGEST_COUNTED:
+    if largest <= LARGEST_COUNTED:
         counts = sum(torch.bincount(label.flatten(), minlength=largest + 1) for label in given)
         numbers = torch.nonzero(torch.as_tensor(counts))[:, 0]
         numbers = numbers if numbers[0] == 0 else torch.cat([numbers.new_zeros(1), numbers])

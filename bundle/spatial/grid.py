@@ -16,7 +16,10 @@ Matrix = npt.NDArray[np.float64]
 RIGHT_ANGLE = 1e-4  # cosine between two axes that ITK 5.4 still takes for a right angle
 ROUNDED = 2e-3  # cosine up to which ``straightened`` takes two axes to be off the right angle by rounding
 UPRIGHT = 1e-3  # cosine up to which ``orthogonal`` leaves two axes as they are
-MARGIN, MULTIPLE = 4, 16  # voxels that a side grows by at most at each end, and of a side: the network pads to it
+MARGIN = 4  # voxels that a side grows by at most at each end
+MULTIPLE = 16
+"""Of the sides of a grid that the network works on: it halves them four times, and pads what is left."""
+
 POINTS_PER_SLAB = 2**16  # 1.5 MB: what is made of them need not be mapped anew (bundle.memory)
 
 

@@ -13,6 +13,7 @@ from bundle.memory import return_memory
 from bundle.options import check_flags, check_numbers
 from bundle.similarity import foreground_overlap, mutual_information, similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
+from bundle.spatial.grid import MULTIPLE
 from bundle.symmetry import geometric_mean, root
 from bundle.transforms.extent import check_extent, check_spacing
 from bundle.transforms.ignored import ignored_on, without_ignored
@@ -33,8 +34,6 @@ EXTRAS = ("mask", "cost_mask")
 LEAST_OVERLAP = 0.75
 """Of that by the headers that an alignment keeps, where windows call it worse. Of synthetic heads, and slabs of them,
 right ones kept 0.86 or more, wrong ones 0.66 or less."""
-
-MULTIPLE = 16  # of the sides of the network's grid
 
 
 class _Matched(NamedTuple):

@@ -74,6 +74,11 @@ def test_each_half_is_judged_by_the_bounds_of_the_other():
     assert result["bounds of the second half, the other half judged"]["specificity"] == 1
 
 
+def test_a_pair_without_any_overlap_counts_in_the_mean_one_without_labels_does_not():
+    rows = [row(fixed=name, dice_after=value) for name, value in (("a", 0.8), ("b", 0.0), ("a", None))]
+    assert split_and_judge(rows)["mean Dice"] == {GOOD: 0.4}
+
+
 @pytest.fixture
 def registrations(monkeypatch, tmp_path):
     """Six pairs, and in place of the workflow what notes its moving image; a call registers what is left to do."""

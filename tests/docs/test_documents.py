@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shlex
+import subprocess
 
 import bundle
 import pytest
@@ -59,6 +60,24 @@ def test_every_json_file_is_formatted_as_the_zoo_does(bundle_root):
 
 def test_the_readme_is_short(bundle_root):
     assert len((bundle_root / "README.md").read_text().splitlines()) < 120
+
+
+def test_make_clean_leaves_what_users_prepared_and_trained(bundle_root, tmp_path):
+    ours, theirs = (".venv/bin", "build/map"), ("data/mine/images", "output/mine/models")
+    for folder in (*ours, *theirs):
+        (tmp_path / folder).mkdir(parents=True)
+    subprocess.run(
+        ["make", "-f", str(bundle_root / "Makefile"), "clean"], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert [folder for folder in (*ours, *theirs) if (tmp_path / folder).exists()] == [*theirs]
+
+
+def test_what_stands_beyond_an_image_is_told_as_files_and_the_application_have_it(bundle_root):
+    padding = yaml.safe_load((bundle_root / "deploy_app/app.yaml").read_text())["panreg"]["padding"]
+    text = (bundle_root / "docs/deploy.md").read_text().replace("−", "-")
+    assert f"CT has {padding['CT']} and MR, like CT in other units, {padding['MR']}" in text
+    for command in ("register", "apply"):  # no format of theirs declares a padding
+        assert "padding" not in inspect.getdoc(load(command))
 
 
 def test_the_citation_is_of_this_version(bundle_root):

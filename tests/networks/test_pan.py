@@ -8,7 +8,9 @@ from bundle.fields import compose, upsample, warp
 from bundle.losses import RegistrationLoss
 from bundle.networks import PAN
 from bundle.ops import local_attention_reference
+from bundle.spatial.grid import MULTIPLE
 from monai.data import MetaTensor
+from tests.configs import load
 
 AWKWARD = (40, 37, 50)  # every side needs padding
 SHAPE = (33, 48, 32)  # one does
@@ -332,3 +334,8 @@ def test_recomputed_levels_are_run_again_on_the_way_back():
         level.blocks.register_forward_hook(lambda *_, i=i: calls.append(i))
     network(torch.rand(1, 2, 32, 32, 32))["pred"].mean().backward()
     assert [calls.count(i) for i in range(5)] == [4, 4, 2, 2, 2]
+
+
+def test_grids_that_suit_the_network_are_not_padded(bundle_root):
+    network = load(bundle_root, ["inference"]).get_parsed_content("network_def")
+    assert MULTIPLE == network.divisor

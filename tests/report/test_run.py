@@ -106,6 +106,18 @@ def test_a_benchmark_becomes_its_summary_a_box_plot_its_worst_pairs_and_what_fai
     assert b64decode(page.pictures[1]["src"].partition(",")[2]) == b"\x89PNG of the regions"
 
 
+def test_pairs_without_any_overlap_are_the_worst(tmp_path):
+    cells = [f"p{i},pan,{dsc}" for i, dsc in enumerate(("0.5", "0.000000", "", "0.25", "nan", "0"))]
+    (tmp_path / "pairs.csv").write_text("\n".join(["pair,method,dsc", *cells]) + "\n")
+    page = Page(write_run_page(tmp_path))
+    assert [row[1:] for row in page.rows[1:]] == [
+        ["p1", "0.0000"],
+        ["p5", "0.0000"],
+        ["p3", "0.2500"],
+        ["p0", "0.5000"],
+    ]
+
+
 @pytest.mark.parametrize("kind", ["training", "comparison"])
 def test_a_page_asks_for_nothing_and_runs_nothing(request, kind):
     text = write_run_page(request.getfixturevalue(kind)).read_text(encoding="utf-8")
