@@ -15,6 +15,7 @@ from bundle.io.files import check_outputs
 from bundle.options import nearest
 
 __all__ = [
+    "ALWAYS_WRITTEN",
     "FILES",
     "OPTIONAL_FILES",
     "PAIR_KEYS",
