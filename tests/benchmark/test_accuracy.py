@@ -195,6 +195,15 @@ def test_voxels_that_lie_apart_from_their_header_count(pairs, tmp_path, in_this_
     assert len(in_this_process) == 2
 
 
+def test_pairs_of_long_names_are_kept_on_disk_too(pairs, tmp_path, in_this_process):
+    for letter in "ab":
+        renamed = [pairs[0] | {"name": f"{letter * 118}_to_{'c' * 118}"}]
+        for _ in range(2):
+            (row,) = compare(renamed, {"pan-optimised": Linear()}, COMMON, tmp_path / "cache")
+            assert "error" not in row
+    assert in_this_process == [f"{letter * 118}_to_{'c' * 118}" for letter in "ab"]
+
+
 def test_a_moved_folder_is_still_whole(pairs, tmp_path, in_this_process):
     compare(pairs, {"affine": Linear()}, COMMON, tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
