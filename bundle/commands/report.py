@@ -8,7 +8,7 @@ __all__ = ["report"]
 
 
 def report(run: str, output: str | None = None) -> str:
-    """Write one page of a training (curves, pictures by epoch), of benchmark accuracy or of an evaluation (tables, spread).
+    """Write one page of a training (curves, pictures), or of benchmark accuracy or an evaluation (tables, spread).
 
     Args:
         run: the --output_dir of the training, of benchmark accuracy or of the evaluation.

@@ -94,6 +94,7 @@ def _worst(rows: Sequence[Row], measure: str) -> str:
     methods = dict.fromkeys(row.get("method", "") for row in rows)
     cells = []
     for method in methods:
-        valued = [(v, row["pair"]) for row in rows if row.get("method", "") == method and (v := _number(row.get(measure))) is not None]
+        own = [(_number(row.get(measure)), row["pair"]) for row in rows if row.get("method", "") == method]
+        valued = [(value, pair) for value, pair in own if value is not None]
         cells += [(method, pair, f"{value:.4f}") for value, pair in sorted(valued)[:WORST]]
     return table(("method", "pair", MEASURES[measure]), cells)

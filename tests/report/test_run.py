@@ -118,8 +118,7 @@ def evaluation(folder, measure):
 
 
 @pytest.mark.parametrize(
-    ("measure", "title", "name"),
-    [("dice_after", "Overlap", "DSC"), ("similarity_after", "Similarity", "similarity")],
+    ("measure", "title", "name"), [("dice_after", "Overlap", "DSC"), ("similarity_after", "Similarity", "similarity")]
 )
 def test_an_evaluation_becomes_its_summary_its_spread_and_its_worst_pairs(tmp_path, measure, title, name):
     page = evaluation(tmp_path, measure)
