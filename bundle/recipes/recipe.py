@@ -63,4 +63,5 @@ def tell_missing(source: Path, splits: Mapping[str, Sequence[Item]], published: 
     missing = {split: count - len(splits[split]) for split, count in published.items() if len(splits[split]) < count}
     if missing:
         parts = ", ".join(f"{count} of {published[split]} for {split}" for split, count in missing.items())
-        print(f"{source} lacks {sum(missing.values())} of the {sum(published.values())} subjects published: {parts}.")  # noqa: T201
+        whole = sum(published.values())
+        print(f"{source} lacks {sum(missing.values())} of the {whole} subjects published: {parts}.")  # noqa: T201
