@@ -15,7 +15,7 @@ from bundle.pairs import FILES, check_folder
 from bundle.processes import finishes_last, under_torchrun
 from bundle.progress import Progress
 from bundle.report import write_index
-from bundle.results import as_thresholds, bounds_of
+from bundle.results import as_thresholds, bounds_of, remove_registration
 from bundle.weights import WeightsChoice
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
@@ -35,9 +35,10 @@ class BatchRegistration:
 
     A pair is passed over if its folder below ``output_dir`` holds what these weights, settings and thresholds made of
     the content that its files have now. One that fails leaves ``<name>.error.txt``, the reason in its first line and,
-    if that is no bad input, where it happened; the next run tries it again. Several processes (torchrun, or any
-    launcher that sets RANK and WORLD_SIZE) share the list and need not talk to each other: each reads off the disk what
-    has been done, and the last to finish leaves the whole ``batch.csv`` and ``index.html``.
+    if that is no bad input, where it happened; the next run tries it again. An earlier registration goes away then if
+    the pair's files hold something else now; those that cannot be read may only be out of reach. Several processes
+    (torchrun, or any launcher that sets RANK and WORLD_SIZE) share the list and need not talk to each other: each reads
+    off the disk what has been done, and the last to finish leaves the whole ``batch.csv`` and ``index.html``.
 
     Args:
         pairs: from ``read_pairs``.
@@ -120,7 +121,25 @@ class BatchRegistration:
                 self.traces[pair["name"]] = "".join(traceback.format_exception(self.error))
             self.failures[pair["name"]] = " ".join(sentence.split())
             tqdm.write(f"skipped {pair['name']}: {self.failures[pair['name']]}")
+            self._remove_outdated(pair)
         self._note(pair)
+
+    def _remove_outdated(self, pair: Pair) -> None:
+        """Take away an earlier registration of a pair that failed, where that was of something else."""
+        folder, inputs = self.output_dir / pair["name"], (self._found(pair) or {}).get("inputs")
+        given = {key: pair[key] for key in FILES if key in pair}
+        if not inputs or not (
+            inputs.keys() - given.keys()
+            or any(os.access(p, os.R_OK) and not is_unchanged(inputs.get(key, {}), p) for key, p in given.items())
+        ):
+            return
+        try:
+            check_folder(folder, pair)  # none of its own images lies there
+            remove_registration(folder)
+        except ValueError:
+            pass
+        except OSError as error:
+            tqdm.write(f"cannot remove the earlier registration in {folder}: {error.strerror}")
 
     def _note(self, pair: Pair) -> None:
         """Leave the reason beside the pair's folder for the other processes and the user, or take an old one away."""

@@ -11,10 +11,11 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bundle.io.files import check_outputs
+from bundle.io.files import check_outputs, shortened
 from bundle.options import nearest
 
 __all__ = [
+    "ALWAYS_WRITTEN",
     "FILES",
     "OPTIONAL_FILES",
     "PAIR_KEYS",
@@ -54,7 +55,8 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0, s
 
     Returns:
         Items with ``moving``, ``fixed``, the labels and landmarks there are, and ``name``: ``<moving>_to_<fixed>``,
-        each its own and in every draw the same; images of one name go by the folders that tell them, too.
+        each its own and in every draw the same; images of one name go by the folders that tell them, too, and a name
+        that is too long for a folder ends in a digest.
 
     Raises:
         ValueError: there are no two images to pair, or the count is no whole number from 1 up.
@@ -73,7 +75,8 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0, s
     if not pairs:
         raise ValueError(_too_few(images, split))
     images_names = names_of([pair[role] for pair in pairs for role in ("moving", "fixed")])
-    names = _once_each([f"{images_names[pair['moving']]}_to_{images_names[pair['fixed']]}" for pair in pairs])
+    whole = [f"{images_names[pair['moving']]}_to_{images_names[pair['fixed']]}" for pair in pairs]
+    names = _once_each([shortened(name) for name in whole])
     named = [{k: v for k, v in p.items() if k != "dataset"} | {"name": name} for p, name in zip(pairs, names)]
     return random.Random(seed).sample(named, count) if count is not None and count < len(named) else named
 

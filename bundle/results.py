@@ -1,5 +1,6 @@
 """Write what a registration found: images, transforms, numbers, picture and page, all or nothing."""
 
+import contextlib
 import json
 import os
 import platform
@@ -21,14 +22,17 @@ from bundle.io.itk import write_transform
 from bundle.io.labels import for_file
 from bundle.io.plain import plain
 from bundle.memory import peak_memory_mb, return_memory
-from bundle.pairs import FILES, OPTIONAL_FILES, check_folder
+from bundle.pairs import ALWAYS_WRITTEN, FILES, OPTIONAL_FILES, check_folder
 from bundle.plausibility import LIMITS, verdict
 from bundle.report import fill_page, judge, png, read_bounds, write_page
 from bundle.spatial import SpatialTransform
 from bundle.weights import recommended
 from PIL import Image
 
-__all__ = ["Bounds", "anonymous_page", "as_thresholds", "bounds_of", "source_of", "write_registration"]
+__all__ = [
+    *("Bounds", "anonymous_page", "as_thresholds", "bounds_of", "remove_registration", "source_of"),
+    "write_registration",
+]
 
 Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
@@ -92,6 +96,18 @@ def write_registration(
             (folder / name).unlink(missing_ok=True)
         for path in sorted(partial.iterdir(), key=lambda path: (path.name == SUMMARY, path.name)):
             os.replace(path, folder / path.name)
+
+
+def remove_registration(folder: Path) -> None:
+    """Take away what ``write_registration`` wrote, ``registration.json`` first, and a folder that holds nothing else.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for name in (SUMMARY, *ALWAYS_WRITTEN, *OPTIONAL_FILES):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def anonymous_page(

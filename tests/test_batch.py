@@ -283,6 +283,36 @@ def test_a_pair_that_would_overwrite_its_own_image_is_its_own_failure(batch, tmp
     assert image.read_text() == "an image"
 
 
+def replace(path):
+    """Put something else into a file."""
+    path.write_text("rubbish")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (lambda pair, folder: replace(folder / "a.nii"), False),
+        (lambda pair, folder: pair.update(moving=str(folder / "b.nii")), False),
+        (lambda pair, folder: pair.update(moving_mask=str(folder / "b.nii")), False),
+        (lambda pair, folder: (folder / "a.nii").unlink(), True),  # out of reach, perhaps
+        (lambda pair, folder: pair.update(moving="nowhere.nii"), True),
+        (lambda pair, folder: None, True),
+        (lambda pair, folder: pair.update(moving=str(replace(folder / "out/first/warped.nii.gz"))), True),
+    ],
+)
+def test_a_failed_pair_keeps_no_registration_of_other_content(batch, tmp_path, change, kept):
+    batch()
+    written = sorted(path.name for path in (tmp_path / "out/first").iterdir())
+    (tmp_path / "out/first/notes.txt").write_text("a user's own")
+    change(batch.pairs[0], tmp_path)
+    batch(failing={"first": ValueError("no image")}, settings=[("affine", "none")])
+    assert "pairs failed, first first" in batch.failed
+    left = sorted(path.name for path in (tmp_path / "out/first").iterdir())
+    assert left == (sorted([*written, "notes.txt"]) if kept else ["notes.txt"])
+    assert table(tmp_path / "out")["first"]["state"] == "failed"
+
+
 def test_a_failed_pair_leaves_its_reason_in_a_folder_of_its_own_name(batch, tmp_path):
     batch(failing={"sub/third": OSError("gone")})
     assert (tmp_path / "out/sub/third.error.txt").read_text() == "gone\n"

@@ -112,6 +112,21 @@ def test_a_json_list_of_another_form_is_refused_in_one_sentence(tmp_path, conten
         listed(tmp_path, content, "pairs.json")
 
 
+@pytest.mark.parametrize("letter", ["a", "é", "脳"])
+def test_names_that_no_folder_could_have_end_in_a_digest_the_same_in_every_draw(tmp_path, letter):
+    long = letter * (240 // len(letter.encode()))
+    images = [{"image": f"/d/{long}{n}.nii.gz"} for n in range(3)]
+    pairs = draw_pairs(images)
+    names = [pair["name"] for pair in pairs]
+    assert len({*names}) == 6
+    for name in names:
+        assert name.startswith(letter * 60)
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.error.txt").touch()
+    drawn = {(pair["moving"], pair["fixed"]): pair["name"] for pair in draw_pairs(images[:2])}
+    assert drawn.items() <= {(pair["moving"], pair["fixed"]): pair["name"] for pair in pairs}.items()
+
+
 def test_other_columns_are_named_and_left_alone(tmp_path, capsys):
     (pair,) = listed(tmp_path, "moving,fixed,age\nm.nii.gz,f.nii.gz,61\n")
     assert Path(pair["moving"]).name == "m.nii.gz"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from bundle.benchmark.kept import digest, key_of, read_kept, versions, write_kept
+from bundle.benchmark.kept import digest, read_kept, stem_of, versions, write_kept
 from bundle.benchmark.measure import (
     IMAGE_KEYS,
     LANDMARK_KEYS,
@@ -78,8 +78,7 @@ def _inputs(pair: Mapping[str, Any], common: Common, digests: Mapping[str, str])
 
 
 def _stem(cache: Path, depends: Mapping[str, Any]) -> str:
-    """Name the files of a result: readable, and another for everything else it may depend on."""
-    return str(cache / f"{depends['pair']}.{depends.get('method', 'alignment')}.{key_of(depends)}")
+    return stem_of(cache, f"{depends['pair']}.{depends.get('method', 'alignment')}", depends)
 
 
 def align_pair(pair: Mapping[str, Any], common: Common, depends: Mapping[str, Any], cache: Path) -> Row:

@@ -62,6 +62,8 @@ class Terms:
         cascades: of each network.
         seed: of weights and pairs.
         threads: of the process.
+        images: what tells those of the data set, from ``bundle.resumption.images_of``.
+        version: of the bundle.
     """
 
     dataset: str
@@ -75,6 +77,8 @@ class Terms:
     cascades: int = 1
     seed: int = 0
     threads: int = 1
+    images: str = ""
+    version: str = bundle.__version__
 
 
 def train_all(terms: Terms, networks: Sequence[str], learning_rates: Sequence[float], folder: Path) -> list[Row]:
@@ -150,16 +154,23 @@ def _cell(value: Any, decimals: int | None) -> str:
 
 
 def _keep_terms(terms: Terms, folder: Path) -> None:
-    """Note the terms, or hold them against those that the folder's runs have."""
+    """Note the terms, or hold them against those that the folder's runs have; an early version noted fewer."""
     folder.mkdir(parents=True, exist_ok=True)
     path, own = folder / "terms.json", json.loads(json.dumps(asdict(terms)))
     before = json.loads(path.read_text()) if path.is_file() else own
-    differing = [key for key in own if key in before and own[key] != before[key] and key != "threads"]
+    differing = [
+        f"{key} (was {before[key]}, now {own[key]})"
+        for key in own
+        if key in before and own[key] != before[key] and key != "threads"
+    ]
     if differing:
         raise ValueError(
-            f"{folder} holds runs on other terms ({', '.join(differing)}): choose another --output_dir, or the terms "
+            f"{folder} holds runs on other terms, {', '.join(differing)}: choose another --output_dir, or the terms "
             f"in {path}."
         )
+    missing = [key for key in own if key not in before]
+    if missing:
+        print(f"{path} does not say {', '.join(missing)}: its runs count as runs on those of now.")  # noqa: T201
     write_text(path, json.dumps(own, indent=4) + "\n")
 
 

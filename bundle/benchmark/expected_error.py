@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.benchmark.kept import digest, key_of, versions
+from bundle.benchmark.kept import digest, stem_of, versions
 from bundle.benchmark.known_fields import KnownPair, read_head, scans_on_disk, simulate_pair
 from bundle.expected_error import SIGNS
 from bundle.intensity import foreground
@@ -66,7 +66,8 @@ def samples_of(
     for n, item in enumerate(Progress(items, title="known pairs")):
         files = {key: digest(item[key]) for key in ("image", "label")[: 1 + masked]}
         depends = {"files": files, "masked": masked, "seed": seed + n, "made_by": made_by, "versions": versions()}
-        path = cache / f"{Path(item['image']).name.partition('.')[0]}_{seed + n}.{key_of(depends)}.npz"
+        name = f"{Path(item['image']).name.partition('.')[0]}_{seed + n}"
+        path = Path(f"{stem_of(cache, name, depends)}.npz")
         if not path.is_file():
             pair = simulate_pair(*_anatomy(item, masked), seed + n)
             with scans_on_disk(pair.moving, pair.fixed, pair.truth.fixed_grid) as scans:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import bundle
-from bundle.io.files import fingerprint, write_text
+from bundle.io.files import fingerprint, shortened, write_text
 
-__all__ = ["digest", "key_of", "read_kept", "versions", "weights_used", "write_kept"]
+__all__ = ["digest", "key_of", "read_kept", "stem_of", "versions", "weights_used", "write_kept"]
 
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy")
 OTHER_WEIGHTS = ("across_contrasts", "one_person")  # that a description of weights may name
@@ -44,6 +44,11 @@ def weights_used(path: str | os.PathLike[str]) -> dict[str, Any]:
 def key_of(depends: Mapping[str, Any]) -> str:
     """Make a short name of what JSON can hold: another one for other content."""
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stem_of(cache: Path, name: str, depends: Mapping[str, Any]) -> str:
+    """Name the files of a result: readable, as far as a file's name may be, and another for all that it depends on."""
+    return str(cache / f"{shortened(name)}.{key_of(depends)}")
 
 
 def read_kept(stem: str) -> dict[str, Any] | None:

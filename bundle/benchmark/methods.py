@@ -52,6 +52,7 @@ class Network(Method):
         smoothing: of its field by a Gaussian of this standard deviation, in voxels; 0 for none.
         symmetric: find the field both ways, meeting halfway; the pre-alignment stays that of all methods.
         device: that torch runs it on.
+        remove_folds: smooth its field where it folds, as registration does.
 
     Raises:
         FileNotFoundError: there are no such weights.
@@ -65,6 +66,7 @@ class Network(Method):
     smoothing: float = 0.0
     symmetric: bool = False
     device: str = "cpu"
+    remove_folds: bool = True
     aligned: bool = True
 
     @property
@@ -89,6 +91,7 @@ class Network(Method):
             "device": self.device,
             **({"smoothing": self.smoothing} if self.smoothing else {}),
             **({"symmetric": True} if self.symmetric else {}),
+            **({} if self.remove_folds else {"remove_folds": False}),
             **({"cascades": cascades} if (cascades := config.get_parsed_content("cascades")) > 1 else {}),
         }
 
@@ -127,6 +130,7 @@ class Network(Method):
         config.read_config([str(ROOT / "configs" / f"{name}.json") for name in ("inference", *self.overrides)])
         config["ckpt"], config["optimise"] = as_text(self.weights), self.optimise
         config["similarity"], config["symmetric"] = self.similarity, self.symmetric
+        config["remove_folds"] = self.remove_folds
         config["device"] = f"$torch.device('{self.device}')"
         return config
 
@@ -142,6 +146,7 @@ class Options:
         optimise: most steps of the pairwise optimisation.
         syn_iterations: of SyN, at a quarter, half and the whole of the resolution.
         device: that torch runs the networks on.
+        remove_folds: of the networks: see ``Network``.
     """
 
     weights: str
@@ -150,6 +155,12 @@ class Options:
     optimise: int = 5
     syn_iterations: tuple[int, ...] = SYN_ITERATIONS
     device: str = "cpu"
+    remove_folds: bool = True
+
+
+def _pan(**settings: Any) -> Callable[[Options], Network]:
+    """Make what builds PAN with some settings."""
+    return lambda o: Network(o.weights, device=o.device, remove_folds=o.remove_folds, **settings)
 
 
 def _peer_network(name: str) -> Callable[[Options], Network]:
@@ -165,7 +176,7 @@ def _peer_network(name: str) -> Callable[[Options], Network]:
                 f"The method {name} needs {own}--peer_weights: train them with 'python -m bundle benchmark networks' "
                 f"or --config_file \"['configs/train.json','configs/{NETWORKS[name][0]}.json']\"."
             )
-        return Network(weights, NETWORKS[name], device=options.device)
+        return Network(weights, NETWORKS[name], device=options.device, remove_folds=options.remove_folds)
 
     return build
 
@@ -181,10 +192,10 @@ PEERS: Mapping[str, Callable[[Options], Syn | Elastix | Greedy | ConvexAdam]] = 
 METHODS: Mapping[str, Callable[[Options], Method]] = {
     "identity": lambda _: Linear(aligned=False),
     "affine": lambda _: Linear(),
-    "pan": lambda o: Network(o.weights, device=o.device),
-    "pan-mind": lambda o: Network(o.weights, optimise=25, similarity="mind", device=o.device),
-    "pan-optimised": lambda o: Network(o.weights, optimise=o.optimise, device=o.device),
-    "pan-symmetric": lambda o: Network(o.weights, symmetric=True, device=o.device),
+    "pan": _pan(),
+    "pan-mind": _pan(optimise=25, similarity="mind"),
+    "pan-optimised": lambda o: _pan(optimise=o.optimise)(o),
+    "pan-symmetric": _pan(symmetric=True),
     **{name: _peer_network(name) for name in NETWORKS if name != "pan"},
     **PEERS,
 }

@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
-from bundle.benchmark.kept import digest, key_of, read_kept, versions, weights_used, write_kept
+from bundle.benchmark.kept import digest, read_kept, stem_of, versions, weights_used, write_kept
 from bundle.inference import infer_pair
 from bundle.intensity import percentile_range, scale_between
 from bundle.io.plain import plain
@@ -82,7 +82,7 @@ def rows_of(
             asked[kind]["foreign"] = digest(other)
         find = _Finder(pair, other, cache, options)
         for name, depends in asked.items():
-            quality = _kept(f"{cache / pair['name']}.{name.replace(' ', '_')}.{key_of(depends)}", depends, find)
+            quality = _kept(stem_of(cache, f"{pair['name']}.{name.replace(' ', '_')}", depends), depends, find)
             rows.append({"pair": pair["name"], "fixed": pair["fixed"], "kind": name, **quality})
     return rows
 

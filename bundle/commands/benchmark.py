@@ -59,6 +59,7 @@ def accuracy(
     voxelmorph_weights: str | None = None,
     peer_weights: str | None = None,
     optimise: int = 5,
+    remove_folds: bool = True,
     syn_iterations: Sequence[int] = SYN_ITERATIONS,
     device: str = "auto",
     threads: int | None = None,
@@ -89,6 +90,7 @@ def accuracy(
         voxelmorph_weights: weights of VoxelMorph.
         peer_weights: folder with the weights of networks: chosen/ of what benchmark networks has written.
         optimise: most steps of pan-optimised.
+        remove_folds: smooth the networks' fields where they fold, as register does; False measures them as they come.
         syn_iterations: of syn-mi, syn-cc, greedy and greedy-nmi, at a quarter, half and the whole of the resolution.
         device: auto, cpu or cuda, for the networks.
         threads: that each method may use; torch's own choice by default.
@@ -98,7 +100,7 @@ def accuracy(
     """
     folder = output_folder(output_dir)
     check_common(device, pairs=pairs, optimise=optimise, threads=threads)
-    check_flags(masked=masked)
+    check_flags(masked=masked, remove_folds=remove_folds)
     check_comparison(affine, label_interpolation, syn_iterations)
     spacing_mm = checked_spacing(spacing_mm)
     if contrasts not in CONTRASTS:
@@ -110,6 +112,7 @@ def accuracy(
         optimise=optimise,
         syn_iterations=tuple(syn_iterations),
         device=torch_device(device),
+        remove_folds=remove_folds,
     )
     chosen = make_methods(methods.split(",") if isinstance(methods, str) else [str(m) for m in methods], options)
     drawn = labelled_pairs(dataset, split, pairs, seed)
@@ -120,7 +123,7 @@ def accuracy(
     title = (
         f"{Path(dataset).name}, {split} split, {len(drawn)} pairs, seed {seed}; pre-alignment {affine}"
         f"{f' by the upper {top_mm:g} mm' if top_mm else ''}; "
-        f"{'masked by the labels' if masked else 'whole images'}; "
+        f"{'masked by the labels' if masked else 'whole images'}; {'' if remove_folds else 'networks as they fold; '}"
         f"{'synthetic contrasts; ' if contrasts == 'synthetic' else ''}labels by {label_interpolation}; "
         f"{common.threads} threads, {options.device}, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}. "

@@ -1,9 +1,10 @@
 """``python -m bundle benchmark curve`` and ``networks``: what a comparison on equal terms takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from bundle.benchmark.accuracy import compare
 from bundle.benchmark.curve import curve_methods, write_curve
@@ -21,10 +22,11 @@ from bundle.commands.comparing import (
     torch_device,
 )
 from bundle.commands.register import output_folder
-from bundle.data import open_dataset
-from bundle.io.images import read_image
+from bundle.data import open_dataset, read_split
 from bundle.options import check_flags, check_numbers
+from bundle.resumption import images_of
 from bundle.root import WEIGHTS
+from bundle.transforms import read_grid
 from bundle.weights import recommended
 
 __all__ = ["curve", "networks"]
@@ -146,7 +148,7 @@ def networks(
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(f"--{name} is a share, from 0 to 1, not {share}.")
-    first = open_dataset(dataset, "training")[0]
+    training, validation = open_dataset(dataset, "training"), read_split(Path(dataset), "validation")
     terms = Terms(
         dataset=str(Path(dataset).absolute()),
         epochs=epochs,
@@ -155,12 +157,32 @@ def networks(
         misalignment_probability=float(misalignment_probability),
         mask_probability=float(mask_probability),
         val_pairs=val_pairs,
-        spacing_mm=round(float(read_image(first["image"]).pixdim.prod() ** (1 / 3)), 4),
+        spacing_mm=_side_mm([*training, *validation]),
         cascades=cascades,
         seed=seed,
         threads=threads or torch.get_num_threads(),
+        images=images_of(training, validation),
     )
     rows = train_all(terms, chosen, [float(rate) for rate in rates], folder)
     print(equal_terms_markdown(rows))
     print(f"tables and weights: {folder}")
     return rows
+
+
+def _side_mm(items: Sequence[Mapping[str, Any]]) -> float:
+    """Find the side of all images' voxels, which the weights are noted to suit: registration brings images to it.
+
+    Raises:
+        ValueError: the sides of a voxel, or the voxels of two images, differ by more than 1 %.
+    """
+    paths = [item[key] for item in items for key in ("image", "moving", "fixed") if key in item]
+    sides = {path: read_grid(Path(path), "image")[0].spacing_mm for path in paths}
+    side = float(sides[paths[0]].prod() ** (1 / 3))
+    for path, own in sides.items():
+        if not np.allclose(own, side, rtol=0.01):
+            raise ValueError(
+                f"{path} has voxels of {'×'.join(f'{s:.4g}' for s in own)} mm, and networks are compared on cubes of "
+                "one size: bring the images onto such a grid with 'python -m bundle prepare --spacing_mm', and name "
+                "that data set."
+            )
+    return round(side, 4)

@@ -8,10 +8,10 @@ __all__ = ["report"]
 
 
 def report(run: str, output: str | None = None) -> str:
-    """Write one page of a training (curves, pictures by epoch) or of a benchmark (tables, box plots, worst pairs).
+    """Write one page of a training (curves, pictures), or of benchmark accuracy or an evaluation (tables, spread).
 
     Args:
-        run: the --output_dir of the training or of the benchmark.
+        run: the --output_dir of the training, of benchmark accuracy or of the evaluation.
         output: file to write; run.html in that folder by default.
 
     Returns:

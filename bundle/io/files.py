@@ -13,8 +13,10 @@ from typing import Any
 
 __all__ = [
     *("beside", "check_file", "check_outputs", "check_room", "fingerprint", "in_place", "is_unchanged", "named"),
-    *("utf8", "write_text"),
+    *("shortened", "utf8", "write_text"),
 ]
+
+LONGEST = 225  # bytes of a name that file systems take (255), with room for an ending
 
 DETACHED = {".mhd": r"(?im)^\s*ElementDataFile\s*=\s*(.+?)\s*$", ".nhdr": r"(?im)^\s*data ?file\s*:\s*(.+?)\s*$"}
 
@@ -186,6 +188,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with in_place(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def shortened(name: str) -> str:
+    """Cut a name that no file could have: its end becomes a digest of the whole. Others stay as they are."""
+    whole = os.fsencode(name)
+    if len(whole) <= LONGEST:
+        return name
+    end = f"_{hashlib.sha256(whole).hexdigest()[:16]}"
+    return whole[: LONGEST - len(end)].decode("utf-8", "ignore") + end
 
 
 def utf8(path: str | os.PathLike[str]) -> str:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from bundle.recipes.recipe import Item, Recipe
+from bundle.recipes.recipe import Item, Recipe, tell_missing
 
 __all__ = ["ABDOMENMRCT"]
 
+PUBLISHED = {"training": 34, "validation": 4, "test": 10}
 MR = "_0000.nii.gz"  # the CT scans end in _0001
 
 
@@ -24,11 +25,10 @@ def find(source: Path) -> dict[str, list[Item]]:
     if missing:
         raise FileNotFoundError(f"There is no {missing[0]}.")
     test, validation = items[::5], items[1::5][:4]
-    return {
-        "training": [item for item in items if item not in test and item not in validation],
-        "validation": validation,
-        "test": test,
-    }
+    training = [item for item in items if item not in test and item not in validation]
+    splits = {"training": training, "validation": validation, "test": test}
+    tell_missing(source, splits, PUBLISHED)
+    return splits
 
 
 ABDOMENMRCT = Recipe(

@@ -6,10 +6,11 @@ import numpy as np
 from bundle.listing import is_listed
 from bundle.recipes.orientation import affine_from_labels
 from bundle.recipes.pickles import load_arrays
-from bundle.recipes.recipe import Array, Item, Matrix, Recipe
+from bundle.recipes.recipe import Array, Item, Matrix, Recipe, tell_missing
 
 __all__ = ["IXI"]
 
+PUBLISHED = {"training": 403, "validation": 58, "test": 115}
 FOLDERS = {"training": "Train", "validation": "Val", "test": "Test"}
 # Numbers and names of FreeSurfer's FreeSurferColorLUT.txt; the 45 of them that TransMorph's loader (Seg_norm) keeps.
 BOTH_SIDES = {  # left, right
@@ -57,7 +58,9 @@ def find(source: Path) -> dict[str, list[Item]]:
             f"{source} lacks subject_*.pkl in Train, Val or Test, as TransMorph's IXI_data has them: name that folder, "
             "or prepare the images of IXI's own site without a recipe."
         )
-    return {split: [{"image": str(path), "label": str(path)} for path in paths] for split, paths in found.items()}
+    splits = {split: [{"image": str(path), "label": str(path)} for path in paths] for split, paths in found.items()}
+    tell_missing(source, splits, PUBLISHED)
+    return splits
 
 
 def read(item: Item) -> tuple[Array, Array, Matrix]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from bundle.recipes.orientation import affine_from_labels
-from bundle.recipes.recipe import Array, Item, Matrix, Recipe
+from bundle.recipes.recipe import Array, Item, Matrix, Recipe, tell_missing
 
 __all__ = ["LPBA40"]
 
@@ -55,10 +55,17 @@ def find(source: Path) -> dict[str, list[Item]]:
     missing = sorted(images.keys() - labels.keys())
     if missing:
         raise FileNotFoundError(f"There is no S{missing[0]:02d}.delineation.structure.label.hdr below {source}.")
-    return {
+    splits = {
         split: [{"image": str(images[n]), "label": str(labels[n])} for n in numbers if n in images]
         for split, numbers in SPLITS.items()
     }
+    if not splits["training"]:
+        raise ValueError(
+            f"{source} holds none of the subjects S16 to S40, which are for training and whose first one all are "
+            "aligned to: complete the download."
+        )
+    tell_missing(source, splits, {split: len(numbers) for split, numbers in SPLITS.items()})
+    return splits
 
 
 def _subjects(source: Path, part: str) -> dict[int, Path]:

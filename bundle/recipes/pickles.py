@@ -10,11 +10,19 @@ from bundle.recipes.recipe import Array
 __all__ = ["load_arrays"]
 
 
+def _bytes(text: Any, encoding: Any) -> bytes:
+    """Make the bytes that protocols 0 to 2, which have none, write as text; nothing else that this form could say."""
+    if type(text) is not str or encoding != "latin1":
+        raise pickle.UnpicklingError("this file names _codecs.encode for something else than bytes")
+    return text.encode("latin1")
+
+
 ADMITTED = {
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": np.dtype,
     "numpy.core.multiarray._reconstruct": np.zeros(1).__reduce_ex__(4)[0],
     "numpy.core.numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
+    "_codecs.encode": _bytes,
 }
 
 

@@ -1,6 +1,6 @@
 """What a recipe is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
-__all__ = ["Array", "Item", "Matrix", "Recipe"]
+__all__ = ["Array", "Item", "Matrix", "Recipe", "tell_missing"]
 
 Item = dict[str, Any]
 Array = npt.NDArray[Any]
@@ -50,3 +50,18 @@ class Recipe:
             key: MetaTensor(torch.from_numpy(array.astype(types[key]))[None], affine=torch.from_numpy(affine))
             for key, array in volumes.items()
         }
+
+
+def tell_missing(source: Path, splits: Mapping[str, Sequence[Item]], published: Mapping[str, int]) -> None:
+    """Say how many of the published subjects a folder lacks, after a download that broke off, say.
+
+    Args:
+        source: the data set's folder.
+        splits: what was found there.
+        published: how many subjects each split has.
+    """
+    missing = {split: count - len(splits[split]) for split, count in published.items() if len(splits[split]) < count}
+    if missing:
+        parts = ", ".join(f"{count} of {published[split]} for {split}" for split, count in missing.items())
+        whole = sum(published.values())
+        print(f"{source} lacks {sum(missing.values())} of the {whole} subjects published: {parts}.")  # noqa: T201

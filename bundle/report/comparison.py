@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 __all__ = ["comparison_sections"]
 
 WORST = 5
-MEASURE = "dsc"
+MEASURES = {"dsc": "DSC", "dice_after": "DSC", "similarity_after": "similarity"}  # of benchmark, of evaluation
+ONE_METHOD = {"method": "the network"}  # of an evaluation, whose rows name none
 PICTURES = {
     "boxplot.png": "DSC of the largest regions over the pairs, methods side by side",
     "dsc_against_time.png": "DSC against seconds, a point a method",
@@ -22,15 +23,20 @@ Row = Mapping[str, str]
 
 
 def comparison_sections(folder: Path) -> list[str]:
-    """Make the sections of a benchmark's accuracy: summary, box plot, worst pairs; none without ``pairs.csv``."""
+    """Make the sections of a benchmark's accuracy or an evaluation: summary, box plot, worst pairs.
+
+    An evaluation without labels is shown by its similarity. There are none without ``pairs.csv``.
+    """
     if not (folder / "pairs.csv").is_file():
         return []
-    pairs = read_csv(folder / "pairs.csv")
+    pairs = [ONE_METHOD | row for row in read_csv(folder / "pairs.csv")]
     summary = read_csv(folder / "summary.csv") if (folder / "summary.csv").is_file() else []
     found = [section("Summary", _summary(summary))] if summary else []
-    if any(_number(row.get(MEASURE)) is not None for row in pairs):
-        found.append(section("Overlap of the pairs", _box_plot(pairs), *_pictures(folder)))
-        found.append(section(f"Worst {WORST} pairs of each method", _worst(pairs)))
+    measure = next((key for key in MEASURES if any(_number(row.get(key)) is not None for row in pairs)), None)
+    if measure:
+        title = "Overlap" if MEASURES[measure] == "DSC" else "Similarity"
+        found.append(section(f"{title} of the pairs", _box_plot(pairs, measure), *_pictures(folder)))
+        found.append(section(f"Worst {WORST} pairs of each method", _worst(pairs, measure)))
     failed = [row for row in pairs if row.get("error")]
     if failed:
         rows = [(row["pair"], row.get("method", ""), row["error"]) for row in failed]
@@ -66,29 +72,29 @@ def _mean_and_sd(row: Row, column: str) -> str:
     return f"{mean} ± {_shown(sd)}" if sd and mean != "–" else mean
 
 
-def _box_plot(rows: Sequence[Row]) -> str:
+def _box_plot(rows: Sequence[Row], measure: str) -> str:
     values: dict[str, list[float]] = {}
     for row in rows:
-        value = _number(row.get(MEASURE))
+        value = _number(row.get(measure))
         if value is not None:
             values.setdefault(row.get("method", ""), []).append(value)
     drawing = Figure(figsize=(2 + 0.9 * len(values), 3.5), layout="constrained")
-    ax = drawing.add_subplot(ylabel="DSC")
+    ax = drawing.add_subplot(ylabel=MEASURES[measure])
     ax.boxplot(list(values.values()), tick_labels=list(values))
     ax.tick_params(axis="x", rotation=30)
     words = "; ".join(f"{method}: {min(v):.3f} to {max(v):.3f} over {len(v)} pairs" for method, v in values.items())
-    return figure(draw(drawing), f"DSC by method. {words}")
+    return figure(draw(drawing), f"{MEASURES[measure]} by method. {words}")
 
 
 def _pictures(folder: Path) -> list[str]:
     return [figure((folder / n).read_bytes(), words) for n, words in PICTURES.items() if (folder / n).is_file()]
 
 
-def _worst(rows: Sequence[Row]) -> str:
+def _worst(rows: Sequence[Row], measure: str) -> str:
     methods = dict.fromkeys(row.get("method", "") for row in rows)
     cells = []
     for method in methods:
-        own = [(_number(row.get(MEASURE)), row["pair"]) for row in rows if row.get("method", "") == method]
-        valued = sorted((value, pair) for value, pair in own if value is not None)
-        cells += [(method, pair, f"{value:.4f}") for value, pair in valued[:WORST]]
-    return table(("method", "pair", "DSC"), cells)
+        own = [(_number(row.get(measure)), row["pair"]) for row in rows if row.get("method", "") == method]
+        valued = [(value, pair) for value, pair in own if value is not None]
+        cells += [(method, pair, f"{value:.4f}") for value, pair in sorted(valued)[:WORST]]
+    return table(("method", "pair", MEASURES[measure]), cells)

@@ -1,4 +1,4 @@
-"""The page of a run: the curves and pictures of a training, the tables and plots of a benchmark."""
+"""The page of a run: the curves and pictures of a training, the tables and plots of a comparison or an evaluation."""
 
 import html
 import time
@@ -13,9 +13,17 @@ from bundle.report.training import training_sections
 
 __all__ = ["write_run_page"]
 
+OTHERS = {  # what other commands leave, by a file of each
+    "batch.csv": "a batch, whose page is index.html there: open that",
+    "equal_terms.csv": "networks trained on equal terms, whose table is equal_terms.md: open that, or name a network's "
+    "folder in it, pan_0.0001 say",
+    "curve.csv": "curves of methods, whose figure is curve.png: open that",
+    "registration.json": "one registration, whose page is report.html there: open that",
+}
+
 
 def write_run_page(folder: Path, output: Path | None = None) -> Path:
-    """Write one page of what a training or a benchmark left in its folder.
+    """Write one page of what a training, an evaluation or ``benchmark accuracy`` left in its folder.
 
     Args:
         folder: ``output_dir`` of the run.
@@ -25,14 +33,18 @@ def write_run_page(folder: Path, output: Path | None = None) -> Path:
         Its path.
 
     Raises:
-        ValueError: the folder does not exist, or holds neither.
+        ValueError: the folder does not exist, or holds none of them.
     """
     if not folder.is_dir():
         raise ValueError(f"The run ({folder}) is no folder: name the --output_dir of a training or a benchmark.")
     sections = training_sections(folder) + comparison_sections(folder)
     if not sections:
+        other = next((said for name, said in OTHERS.items() if (folder / name).is_file()), None)
         raise ValueError(
-            f"The folder ({folder}) holds no run: a training leaves tensorboard/ there, a benchmark pairs.csv."
+            f"The folder ({folder}) holds {other}."
+            if other
+            else f"The folder ({folder}) holds no run: a page is made of the tensorboard/ of a training, or of the "
+            "pairs.csv of an evaluation or of 'benchmark accuracy'; name a folder with one of them."
         )
     page = Template(asset("run.html")).substitute(
         title=html.escape(folder.resolve().name),

@@ -195,6 +195,24 @@ def test_voxels_that_lie_apart_from_their_header_count(pairs, tmp_path, in_this_
     assert len(in_this_process) == 2
 
 
+def test_a_table_says_that_its_networks_keep_their_folds(options, tmp_path, in_this_process):
+    for remove in (True, False):
+        folder = tmp_path / str(remove)
+        run(**options | {"methods": "pan"}, output_dir=str(folder), pairs=1, spacing_mm=5.0, remove_folds=remove)
+        assert ("networks as they fold" in (folder / "summary.md").read_text()) != remove
+    with pytest.raises(ValueError, match="remove_folds takes True or False"):
+        run(**options, output_dir=str(tmp_path / "out"), remove_folds="no")
+
+
+def test_pairs_of_long_names_are_kept_on_disk_too(pairs, tmp_path, in_this_process):
+    for letter in "ab":
+        renamed = [pairs[0] | {"name": f"{letter * 118}_to_{'c' * 118}"}]
+        for _ in range(2):
+            (row,) = compare(renamed, {"pan-optimised": Linear()}, COMMON, tmp_path / "cache")
+            assert "error" not in row
+    assert in_this_process == [f"{letter * 118}_to_{'c' * 118}" for letter in "ab"]
+
+
 def test_a_moved_folder_is_still_whole(pairs, tmp_path, in_this_process):
     compare(pairs, {"affine": Linear()}, COMMON, tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")

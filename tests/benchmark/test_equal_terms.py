@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.benchmark import equal_terms
 from bundle.benchmark.equal_terms import NETWORKS, Terms, equal_terms_markdown, train_all
@@ -125,9 +126,69 @@ def test_a_run_that_is_still_being_trained_is_left_alone(tmp_path):
 
 def test_runs_on_other_terms_are_not_mixed(trainings, tmp_path):
     train_all(Terms("DATA/hippocampus", epochs=3), ["pan"], [1e-4], tmp_path)
-    with pytest.raises(ValueError, match=r"holds runs on other terms \(seed\)"):
+    with pytest.raises(ValueError, match=r"holds runs on other terms, seed \(was 0, now 1\): choose"):
         train_all(Terms("DATA/hippocampus", epochs=3, seed=1), ["pan"], [1e-4], tmp_path)
     train_all(Terms("DATA/hippocampus", epochs=3, threads=2), ["pan"], [1e-4], tmp_path)  # changes no result
+
+
+def test_runs_of_other_images_or_of_another_version_are_not_mixed(trainings, small_dataset, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(small_dataset, data)
+    options = {"dataset": str(data), "networks": "pan", "learning_rates": [1e-4], "epochs": 3, "threads": 1}
+    command(**options, output_dir=str(out))
+    command(**options, output_dir=str(out))
+    chosen = (out / "chosen/pan.json").read_text()
+    listing = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(listing | {"training": listing["training"][:2]}))
+    with pytest.raises(ValueError, match=r"other terms, images \(was 3 and 2 whose .*, now 2 and 2 whose .*: choose"):
+        command(**options, output_dir=str(out))
+    (data / "dataset.json").write_text(json.dumps(listing | {"validation": []}))  # training images are held out
+    with pytest.raises(ValueError, match=r"other terms, images \(was 3 and 2 whose .*, now 3 and 0 whose"):
+        command(**options, output_dir=str(out))
+    (data / "dataset.json").write_text(json.dumps(listing))
+    terms = json.loads((out / "terms.json").read_text())
+    (out / "terms.json").write_text(json.dumps(terms | {"version": "0.0.1"}))
+    with pytest.raises(ValueError, match=r"other terms, version \(was 0.0.1, now \d"):
+        command(**options, output_dir=str(out))
+    assert len(trainings) == 1
+    assert (out / "chosen/pan.json").read_text() == chosen
+
+
+def test_runs_whose_terms_name_no_images_are_taken_with_a_sentence(trainings, tmp_path, capsys):
+    train_all(Terms("DATA", epochs=3), ["pan"], [1e-4], tmp_path)
+    before = json.loads((tmp_path / "terms.json").read_text())
+    early = {key: value for key, value in before.items() if key not in ("images", "version")}
+    (tmp_path / "terms.json").write_text(json.dumps(early))
+    for said in (True, False):
+        train_all(Terms("DATA", epochs=3, images="3 images"), ["pan"], [1e-4], tmp_path)
+        sentence = "terms.json does not say images, version: its runs count as runs on those of now."
+        assert (sentence in capsys.readouterr().out) == said
+    assert len(trainings) == 1
+
+
+def voxels(path, sides):
+    image = sitk.ReadImage(str(path))
+    image.SetSpacing(sides)
+    sitk.WriteImage(image, str(path))
+
+
+def test_images_without_voxels_of_one_side_are_refused_before_any_training(trainings, small_dataset, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(small_dataset, data)
+    options = {"dataset": str(data), "networks": "pan", "learning_rates": [1e-4], "epochs": 3}
+    for sides, shown in (((2.0, 2.0, 2.0), "2×2×2"), ((1.0, 1.0, 3.0), "1×1×3")):
+        voxels(data / "images/phantom_001.nii.gz", sides)
+        with pytest.raises(ValueError, match=rf"phantom_001.nii.gz has voxels of {shown} mm, .* prepare --spacing_mm"):
+            command(**options, output_dir=str(tmp_path / "out"))
+    assert not trainings
+
+
+def test_networks_are_trained_on_explicit_pairs(trainings, small_dataset, tmp_path):
+    images = [str(small_dataset / f"images/phantom_00{i}.nii.gz") for i in range(3)]
+    pairs = [{"moving": images[0], "fixed": images[1]}, {"moving": images[1], "fixed": images[2]}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": pairs[:1], "validation": pairs[1:]}))
+    command(str(tmp_path), str(tmp_path / "out"), "pan", [1e-4], epochs=3)
+    assert json.loads((tmp_path / "out/chosen/pan.json").read_text())["spacing_mm"] == 5.0
 
 
 def test_a_training_that_fails_is_named_with_its_last_words(monkeypatch, tmp_path):

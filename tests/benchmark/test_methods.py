@@ -12,7 +12,8 @@ import torch
 from bundle.benchmark.methods import METHODS, PEERS, Network, Options, make_methods
 from bundle.benchmark.peers import ConvexAdam, Elastix, Greedy, Syn
 from bundle.fields import warp
-from bundle.metrics import log_jacobian_sd
+from bundle.metrics import folding_percent, log_jacobian_sd
+from bundle.networks import PAN
 from bundle.networks.peers import VoxelMorph
 from bundle.optimisation import PairwiseOptimiser
 from bundle.phantom import centred_affine, random_anatomy, sample
@@ -165,6 +166,22 @@ def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
     assert settings[0] != settings[1]
     assert len(settings[0]["weights_sha256"]) == 64
     assert list(METHODS)[:3] == ["identity", "affine", "pan"]
+
+
+def test_a_network_is_measured_without_its_folds_unless_they_are_asked_for(fresh_weights, pair, tmp_path):
+    network = PAN()
+    network.load_state_dict(torch.load(fresh_weights, weights_only=True))
+    with torch.no_grad():
+        for attention in network.attention:
+            attention.merge.weight.normal_(std=0.5)
+            attention.position_bias.normal_()
+    weights = str(tmp_path / "model.pt")
+    torch.save(network.state_dict(), weights)
+    methods = [make_methods(["pan"], Options(weights, remove_folds=remove))["pan"] for remove in (True, False)]
+    smoothed, kept = (folding_percent(method.load()(pair, GRID)[None]) for method in methods)
+    assert smoothed == 0
+    assert kept > 1
+    assert methods[1].settings() == methods[0].settings() | {"remove_folds": False}  # what is kept on disk stays valid
 
 
 def test_a_method_depends_on_what_its_weights_say_of_two_contrasts(fresh_weights, tmp_path):

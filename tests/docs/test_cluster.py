@@ -1,5 +1,6 @@
 """The examples for clusters: accepted by the schemas that can be had, and naming files and options that exist."""
 
+import os
 import re
 import subprocess
 
@@ -32,6 +33,18 @@ def test_the_script_for_slurm_parses_and_its_directives_come_before_any_command(
     options = dict(lines[i].removeprefix("#SBATCH --").partition("=")[::2] for i in directives)
     assert {"nodes", "ntasks-per-node", "gpus-per-node", "time"} <= options.keys()
     assert options["ntasks-per-node"] == "1"  # torchrun starts the processes of a node
+
+
+def test_the_script_for_slurm_hands_the_cores_of_a_task_on_to_srun(bundle_root, tmp_path):
+    for name, content in (("scontrol", "echo node1; echo node2"), ("srun", 'echo "$SRUN_CPUS_PER_TASK" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"JOB_NODELIST": "node[1-2]", "NNODES": "2", "GPUS_ON_NODE": "4", "JOB_ID": "7", "CPUS_PER_TASK": "32"}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | {f"SLURM_{key}": value for key, value in slurm.items()}
+    line = ["bash", str(bundle_root / CLUSTER / "train.sbatch"), "DATASET", "OUTPUT"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("32 torchrun --nnodes=2 --nproc_per_node=4 ")
+    assert done.stdout.endswith("--dataset_dir DATASET --output_dir OUTPUT\n")
 
 
 def test_the_job_for_kubernetes_fits_the_operator_and_its_pods_the_schema_of_kubernetes(bundle_root):

@@ -1,5 +1,6 @@
 """Tiny folders in the layouts of the published data sets, through the commands."""
 
+import codecs
 import json
 import os
 import pickle
@@ -91,7 +92,21 @@ def test_abdomenmrct_takes_the_mr_scans_voxel_by_voxel(distributed, heads, tmp_p
             assert set(np.unique(label)) == {0, 1, 2, 3, 4}
 
 
-def test_the_splits_of_the_whole_abdomenmrct_are_the_papers_in_size(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("ixi", "570 of the 576: 401 of 403 for training, 56 of 58 for validation, 113 of 115 for test"),
+        ("lpba40", "34 of the 40: 23 of 25 for training, 3 of 5 for validation, 8 of 10 for test"),
+        ("abdomenmrct", "41 of the 48: 31 of 34 for training, 2 of 4 for validation, 8 of 10 for test"),
+    ],
+)
+def test_a_part_of_a_data_set_is_told(distributed, capsys, name, lacking):
+    folder = distributed(name)
+    RECIPES[name].find(folder)
+    assert capsys.readouterr().out.replace(" subjects published", "") == f"{folder} lacks {lacking}.\n"
+
+
+def test_the_splits_of_the_whole_abdomenmrct_are_the_papers_in_size(tmp_path, capsys):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
         for i in range(48):
@@ -99,6 +114,7 @@ def test_the_splits_of_the_whole_abdomenmrct_are_the_papers_in_size(tmp_path):
     splits = RECIPES["abdomenmrct"].find(tmp_path)
     assert {split: len(items) for split, items in splits.items()} == {"training": 34, "validation": 4, "test": 10}
     assert len({item["image"] for items in splits.values() for item in items}) == 48
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "count"), [("ixi", 45), ("lpba40", 56), ("abdomenmrct", 4)])
@@ -190,13 +206,30 @@ def test_a_pickle_with_code_in_it_is_refused_and_its_code_not_run(distributed, t
         [pickle.loads(pickled) for _ in range(2)]
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_arrays_are_read_from_every_protocol(tmp_path, protocol):
     arrays = [np.arange(24, dtype=dtype).reshape(2, 3, 4) for dtype in (np.float32, ">i2")]
     for order in "CF":
         stored = tuple(np.asarray(array, order=order) for array in arrays)
         (tmp_path / "pair.pkl").write_bytes(pickle.dumps(stored, protocol=protocol))
         assert all(np.array_equal(a, b) for a, b in zip(arrays, load_arrays(tmp_path / "pair.pkl", 2)))
+
+
+class Encoded:
+    """A pickle of this has something encoded in some way when it is loaded."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return codecs.encode, self.arguments
+
+
+@pytest.mark.parametrize("arguments", [(b"text", "base64"), ("text", "rot13"), ("text", "utf-8"), ("text",)])
+def test_a_pickle_that_would_encode_in_another_way_is_refused(tmp_path, arguments):
+    (tmp_path / "pair.pkl").write_bytes(pickle.dumps((np.zeros(1), Encoded(*arguments)), protocol=2))
+    with pytest.raises(ValueError, match="Only pickled numpy arrays are read: "):
+        load_arrays(tmp_path / "pair.pkl", 2)
 
 
 PICKLES = {
@@ -233,6 +266,7 @@ BAD = {
     "ixi without its splits": ("ixi", without("Val/*"), {}, "IXI_data"),
     "lpba40 elsewhere": ("lpba40", without("*.hdr"), {}, "delineation_space"),
     "lpba40 without a label map": ("lpba40", without("S11*label.hdr"), {}, "There is no S11"),
+    "lpba40 without training": ("lpba40", without("S1[67].*"), {}, "none of the subjects S16 to S40.* complete"),
     "lpba40 without voxels": ("lpba40", without("S16*stripped.img.gz"), {}, "No such file.*S16"),
     "lpba40 with torn voxels": ("lpba40", cut("S16*stripped.img.gz"), {}, "S16.* cannot be read as an Analyze"),
     "abdomen elsewhere": ("abdomenmrct", without("imagesTr/*"), {}, "holds 0 scans"),

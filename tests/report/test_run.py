@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 from bundle.__main__ import run
+from bundle.io.tables import write_csv
 from bundle.report.run import write_run_page
 from torch.utils.tensorboard import SummaryWriter
 
@@ -116,6 +117,50 @@ def test_pairs_without_any_overlap_are_the_worst(tmp_path):
         ["p3", "0.2500"],
         ["p0", "0.5000"],
     ]
+
+
+def evaluation(folder, measure):
+    """What an evaluation leaves of three pairs, one of them without what is measured, and of one that failed."""
+    rows = [{"pair": f"p{i}", "moving": "m", "fixed": "f", measure: value} for i, value in enumerate((0.8, 0.0, 0.4))]
+    rows += [{"pair": "p3", "moving": "m", "fixed": "f", measure: float("nan")}]
+    rows += [{"pair": "p4", "moving": "m", "fixed": "f", "error": "no image"}]
+    write_csv(folder / "pairs.csv", rows)
+    write_csv(folder / "summary.csv", [{"measure": measure, "mean": 0.4, "sd": 0.33, "pairs": 3}])
+    return Page(write_run_page(folder))
+
+
+@pytest.mark.parametrize(
+    ("measure", "title", "name"), [("dice_after", "Overlap", "DSC"), ("similarity_after", "Similarity", "similarity")]
+)
+def test_an_evaluation_becomes_its_summary_its_spread_and_its_worst_pairs(tmp_path, measure, title, name):
+    page = evaluation(tmp_path, measure)
+    assert page.headings == ["Summary", f"{title} of the pairs", "Worst 5 pairs of each method", "Failed"]
+    assert page.rows[:2] == [["measure", "mean", "sd", "pairs"], [measure, "0.4", "0.33", "3"]]
+    assert page.rows[2:6] == [
+        ["method", "pair", name],
+        ["the network", "p1", "0.0000"],
+        ["the network", "p2", "0.4000"],
+        ["the network", "p0", "0.8000"],
+    ]
+    assert page.rows[-1] == ["p4", "the network", "no image"]
+    assert f"{name} by method. the network: 0.000 to 0.800 over 3 pairs" in page.pictures[0]["alt"]
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("batch.csv", "holds a batch, whose page is index.html there"),
+        ("equal_terms.csv", "holds networks trained on equal terms, .* name a network's folder in it"),
+        ("curve.csv", "holds curves of methods, whose figure is curve.png"),
+        ("registration.json", "holds one registration, whose page is report.html"),
+        ("rescans.csv", "holds no run: .* tensorboard/ of a training, .* 'benchmark accuracy'; name a folder"),
+    ],
+)
+def test_what_other_commands_left_is_refused_with_what_to_open(tmp_path, file, sentence):
+    (tmp_path / file).touch()
+    with pytest.raises(ValueError, match=sentence):
+        write_run_page(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
 @pytest.mark.parametrize("kind", ["training", "comparison"])
