@@ -25,7 +25,7 @@ def placed(tensor, place=GPU):
 
 
 class PretendedDevices(TorchFunctionMode):
-    """Compute on the CPU, keep account of where each tensor would lie, and refuse to mix: a number alone may lie anywhere.
+    """Compute on the CPU, keep account of where tensors would lie, and refuse to mix; a number alone may lie anywhere.
 
     Example:
         >>> with PretendedDevices():
