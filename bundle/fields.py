@@ -97,7 +97,7 @@ def _check_grids(image: Features, ddf: DDF) -> None:
     """Refuse an image and a field that lie on different grids: either way of warping would take the sides of one."""
     if ddf.dim() != 5 or image.shape[0] != ddf.shape[0] or image.shape[2:] != ddf.shape[2:] or ddf.shape[1] != 3:
         shapes = f"{tuple(image.shape)} and {tuple(ddf.shape)}"
-        raise ValueError(f"An image (B, C, H, W, L) is warped by a field (B, 3, H, W, L) of its own grid, got {shapes}.")
+        raise ValueError(f"An image (B, C, H, W, L) is warped by a field (B, 3, H, W, L) of its grid, got {shapes}.")
 
 
 def _sampling_grid(u: DDF, sides: list[int], ahead: int) -> torch.Tensor:

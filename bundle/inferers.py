@@ -16,7 +16,7 @@ from bundle.shapes import DDF
 from bundle.similarity import likeness
 from bundle.smoothing import smooth
 from bundle.symmetry import meet
-from bundle.weights import WeightsChoice
+from bundle.weights import WeightsChoice, check_finite
 from monai.inferers import SimpleInferer
 from torch.utils._pytree import tree_map
 
@@ -64,10 +64,12 @@ class RecursiveInferer(SimpleInferer):
         bfloat16: let PAN convolve in bfloat16 on a CPU; fields, logits and all sums stay float32.
         field_alone: ask PAN for its field, and not for the image that it warps, which is the one of ``gamma`` and
             ``sharpening``. A compiled network is compiled for both.
+        weights: path of the network's, to name them where they find no field.
 
     Raises:
         ValueError: less than one pass, an exponent that is not positive, or a negative strength; when called,
             bfloat16 on a CPU that cannot convolve in it.
+        OutcomeError: when called, displacements that are no numbers.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class RecursiveInferer(SimpleInferer):
         weights_choice: WeightsChoice | None = None,
         bfloat16: bool = False,
         field_alone: bool = False,
+        weights: str = "",
     ) -> None:
         super().__init__()
         check_flags(remove_folds=remove_folds, symmetric=symmetric, bfloat16=bfloat16, field_alone=field_alone)
@@ -92,7 +95,7 @@ class RecursiveInferer(SimpleInferer):
             raise ValueError(f"gamma is above 0 and sharpening not below, got {gamma} and {sharpening}.")
         self.passes, self.remove_folds, self.optimiser = passes, remove_folds, optimiser
         self.gamma, self.sharpening, self.gain_weighting = gamma, sharpening, gain_weighting
-        self.symmetric, self.weights_choice = symmetric, weights_choice
+        self.symmetric, self.weights_choice, self.weights = symmetric, weights_choice, weights
         # how much a second field counts, and what finds it: settled for a pair by ``for_pair``
         self.averaged_with: tuple[float, RecursiveInferer, Callable[..., torch.Tensor]] | None = None
         self.dtype, self.field_alone = torch.bfloat16 if bfloat16 else torch.float32, field_alone
@@ -123,6 +126,7 @@ class RecursiveInferer(SimpleInferer):
         if self.weights_choice is None:
             return settled, network
         alike = likeness(inputs[0, :1], inputs[0, 1:])
+        settled.weights = self.weights_choice.weights_for(alike)
         names = ("passes", "gamma", "sharpening")
         suited = self.weights_choice.settings_for(alike, {name: getattr(self, name) for name in names})
         settled.passes, settled.gamma, settled.sharpening = (suited[name] for name in names)
@@ -161,6 +165,7 @@ class RecursiveInferer(SimpleInferer):
                 ddf = ddf.clone()  # a compiled network writes every result to the same place
                 seen = self.sharpen(inputs)
                 ddf = compose(ddf, self._field(network, torch.cat([warp(seen[:, :1], ddf), seen[:, 1:]], 1)))
+        check_finite(ddf, self.weights)
         return ddf
 
     def _field(

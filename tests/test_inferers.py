@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from bundle.failures import OutcomeError
 from bundle.fields import warp
 from bundle.inferers import AutocastInferer, RecursiveInferer
 from bundle.metrics import folding_percent
@@ -141,3 +142,17 @@ def test_training_in_bfloat16_keeps_its_results_and_gradients_float32_and_close(
     assert not torch.equal(*fields)  # it is another arithmetic
     assert float((fields[0] - fields[1]).norm() / fields[0].norm()) < 0.02
     assert float(torch.nn.functional.cosine_similarity(*gradients, dim=0)) > 0.99
+
+
+@pytest.mark.parametrize("settings", [{}, {"passes": 2}, {"symmetric": True}, {"remove_folds": True}])
+@pytest.mark.parametrize(("wrong", "streamed"), [(torch.nan, True), (torch.inf, True), (torch.nan, False)])
+def test_weights_that_diverged_are_named_in_a_sentence(wrong, streamed, settings):
+    torch.manual_seed(0)
+    network = PAN(channels=(16, 16), heads=(2, 1)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(wrong)
+    pairs = torch.rand(1 if streamed else 2, 2, 16, 16, 16)
+    inferer = RecursiveInferer(**settings, field_alone=True, weights="run/model.pt")
+    with torch.no_grad(), pytest.raises(OutcomeError, match=r"its weights \(run/model.pt\) have diverged"):
+        inferer(pairs, network)
