@@ -6,8 +6,9 @@ import torch
 from bundle.failures import bad_input
 from bundle.io.images import write_image
 from bundle.io.itk import linear_to_itk
+from bundle.similarity import likeness
 from bundle.spatial import Grid
-from bundle.transforms import MatchPaird, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of, matching
+from bundle.transforms import MatchPaird, MeasureLikenessd, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of, matching
 from monai.transforms import Compose
 from tests.pictures import SHAPE, meta, oblique, picture, regions
 
@@ -66,6 +67,14 @@ def test_an_image_matched_with_itself_gives_two_equal_channels_scaled_to_one():
     assert image.max() == 1
     assert np.array_equal(item["alignment"], np.eye(4))
     assert set(item["seconds"]) == {"read", "align"}
+
+
+def test_what_the_choice_of_weights_goes_by_is_measured_of_the_matched_images():
+    matched = MatchPaird(affine="none")({"moving": picture(1), "fixed": picture(), "seconds": {"read": 1.0}})
+    item, image = MeasureLikenessd()(matched), matched["image"].as_tensor()
+    assert item["alike"] == matched["alike"] | likeness(image[:1], image[1:])
+    assert set(item["seconds"]) == {"read", "align"}
+    assert item["seconds"]["align"] > matched["seconds"]["align"]
 
 
 def test_the_scale_and_offset_of_intensities_do_not_matter():
