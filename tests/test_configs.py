@@ -201,7 +201,7 @@ def test_the_progress_of_an_engine_hears_of_a_failure_before_what_raises_it(bund
 
 
 UNEVEN = """
-import sys, torch
+import signal, sys, torch
 from datetime import timedelta
 from monai.bundle import ConfigParser
 from torch import distributed as dist
@@ -212,6 +212,7 @@ class Buffered(torch.nn.Linear):
         self.register_buffer("index", torch.zeros(3))
 
 def validate(rank):
+    signal.alarm(60)  # should one wait for the other
     meeting = {"init_method": f"file://{sys.argv[2]}", "rank": rank, "world_size": 2}
     dist.init_process_group("gloo", timeout=timedelta(seconds=20), **meeting)
     parser = ConfigParser({"device": torch.device("cpu"), "cascade_def": Buffered()})
