@@ -9,7 +9,7 @@ import torch
 from bundle.fields import compose, warp
 from bundle.gain import GainWeighting
 from bundle.networks import PAN
-from bundle.ops import streaming_in
+from bundle.ops import check_bfloat16, streaming_in
 from bundle.optimisation import PairwiseOptimiser, remove_folds
 from bundle.options import check_flags, check_numbers
 from bundle.shapes import DDF
@@ -92,7 +92,7 @@ class RecursiveInferer(SimpleInferer):
 
     Raises:
         ValueError: less than one pass, an exponent that is not positive, or a negative strength; when called,
-            bfloat16 on a CPU that cannot convolve in it.
+            bfloat16 on a GPU, or on a CPU that cannot convolve in it.
         OutcomeError: when called, displacements that are no numbers.
     """
 
@@ -196,6 +196,7 @@ class RecursiveInferer(SimpleInferer):
 
     def _passes(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> DDF:
         """Run the network as often as asked, and compose what it finds."""
+        check_bfloat16(self.dtype == torch.bfloat16, inputs.device)
         with streaming_in(self.dtype):
             ddf = self._field(network, inputs, self.sharpen)
             for _ in range(self.passes - 1):

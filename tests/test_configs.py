@@ -272,6 +272,16 @@ def test_a_flag_that_is_neither_true_nor_false_ends_a_workflow_before_any_work(b
     assert bad_input(caught.value) == f"{flag} takes True or False, spelt like that, not 'no'."
 
 
+@pytest.mark.parametrize("name", ["inference", "evaluate", "multi_gpu_evaluate"])
+def test_bfloat16_on_a_gpu_ends_a_workflow_before_any_work(bundle_root, monkeypatch, name):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    parser = load(bundle_root, MERGED[name])
+    parser["bfloat16"], parser["device"] = True, torch.device("cuda:0")
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("initialize")
+    assert bad_input(caught.value).startswith("--bfloat16 is for CPUs, and the network runs on cuda: ")
+
+
 MAY_CHANGE = {  # where and how a training runs and what it tells, but not what it learns
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "device", "resume", "amp", "bfloat16", "num_workers"),
     *("cache_rate", "epochs", "val_interval", "patience"),

@@ -8,6 +8,7 @@ from bundle.metrics import folding_percent
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
 from scipy.ndimage import correlate1d
+from tests.devices import PretendedDevices, placed
 
 
 def shift_one_voxel(image):
@@ -142,6 +143,11 @@ def test_training_in_bfloat16_keeps_its_results_and_gradients_float32_and_close(
     assert not torch.equal(*fields)  # it is another arithmetic
     assert float((fields[0] - fields[1]).norm() / fields[0].norm()) < 0.02
     assert float(torch.nn.functional.cosine_similarity(*gradients, dim=0)) > 0.99
+
+
+def test_on_a_gpu_bfloat16_is_refused():
+    with PretendedDevices(), pytest.raises(ValueError, match="--bfloat16 is for CPUs, and the network runs on cuda"):
+        RecursiveInferer(bfloat16=True)(placed(torch.rand(1, 2, 5, 9, 6)), shift_one_voxel)
 
 
 @pytest.mark.parametrize("settings", [{}, {"passes": 2}, {"symmetric": True}, {"remove_folds": True}])

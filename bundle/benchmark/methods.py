@@ -87,6 +87,7 @@ class Network(Method):
             "optimise": self.optimise,
             "similarity": self.similarity,
             "device": self.device,
+            "bfloat16": config.get_parsed_content("bfloat16"),  # where the CPU has instructions for it
             **({"smoothing": self.smoothing} if self.smoothing else {}),
             **({"symmetric": True} if self.symmetric else {}),
             **({"cascades": cascades} if (cascades := config.get_parsed_content("cascades")) > 1 else {}),

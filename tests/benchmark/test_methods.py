@@ -14,6 +14,7 @@ from bundle.benchmark.peers import ConvexAdam, Elastix, Greedy, Syn
 from bundle.fields import warp
 from bundle.metrics import log_jacobian_sd
 from bundle.networks.peers import VoxelMorph
+from bundle.ops import computes_bfloat16
 from bundle.optimisation import PairwiseOptimiser
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import Grid
@@ -164,7 +165,17 @@ def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
     settings = [Network(str(fresh_weights), optimise=n).settings() for n in (0, 20)]
     assert settings[0] != settings[1]
     assert len(settings[0]["weights_sha256"]) == 64
+    assert settings[0]["bfloat16"] == computes_bfloat16(torch.device("cpu"))
     assert list(METHODS)[:3] == ["identity", "affine", "pan"]
+
+
+def test_a_network_depends_on_the_arithmetic_of_the_cpu(fresh_weights, monkeypatch):
+    settings = []
+    for instructions in ({"avx512_bf16": True}, {}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=instructions: found)
+        settings.append(Network(str(fresh_weights)).settings())
+    assert [one.pop("bfloat16") for one in settings] == [True, False]
+    assert settings[0] == settings[1]
 
 
 def test_a_method_depends_on_what_its_weights_say_of_two_contrasts(fresh_weights, tmp_path):
