@@ -96,7 +96,7 @@ class MapExpectedErrord(Transform):
     def _signs(self, item: Item, grid: Grid) -> torch.Tensor:
         pred = item["pred"].as_subclass(torch.Tensor)
         image = item["image"].as_subclass(torch.Tensor).to(pred.device)[None]
-        one_way, network = self.inferer.for_pair(image, self.network)
+        one_way, network = self.inferer.for_pair(image, self.network, item["quality"])  # which chose before
         one_way.symmetric = False  # meeting halfway, both directions agree by construction
 
         def field(inputs: torch.Tensor) -> DDF:

@@ -33,12 +33,15 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zero
 
     Args:
         image: (B, C, H, W, L), on the same grid as the field.
-        ddf: (B, 3, H, W, L), voxels.
+        ddf: (B, 3, H, W, L), voxels; a displacement that is no number points outside the image.
         mode: ``"bilinear"`` (trilinear in 3-D) or ``"nearest"`` (labels).
         padding: what lies outside the image: ``"zeros"``, or ``"border"`` for its nearest value.
 
     Returns:
         (B, C, H, W, L), in the dtype of the coordinates (float32, or float64 for a float64 field).
+
+    Raises:
+        ValueError: the image and the field are not of the same batch and grid; scripted or traced, nothing is checked.
 
     Source:
         Equals ``monai.networks.blocks.Warp(mode, padding_mode=padding)``, and can be scripted.
@@ -54,6 +57,7 @@ def warp(image: Features, ddf: DDF, mode: str = "bilinear", padding: str = "zero
     image = image.to(u.dtype)
     if not torch.jit.is_scripting():
         if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            _check_grids(image, ddf)
             if image.device.type == "cpu" and not torch.is_grad_enabled():
                 return _warp_by_rows(image.as_subclass(torch.Tensor), u.as_subclass(torch.Tensor), mode, padding)
     return F.grid_sample(
@@ -72,16 +76,28 @@ def warp_planes(image: Features, ddf: DDF, first: int, last: int) -> Features:
 
     Returns:
         (1, C, last − first, W, L), float32.
+
+    Raises:
+        ValueError: the image and the field are not of the same batch and grid.
     """
-    moved = ddf[:, :, first:last]
+    _check_grids(image, ddf)
+    moved, height = ddf[:, :, first:last], image.shape[2]
     lowest, highest = (float(bound) for bound in moved[:, 0].aminmax())
-    height = image.shape[2]
+    if not math.isfinite(highest - lowest):
+        lowest, highest = -height, height  # of a field that is no number somewhere nothing else is known
     start = max(0, min(math.floor(first + lowest), height - 2))
     stop = min(max(math.ceil(last - 1 + highest) + 1, start + 2), height)
     part = image[0, :, start:stop].float()
     out = part.new_empty(1, len(part), last - first, *part.shape[2:])
     _warp_rows(part, moved, out[0], "bilinear", "zeros", first - start)
     return out
+
+
+def _check_grids(image: Features, ddf: DDF) -> None:
+    """Refuse an image and a field that lie on different grids: either way of warping would take the sides of one."""
+    if ddf.dim() != 5 or image.shape[0] != ddf.shape[0] or image.shape[2:] != ddf.shape[2:] or ddf.shape[1] != 3:
+        shapes = f"{tuple(image.shape)} and {tuple(ddf.shape)}"
+        raise ValueError(f"An image (B, C, H, W, L) is warped by a field (B, 3, H, W, L) of its grid, got {shapes}.")
 
 
 def _sampling_grid(u: DDF, sides: list[int], ahead: int) -> torch.Tensor:

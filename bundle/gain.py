@@ -1,5 +1,8 @@
 """Keep a field where it makes the images more alike, and only there."""
 
+import copy
+from collections.abc import Mapping
+
 import torch
 from bundle.correlation import local_ncc
 from bundle.fields import warp
@@ -70,13 +73,22 @@ class GainWeighting:
         """
         return ddf * self.weights(image, ddf)
 
+    def for_pair(self, alike: Mapping[str, float]) -> "GainWeighting":
+        """Settle what is asked for of a pair, by what ``likeness`` said of it: its images may be changed later on."""
+        settled = copy.copy(self)
+        settled.alike = settled.unlike = self._asked(alike["contrast_correlation"])
+        return settled
+
+    def _asked(self, correlation: float) -> tuple[float, float]:
+        """The gains up to which nothing is kept, and from which all is, of scans whose contrasts correlate so."""
+        return self.alike if correlation >= self.alike_from else self.unlike
+
     def weights(self, image: torch.Tensor, ddf: DDF) -> torch.Tensor:
         """Compute the weights of the fields of a batch: (B, 1, H, W, L), in [0, 1]."""
         return torch.cat([self._weights(*pair) for pair in zip(image.split(1), ddf.split(1))])
 
     def _weights(self, image: torch.Tensor, ddf: DDF) -> torch.Tensor:
-        alike = contrast_correlation(image[0, :1], image[0, 1:]) >= self.alike_from
-        least, full = self.alike if alike else self.unlike
+        least, full = self._asked(contrast_correlation(image[0, :1], image[0, 1:]))
         sides = image.shape[2:]
         ratio = torch.tensor(voxel_ratio(sides), device=ddf.device).view(1, 3, 1, 1, 1)
         image, ddf = halve(image.float()), halve(ddf.float()) / ratio

@@ -53,14 +53,16 @@ class RefillIgnoredd(Transform):
             return item
         pred = item["pred"].as_subclass(torch.Tensor)[None]
         image, ignored = (item[k].as_subclass(torch.Tensor).to(pred.device)[None] for k in ("image", "ignored"))
-        inferer, network = self.inferer.for_pair(image, self.network)
-        alike = likeness(image[0, :1], image[0, 1:])
+        alike = item.get("alike", {})
+        if "tissue_correlation" not in alike:  # of the images as they are
+            alike = alike | likeness(image[0, :1], image[0, 1:])
+        inferer, network = self.inferer.for_pair(image, self.network, alike)
         with torch.no_grad(), eval_mode(self.network):
             for _ in range(REFILLS):
                 image = _refilled(image, ignored, pred[:, 1:])
                 with torch.autocast(pred.device.type, enabled=self.amp and pred.is_cuda):
                     pred = inferer(image, network).float().clone()
-        item["alike"] = {**item.get("alike", {}), **alike}  # of the images as they are
+        item["alike"] = alike
         item["image"] = MetaTensor(image[0].cpu(), affine=item["image"].affine)
         item["pred"], item["ignored"] = pred[0], ignored_in_fixed(ignored, pred[:, 1:])[0].cpu()
         item["seconds"] = {**item.get("seconds", {}), "refill": time.perf_counter() - start}

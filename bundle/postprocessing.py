@@ -88,7 +88,7 @@ class BuildTransformd(Transform):
         image, pred = (item[k].detach().as_subclass(torch.Tensor).cpu() for k in ("image", "pred"))
         moving, fixed, ignored = image[:1], image[1:], _ignored(item)
         alike = {name: float(value) for name, value in item["alike"].items()}
-        if "tissue_correlation" not in alike:  # of images that were filled it is known already
+        if "tissue_correlation" not in alike:  # of a pair whose weights were chosen by it, it is known already
             alike |= likeness(moving, fixed)
         if ignored is not None:
             ddf = fill_in(pred[None, 1:], dilate(ignored[None], UNSURE))

@@ -1,7 +1,7 @@
 """Show how far the registration of one pair is, and how long it still takes."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,8 +66,20 @@ def expected_seconds(
     return dict(zip(STAGES, seconds))
 
 
+def _ending(end: Callable[[], None]) -> Callable[[Engine, BaseException], NoReturn]:
+    """Take a line away when the engine fails; ignite leaves it to those who listen to raise the error."""
+
+    def fail(engine: Engine, error: BaseException) -> NoReturn:
+        end()
+        raise error
+
+    return fail
+
+
 class EngineProgress:
     """Show the progress of an engine through all of its epochs; of several processes that of the first alone.
+
+    Among an engine's handlers it comes before MONAI's ``StatsHandler``, which raises what it hears of a failure.
 
     Args:
         title: what the engine does.
@@ -84,6 +96,7 @@ class EngineProgress:
             engine.add_event_handler(Events.EPOCH_STARTED, self._start)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
             engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, lambda _: self._end())
+            engine.add_event_handler(Events.EXCEPTION_RAISED, _ending(self._end))
 
     def _start(self, engine: Engine) -> None:
         """Begin with the first epoch of this call: what an earlier one did is known by then."""
@@ -124,7 +137,7 @@ class StageProgress:
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, lambda _: self._begin(STAGES[2]))
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda _: self._begin(STAGES[3]))
         engine.add_event_handler(Events.COMPLETED, lambda _: self._end())
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, _ending(self._end))
 
     def _start(self, engine: Engine) -> None:
         """Guess by the headers of the images: what they are is found out, and said, by the reading."""
@@ -158,11 +171,6 @@ class StageProgress:
         if self.stages is not None:
             self.stages.close()
             self.stages = None
-
-    def _fail(self, engine: Engine, error: BaseException) -> NoReturn:
-        """Take the line away; ignite leaves it to those who listen to raise the error."""
-        self._end()
-        raise error
 
 
 def _grid(volume: Any) -> Grid:

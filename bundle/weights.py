@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -9,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bundle.failures import OutcomeError
 from bundle.io.files import check_file, fingerprint, write_text
 from bundle.networks.cascade import Cascade
+from bundle.shapes import DDF
 from bundle.similarity import ALIKE_FROM
 from torch import nn
 
 __all__ = [
     "WeightsChoice",
+    "check_finite",
     "check_weights",
     "content",
     "describe_as",
@@ -89,6 +93,27 @@ def check_weights(network: nn.Module, path: str) -> None:
             f"'{differing[0]}' ({shapes.get(differing[0])} in the file, {expected.get(differing[0])} in the network). "
             f"Which network they belong to stands in {Path(path).with_suffix('.json').name} (docs/peers.md)."
         )
+
+
+def check_finite(ddf: DDF, weights: str | None = None) -> None:
+    """Refuse what a network finds where it is no field: nothing that is done with it would say why.
+
+    Args:
+        ddf: any shape.
+        weights: path of the network's weights, empty if it is not known; None for those in training.
+
+    Raises:
+        OutcomeError: a displacement is NaN or infinite.
+    """
+    if all(math.isfinite(bound) for bound in ddf.aminmax()):
+        return
+    advice = "Take others, or compute in float32."
+    if weights is None:
+        advice = "Train anew with a lower --learning_rate, or with --amp False."
+    raise OutcomeError(
+        f"The network found displacements that are no numbers (NaN or infinite): its weights "
+        f"{f'({weights}) ' if weights else ''}have diverged, or numbers overflow in half precision. {advice}"
+    )
 
 
 def load_frozen(network: nn.Module, weights: str, device: torch.device | str = "cpu") -> nn.Module:

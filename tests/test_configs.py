@@ -1,7 +1,10 @@
 """The configs: every one is listed, resolves, checks its options, and fits the metadata."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from importlib.metadata import requires
 from importlib.util import find_spec
 
@@ -188,6 +191,59 @@ def test_monai_finds_every_property_it_asks_for(bundle_root, small_dataset, fres
     assert workflow.check_properties() == []
 
 
+@pytest.mark.parametrize("name", MERGED)
+def test_the_progress_of_an_engine_hears_of_a_failure_before_what_raises_it(bundle_root, name):
+    config = load(bundle_root, MERGED[name]).config
+    for handlers in (config.get("train", {}).get("handlers"), config.get("validate", config).get("handlers")):
+        names = [handler["_target_"] if isinstance(handler, dict) else handler for handler in handlers or ()]
+        if {"bundle.stages.EngineProgress", "StatsHandler"} <= {*names}:
+            assert names.index("bundle.stages.EngineProgress") < names.index("StatsHandler")
+
+
+UNEVEN = """
+import signal, sys, torch
+from datetime import timedelta
+from monai.bundle import ConfigParser
+from torch import distributed as dist
+
+class Buffered(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(1, 1)
+        self.register_buffer("index", torch.zeros(3))
+
+def validate(rank):
+    signal.alarm(60)  # should one wait for the other
+    meeting = {"init_method": f"file://{sys.argv[2]}", "rank": rank, "world_size": 2}
+    dist.init_process_group("gloo", timeout=timedelta(seconds=20), **meeting)
+    parser = ConfigParser({"device": torch.device("cpu"), "cascade_def": Buffered()})
+    parser["network"] = ConfigParser.load_config_file(sys.argv[1])["network"]
+    network = parser.get_parsed_content("network").eval()
+    with torch.no_grad():
+        for _ in range(1 + rank):
+            network(torch.ones(1, 1))
+    count = torch.ones(5)
+    dist.all_reduce(count)
+    print(f"{count.tolist()}\\n", end="", flush=True)
+    dist.destroy_process_group()
+
+torch.multiprocessing.start_processes(validate, nprocs=2, start_method="fork")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_validate_networks_with_buffers_on_unequal_shares(bundle_root, tmp_path):
+    """As TransMorph has them; a forward that sends them would be met by what the other process does next."""
+    run = subprocess.run(
+        [sys.executable, "-c", UNEVEN, str(bundle_root / "configs" / "multi_gpu_train.json"), str(tmp_path / "meet")],
+        env={**os.environ, "PYTHONPATH": str(bundle_root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [str([2.0] * 5)] * 2
+
+
 @pytest.mark.parametrize("name", ["multi_gpu_train", "multi_gpu_evaluate"])
 def test_several_processes_check_what_one_checks_before_any_work(bundle_root, name):
     *one, last = MERGED[name]
@@ -214,6 +270,16 @@ def test_a_flag_that_is_neither_true_nor_false_ends_a_workflow_before_any_work(b
     with pytest.raises(RuntimeError) as caught:
         parser.get_parsed_content("initialize")
     assert bad_input(caught.value) == f"{flag} takes True or False, spelt like that, not 'no'."
+
+
+@pytest.mark.parametrize("name", ["inference", "evaluate", "multi_gpu_evaluate"])
+def test_bfloat16_on_a_gpu_ends_a_workflow_before_any_work(bundle_root, monkeypatch, name):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    parser = load(bundle_root, MERGED[name])
+    parser["bfloat16"], parser["device"] = True, torch.device("cuda:0")
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("initialize")
+    assert bad_input(caught.value).startswith("--bfloat16 is for CPUs, and the network runs on cuda: ")
 
 
 MAY_CHANGE = {  # where and how a training runs and what it tells, but not what it learns

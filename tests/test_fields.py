@@ -71,6 +71,38 @@ def test_some_planes_are_warped_as_in_the_whole(size, first, last, dtype):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize(
+    ("image", "field"),
+    [
+        ((2, 1, 5, 6, 7), (1, 3, 5, 6, 7)),
+        ((1, 1, 5, 6, 7), (2, 3, 5, 6, 7)),
+        ((1, 1, 5, 6, 7), (1, 3, 5, 6, 8)),
+        ((1, 1, 5, 6, 7), (1, 2, 5, 6, 7)),
+        ((1, 5, 6, 7), (3, 5, 6, 7)),
+    ],
+)
+def test_an_image_and_a_field_of_two_batches_or_grids_are_refused(image, field, graph):
+    refused = pytest.raises(ValueError, match=rf"of its grid, got \({', '.join(map(str, image))}\) and ")
+    with torch.set_grad_enabled(graph), refused:
+        warp(torch.zeros(image), torch.zeros(field))
+    with torch.no_grad(), refused:
+        warp_planes(torch.zeros(image), torch.zeros(field), 0, 1)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_a_displacement_that_is_no_number_points_outside_in_every_way_of_warping(wrong):
+    image, ddf = random_image(0, (9, 8, 7)), random_field(1, 1.0, (9, 8, 7))
+    ddf[:, 0, 4, 3, 2] = wrong
+    expected = warp(image, ddf)
+    assert (expected[:, :, 4, 3, 2] == 0).all()
+    torch.testing.assert_close(pulled(image, ddf), expected, atol=2e-5, rtol=0)
+    with torch.no_grad():
+        one = image[:1].contiguous(memory_format=torch.channels_last_3d)
+        found = warp_planes(one, ddf[:1], 3, 6)
+    torch.testing.assert_close(found, expected[:1, :, 3:6], atol=2e-5, rtol=0)
+
+
 def test_planes_that_point_elsewhere_read_no_more_than_they_need():
     image = torch.full((1, 1, 9, 4, 4), torch.nan)
     image[:, :, 5:8] = 1  # plane 4 goes on to 5.25 and 6.5

@@ -44,6 +44,15 @@ def test_between_two_noisy_scans_of_one_anatomy_next_to_nothing_of_a_field_is_ke
     assert kept.norm(dim=1).mean() < 0.02
 
 
+def test_what_is_asked_for_of_a_pair_is_settled_before_its_images_are_changed(anatomy):
+    image, change = torch.cat([anatomy, warp(anatomy, local_change())], 1), local_change()
+    gain = GainWeighting(alike_from=0.5)
+    for correlation, (least, full) in ((0.6, gain.alike), (0.4, gain.unlike)):
+        settled = gain.for_pair({"contrast_correlation": correlation})
+        expected = GainWeighting(least, full, least, full)
+        assert torch.equal(settled.weights(image, change), expected.weights(image, change))
+
+
 def test_interpolation_that_smooths_noise_is_no_gain(anatomy):
     image = torch.cat([noisy(anatomy, 2, 0.1), noisy(anatomy, 3, 0.1)], 1)
     half = torch.full((1, 3, *SHAPE), 0.0)

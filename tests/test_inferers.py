@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from bundle.failures import OutcomeError
 from bundle.fields import warp
 from bundle.inferers import AutocastInferer, RecursiveInferer
 from bundle.metrics import folding_percent
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
 from scipy.ndimage import correlate1d
+from tests.devices import PretendedDevices, placed
 
 
 def shift_one_voxel(image):
@@ -141,3 +143,22 @@ def test_training_in_bfloat16_keeps_its_results_and_gradients_float32_and_close(
     assert not torch.equal(*fields)  # it is another arithmetic
     assert float((fields[0] - fields[1]).norm() / fields[0].norm()) < 0.02
     assert float(torch.nn.functional.cosine_similarity(*gradients, dim=0)) > 0.99
+
+
+def test_on_a_gpu_bfloat16_is_refused():
+    with PretendedDevices(), pytest.raises(ValueError, match="--bfloat16 is for CPUs, and the network runs on cuda"):
+        RecursiveInferer(bfloat16=True)(placed(torch.rand(1, 2, 5, 9, 6)), shift_one_voxel)
+
+
+@pytest.mark.parametrize("settings", [{}, {"passes": 2}, {"symmetric": True}, {"remove_folds": True}])
+@pytest.mark.parametrize(("wrong", "streamed"), [(torch.nan, True), (torch.inf, True), (torch.nan, False)])
+def test_weights_that_diverged_are_named_in_a_sentence(wrong, streamed, settings):
+    torch.manual_seed(0)
+    network = PAN(channels=(16, 16), heads=(2, 1)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(wrong)
+    pairs = torch.rand(1 if streamed else 2, 2, 16, 16, 16)
+    inferer = RecursiveInferer(**settings, field_alone=True, weights="run/model.pt")
+    with torch.no_grad(), pytest.raises(OutcomeError, match=r"its weights \(run/model.pt\) have diverged"):
+        inferer(pairs, network)

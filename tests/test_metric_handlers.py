@@ -16,13 +16,20 @@ from bundle.metrics import (
     FoldingHandler,
     RegistrationDice,
     RegistrationFolding,
+    RegistrationSimilarity,
+    dice_per_label,
     folding_percent,
+    key_metric,
+    log_jacobian_sd,
     mean_dice,
+    surface_distances,
 )
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.handlers import MetricsSaver, from_engine
+from tests.configs import load
+from tests.devices import CPU, GPU, PretendedDevices, placed
 from tests.measured import SHAPE, blobs, boxed, random_field
 
 
@@ -150,6 +157,59 @@ def test_handlers_are_made_from_a_config():
     assert isinstance(parser.get_parsed_content("dice"), DiceHandler)
     assert isinstance(parser.get_parsed_content("folding"), FoldingHandler)
     assert parser.get_parsed_content("dice").metric_fn.labels == [1, 2]
+
+
+ON_ONE_DEVICE = {
+    "Dice": lambda warped, fixed: RegistrationDice()(warped, fixed),
+    "Dice of labels": lambda warped, fixed: RegistrationDice([1, 2])(warped, fixed),
+    "similarity": lambda warped, fixed: RegistrationSimilarity()(warped / 9, fixed / 9),
+    "Dice of one pair": lambda warped, fixed: dice_per_label(warped[0], fixed[0]),
+    "large labels": lambda warped, fixed: dice_per_label(warped[0].long() << 22, fixed[0].long() << 22),
+    "surfaces": lambda warped, fixed: surface_distances(warped[0], fixed[0], (1.0, 2.0, 3.0)),
+    "folding": lambda warped, mask: folding_percent(warped.expand(1, 3, *SHAPE), mask),
+    "log Jacobian": lambda warped, mask: log_jacobian_sd(warped.expand(1, 3, *SHAPE), mask),
+}
+
+
+@pytest.mark.parametrize("measured", ON_ONE_DEVICE)
+@pytest.mark.parametrize("places", [(GPU, CPU), (CPU, GPU)])
+def test_what_lies_on_two_devices_is_measured_as_on_one(measured, places):
+    measure = ON_ONE_DEVICE[measured]
+    expected = measure(blobs(0).float(), blobs(1).float())
+    with PretendedDevices():
+        found = measure(*(placed(blobs(i).float(), place) for i, place in enumerate(places)))
+        where = found.device if isinstance(found, torch.Tensor) else None
+    assert where in (None, places[0])
+    assert torch.equal(found, expected) if where else found == expected
+
+
+class Found(torch.nn.Module):
+    """A network that finds the same field, of some device, for every pair."""
+
+    def forward(self, image):
+        ddf = placed(random_field(0, SHAPE).float(), GPU)
+        return torch.cat([image[:, :1], ddf], 1)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_training_on_a_gpu_validates(bundle_root, labelled):
+    """MONAI's evaluator moves image and label alone to the device."""
+    moving, fixed = blobs(0)[0], blobs(1)[0]
+    image = torch.cat([moving, fixed]) / 3
+    item = {"image": image, "label": image[1:], "moving": image[:1], "fixed": image[1:]}
+    item |= {"moving_label": moving, "fixed_label": fixed} if labelled else {}
+    with PretendedDevices():
+        evaluator = SupervisedEvaluator(
+            device=GPU,
+            val_data_loader=torch.utils.data.DataLoader([item], batch_size=1),
+            network=Found(),
+            postprocessing=load(bundle_root, ["train"]).get_parsed_content("validate#postprocessing"),
+            key_val_metric=key_metric([item]),
+            additional_metrics={"val_folding_percent": FoldingHandler(from_engine(["ddf"]))},
+        )
+        evaluator.run()
+    assert evaluator.state.output[0]["ddf"]._place == GPU
+    assert set(evaluator.state.metrics) == {"val_mean_dice" if labelled else "val_local_ncc", "val_folding_percent"}
 
 
 TWO_RANKS = """

@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import pytest
 from bundle import progress
 from bundle.progress import Progress, Stages
+from bundle.stages import EngineProgress
+from ignite.engine import Engine
+from monai.handlers import StatsHandler
 
 
 class Clock:
@@ -85,6 +88,20 @@ def test_progress_within_progress_is_silent_in_a_log(log, clock):
         stages.begin("writing")
     assert "optimising" not in log.getvalue()
     assert "registering: writing" in log.getvalue()
+    for _ in clock.slowly(Progress(range(10), title="afterwards"), 5):
+        pass
+    assert "afterwards" in log.getvalue()
+
+
+def test_an_engine_that_fails_silences_nothing_after_it(log, clock):
+    def fail(engine, batch):
+        raise RuntimeError("no")
+
+    engine = Engine(fail)
+    for handler in (EngineProgress("training"), StatsHandler(iteration_log=False)):
+        handler.attach(engine)
+    with pytest.raises(RuntimeError, match="no"):
+        engine.run([0], max_epochs=1)
     for _ in clock.slowly(Progress(range(10), title="afterwards"), 5):
         pass
     assert "afterwards" in log.getvalue()

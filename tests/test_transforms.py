@@ -3,10 +3,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle.failures import bad_input
 from bundle.io.images import write_image
 from bundle.io.itk import linear_to_itk
+from bundle.similarity import likeness
 from bundle.spatial import Grid
-from bundle.transforms import MatchPaird, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of, matching
+from bundle.transforms import MatchPaird, MeasureLikenessd, RandMaskd, ReadVolumed, WarpByPredictiond, grid_of, matching
+from monai.transforms import Compose
 from tests.pictures import SHAPE, meta, oblique, picture, regions
 
 # --- matching ---
@@ -64,6 +67,14 @@ def test_an_image_matched_with_itself_gives_two_equal_channels_scaled_to_one():
     assert image.max() == 1
     assert np.array_equal(item["alignment"], np.eye(4))
     assert set(item["seconds"]) == {"read", "align"}
+
+
+def test_what_the_choice_of_weights_goes_by_is_measured_of_the_matched_images():
+    matched = MatchPaird(affine="none")({"moving": picture(1), "fixed": picture(), "seconds": {"read": 1.0}})
+    item, image = MeasureLikenessd()(matched), matched["image"].as_tensor()
+    assert item["alike"] == matched["alike"] | likeness(image[:1], image[1:])
+    assert set(item["seconds"]) == {"read", "align"}
+    assert item["seconds"]["align"] > matched["seconds"]["align"]
 
 
 def test_the_scale_and_offset_of_intensities_do_not_matter():
@@ -321,3 +332,13 @@ def test_large_labels_are_pulled_exactly():
     found = pull({"pred": pred, "moving_label": ids[small]})["warped_label"]
     assert torch.equal(found, ids[expected])
     assert len(found.unique()) == len(ids)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, -torch.inf])
+def test_a_validation_ends_in_a_sentence_where_the_weights_in_training_diverged(wrong):
+    pred = torch.rand(4, *SHAPE)
+    pred[2, 1, 2, 3] = wrong
+    postprocess = Compose([WarpByPredictiond(keys="moving_label", warped_keys=["warped_label"])])
+    with pytest.raises(RuntimeError) as caught:
+        postprocess({"pred": pred, "moving_label": regions().as_tensor()})
+    assert bad_input(caught.value).endswith("Train anew with a lower --learning_rate, or with --amp False.")

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundle import inferers
+from bundle.expected_error import SIGNS, MapExpectedErrord
 from bundle.gain import GainWeighting
-from bundle.inferers import RecursiveInferer
+from bundle.inferers import RecursiveInferer, prepare_pair
+from bundle.lesions import REFILLS, RefillIgnoredd
 from bundle.networks import PAN
 from bundle.networks.cascade import Cascade
 from bundle.smoothing import smooth
@@ -23,6 +26,9 @@ from bundle.weights import (
     start_from,
     suited,
 )
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
 from tests.configs import load
 from torch import nn
 
@@ -251,6 +257,69 @@ def test_a_pair_keeps_its_network_however_its_images_are_changed(two_weights):
     settled, network = RecursiveInferer(weights_choice=choice).for_pair(pairs()[1:], Shift(1.0))
     with torch.no_grad():
         assert (settled(pairs()[:1], network)[:, 1:] == 2).all()
+
+
+class Counted(Shift):
+    """A network that counts its calls."""
+
+    calls = 0
+
+    def forward(self, pair):
+        self.calls += 1
+        return super().forward(pair)
+
+
+def matched(known, **more):
+    """A pair whose images, changed since, tell two contrasts, and what was said of them when they were matched."""
+    image = MetaTensor(pairs()[1], affine=torch.eye(4))
+    return {"image": image, "fixed": image[1:], "pred": torch.zeros(4, *image.shape[1:])} | known | more
+
+
+@pytest.mark.parametrize(("correlation", "calls"), [(0.9, 3), (0.1, 0)])
+def test_the_expected_error_is_that_of_the_network_that_found_the_field(two_weights, correlation, calls):
+    choice, usual = WeightsChoice(Shift(), str(two_weights / "usual.pt")), Counted(1.0)
+    calibration = {"offset": 0.0, **dict.fromkeys(SIGNS, 1.0)}
+    found = MapExpectedErrord(usual, RecursiveInferer(weights_choice=choice), calibration)(
+        matched({"quality": alike(correlation)})
+    )
+    assert usual.calls == calls
+    assert ("notes" in found) == (calls == 0)
+
+
+@pytest.mark.parametrize(("correlation", "calls"), [(0.9, REFILLS), (0.1, 0)])
+def test_what_does_not_count_is_refilled_by_the_network_that_found_the_field(two_weights, correlation, calls):
+    choice, usual = WeightsChoice(Shift(), str(two_weights / "usual.pt")), Counted(1.0)
+    ignored = torch.zeros(pairs()[1].shape, dtype=torch.bool)
+    ignored[0, 10:14, 8:12, 8:12] = True
+    found = RefillIgnoredd(usual, RecursiveInferer(weights_choice=choice))(
+        matched({"alike": alike(correlation)}, ignored=ignored)
+    )
+    assert usual.calls == calls
+    assert found["alike"] == alike(correlation)
+
+
+def test_a_workflow_goes_by_what_was_measured_of_each_pair_once(two_weights, monkeypatch):
+    """A GPU might round it to the other side of the limit."""
+    monkeypatch.setattr(inferers, "likeness", lambda *_: pytest.fail("measured again"))
+    items = [{"image": pairs()[1], "alike": alike(value) | {"similarity_before": 0.5}} for value in (0.9, 0.1)]
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=torch.utils.data.DataLoader(items, batch_size=2),
+        network=Shift(1.0),
+        prepare_batch=prepare_pair,
+        inferer=RecursiveInferer(weights_choice=WeightsChoice(Shift(), str(two_weights / "usual.pt"))),
+    )
+    evaluator.run()
+    assert [float(output["pred"][1:].unique()) for output in evaluator.state.output] == [1.0, 2.0]
+
+
+def test_the_inference_workflow_measures_what_its_choice_goes_by_before_the_network_runs(bundle_root):
+    parser = ConfigParser()
+    parser.read_config(str(bundle_root / "configs" / "inference.json"))
+    assert parser["preprocessing#transforms"][-1]["_target_"] == "bundle.transforms.MeasureLikenessd"
+    assert parser.get_parsed_content("evaluator#prepare_batch") is prepare_pair
+    images, label, positional, named = prepare_pair({"image": pairs()})  # of a workflow without that transform
+    assert (len(images), label, positional, named) == (2, None, (), {})
 
 
 def test_a_training_starts_from_weights_of_any_device_and_a_cascade_from_those_of_one_network(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from bundle.networks import PAN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.forked import run_module
 
@@ -336,6 +337,17 @@ def test_inferring_registers_every_pair_of_a_list(bundle_root, small_dataset, fr
     written |= {"report.html", "thumbnail.png"}
     assert {path.name for path in first.iterdir()} == written | {"warped_label.nii.gz"}
     assert {path.name for path in second.iterdir()} == written
+
+
+def test_a_training_that_diverges_ends_at_its_first_validation(bundle_root, small_dataset, tmp_path):
+    weights = tmp_path / "diverged.pt"
+    torch.save({name: torch.full_like(value, torch.nan) for name, value in PAN().state_dict().items()}, weights)
+    line = ["monai.bundle", "run", "training", *config("train"), "--dataset_dir", small_dataset]
+    line += ["--output_dir", tmp_path / "out", "--pretrained", weights, "--epochs", 1, "--val_pairs", 2]
+    done = run_module(*line, cwd=bundle_root)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].endswith("Train anew with a lower --learning_rate, or with --amp False.")
+    assert not (tmp_path / "out" / "models" / "model.pt").exists()
 
 
 @pytest.mark.slow

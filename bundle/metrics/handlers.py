@@ -40,8 +40,8 @@ class _PairMetric(CumulativeIterationMetric):
 class RegistrationDice(_PairMetric):
     """Collect the mean Dice of pairs; call it with warped and fixed label maps.
 
-    Both arguments are a batch (B, 1, H, W, L) or a list of (1, H, W, L), and each pair is scored by ``mean_dice``: over
-    the labels that it holds. Batches of any size give the same mean over pairs.
+    Both arguments are a batch (B, 1, H, W, L) or a list of (1, H, W, L), on any device, and each pair is scored by
+    ``mean_dice``: over the labels that it holds. Batches of any size give the same mean over pairs.
 
     Args:
         labels: labels to score, all when None.

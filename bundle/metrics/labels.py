@@ -24,7 +24,7 @@ def dice_per_label(warped: Labels, fixed: Labels, labels: Sequence[int] | None =
 
     Args:
         warped: label map of one image, (H, W, L) or with leading sides of 1; whole numbers of any dtype.
-        fixed: label map on the same grid.
+        fixed: label map on the same grid, on any device.
         labels: labels to score; all that either map holds when None. The background, 0, is never scored.
 
     Returns:
@@ -140,11 +140,11 @@ def surface_distances(
 
 
 def _label_pair(warped: Labels, fixed: Labels) -> tuple[torch.Tensor, torch.Tensor]:
-    """Check two label maps and return them as (H, W, L) whole numbers."""
+    """Check two label maps and return them as (H, W, L) whole numbers, on the first one's device."""
     w, f = (_label_map(warped), _label_map(fixed))
     if w.shape != f.shape:
         raise ValueError(f"Label maps must share a grid, got {tuple(w.shape)} and {tuple(f.shape)}.")
-    return w, f
+    return w, f.to(w.device)  # an engine moves what the network sees to its device, and no label maps
 
 
 def _numbered(warped: Labels, fixed: Labels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

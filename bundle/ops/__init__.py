@@ -13,6 +13,7 @@ from bundle.ops.reference import local_attention_reference, neighbour_offsets
 from bundle.ops.streaming import (
     Activation,
     as_planes,
+    check_bfloat16,
     computes_bfloat16,
     convolve_by_slabs,
     streamable,
@@ -26,6 +27,7 @@ __all__ = [
     "StreamedNorm",
     "as_planes",
     "channels_last",
+    "check_bfloat16",
     "computes_bfloat16",
     "convolve_by_slabs",
     "halve",

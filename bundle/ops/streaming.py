@@ -14,6 +14,7 @@ from bundle.shapes import Features
 __all__ = [
     "Activation",
     "as_planes",
+    "check_bfloat16",
     "computes_bfloat16",
     "convolve_by_slabs",
     "streamable",
@@ -39,6 +40,23 @@ def computes_bfloat16(device: torch.device) -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def check_bfloat16(bfloat16: bool, device: torch.device) -> None:
+    """Refuse to stream in bfloat16 where nothing is: on anything but a CPU that convolves in it, if slowly.
+
+    Raises:
+        ValueError: another device, or such a CPU.
+    """
+    if not bfloat16:
+        return
+    if device.type != "cpu":
+        raise ValueError(
+            f"--bfloat16 is for CPUs, and the network runs on {device.type}: leave it out (the workflows of configs/ "
+            "compute in half precision there with --amp True)."
+        )
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        raise ValueError("This CPU cannot convolve in bfloat16: leave --bfloat16 out.")
+
+
 @contextmanager
 def streaming_in(dtype: torch.dtype) -> Iterator[None]:
     """Keep and convolve features in float32 or bfloat16, where they are ``streamable``; sums are float32 in both.
@@ -46,9 +64,7 @@ def streaming_in(dtype: torch.dtype) -> Iterator[None]:
     Raises:
         ValueError: bfloat16 on a CPU that cannot convolve in it, not even slowly.
     """
-    library = torch.backends.mkldnn.is_available()
-    if dtype == torch.bfloat16 and not (library and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        raise ValueError("This CPU cannot convolve in bfloat16: leave --bfloat16 out.")
+    check_bfloat16(dtype == torch.bfloat16, torch.device("cpu"))
     before = _DTYPE.set(dtype)
     try:
         yield

@@ -3,6 +3,7 @@
 from bundle.transforms.augmentation import RandMaskd
 from bundle.transforms.darkest import DarkestToZerod
 from bundle.transforms.ignored import without_ignored
+from bundle.transforms.likeness import MeasureLikenessd
 from bundle.transforms.matching import MatchPaird
 from bundle.transforms.prediction import WarpByPredictiond
 from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid_of, read_file, read_grid, read_volume
@@ -10,6 +11,7 @@ from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid
 __all__ = [
     "DarkestToZerod",
     "MatchPaird",
+    "MeasureLikenessd",
     "RandMaskd",
     "ReadVolumed",
     "WarpByPredictiond",

@@ -7,6 +7,7 @@ import torch
 from bundle.fields import warp
 from bundle.labels import consecutive
 from bundle.shapes import DDF
+from bundle.weights import check_finite
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
@@ -26,6 +27,9 @@ class WarpByPredictiond(MapTransform):
     Args:
         keys: keys of the moving label maps, (1, H, W, L); missing ones are passed over.
         warped_keys: keys to write, in the same order.
+
+    Raises:
+        OutcomeError: when called, displacements that are no numbers.
     """
 
     def __init__(self, keys: KeysCollection, warped_keys: Sequence[str]) -> None:
@@ -36,6 +40,7 @@ class WarpByPredictiond(MapTransform):
         """Warp every key that is there."""
         item = dict(data)
         item["warped"], item["ddf"] = item["pred"][:1], item["pred"][1:]
+        check_finite(item["ddf"])
         for key, warped_key in zip(self.keys, self.warped_keys):
             if key in item:
                 item[warped_key] = _warp_labels(item[key].to(item["ddf"].device), item["ddf"])

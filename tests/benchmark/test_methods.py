@@ -15,6 +15,7 @@ from bundle.fields import warp
 from bundle.metrics import folding_percent, log_jacobian_sd
 from bundle.networks import PAN
 from bundle.networks.peers import VoxelMorph
+from bundle.ops import computes_bfloat16
 from bundle.optimisation import PairwiseOptimiser
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import Grid
@@ -165,6 +166,7 @@ def test_the_methods_of_one_run_depend_on_weights_and_settings(fresh_weights):
     settings = [Network(str(fresh_weights), optimise=n).settings() for n in (0, 20)]
     assert settings[0] != settings[1]
     assert len(settings[0]["weights_sha256"]) == 64
+    assert settings[0]["bfloat16"] == computes_bfloat16(torch.device("cpu"))
     assert list(METHODS)[:3] == ["identity", "affine", "pan"]
 
 
@@ -182,6 +184,15 @@ def test_a_network_is_measured_without_its_folds_unless_they_are_asked_for(fresh
     assert smoothed == 0
     assert kept > 1
     assert methods[1].settings() == methods[0].settings() | {"remove_folds": False}  # what is kept on disk stays valid
+
+
+def test_a_network_depends_on_the_arithmetic_of_the_cpu(fresh_weights, monkeypatch):
+    settings = []
+    for instructions in ({"avx512_bf16": True}, {}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=instructions: found)
+        settings.append(Network(str(fresh_weights)).settings())
+    assert [one.pop("bfloat16") for one in settings] == [True, False]
+    assert settings[0] == settings[1]
 
 
 def test_a_method_depends_on_what_its_weights_say_of_two_contrasts(fresh_weights, tmp_path):

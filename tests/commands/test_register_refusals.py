@@ -193,3 +193,13 @@ def test_an_unknown_command_prints_the_commands_there_are(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m bundle {register,apply,")
     assert done.stderr.count("\n") == 1
+
+
+def test_weights_that_diverged_are_named_and_nothing_is_written(pair, tmp_path):
+    weights = tmp_path / "diverged.pt"
+    torch.save({name: torch.full_like(value, torch.nan) for name, value in PAN().state_dict().items()}, weights)
+    out = tmp_path / "out"
+    options = {"weights": str(weights), "affine": "none", "device": "cpu"}
+    sentence = sentence_of(lambda: register(pair["moving"], pair["fixed"], str(out), **options))
+    assert f"its weights ({weights}) have diverged" in sentence
+    assert not out.exists() or not list(out.iterdir())

@@ -9,6 +9,7 @@ from bundle.networks.encoder import EncoderLevel
 from bundle.ops import (
     StreamedNorm,
     as_planes,
+    check_bfloat16,
     computes_bfloat16,
     convolve_by_slabs,
     halve_by_slabs,
@@ -158,6 +159,14 @@ def test_a_cpu_with_instructions_for_bfloat16_is_known_by_them():
         pytest.skip("only Linux on x86 lists a CPU's instructions there")
     words = set(flags.read_text().split())
     assert computes_bfloat16(torch.device("cpu")) == bool(words & {"avx512_bf16", "amx_bf16"})
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_on_a_gpu_bfloat16_is_refused_whatever_the_cpu_can(monkeypatch, supported):
+    monkeypatch.setattr(streaming.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    with pytest.raises(ValueError, match=r"--bfloat16 is for CPUs, and the network runs on cuda: .*--amp True"):
+        check_bfloat16(True, torch.device("cuda"))
+    check_bfloat16(False, torch.device("cuda"))
 
 
 def test_a_cpu_that_cannot_convolve_in_bfloat16_says_so(monkeypatch):
