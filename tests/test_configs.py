@@ -212,9 +212,9 @@ class Buffered(torch.nn.Linear):
         self.register_buffer("index", torch.zeros(3))
 
 def validate(rank):
-    signal.alarm(60)  # should one wait for the other
+    signal.alarm(240)  # should one wait for the other
     meeting = {"init_method": f"file://{sys.argv[2]}", "rank": rank, "world_size": 2}
-    dist.init_process_group("gloo", timeout=timedelta(seconds=20), **meeting)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=90), **meeting)
     parser = ConfigParser({"device": torch.device("cpu"), "cascade_def": Buffered()})
     parser["network"] = ConfigParser.load_config_file(sys.argv[1])["network"]
     network = parser.get_parsed_content("network").eval()
@@ -238,7 +238,7 @@ def test_two_processes_validate_networks_with_buffers_on_unequal_shares(bundle_r
         env={**os.environ, "PYTHONPATH": str(bundle_root)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [str([2.0] * 5)] * 2
