@@ -14,38 +14,16 @@ from bundle.commands.compose import compose
 from bundle.commands.invert import invert
 from bundle.commands.jacobian import jacobian
 from bundle.commands.reading import read_chain, read_one
-from bundle.fields import jacobian_determinant
 from bundle.io.images import write_image
-from bundle.io.itk import grid_from_itk, image_to_itk, linear_from_itk, linear_to_itk, write_transform
+from bundle.io.itk import grid_from_itk, write_transform
 from bundle.spatial import SpatialTransform, invert_points, ras_from_lps
-from scipy.ndimage import gaussian_filter
-from tests.spatial.oblique import indices_of, linear_map, oblique, smooth_ddf
-
-FIELD = oblique((19, 23, 17), (2.2, 1.7, 2.9), (4, 7, -12), (13.0, -20.0, 29.0))
-FIXED = oblique((11, 9, 13), (-1.6, 2.1, 1.3))
-MOVING = oblique((27, 24, 30), (1.3, -1.7, 1.2), (-6, 15, 8), (9.0, -19.0, 33.0))
-
-
-def picture(shape, seed):
-    return gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.5).astype(np.float32) * 100
+from tests.commands.chained import FIXED, MOVING, composite, picture, write_chain
+from tests.spatial.oblique import indices_of, linear_map
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("chain")
-    for n in range(2):
-        transform = SpatialTransform(linear_map(n), smooth_ddf(FIELD.shape, n), FIELD, FIXED, MOVING)
-        write_transform(transform, path / f"t{n}.h5")
-    write_transform(SpatialTransform(linear_map(5), None, FIXED, FIXED, MOVING), path / "linear,5.h5")
-    write_image(torch.from_numpy(picture(MOVING.shape, 9))[None], MOVING, path / "moving.nii.gz")
-    write_image(torch.from_numpy(picture(FIXED.shape, 8))[None], FIXED, path / "fixed.nii.gz")
-    series = nibabel.load(path / "moving.nii.gz")
-    volumes = np.stack([picture(MOVING.shape, seed) for seed in range(3)], -1)
-    image = nibabel.Nifti1Image(volumes, series.affine)
-    image.header.set_zooms((*image.header.get_zooms()[:3], 2.5))
-    image.header.set_xyzt_units("mm", "sec")
-    nibabel.save(image, path / "series.nii.gz")
-    return path
+    return write_chain(tmp_path_factory.mktemp("chain"))
 
 
 def run(folder, transform, output="out.nii.gz", moving="moving.nii.gz", fixed="fixed.nii.gz", **options):
@@ -150,99 +128,6 @@ def test_flags_for_another_number_of_transforms_are_refused(folder):
 def test_composing_to_another_format_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.h5 or \.nii\.gz"):
         compose("missing.h5", "m.nii.gz", "f.nii.gz", str(tmp_path / "whole.mat"))
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_the_jacobian_of_a_linear_field_is_its_determinant_in_every_direction(tmp_path, whole):
-    slope = np.array([[0.12, 0.05, -0.03], [0.02, -0.1, 0.06], [-0.04, 0.03, 0.09]])
-    middle = (np.array(FIELD.shape) - 1) / 2
-    ddf = torch.from_numpy(np.moveaxis((indices_of(FIELD) - middle) @ slope.T, -1, 0)).float()
-    write_transform(SpatialTransform(linear_map(), ddf, FIELD, FIXED, MOVING), tmp_path / "t.h5")
-    write_image(torch.rand(1, *FIXED.shape), FIXED, tmp_path / "fixed.nii.gz")
-    paths = [str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")]
-    jacobian(*paths, whole=whole)
-    expected = np.linalg.det(np.eye(3) + slope) * (np.linalg.det(linear_map()[:3, :3]) if whole else 1)
-    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), expected, rtol=1e-4)
-    jacobian(*paths, whole=whole, log=True)
-    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), np.log(expected), atol=1e-4)
-
-
-def test_the_jacobian_on_the_field_s_own_grid_is_that_of_its_voxels_and_folds_have_no_logarithm(tmp_path, capsys):
-    ddf = smooth_ddf(FIELD.shape, 2, 7.0)
-    write_transform(SpatialTransform(linear_map(), ddf, FIELD, FIELD, MOVING), tmp_path / "t.h5")
-    write_image(torch.rand(1, *FIELD.shape), FIELD, tmp_path / "fixed.nii.gz")
-    paths = [str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")]
-    jacobian(*paths)
-    expected = jacobian_determinant(ddf[None].double())[0, 0].numpy()
-    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), expected, atol=1e-4)
-    jacobian(*paths, log=True)
-    found = nibabel.load(paths[2]).get_fdata()
-    assert (np.isnan(found) == (expected <= 0)).all()
-    assert f"{(expected <= 0).sum()} voxels fold" in capsys.readouterr().out
-
-
-def composite(kind):
-    """Linear parts, and a spline or two fields between or behind them; and the determinant of the linear ones."""
-    first, second = linear_to_itk(linear_map(3)), linear_to_itk(linear_map(4))
-    field = sitk.DisplacementFieldTransform(
-        image_to_itk(np.moveaxis(smooth_ddf(FIELD.shape, 4).double().numpy(), 0, -1), FIELD, is_vector=True)
-    )
-    spline = sitk.BSplineTransformInitializer(image_to_itk(np.zeros(FIXED.shape, np.float32), FIXED), [3, 4, 3])
-    spline.SetParameters((2 * np.random.default_rng(0).standard_normal(len(spline.GetParameters()))).tolist())
-    parts = {
-        "affine, spline": [first, spline],
-        "spline, affine": [spline, first],
-        "affine, fields": [first, second, field, field],
-        "affine, field, affine, field": [first, field, second, field],
-    }[kind]
-    linear = [part for part in parts if part.IsLinear()]
-    return sitk.CompositeTransform(parts), float(np.prod([np.linalg.det(linear_from_itk(p)[:3, :3]) for p in linear]))
-
-
-@pytest.mark.parametrize("kind", ["affine, spline", "spline, affine", "affine, fields", "affine, field, affine, field"])
-def test_the_jacobian_leaves_the_linear_parts_out_of_whatever_composite(tmp_path, kind, capsys):
-    transform, determinant = composite(kind)
-    sitk.WriteTransform(transform, str(tmp_path / "t.h5"))
-    write_image(torch.rand(1, *FIXED.shape), FIXED, tmp_path / "fixed.nii.gz")
-    paths = [str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")]
-    jacobian(*paths, whole=True)
-    whole = nibabel.load(paths[2]).get_fdata()
-    assert "determinant of the alignment and the field together: " in capsys.readouterr().out
-    index = indices_of(FIXED)
-    moved = np.array([transform.TransformPoint(p.tolist()) for p in FIXED.to_points(index).reshape(-1, 3)])
-    moved = torch.from_numpy(np.moveaxis(FIXED.to_index(moved).reshape(index.shape) - index, -1, 0))
-    by_itk = jacobian_determinant(moved[None])[0, 0].numpy()
-    np.testing.assert_allclose(whole, by_itk, atol=1e-4)
-    jacobian(*paths)
-    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), whole / determinant, rtol=1e-4)
-    assert "determinant of the field alone: " in capsys.readouterr().out
-
-
-def test_the_jacobian_of_a_linear_transform_alone_is_asked_for_by_whole(folder, tmp_path, capsys):
-    paths = [str(folder / "linear,5.h5"), str(folder / "fixed.nii.gz"), str(tmp_path / "j.nii.gz")]
-    with pytest.raises(ValueError, match=r"linear,5\.h5\) is linear, and has no field .* give --whole"):
-        jacobian(*paths)
-    assert not list(tmp_path.iterdir())
-    jacobian(*paths, whole=True)
-    np.testing.assert_allclose(nibabel.load(paths[2]).get_fdata(), np.linalg.det(linear_map(5)[:3, :3]), rtol=1e-5)
-    assert "determinant of the linear transform: " in capsys.readouterr().out
-
-
-def test_a_file_that_holds_no_alignment_apart_is_measured_whole_and_this_is_said(folder, tmp_path, capsys):
-    compose(*(str(folder / name) for name in ("t0.h5", "moving.nii.gz", "fixed.nii.gz")), str(tmp_path / "t.nii.gz"))
-    jacobian(*map(str, (tmp_path / "t.nii.gz", folder / "fixed.nii.gz", tmp_path / "j.nii.gz")))
-    out = capsys.readouterr().out
-    assert "determinant of the whole transform, whose file holds no alignment apart from the field: " in out
-
-
-def test_beyond_its_grid_the_field_s_determinant_is_that_of_its_outermost_voxels(tmp_path):
-    """Where the field ends inside the fixed image, its jump to zero is no change of volume."""
-    ddf = torch.full((3, 5, 4, 6), 2.5)
-    grid = FIXED.crop((3, 2, 4), (7, 5, 9))
-    write_transform(SpatialTransform(linear_map(), ddf, grid, FIXED, MOVING), tmp_path / "t.h5")
-    write_image(torch.rand(1, *FIXED.shape), FIXED, tmp_path / "fixed.nii.gz")
-    jacobian(*(str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")))
-    np.testing.assert_allclose(nibabel.load(tmp_path / "j.nii.gz").get_fdata(), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("command", ["jacobian", "compose", "invert", "apply_points"])

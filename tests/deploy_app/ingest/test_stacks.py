@@ -6,28 +6,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from hazards import AFFINE, SHAPE, STORED, enhanced, enhanced_slices, setting, write
+from hazards import AFFINE, SHAPE, STORED, setting, write
 from panreg.failures import Code
 from panreg.ingest.decode import read_stack
-from panreg.ingest.scan import scan
 from panreg.ingest.stack import RefusedStack, Stack
 from panreg.ingest.stacks import candidates, find_stacks
-from panreg.limits import Limits
-from pydicom import Dataset
+from stacked import only_stack_in, refusal_of, stacks_in
 from synthetic import points_of, uid
-
-
-def stacks_in(folder, **limits):
-    return find_stacks(scan(folder, Limits(**limits)))
-
-
-def only_stack_in(folder):
-    (stack,) = stacks_in(folder)
-    return stack
-
-
-def refusal_of(folder):
-    return only_stack_in(folder).refusal.code
 
 
 def tags_by_slice(edits):
@@ -333,66 +318,7 @@ def test_a_refused_stack_stays_a_candidate(tmp_path):
     assert len(candidates(stacks_in(tmp_path))) == 1
 
 
-# multi-frame
-def test_an_enhanced_image_is_placed_by_its_functional_groups(tmp_path):
-    enhanced(tmp_path)
-    stack = only_stack_in(tmp_path)
-    assert isinstance(stack, Stack)
-    assert [frame.number for frame in stack.frames] == list(range(12, 0, -1))
-    assert len(stack.sop_instance_uids) == 1
-    np.testing.assert_allclose(stack.affine, AFFINE, atol=1e-9)
-
-
-def test_an_enhanced_image_of_several_orientations_is_refused(tmp_path):
-    def edit(ds):
-        other = pydicom.Dataset()
-        other.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
-        ds.PerFrameFunctionalGroupsSequence[3].PlaneOrientationSequence = [other]
-
-    enhanced(tmp_path, edit=edit)
-    assert refusal_of(tmp_path) is Code.E_MIXED_ORIENTATION
-
-
-def test_an_enhanced_image_with_fewer_groups_than_frames_is_refused(tmp_path):
-    def edit(ds):
-        del ds.PerFrameFunctionalGroupsSequence[-1]
-
-    enhanced(tmp_path, edit=edit)
-    assert refusal_of(tmp_path) is Code.E_NO_GEOMETRY
-
-
-def test_a_part_of_a_concatenation_is_refused(tmp_path):
-    enhanced(tmp_path, edit=lambda ds: setattr(ds, "ConcatenationUID", "1.2.3"))
-    assert refusal_of(tmp_path) is Code.E_MISSING_SLICES
-
-
 # order
-def test_enhanced_images_of_one_frame_each_are_one_stack(tmp_path):
-    enhanced_slices(tmp_path)
-    stack = only_stack_in(tmp_path)
-    assert stack.shape == SHAPE
-    np.testing.assert_allclose(stack.affine, AFFINE, atol=1e-4)
-    assert len(stack.sop_instance_uids) == SHAPE[0]
-    assert stack.warnings == ()
-
-
-def test_enhanced_images_of_one_frame_each_are_split_by_their_functional_groups(tmp_path):
-    def edit(ds, k):
-        echo = Dataset()
-        echo.EffectiveEchoTime = 3.0 if k < 6 else 8.5
-        ds.PerFrameFunctionalGroupsSequence[0].MREchoSequence = [echo]
-
-    enhanced_slices(tmp_path, edit)
-    assert [stack.shape[0] for stack in stacks_in(tmp_path)] == [6, 6]
-
-
-def test_an_enhanced_image_of_one_frame_without_place_refuses_the_whole_stack(tmp_path):
-    def edit(ds, k):
-        if k == 5:
-            del ds.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
-
-    enhanced_slices(tmp_path, edit)
-    assert refusal_of(tmp_path) is Code.E_NO_GEOMETRY
 
 
 def test_neither_names_nor_places_of_files_change_the_stacks(tmp_path):
