@@ -36,7 +36,7 @@ def test_the_script_for_slurm_parses_and_its_directives_come_before_any_command(
 
 
 def test_the_script_for_slurm_hands_the_cores_of_a_task_on_to_srun(bundle_root, tmp_path):
-    for name, content in (("scontrol", "echo node1; echo node2"), ("srun", 'echo "$SRUN_CPUS_PER_TASK" "$@"')):
+    for name, content in (("scontrol", "seq -f node%.0f 30000"), ("srun", 'echo "$SRUN_CPUS_PER_TASK" "$@"')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{content}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {"JOB_NODELIST": "node[1-2]", "NNODES": "2", "GPUS_ON_NODE": "4", "JOB_ID": "7", "CPUS_PER_TASK": "32"}
@@ -44,6 +44,7 @@ def test_the_script_for_slurm_hands_the_cores_of_a_task_on_to_srun(bundle_root, 
     line = ["bash", str(bundle_root / CLUSTER / "train.sbatch"), "DATASET", "OUTPUT"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("32 torchrun --nnodes=2 --nproc_per_node=4 ")
+    assert " --rdzv_endpoint=node1:29500 " in done.stdout
     assert done.stdout.endswith("--dataset_dir DATASET --output_dir OUTPUT\n")
 
 
