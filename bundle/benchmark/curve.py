@@ -17,7 +17,7 @@ __all__ = ["CURVES", "curve_methods", "write_curve"]
 CURVES: Mapping[str, tuple[Sequence[float], Callable[[Options, float], Method]]] = {
     "pan": (
         (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
-        lambda o, sigma: Network(o.weights, smoothing=sigma, device=o.device),
+        lambda o, sigma: Network(o.weights, smoothing=sigma, device=o.device, remove_folds=o.remove_folds),
     ),
     "greedy": (
         (0.3536, 0.7071, 1.0, 1.4142, 2.0, 3.0),

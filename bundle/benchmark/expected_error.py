@@ -13,6 +13,7 @@ from bundle.benchmark.kept import digest, stem_of, versions
 from bundle.benchmark.known_fields import KnownPair, read_head, scans_on_disk, simulate_pair
 from bundle.expected_error import SIGNS
 from bundle.intensity import foreground
+from bundle.io.files import in_place
 from bundle.io.tables import markdown_table
 from bundle.progress import Progress
 from bundle.spatial import Grid
@@ -73,9 +74,8 @@ def samples_of(
             with scans_on_disk(pair.moving, pair.fixed, pair.truth.fixed_grid) as scans:
                 found = register(str(scans["moving"]), str(scans["fixed"]))
             sample = sample_of(pair, found, seed + n)
-            partial = path.with_suffix(".partial.npz")
-            np.savez(partial, signs=sample.signs, error=sample.error, moved=sample.moved)
-            partial.replace(path)
+            with in_place(path) as whole:
+                np.savez(whole, signs=sample.signs, error=sample.error, moved=sample.moved)
         stored = np.load(path)
         samples.append(Sample(stored["signs"], stored["error"], float(stored["moved"])))
     return samples

@@ -46,6 +46,7 @@ def curve(
     syn_iterations: Sequence[int] = SYN_ITERATIONS,
     device: str = "auto",
     threads: int | None = None,
+    remove_folds: bool = True,
 ) -> list[dict[str, Any]]:
     """Draw accuracy against regularity: each method at several strengths of smoothing, on the same pairs.
 
@@ -66,19 +67,21 @@ def curve(
         syn_iterations: of greedy and SyN, at a quarter, half and the whole of the resolution.
         device: auto, cpu or cuda, for the network.
         threads: that each method may use; torch's own choice by default.
+        remove_folds: smooth PAN's fields where they fold, as register does; False measures them as they come.
 
     Returns:
         The rows of curve.csv.
     """
     folder = output_folder(output_dir)
     check_common(device, pairs=pairs, threads=threads)
-    check_flags(masked=masked)
+    check_flags(masked=masked, remove_folds=remove_folds)
     check_comparison(affine, "nearest", syn_iterations)
     spacing_mm = checked_spacing(spacing_mm)
     options = Options(
         weights=str(Path(str(weights)).absolute() if weights else WEIGHTS),
         syn_iterations=tuple(syn_iterations),
         device=torch_device(device),
+        remove_folds=remove_folds,
     )
     names = methods.split(",") if isinstance(methods, str) else [str(method) for method in methods]
     chosen = curve_methods(names, options)

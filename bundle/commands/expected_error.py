@@ -12,6 +12,7 @@ from bundle.commands.comparing import check_common, checked_spacing, torch_devic
 from bundle.commands.register import output_folder
 from bundle.data import open_dataset
 from bundle.inference import infer_pair
+from bundle.io.files import write_text
 from bundle.io.plain import plain
 from bundle.options import check_flags
 from bundle.root import ROOT, WEIGHTS
@@ -84,8 +85,8 @@ def expected_error(
         f"Calibration fitted: {json.dumps(fitted)}; of configs/inference.json: {json.dumps(shipped)}."
     )
     result = {"fitted": fitted, "shipped": shipped, "judged": plain(rows)}
-    (folder / "expected_error.json").write_text(json.dumps(result, indent=4) + "\n")
-    (folder / "expected_error.md").write_text(f"{title}\n\n{markdown(rows)}")
+    write_text(folder / "expected_error.json", json.dumps(result, indent=4) + "\n")
+    write_text(folder / "expected_error.md", f"{title}\n\n{markdown(rows)}")
     print(f"{title}\n\n{markdown(rows)}\ntables: {folder}")
     return result
 

@@ -26,6 +26,8 @@ def test_pans_field_is_smoothed_after_it_is_found(shifting_weights):
     settings = [method.settings() for method in methods.values()]
     assert settings[0] == Network(shifting_weights).settings()  # looked up where accuracy has found it
     assert all(settings.count(one) == 1 for one in settings)
+    folding = curve_methods(["pan"], Options(shifting_weights, remove_folds=False))["pan at 2"]
+    assert folding.settings() == methods["pan at 2"].settings() | {"remove_folds": False}
 
 
 @pytest.mark.slow
