@@ -105,7 +105,7 @@ def test_an_image_that_shows_next_to_nothing_is_seen_from_0_to_1_in_shades_as_at
         meta = MetaTensor(torch.from_numpy(np.asarray(nibabel.load(tmp_path / "a.nii.gz").dataobj))[None])
         matched = MatchPaird(affine="none")({"moving": meta, "fixed": meta})["image"]
         assert matched.max() == 1
-        assert len(matched.unique()) > 20
+        assert len(matched.unique()) > 2
 
 
 @pytest.mark.parametrize("key", ["mask_probability", "affine_probability"])
