@@ -24,7 +24,7 @@ def tells_of_file(word: str) -> bool:
         >>> [word for word in ("T1w", "brainmask", "masked", "dseg", "labelsTr") if tells_of_file(word)]
         ['brainmask', 'dseg', 'labelsTr']
     """
-    plain = re.sub(r"(s?(tr|val|ts)|s|s?\d+|maps?|mentations?)$", "", word.lower())
+    plain = re.sub(r"(s?(tr|val|ts)|s|maps?|mentations?)$", "", word.lower())
     return plain.endswith(TELLING)
 
 

@@ -105,7 +105,7 @@ def _with_held_out(folder: Path, split: str, val_frac: float) -> list[Item]:
     held, kept = hold_out(items, count)
     if split == "training":
         return kept
-    names = ", ".join(Path(item.get("image", item.get("fixed"))).name for item in held[:3])
+    names = ", ".join(Path(str(item.get("image", item.get("fixed")))).name for item in held[:3])
     left = len(items) - len(held) - len(kept)
     print(  # noqa: T201
         f"{folder} lists no validation images: {count} of its {len(items)} for training are held out for it "

@@ -91,7 +91,7 @@ def test_an_image_that_shows_next_to_nothing_is_seen_from_0_to_1_in_shades_as_at
     image[14:17, 16:19, 14:17] = np.linspace(1000, 1850, 27).reshape(3, 3, 3)
     for name in ("a", "b"):
         nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    listing = dict.fromkeys(("training", "validation"), ["a.nii.gz", "b.nii.gz"])
+    listing = {split: ["a.nii.gz", "b.nii.gz"] for split in ("training", "validation")}
     (tmp_path / "dataset.json").write_text(json.dumps(listing))
     shares = dict.fromkeys(("mask_probability", "affine_probability", "misalignment_probability"), 0.0)
     parser = load(bundle_root, names)
