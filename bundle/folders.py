@@ -74,8 +74,8 @@ def sort_folder(source: Path, pattern: str | None = None) -> list[Item]:
             f"{source} holds {len(images)} images ({', '.join(IMAGE_SUFFIXES)}): registration takes two."
             f"{f' Left out: {said}.' if said else ''}{' --pattern says which files are images.' if files else ''}"
         )
-    with_labels = f", {len(labels)} with a label map" if labels else ""
-    print(f"{source}: {len(images)} images ({_first(images)}){with_labels}{f'; left out: {said}' if said else ''}")  # noqa: T201
+    taken = f"{len(images)} images ({_first(images)}){f', {len(labels)} with a label map' if labels else ''}"
+    print(f"{source}: {taken}{f'; left out: {said}' if said else ''}")  # noqa: T201
     _tell_kinds(source, images)
     found = [(image, labels.get(image)) for image in images]
     return [{"image": str(i.path)} | ({"label": str(label.path)} if label else {}) for i, label in found]

@@ -89,9 +89,7 @@ def test_formats_that_are_passed_over_are_told(tmp_path, capsys):
     assert len(found(tmp_path)) == 2
     assert "left out: 2 formats that are not read here (c.mgz, d.img)" in capsys.readouterr().out
     (tmp_path / "b.nii").unlink()
-    with pytest.raises(
-        ValueError, match=r"holds 1 images .*Left out: 2 formats that are not read here \(c"
-    ):
+    with pytest.raises(ValueError, match=r"holds 1 images .*Left out: 2 formats that are not read here \(c"):
         sort_folder(tmp_path)
 
 
