@@ -153,10 +153,20 @@ def quantiles(values: torch.Tensor, shares: Sequence[float]) -> list[float]:
 
 
 def percentile_range(image: Any) -> tuple[float, float]:
-    """Find the ``PERCENTILES`` of an image, a tensor or an array of any shape."""
+    """Find the ``PERCENTILES`` of an image; where both are the background, they are widened by those of all else.
+
+    That is where fewer voxels than lie beyond a percentile show something: vessels, a tracer, a small image in a large
+    grid. What they show would be black and white alone.
+
+    Args:
+        image: a tensor or an array of any shape, at least one voxel.
+    """
     from monai.transforms.utils_pytorch_numpy_unification import percentile  # here, so that the rest needs torch alone
 
     low, high = (float(value) for value in percentile(image, PERCENTILES))
+    if low == high and (image != low).any():
+        ends = percentile(image[image != low], PERCENTILES)
+        low, high = min(low, float(ends[0])), max(high, float(ends[1]))
     return low, high
 
 

@@ -1,15 +1,22 @@
 """Lists of images: ``dataset.json`` in its several styles, or the Medical Segmentation Decathlon's folders."""
 
 import json
-import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from bundle.pairs import PAIR_KEYS, refuse_misspelt
+from bundle.entries import (
+    FILE_KEYS,
+    check_item,
+    check_listed_once,
+    entries_of,
+    files_of,
+    hold_out,
+    paired_by,
+    tell_unread,
+)
+from bundle.keys import refuse_misspelt
 from bundle.phantom import write_phantoms
 
 __all__ = [
@@ -27,11 +34,8 @@ __all__ = [
 Item = dict[str, Any]
 SPLITS = ("training", "validation", "test")
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-FILE_KEYS = ("image", "label", "landmarks", *PAIR_KEYS, "moving_landmarks", "fixed_landmarks")
-KEYS = ("dataset", "initial_transform", *FILE_KEYS)
 FOLDERS = {"training": "Tr", "validation": "Val", "test": "Ts"}  # imagesTr, labelsTr and so on
 NO_LISTING = "{} is not a data set listing in the style of the Medical Decathlon."
-SEED = 0  # of what is held out: the same images in every run
 
 
 def open_dataset(
@@ -42,8 +46,10 @@ def open_dataset(
     ``dataset.json`` is in the style of the Medical Segmentation Decathlon: ``training``, ``validation`` and ``test``
     list items with ``image`` and, optionally, ``label`` and ``landmarks``, paths relative to the file; or explicit
     pairs, items with ``moving``, ``fixed`` and optionally ``moving_label``, ``fixed_label``, ``moving_landmarks`` and
-    ``fixed_landmarks``. Where there are no such lists, as in nnU-Net's, or no file at all, the folders ``imagesTr``,
-    ``imagesTs`` and ``labelsTr`` are listed, a label map for each image of its name (nnU-Net's ``_0000`` left out).
+    ``fixed_landmarks``. Learn2Reg's ``training_paired_images`` and ``registration_val`` are such pairs, too, and what
+    shares an image with the latter is not trained on. Where there are no such lists, as in nnU-Net's, or no file at
+    all, the folders ``imagesTr``, ``imagesTs`` and ``labelsTr`` are listed, a label map for each image of its name
+    (nnU-Net's ``_0000`` left out).
 
     Args:
         dataset_dir: the folder that holds ``dataset.json``; several folders make one list, pairs stay within a folder.
@@ -58,8 +64,9 @@ def open_dataset(
 
     Raises:
         FileNotFoundError: neither ``dataset.json`` nor such folders, or a file it lists is missing.
-        ValueError: the file is not JSON of that form, a key seems misspelt, an image is listed twice, the split is
-            empty or unknown, or there are too few images to hold some out.
+        ValueError: the file is not JSON of that form, a key seems misspelt or is none of an image or a pair, an image
+            or pair is listed twice or a pair is of one image, the split is empty or unknown, or there are too few
+            images to hold some out.
     """
     if split not in SPLITS:
         raise ValueError(f"The split is one of {', '.join(SPLITS)}, not '{split}'.")
@@ -71,6 +78,7 @@ def open_dataset(
         if phantom_dir and folder == Path(phantom_dir) and not (folder / "dataset.json").exists():
             write_phantoms(folder)
         found = _with_held_out(folder, split, val_frac)
+        _tell(folder, split, found)
         if split == "validation":
             _tell_shared(folder, found, val_frac)
         items += found
@@ -94,29 +102,25 @@ def _with_held_out(folder: Path, split: str, val_frac: float) -> list[Item]:
             f"{folder} lists no validation images and {len(items)} for training, too few to hold {count} of them out: "
             "list images under 'validation' in its dataset.json (they need no labels)."
         )
-    held = sorted(np.random.default_rng(SEED).permutation(len(items))[:count].tolist())
+    held, kept = hold_out(items, count)
     if split == "training":
-        return [item for i, item in enumerate(items) if i not in held]
-    names = ", ".join(Path(items[i].get("image", items[i].get("fixed"))).name for i in held[:3])
+        return kept
+    names = ", ".join(Path(str(item.get("image", item.get("fixed")))).name for item in held[:3])
+    left = len(items) - len(held) - len(kept)
     print(  # noqa: T201
         f"{folder} lists no validation images: {count} of its {len(items)} for training are held out for it "
         f"(val_frac {val_frac}): {names}{', …' if count > 3 else ''}"
+        f"{f'; {left} that share an image with them are left out' if left else ''}"
     )
-    return [items[i] for i in held]
+    return held
 
 
-def check_listed_once(items: Sequence[Item], split: str) -> None:
-    """Refuse an image that a split of a data set lists twice, which would be paired with itself.
-
-    One for all, an atlas say, may be in several splits, and in several explicit pairs.
-
-    Raises:
-        ValueError: there is one.
-    """
-    listed = Counter((item.get("dataset"), os.path.normpath(item["image"])) for item in items if "image" in item)
-    for (_, path), count in listed.items():
-        if count > 1:
-            raise ValueError(f"{path} is listed {count} times for {split}: list every image once.")
+def _tell(folder: Path, split: str, found: Sequence[Item]) -> None:
+    """Say which of Learn2Reg's lists a split was read from, and which files of it nothing reads."""
+    key = paired_by(read_listing(folder), split)
+    if key:
+        print(f"{folder}: '{split}' are the {len(found)} pairs of '{key}'")  # noqa: T201
+    tell_unread(folder, split, found)
 
 
 def _tell_shared(folder: Path, validation: Sequence[Item], val_frac: float) -> None:
@@ -127,7 +131,7 @@ def _tell_shared(folder: Path, validation: Sequence[Item], val_frac: float) -> N
         training = _with_held_out(folder, "training", val_frac)
     except (OSError, ValueError):
         return
-    shared = sorted(_files(training) & _files(validation))
+    shared = sorted(files_of(training) & files_of(validation))
     if shared:
         names = ", ".join(Path(path).name for path in shared[:3])
         print(  # noqa: T201
@@ -136,31 +140,31 @@ def _tell_shared(folder: Path, validation: Sequence[Item], val_frac: float) -> N
         )
 
 
-def _files(items: Sequence[Item]) -> set[str]:
-    """The images of a list, single ones or those of pairs."""
-    return {os.path.normpath(item[key]) for item in items for key in ("image", "moving", "fixed") if key in item}
+def read_split(folder: Path, split: str, pairs: bool = True) -> list[Item]:
+    """List one split of one folder as ``open_dataset`` does; it may be empty.
 
-
-def read_split(folder: Path, split: str) -> list[Item]:
-    """List one split of one folder as ``open_dataset`` does; it may be empty."""
+    Args:
+        folder: of the data set.
+        split: as for ``open_dataset``.
+        pairs: whether Learn2Reg's lists of pairs are read in place of its images.
+    """
     listing = folder / "dataset.json"
     content = read_listing(folder)
     if not any(name in content for name in SPLITS):
         return [item | {"dataset": str(folder)} for item in _scan(folder, split, content)]
     try:
-        entries = [{"image": e} if isinstance(e, str) else e for e in content.get(split, [])]
+        listed = entries_of(content, split) if pairs else content.get(split, [])
+        entries = [{"image": e} if isinstance(e, str) else e for e in listed]
         items = [
-            {k: _find(folder, v) if isinstance(v, str) else v for k, v in e.items()} | {"dataset": str(folder)}
+            {k: _find(folder, v) if isinstance(v, str) else v for k, v in e.items() if v not in ("", None)}
+            | {"dataset": str(folder)}
             for e in entries
             if is_listed(e.get("image", ""))
         ]
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(NO_LISTING.format(listing)) from error
     for item in items:
-        where = f"An item of '{split}' in {listing}"
-        refuse_misspelt([*item], KEYS, where)
-        if not ("image" in item or {"moving", "fixed"} <= item.keys()):
-            raise ValueError(f"{where} has neither an image nor a moving and a fixed one.")
+        check_item(item, f"An item of '{split}' in {listing}")
         missing = [v for k, v in item.items() if k in FILE_KEYS and not Path(str(v)).is_file()]
         if missing:
             raise FileNotFoundError(f"{listing} lists {missing[0]}, which does not exist.")

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundle.io.files import check_outputs, shortened
-from bundle.options import nearest
+from bundle.keys import refuse_misspelt, tells
 
 __all__ = [
     "ALWAYS_WRITTEN",
@@ -23,7 +23,6 @@ __all__ = [
     "draw_pairs",
     "names_of",
     "read_pairs",
-    "refuse_misspelt",
     "refuse_unread",
 ]
 
@@ -40,7 +39,6 @@ OPTIONAL_FILES = (
     *("overview.png", "report.html", "thumbnail.png"),
 )
 """Of a registration; those that one does not write, it removes."""
-TELLING = ("label", "seg", "mask", "transform")  # a column of files that a user would expect to matter
 RESERVED = ("batch.csv", ".error.txt")  # what a batch writes beside the pairs' folders
 
 
@@ -181,18 +179,6 @@ def check_folder(folder: Path, pair: Mapping[str, Any]) -> None:
     check_outputs([folder / name for name in (*ALWAYS_WRITTEN, *OPTIONAL_FILES)], inputs)
 
 
-def refuse_misspelt(keys: Sequence[str], known: Sequence[str], where: str) -> None:
-    """Refuse a key that is nearly a known one: what it names would be left out without a word.
-
-    Raises:
-        ValueError: there is one; the sentence says which was probably meant.
-    """
-    for key in keys:
-        meant = nearest(key, known, 0.8)
-        if key not in known and meant:
-            raise ValueError(f"{where} has '{key}', which is not read: did you mean '{meant}'?")
-
-
 def refuse_unread(pairs: Sequence[Mapping[str, Any]], where: str) -> None:
     """Refuse pairs that bring masks or an alignment of their own where nothing reads them.
 
@@ -269,7 +255,7 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
     if twice:
         raise ValueError(f"{path} has two columns '{twice[0]}': name each once.")
     refuse_misspelt(columns, COLUMNS, str(path))
-    telling = [c for c in columns if any(word in c.lower() for word in TELLING) and c not in COLUMNS]
+    telling = [c for c in columns if tells(c) and c not in COLUMNS]
     if telling:
         raise ValueError(f"{path} has '{telling[0]}', which is not read: the columns are {', '.join(COLUMNS)}.")
 

@@ -122,6 +122,12 @@ def test_own_code_is_reached_through_targets_only(bundle_root, name):
         assert "bundle." not in expression.replace("monai.bundle.", "").replace("@bundle", ""), expression
 
 
+@pytest.mark.parametrize("name", MERGED)
+def test_intensities_are_scaled_by_one_implementation_alone(bundle_root, name):
+    targets = [node for path, node in walk(load(bundle_root, MERGED[name]).config) if path.endswith("_target_")]
+    assert not [target for target in targets if "ScaleIntensity" in target]  # MONAI's leaves sparse images unscaled
+
+
 def test_the_metadata_fits_its_schema(bundle_root):
     metadata = json.loads((bundle_root / "configs/metadata.json").read_text())
     schema = json.loads((bundle_root / "tests/data/meta_schema_20240725.json").read_text())

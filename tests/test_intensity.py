@@ -152,6 +152,17 @@ def test_the_range_between_percentiles_is_numpys_of_tensors_and_arrays(voxels):
     assert percentile_range(image.numpy()) == wanted
 
 
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
+def test_the_range_of_an_image_that_shows_next_to_nothing_is_that_of_what_it_shows(kind):
+    image = np.zeros((32, 36, 32), np.float32)
+    image[3:6, 3:6, 3:6] = np.linspace(1000, 1850, 27).reshape(3, 3, 3)
+    low, high = percentile_range(kind(image))
+    assert low == 0  # the background stays black
+    assert high == pytest.approx(np.percentile(image[image > 0], 99.5), rel=1e-6)
+    assert percentile_range(kind(-image)) == (-high, 0)
+    assert percentile_range(kind(np.full((4, 5, 6), 7, np.float32))) == (7, 7)
+
+
 def test_what_lies_between_two_intensities_comes_between_0_and_1_in_place():
     image = torch.tensor([0.0, 10.0, 15.0, 20.0, 99.0])
     assert scale_between(image, 10.0, 20.0) is image

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bundle.commands.prepare import _splits
-from bundle.listing import open_dataset, region_names
+from bundle.listing import open_dataset, read_split, region_names
 
 
 def touch(folder, *names):
@@ -130,11 +130,133 @@ def test_nothing_is_held_out_where_there_are_validation_images_or_it_is_not_aske
     assert capsys.readouterr().out == ""
 
 
-def test_pairs_are_held_out_as_pairs(tmp_path):
-    touch(tmp_path, "m.nii", "f.nii")
-    listing(tmp_path, training=[{"moving": "m.nii", "fixed": "f.nii", "name": str(i)} for i in range(5)])
-    splits = [open_dataset(str(tmp_path), split, val_frac=0.2) for split in ("training", "validation")]
-    assert [len(items) for items in splits] == [4, 1]
+def paired(folder, *pairs):
+    touch(folder, *(f"{i}.nii" for pair in pairs for i in pair))
+    listing(folder, training=[{"moving": f"{moving}.nii", "fixed": f"{fixed}.nii"} for moving, fixed in pairs])
+    splits = [open_dataset(str(folder), split, val_frac=0.2) for split in ("training", "validation")]
+    return [[(int(Path(i["moving"]).stem), int(Path(i["fixed"]).stem)) for i in items] for items in splits]
+
+
+def test_pairs_are_held_out_as_pairs(tmp_path, capsys):
+    pairs = [(2 * i, 2 * i + 1) for i in range(10)]
+    training, validation = paired(tmp_path, *pairs)
+    assert sorted(training + validation) == pairs
+    assert len(validation) == 2
+    assert "trains on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("pairs", "counts", "said"),
+    [
+        ([(i, i + 1) for i in range(5)], (3, 1), "1 that share an image with them are left out"),  # a chain
+        ([(i, i + 1) for i in range(15)], (11, 3), "1 that share an image with them are left out"),
+        ([(2 * i + k, 2 * i + 1 - k) for i in range(5) for k in (0, 1)], (8, 2), None),  # both ways
+    ],
+)
+def test_held_out_pairs_share_no_image_with_those_that_are_trained_on(tmp_path, capsys, pairs, counts, said):
+    training, validation = paired(tmp_path, *pairs)
+    assert (len(training), len(validation)) == counts
+    assert not {i for pair in training for i in pair} & {i for pair in validation for i in pair}
+    found = capsys.readouterr().out
+    assert "trains on" not in found
+    assert said in found if said else "left out" not in found
+
+
+def test_where_held_out_pairs_cannot_but_share_images_all_others_are_trained_on_and_it_is_told(tmp_path, capsys):
+    pairs = [(0, i) for i in range(1, 11)]  # an atlas
+    training, validation = paired(tmp_path, *pairs)
+    assert sorted(training + validation) == pairs
+    assert "validates on images that it trains on, so that the score tells less of new ones: 1, 0.nii" in (
+        capsys.readouterr().out
+    )
+
+
+# --- what an item may hold ---
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        ({"image": "0.nii", "seg": "1.nii"}, "has 'seg', which is not read of a single image: image, label, landmarks"),
+        ({"image": "0.nii", "moving_label": "1.nii"}, "has 'moving_label', which is not read of a single image"),
+        ({"image": "0.nii", "initial_transform": "1.nii"}, "has 'initial_transform', which is not read of a single"),
+        ({"image": "0.nii", "moving": "0.nii", "fixed": "1.nii"}, "has an image and a pair: list them as two"),
+        ({"moving": "0.nii", "fixed": "1.nii", "label": "2.nii"}, "has 'label', which is not read of a pair: moving,"),
+        ({"moving": "0.nii", "fixed": "1.nii", "mask": "2.nii"}, "has 'mask', which is not read of a pair: moving,"),
+        ({"moving": "0.nii", "fixed": "./0.nii"}, r"pairs .*0\.nii with itself: list two images"),
+    ],
+)
+def test_an_item_whose_files_would_not_be_read_is_refused(tmp_path, item, sentence):
+    touch(tmp_path, "0.nii", "1.nii", "2.nii")
+    listing(tmp_path, training=[item])
+    with pytest.raises(ValueError, match=sentence):
+        open_dataset(str(tmp_path), "training")
+
+
+def test_files_of_an_image_that_nothing_reads_are_told_and_nothing_is_said_of_other_notes(tmp_path, capsys):
+    touch(tmp_path, *(f"{i}.nii" for i in range(4)), "keys.csv")
+    items = [{"image": f"{i}.nii", "mask": "3.nii", "keypoints": "keys.csv", "site": "A", "fold": 1} for i in (0, 1)]
+    listing(tmp_path, training=items)
+    assert len(open_dataset(str(tmp_path), "training")) == 2
+    assert capsys.readouterr().out == f"{tmp_path}: not read of 'training': keypoints, mask\n"
+
+
+@pytest.mark.parametrize("label", [None, ""])
+def test_an_empty_label_is_none(tmp_path, label):
+    touch(tmp_path, "0.nii", "1.nii")
+    pair = {"moving": "0.nii", "fixed": "1.nii", "moving_label": label}
+    listing(tmp_path, training=[{"image": "0.nii", "label": label}], validation=[pair])
+    assert [{*i} for i in open_dataset(str(tmp_path), "training")] == [{"image", "dataset"}]
+    assert [{*i} for i in open_dataset(str(tmp_path), "validation")] == [{"moving", "fixed", "dataset"}]
+
+
+def test_a_pair_that_a_split_lists_twice_is_refused_unless_its_labels_are_others(tmp_path):
+    touch(tmp_path, *(f"{i}.nii" for i in range(4)))
+    pair = {"moving": "0.nii", "fixed": "1.nii"}
+    listing(tmp_path, training=[pair, {"moving": "./0.nii", "fixed": "1.nii", "name": "again"}])
+    with pytest.raises(ValueError, match=r"0\.nii with .*1\.nii is listed 2 times for training: list every pair once"):
+        open_dataset(str(tmp_path), "training")
+    labels = [{"moving_label": f"{i}.nii", "fixed_label": f"{i}.nii"} for i in (2, 3)]
+    listing(tmp_path, training=[pair, {"moving": "1.nii", "fixed": "0.nii"}, *(pair | some for some in labels)])
+    assert len(open_dataset(str(tmp_path), "training")) == 4
+
+
+# --- Learn2Reg's lists ---
+
+
+def learn2reg(folder, **more):
+    touch(folder, *(f"{kind}Tr/{i}.nii.gz" for kind in ("images", "labels") for i in range(6)))
+    training = [{"image": f"./imagesTr/{i}.nii.gz", "label": f"./labelsTr/{i}.nii.gz"} for i in range(6)]
+    pairs = [{"fixed": "./imagesTr/4.nii.gz", "moving": "./imagesTr/5.nii.gz"}]
+    listing(folder, training=training, test=[], numRegistration_val=1, registration_val=pairs, **more)
+    return str(folder)
+
+
+def test_the_pairs_of_learn2reg_are_validated_on_with_their_labels_and_not_trained_on(tmp_path, capsys):
+    folder = learn2reg(tmp_path, training_paired_images=[])
+    (pair,) = open_dataset(folder, "validation", val_frac=0.2)
+    assert [Path(pair[key]).parent.name + Path(pair[key]).name[0] for key in ("moving", "fixed", "moving_label")] == [
+        "imagesTr5",
+        "imagesTr4",
+        "labelsTr5",
+    ]
+    assert names(open_dataset(folder, "training", val_frac=0.2)) == [f"{i}.nii.gz" for i in range(4)]
+    assert capsys.readouterr().out == f"{folder}: 'validation' are the 1 pairs of 'registration_val'\n"
+    assert len(read_split(Path(folder), "training", pairs=False)) == 6
+
+
+def test_the_training_pairs_of_learn2reg_are_trained_on(tmp_path, capsys):
+    pairs = [{"fixed": f"./imagesTr/{i}.nii.gz", "moving": f"./imagesTr/{i + 1}.nii.gz"} for i in range(0, 6, 2)]
+    folder = learn2reg(tmp_path, training_paired_images=pairs)
+    items = open_dataset(folder, "training")
+    assert names(items, "fixed") == names(items, "fixed_label") == ["0.nii.gz", "2.nii.gz"]
+    assert "'training' are the 2 pairs of 'training_paired_images'" in capsys.readouterr().out
+
+
+def test_a_validation_of_its_own_goes_before_that_of_learn2reg(tmp_path):
+    folder = learn2reg(tmp_path, validation=["imagesTr/0.nii.gz", "imagesTr/1.nii.gz"])
+    assert names(open_dataset(folder, "validation")) == ["0.nii.gz", "1.nii.gz"]
+    assert len(open_dataset(folder, "training")) == 6
 
 
 def test_an_image_that_a_split_lists_twice_is_refused(tmp_path):

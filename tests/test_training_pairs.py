@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from bundle.supervision import prepare_batch
+from bundle.transforms import MatchPaird, ScaleToPercentilesd
+from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRangePercentiles
 from tests.configs import load
 
 
@@ -69,6 +72,40 @@ def test_images_whose_air_is_0_are_what_they_were_without_the_shift(bundle_root,
     shifted = first_pair(bundle_root, dataset_dir, section)
     plain = first_pair(bundle_root, dataset_dir, section, **{"image_preprocessing#transforms#2#_disabled_": True})
     assert torch.equal(shifted, plain)
+
+
+def test_images_that_show_something_are_scaled_as_monai_scales_them_and_stay_as_they_were():
+    image = torch.rand(1, 20, 24, 22, generator=torch.Generator().manual_seed(0)).square() * 900
+    before = image.clone()
+    found = ScaleToPercentilesd("image")({"image": image})["image"]
+    assert torch.equal(found, ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)(image.clone()))
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("names", [("train",), ("train", "any_contrast"), ("train", "any_contrast", "imitation")])
+@pytest.mark.parametrize("section", ["train", "validate"])
+def test_an_image_that_shows_next_to_nothing_is_seen_from_0_to_1_in_shades_as_at_inference(
+    bundle_root, tmp_path, names, section
+):
+    image = np.zeros((32, 36, 32), np.float32)
+    image[14:17, 16:19, 14:17] = np.linspace(1000, 1850, 27).reshape(3, 3, 3)
+    for name in ("a", "b"):
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    listing = {split: ["a.nii.gz", "b.nii.gz"] for split in ("training", "validation")}
+    (tmp_path / "dataset.json").write_text(json.dumps(listing))
+    shares = dict.fromkeys(("mask_probability", "affine_probability", "misalignment_probability"), 0.0)
+    parser = load(bundle_root, names)
+    for key, value in {"dataset_dir": str(tmp_path), "flip_probability": [0, 0, 0], "val_pairs": 1, **shares}.items():
+        parser[key] = value
+    item = parser.get_parsed_content(f"{section}#dataset").set_random_state(0)[0]
+    assert all(0 <= item[key].min() < item[key].max() <= 1 for key in ("image", "clean") if key in item)
+    image = item.get("clean", item["image"])
+    assert len(image.unique()) > 20 or "imitation" in names  # which sees synthetic contrasts alone
+    if section == "validate":
+        meta = MetaTensor(torch.from_numpy(np.asarray(nibabel.load(tmp_path / "a.nii.gz").dataobj))[None])
+        matched = MatchPaird(affine="none")({"moving": meta, "fixed": meta})["image"]
+        assert matched.max() == 1
+        assert len(matched.unique()) > 2
 
 
 @pytest.mark.parametrize("key", ["mask_probability", "affine_probability"])

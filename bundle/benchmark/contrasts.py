@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from bundle.intensity import PERCENTILES
+from bundle.intensity import percentile_range, scale_between
 from bundle.synthesis import RandContrastd
 from monai.data import MetaTensor
-from monai.transforms import ScaleIntensityRangePercentiles
 
 __all__ = ["CONTRASTS", "with_synthetic_contrasts"]
 
@@ -28,10 +27,10 @@ def with_synthetic_contrasts(item: Mapping[Any, Any], name: str) -> dict[Any, An
     Returns:
         The same with other images, in [0, 1].
     """
-    scale = ScaleIntensityRangePercentiles(*PERCENTILES, 0.0, 1.0, clip=True)
     pair: dict[Any, torch.Tensor] = {}
     for role in ROLES:
-        image = torch.as_tensor(scale(item[role].as_tensor().float())).as_subclass(torch.Tensor)
+        image = item[role].as_tensor().float().clone()
+        image = scale_between(image, *percentile_range(image))
         if f"{role}_mask" in item:
             image = image * (item[f"{role}_mask"].as_tensor() > 0)
         pair |= {role: image, f"{role}_label": item[f"{role}_label"].as_tensor().float()}

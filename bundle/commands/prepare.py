@@ -14,11 +14,13 @@ from bundle.affine import align
 from bundle.commands.prepared import Prepared
 from bundle.commands.register import check_affine, output_folder
 from bundle.data import SPLITS, read_split
+from bundle.entries import tell_unread
+from bundle.folders import sort_folder
 from bundle.intensity import clip_outliers, fill_value
 from bundle.io.files import check_outputs, fingerprint, in_place, write_text
 from bundle.io.headers import NIBABEL, read_header
 from bundle.io.labels import for_file
-from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing, visible_images
+from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing
 from bundle.options import check_flags
 from bundle.progress import Progress
 from bundle.recipes import RECIPES, Recipe
@@ -43,6 +45,7 @@ def prepare(
     test: float = 0.1,
     seed: int = 0,
     recipe: str | None = None,
+    pattern: str | None = None,
 ) -> str:
     """Bring a folder or a dataset.json of raw images onto one grid, aligned to one of them.
 
@@ -63,6 +66,9 @@ def prepare(
             one makes no pair.
         test: share of the images for testing, likewise.
         seed: of the random split.
+        pattern: of the names of the images in a folder without dataset.json, '*_T1w.nii.gz' say, or of their paths
+            there if it has a slash; all images by default. Files and folders whose names tell of label maps, labels/
+            or *_seg.nii.gz, go with the images of their names or are left out, and so are derivatives (BIDS).
         recipe: ixi, lpba40 or abdomenmrct: how these data sets are found, read, split and named; it also brings its
             own defaults for affine, spacing_mm and size.
 
@@ -77,7 +83,7 @@ def prepare(
         size = known.size if size is None else size
     affine = "affine" if affine is None else affine
     check_affine(affine)
-    splits = _splits(Path(source), validation, test, seed, known)
+    splits = _splits(Path(source), validation, test, seed, known, pattern)
     for split, items in splits.items():
         check_listed_once(items, split)
     items = [item for split in splits.values() for item in split]
@@ -134,12 +140,22 @@ def _about(source: Path, recipe: Recipe | None) -> dict[str, Any]:
     return {}
 
 
-def _splits(source: Path, validation: float, test: float, seed: int, recipe: Recipe | None) -> dict[str, list[Item]]:
+def _splits(
+    source: Path, validation: float, test: float, seed: int, recipe: Recipe | None, pattern: str | None = None
+) -> dict[str, list[Item]]:
     """List the images of a data set by split; a folder without dataset.json or recipe is split at random."""
+    listed = (source / "dataset.json").is_file() or (source / "imagesTr").is_dir()
+    if pattern is not None and (recipe or listed or not isinstance(pattern, str)):
+        raise ValueError(
+            f"--pattern names the images of a folder without a list or a recipe, got '{pattern}' for {source}: leave "
+            "it out, or name a folder in it."
+        )
     if recipe:
         return recipe.find(source.absolute())
-    if (source / "dataset.json").is_file() or (source / "imagesTr").is_dir():
-        splits = {split: read_split(source, split) for split in SPLITS}
+    if listed:
+        splits = {split: read_split(source, split, pairs=False) for split in SPLITS}
+        for split, items in splits.items():
+            tell_unread(source, split, items)
         if not any(splits.values()):
             raise ValueError(
                 f"The list of images in {source} is empty: name them in its dataset.json, or lay them into imagesTr."
@@ -147,23 +163,17 @@ def _splits(source: Path, validation: float, test: float, seed: int, recipe: Rec
         if any("image" not in item for split in splits.values() for item in split):
             raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
         return splits
-    if not source.is_dir():
-        raise FileNotFoundError(f"There is no folder {source}.")
-    root = source.absolute()
-    paths = [p for p in visible_images(root.rglob("*")) if all(map(is_listed, p.relative_to(root).parts))]
-    if len(paths) < 2:
-        raise ValueError(f"{source} holds {len(paths)} images ({', '.join(IMAGE_SUFFIXES)}): registration takes two.")
-    order = np.random.default_rng(seed).permutation(len(paths))
-    n_validation, n_test = round(validation * len(paths)), round(test * len(paths))
-    if min(validation, test) < 0 or n_validation + n_test > len(paths) - 2:
+    items = sort_folder(source, pattern)
+    order = np.random.default_rng(seed).permutation(len(items))
+    n_validation, n_test = round(validation * len(items)), round(test * len(items))
+    if min(validation, test) < 0 or n_validation + n_test > len(items) - 2:
         raise ValueError(
-            f"The shares for validation and test ({validation}, {test}) leave too few of {len(paths)} images to train "
+            f"The shares for validation and test ({validation}, {test}) leave too few of {len(items)} images to train "
             "on, which takes two: give lower ones."
         )
-    n_validation = _paired(n_validation, len(paths) - (n_test if n_test > 1 else 0))
-    n_test = _paired(n_test, len(paths) - n_validation)
+    n_validation = _paired(n_validation, len(items) - (n_test if n_test > 1 else 0))
+    n_test = _paired(n_test, len(items) - n_validation)
     cuts = np.split(order, [n_validation, n_validation + n_test])
-    items = [{"image": str(path)} for path in paths]
     drawn = dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
     return {split: drawn[split] for split in SPLITS}
 

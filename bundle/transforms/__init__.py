@@ -7,6 +7,7 @@ from bundle.transforms.likeness import MeasureLikenessd
 from bundle.transforms.matching import MatchPaird
 from bundle.transforms.prediction import WarpByPredictiond
 from bundle.transforms.reading import ReadVolumed, check_sides, grid_of, on_grid_of, read_file, read_grid, read_volume
+from bundle.transforms.scaling import ScaleToPercentilesd
 
 __all__ = [
     "DarkestToZerod",
@@ -14,6 +15,7 @@ __all__ = [
     "MeasureLikenessd",
     "RandMaskd",
     "ReadVolumed",
+    "ScaleToPercentilesd",
     "WarpByPredictiond",
     "check_sides",
     "grid_of",

@@ -201,6 +201,27 @@ def test_any_folder_of_images_is_split_at_random_by_its_seed_and_the_first_to_tr
     assert np.allclose(np.sort(first, None), np.sort(sitk.GetArrayFromImage(reference), None), rtol=1e-5, atol=1e-3)
 
 
+def test_label_maps_of_a_folder_without_a_list_are_prepared_as_such(source, heads, tmp_path, capsys):
+    (source / "dataset.json").unlink()
+    prepare(str(source), str(tmp_path / "out"), affine="center", mask=True, validation=0, test=0)
+    assert "4 images (images/head_0.nii.gz, images/head_1.nii.gz, images/head_2.nii.gz, …), 4 with a label map" in (
+        capsys.readouterr().out
+    )
+    items = prepared(tmp_path / "out")["training"]
+    assert len(items) == 4
+    assert np.array_equal(items[0]["label"].dataobj, heads[0][1])
+
+
+def test_a_pattern_chooses_among_the_images_of_a_folder_and_is_refused_elsewhere(source, tmp_path):
+    assert "--pattern names the images of a folder without a list" in sentence_of(
+        lambda: prepare(str(source), str(tmp_path / "out"), pattern="head_1*")
+    )
+    (source / "dataset.json").unlink()
+    prepare(str(source), str(tmp_path / "out"), affine="none", pattern="head_[12]*", validation=0, test=0)
+    names = [Path(item["image"]).name for item in read_split(tmp_path / "out", "training")]
+    assert names == ["head_1.nii.gz", "head_2.nii.gz"]
+
+
 def test_files_of_one_name_stay_apart_when_the_folder_is_named_from_inside(heads, tmp_path, monkeypatch):
     for i in (0, 1):
         save(heads[i][0], heads[i][2], tmp_path / "raw" / f"subject_{i}" / "t1.nii.gz")

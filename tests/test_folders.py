@@ -1,0 +1,113 @@
+"""Folders of images without a list: what is taken for an image, what for its label map, what is said of the rest."""
+
+from pathlib import Path
+
+import pytest
+from bundle.folders import sort_folder
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def found(folder, pattern=None):
+    """Each image's place in the folder, and its label map's."""
+    return {
+        str(Path(item["image"]).relative_to(folder)): item.get("label") and str(Path(item["label"]).relative_to(folder))
+        for item in sort_folder(folder, pattern)
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/c{}.nii.gz", "labels/c{}.nii.gz"),
+        ("imagesTr/c{}_0000.nii.gz", "masksTr/c{}.nii.gz"),
+        ("images/{:04d}.nii.gz", "labels/{:04d}.nii.gz"),
+        ("c{}.nii.gz", "c{}_seg.nii.gz"),
+        ("image{}.nii", "label{}.nii"),
+        ("c{}/img.nrrd", "c{}/segmentation.nrrd"),
+        ("c{}/T1.nii.gz", "c{}/labels.nii.gz"),
+        ("site/images/c-{}.mha", "site/Labels/c-{}.mha"),
+    ],
+)
+def test_label_maps_go_with_the_images_of_their_names(tmp_path, capsys, image, label):
+    pairs = {image.format(i): label.format(i) for i in range(4)}
+    touch(tmp_path, *pairs, *pairs.values(), f"._{next(iter(pairs))}")
+    assert found(tmp_path) == pairs
+    first = ", ".join(sorted(pairs)[:3])
+    assert capsys.readouterr().out == f"{tmp_path}: 4 images ({first}, …), 4 with a label map\n"
+
+
+def test_names_that_only_sound_alike_are_those_of_images(tmp_path):
+    names = ["a_masked.nii.gz", "b_labelled.nii.gz", "c_unsegmented.nii.gz", "derivative.nii.gz"]
+    touch(tmp_path, *names)
+    assert found(tmp_path) == dict.fromkeys(names)
+
+
+def test_derivatives_and_masks_of_a_bids_folder_are_left_out_and_told(tmp_path, capsys):
+    scans = [f"sub-0{i}/anat/sub-0{i}_T1w.nii.gz" for i in range(3)]
+    made = [f"derivatives/sub-0{i}/anat/sub-0{i}_desc-brain_mask.nii.gz" for i in range(3)]
+    masks = ["sub-00/anat/sub-00_desc-brain_mask.nii.gz"]
+    touch(tmp_path, *scans, *made, *masks, "sub-00/anat/sub-00_T1w.json")
+    assert found(tmp_path) == dict.fromkeys(scans)
+    said = capsys.readouterr().out
+    assert f"left out: 3 derivatives ({', '.join(made)}); 1 label maps or masks of no image that is taken (" in said
+    assert "several kinds" not in said
+    assert found(tmp_path, "derivatives/*_mask.nii.gz") == dict.fromkeys(made)
+
+
+def test_several_kinds_of_images_are_told_and_a_pattern_takes_one(tmp_path, capsys):
+    kinds = {"T1w": "anat", "T2w": "anat", "bold": "func"}
+    touch(tmp_path, *(f"sub-{i}/{folder}/sub-{i}_{kind}.nii.gz" for i in (1, 2) for kind, folder in kinds.items()))
+    assert len(found(tmp_path)) == 6
+    said = capsys.readouterr().out
+    assert "holds several kinds of images (2 T1w, 2 T2w, 2 bold), all of which are taken: --pattern '*_T1w.*'" in said
+    assert [*found(tmp_path, "*_T1w.*")] == [f"sub-{i}/anat/sub-{i}_T1w.nii.gz" for i in (1, 2)]
+    said = capsys.readouterr().out
+    assert "4 not of the pattern" in said
+    assert "several kinds" not in said
+    assert len(found(tmp_path, "sub-1/*")) == 3
+
+
+def test_a_pattern_of_all_files_does_not_make_images_of_label_maps(tmp_path):
+    touch(tmp_path, *(f"{kind}/{i}.nii.gz" for kind in ("images", "labels") for i in range(3)))
+    assert [*found(tmp_path, "*.nii.gz").values()] == [f"labels/{i}.nii.gz" for i in range(3)]
+    assert found(tmp_path, "labels/*") == {f"labels/{i}.nii.gz": None for i in range(3)}
+
+
+def test_names_without_kinds_are_told_of_none(tmp_path, capsys):
+    touch(tmp_path, *(f"scan_{letter}.nii.gz" for letter in "abcd"))
+    assert len(found(tmp_path)) == 4
+    assert "several kinds" not in capsys.readouterr().out
+
+
+def test_formats_that_are_passed_over_are_told(tmp_path, capsys):
+    touch(tmp_path, "a.nii.gz", "b.nii", "c.mgz", "d.img", "d.hdr", "notes.txt")
+    assert len(found(tmp_path)) == 2
+    assert "left out: 2 formats that are not read here (c.mgz, d.img)" in capsys.readouterr().out
+    (tmp_path / "b.nii").unlink()
+    with pytest.raises(ValueError, match=r"holds 1 images .*Left out: 2 formats that are not read here \(c"):
+        sort_folder(tmp_path)
+
+
+def test_a_segmentation_goes_before_a_mask(tmp_path, capsys):
+    touch(tmp_path, *(f"{i}{kind}.nii.gz" for i in range(2) for kind in ("", "_mask", "_seg")))
+    assert found(tmp_path) == {f"{i}.nii.gz": f"{i}_seg.nii.gz" for i in range(2)}
+    assert "left out: 2 label maps or masks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["a.nii", "b.nii", "a_seg.nii", "labels/a.nii"], r"a\.nii may have several label maps \(a_seg\.nii, labels/a"),
+        (["a.nii", "a.nrrd", "labels/a.nii"], r"labels/a\.nii may be the label map of a\.nii, a\.nrrd: name one"),
+        (["a_seg.nii", "b_seg.nii"], r"holds 0 images .* Left out: 2 label maps .* --pattern says which files are"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused_in_a_sentence(tmp_path, names, sentence):
+    touch(tmp_path, *names)
+    with pytest.raises(ValueError, match=sentence):
+        sort_folder(tmp_path)
