@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,7 +10,8 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.inpainting import fill_in
-from bundle.io.itk import image_to_itk, linear_from_itk
+from bundle.io.itk import image_to_itk, linear_from_itk, single_thread
+from bundle.magnification import magnification, magnified
 from bundle.spatial import Grid, Matrix, SpatialTransform
 
 __all__ = ["ALIGNMENTS", "align"]
@@ -54,7 +54,8 @@ def align(
     ``affine`` maximise mutual information over up to three resolutions, from whichever start is best: the headers as
     they are, the centres of the grids or those of the masses. ``affine`` starts from a rigid alignment that spares the
     finest resolution, and never ends mirrored. Heads nod: the search starts so as well, by up to half a radian, and
-    follows the two best starts that nod differently. Deterministic for a given seed.
+    follows the two best starts that nod differently. Small animals and parts are aligned magnified: all lengths here
+    suit people. Deterministic for a given seed.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -86,28 +87,36 @@ def align(
     if moving_mask is not None:
         moving = moving * (moving_mask > 0)
     fixed, moving = _filled(fixed, fixed_ignored), _filled(moving, moving_ignored)
+    larger = magnification([(fixed, fixed_grid), (moving, moving_grid)])
+    fixed_grid, moving_grid = magnified(fixed_grid, larger), magnified(moving_grid, larger)
     images = [_working_copy(_to_itk(a, g)) for a, g in ((fixed, fixed_grid), (moving, moving_grid))]
     masks = (_counting(fixed_mask, fixed_ignored, fixed_grid), _counting(None, moving_ignored, moving_grid))
     try:
-        with _single_thread():
+        with single_thread():
             levels = [_level(images, masks, factor, seed) for factor in _factors(images)]
             rigid = _first_alignment(images, levels[0])
             for level in levels[1:] if kind == "rigid" else levels[1:-1]:
                 level.improve(rigid, SEARCH[level.factor])
             if kind == "rigid":
-                return linear_from_itk(rigid)
+                return _as_small(linear_from_itk(rigid), larger)
             affine = _as_affine(rigid)
             for level in levels:
                 level.improve(affine, SEARCH[level.factor])
             found = linear_from_itk(affine)
             # heads look much like their mirror images: the search may slip there from a poor start
-            return found if np.linalg.det(found[:3, :3]) > 0 else linear_from_itk(rigid)
+            return _as_small(found if np.linalg.det(found[:3, :3]) > 0 else linear_from_itk(rigid), larger)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise ValueError(
             f"The {kind} pre-alignment failed ({reason}): align the images by hand first, or start from --affine "
             "center or --initial_transform."
         ) from error
+
+
+def _as_small(matrix: Matrix, factor: float) -> Matrix:
+    """Bring a linear transform between magnified spaces, 4×4, to the spaces as they are."""
+    matrix[:3, 3] /= factor
+    return matrix
 
 
 def _filled(image: Array, ignored: Array | None) -> Array:
@@ -285,14 +294,3 @@ def _as_affine(rigid: sitk.Euler3DTransform) -> sitk.AffineTransform:
     affine.SetMatrix(rigid.GetMatrix())
     affine.SetTranslation(rigid.GetTranslation())
     return affine
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """Let ITK use one thread: several add up in another order each time, and the result is not the same twice."""
-    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)

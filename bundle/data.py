@@ -32,6 +32,7 @@ __all__ = [
     "read_pairs",
     "read_split",
     "region_names",
+    "voxel_sizes",
 ]
 
 Item = dict[str, Any]
@@ -56,10 +57,8 @@ def common_size(items: Sequence[Item], multiple: int = MULTIPLE) -> list[int]:
     spacings: dict[str | None, np.ndarray] = {}
     for item in items:
         for path in (item[k] for k in ("image", "moving", "fixed") if k in item):
-            grid, _ = read_grid(Path(path), "image")
-            order = np.argsort(nibabel.io_orientation(ras_from_lps(grid.affine))[:, 0])
-            sizes.append(np.array(grid.shape)[order])
-            spacing = grid.spacing_mm[order]
+            size, spacing = _along_body(path)
+            sizes.append(size)
             first = spacings.setdefault(item.get("dataset"), spacing)
             if not np.allclose(spacing, first, rtol=0.01):
                 raise ValueError(
@@ -67,6 +66,26 @@ def common_size(items: Sequence[Item], multiple: int = MULTIPLE) -> list[int]:
                     "one grid with 'python -m bundle prepare'."
                 )
     return [int(-(-n // multiple) * multiple) for n in np.max(sizes, 0)]
+
+
+def voxel_sizes(items: Sequence[Item]) -> list[list[float]]:
+    """Find the voxel size of each data set, by its first image: ``common_size`` has the others agree.
+
+    Args:
+        items: from ``open_dataset``.
+
+    Returns:
+        Three sides in mm each, in RAS order.
+    """
+    first = {item.get("dataset"): item["image" if "image" in item else "fixed"] for item in reversed(items)}
+    return [[float(side) for side in _along_body(path)[1]] for path in first.values()]
+
+
+def _along_body(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the shape of an image's grid and its spacing in mm, in RAS order."""
+    grid, _ = read_grid(Path(path), "image")
+    order = np.argsort(nibabel.io_orientation(ras_from_lps(grid.affine))[:, 0])
+    return np.array(grid.shape)[order], grid.spacing_mm[order]
 
 
 class _ImageCache(CacheDataset):

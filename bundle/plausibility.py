@@ -1,7 +1,7 @@
 """How plausible a registration is: numbers that two images of one part of the body give, and nonsense does not.
 
 All are measured where the fixed image shows something (its foreground) and the moving image's field of view reaches, on
-a grid of about 4 mm, and of the whole transform: alignment and field together.
+a grid of about 4 mm, of small animals and parts a finer one, and of the whole transform: alignment and field together.
 """
 
 import math
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from bundle.correlation import local_ncc
 from bundle.intensity import foreground
+from bundle.magnification import magnification
 from bundle.spatial import Grid, Matrix, SpatialTransform, is_inside, sample
 
 __all__ = ["LIMITS", "linear_part", "measure", "rigid_part", "verdict"]
@@ -23,7 +24,8 @@ WINDOW = 5  # voxels, side of the window of the local correlation
 VIEW_MM = 8.0  # steps in which the border of the field of view is found
 POINTS = 20_000  # about, drawn evenly
 
-# least and greatest value that a plausible registration has; docs/deploy.md says how they were set
+# least and greatest value that a plausible registration has; docs/deploy.md says how they were set. Those in mm are
+# for people, and say nothing of a small animal, all of which is shorter
 LIMITS: Mapping[str, tuple[float, float]] = {
     "foreground_similarity": (0.7, math.inf),
     "foreground_dice": (0.8, math.inf),
@@ -65,10 +67,11 @@ def measure(transform: SpatialTransform, fixed: torch.Tensor, warped: torch.Tens
           the volume in the moving image of what is 1 in the fixed one;
         - ``foreground_log_jacobian_sd``: standard deviation of the logarithm of the Jacobian determinant.
     """
-    steps = _steps(grid, RESOLUTION_MM)
+    larger = magnification([(image[0], grid) for image in (fixed, warped)])
+    steps = _steps(grid, RESOLUTION_MM / larger)
     fixed, warped = (F.avg_pool3d(image[None].float(), steps)[0, 0] for image in (fixed, warped))
     coarse = grid.blocks(steps)
-    seen, anatomy = _seen(transform, coarse), foreground(fixed)
+    seen, anatomy = _seen(transform, coarse, VIEW_MM / larger), foreground(fixed)
     shown = anatomy & seen
     numbers = _alike(fixed, warped, shown, seen)
     numbers["common_view_percent"] = 100 * float(shown.sum()) / max(float(anatomy.sum()), 1)
@@ -178,9 +181,9 @@ def _volume(transform: SpatialTransform, points: torch.Tensor) -> dict[str, floa
     return {"foreground_log_jacobian_sd": float(logarithms.std(correction=0)) if len(logarithms) else math.nan}
 
 
-def _seen(transform: SpatialTransform, grid: Grid) -> torch.Tensor:
-    """Where on a grid the moving image's field of view reaches, to the next few millimetres: (H, W, L)."""
-    steps = _steps(grid, VIEW_MM)
+def _seen(transform: SpatialTransform, grid: Grid, spacing_mm: float) -> torch.Tensor:
+    """Where on a grid the moving image's field of view reaches, to the next block of about a size: (H, W, L)."""
+    steps = _steps(grid, spacing_mm)
     rough = grid.blocks(steps)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in rough.shape], indexing="ij"), -1)
     points = torch.from_numpy(rough.to_points(index))

@@ -1,5 +1,6 @@
 """How alike two images are, and how alike their contrasts."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from bundle.smoothing import halve, restore, smooth
 __all__ = [
     "contrast_correlation",
     "foreground_overlap",
+    "is_misled",
     "likeness",
     "mutual_information",
     "similarity",
@@ -19,6 +21,10 @@ __all__ = [
 
 ALIKE_FROM = 0.9
 """``contrast_correlation`` from which two scans of one person look alike, where weights name no other."""
+
+LEAST_OVERLAP = 0.75
+"""Of that by the headers that an alignment keeps, where ``similarity`` calls it worse. Of synthetic heads, and slabs of
+them, right ones kept 0.86 or more, wrong ones 0.66 or less."""
 
 WINDOW = 9  # voxels, as in the loss
 COARSE = 3  # voxels of a side that are averaged first: what the alignment leaves matters less then
@@ -106,6 +112,26 @@ def foreground_overlap(warped: torch.Tensor, fixed: torch.Tensor, ignored: torch
     one, other = ((image > SHOWN) & (True if ignored is None else ~ignored) for image in (warped, fixed))
     total = int(one.sum() + other.sum())
     return 2 * int((one & other).sum()) / total if total else 1.0
+
+
+def is_misled(
+    by_headers: Sequence[torch.Tensor], aligned: Sequence[torch.Tensor], ignored: torch.Tensor | None = None
+) -> bool:
+    """Tell whether an alignment that lowers the ``similarity`` of two images is wrong.
+
+    It may be right: windows tell little of images that are far apart by their headers.
+
+    Args:
+        by_headers: moving and fixed image by their headers, (1, H, W, L) each, in [0, 1].
+        aligned: both as the alignment lays them, same shapes.
+        ignored: same shape, bool: voxels that do not count; None for none.
+
+    Returns:
+        Whether their ``mutual_information`` is lower, too, or less than ``LEAST_OVERLAP`` is left of their overlap.
+    """
+    told = [mutual_information(one, other, ignored) for one, other in (by_headers, aligned)]
+    overlap = [foreground_overlap(one, other, ignored) for one, other in (by_headers, aligned)]
+    return told[1] < told[0] or overlap[1] < LEAST_OVERLAP * overlap[0]
 
 
 def contrast_correlation(moving: torch.Tensor, fixed: torch.Tensor) -> float:

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 from bundle.failures import OutcomeError
-from bundle.io.files import check_file, fingerprint, write_text
+from bundle.io.files import check_file, fingerprint
 from bundle.networks.cascade import Cascade
 from bundle.shapes import DDF
 from bundle.similarity import ALIKE_FROM
@@ -22,7 +21,6 @@ __all__ = [
     "check_finite",
     "check_weights",
     "content",
-    "describe_as",
     "load_frozen",
     "one_person_from",
     "recommended",
@@ -32,8 +30,6 @@ __all__ = [
 
 SUITED: Mapping[str, Any] = {"passes": 1, "gamma": 1.0, "sharpening": 0.0}
 """Settings that weights may have of their own, and their values for weights without."""
-INHERITED = ("network", "spacing_mm", "align_top_mm", *SUITED)
-"""What a description says that suits weights trained on from those it describes, too."""
 
 
 def recommended(weights: str, setting: str, default: Any = None) -> Any:
@@ -153,22 +149,6 @@ def start_from(network: nn.Module, weights: str) -> None:
             raise
         check_weights(network.networks[0], weights)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-
-
-def describe_as(weights: str, path: str | os.PathLike[str], cascades: int = 1) -> None:
-    """Give weights that a training is about to write the settings that suit those it starts from.
-
-    Args:
-        weights: path of those it starts from; without a description, or empty, nothing is written.
-        path: of those it writes, ``NAME.pt``; a ``NAME.json`` that is there already stays.
-        cascades: how many networks in a row it trains, which those it starts from need not be.
-    """
-    description = Path(path).with_suffix(".json")
-    settings = {name: recommended(weights, name) for name in INHERITED} if weights else {}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    settings |= {"cascades": cascades} if settings and cascades > 1 else {}
-    if settings and not description.exists():
-        write_text(description, json.dumps(settings, indent=4) + "\n")
 
 
 def content(weights: str) -> str:

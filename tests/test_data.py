@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle.data import PairDataset, common_size, draw_pairs, open_dataset, pair_sampler
+from bundle.data import PairDataset, common_size, draw_pairs, open_dataset, pair_sampler, voxel_sizes
 from bundle.failures import bad_input
 from bundle.pairs import names_of
 from monai.data import DataLoader, MetaTensor
@@ -225,7 +225,9 @@ def test_images_of_one_data_set_must_share_a_spacing_and_those_of_two_need_not(t
     items = [{"image": str(first), "dataset": "a"}, {"image": str(second), "dataset": "a"}]
     with pytest.raises(ValueError, match=r"second\.nii\.gz has a spacing of .* 'python -m bundle prepare'"):
         common_size(items)
-    assert common_size([items[0], items[1] | {"dataset": "b"}]) == [16, 16, 16]
+    two = [items[0], items[1] | {"dataset": "b"}]
+    assert common_size(two) == [16, 16, 16]
+    assert np.allclose(sorted(voxel_sizes(two)), [[1.5, 2.0, 3.0], [1.5, 2.0, 3.1]])
 
 
 # --- PairDataset ---

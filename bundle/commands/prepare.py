@@ -7,24 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
-from bundle.affine import align
+from bundle.commands.one_grid import bring_onto_grid
 from bundle.commands.prepared import Prepared
 from bundle.commands.register import check_affine, output_folder
 from bundle.data import SPLITS, read_split
 from bundle.entries import tell_unread
 from bundle.folders import sort_folder
-from bundle.intensity import clip_outliers, fill_value
-from bundle.io.files import check_outputs, fingerprint, in_place, write_text
+from bundle.io.files import check_outputs, fingerprint, write_text
 from bundle.io.headers import NIBABEL, read_header
-from bundle.io.labels import for_file
 from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing
 from bundle.options import check_flags
 from bundle.progress import Progress
 from bundle.recipes import RECIPES, Recipe
-from bundle.spatial import Grid, SpatialTransform, antialias, ras_from_lps
+from bundle.spatial import Grid
 from bundle.transforms import on_grid_of, read_volume
 from bundle.transforms.extent import check_extent, check_spacing
 
@@ -50,7 +47,9 @@ def prepare(
     """Bring a folder or a dataset.json of raw images onto one grid, aligned to one of them.
 
     Every image is oriented to RAS, aligned to the reference image and resampled once onto the reference's grid (labels
-    by nearest neighbour). An interrupted run goes on where it stopped, and makes anew what has changed at its source.
+    by nearest neighbour). One that a rigid or affine alignment leaves less alike to the reference than its header does
+    goes by that, with a note. An interrupted run goes on where it stopped, and makes anew what has changed at its
+    source.
 
     Args:
         source: a folder with dataset.json (image and label of each subject, three splits), or any folder of images,
@@ -105,7 +104,8 @@ def prepare(
         }
         sources, outputs = {key: item[key] for key in entry}, {key: root / path for key, path in entry.items()}
         if not notes.holds(sources, outputs):
-            _prepare_one(_read(item, known), target, grid, affine, mask, outputs)
+            how = "none" if item is first else affine  # the reference lies where it lies
+            bring_onto_grid(_read(item, known), target, grid, how, mask, outputs, item["image"])
             notes.note(sources, outputs)
         listing[split].append(entry)
     path = root / "dataset.json"
@@ -268,24 +268,3 @@ def _ending(path: str) -> str:
     """The ending of an image's name, of two parts for ``.nii.gz``."""
     name = Path(path).name
     return max((e for e in (*IMAGE_SUFFIXES, *NIBABEL) if name.endswith(e)), key=len, default=Path(name).suffix)
-
-
-def _prepare_one(
-    moving: dict[str, Any], target: dict[str, Any], grid: Grid, affine: str, mask: bool, paths: dict[str, Path]
-) -> None:
-    """Align one image to the reference, resample it and its label, write both."""
-    images = [clip_outliers(volumes["image"])[0].numpy() for volumes in (moving, target)]
-    matrix = align(images[0], moving["grid"], images[1], target["grid"], affine)
-    transform = SpatialTransform(matrix, None, grid, grid, moving["grid"])
-    smooth = antialias(moving["image"], moving["grid"], grid)
-    fill = fill_value(moving["image"])
-    result = {"image": transform.resample(smooth, fill=fill)[0]}
-    if "label" in moving:
-        result["label"] = transform.resample(moving["label"], mode="nearest")[0]
-    if mask:
-        result["image"][result["label"] == 0] = fill
-    arrays = {key: (for_file(v) if key == "label" else v.float()).numpy() for key, v in result.items()}
-    for key, path in paths.items():
-        image = nibabel.Nifti1Image(arrays[key], ras_from_lps(grid.affine), dtype=arrays[key].dtype)
-        with in_place(path) as partial:
-            nibabel.save(image, partial)

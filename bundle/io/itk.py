@@ -31,6 +31,7 @@ __all__ = [
     "parts_of",
     "read_itk",
     "read_linear",
+    "single_thread",
     "write_transform",
 ]
 
@@ -255,3 +256,14 @@ def _read_by_itk(path: str | os.PathLike[str], error: Exception, otherwise: str)
             f"ITK, ANTs or Slicer write it, {otherwise} (docs/transforms.md)."
         ) from cause
     return linear_to_itk(matrix)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Let ITK use one thread: several add up in another order each time, and the result is not the same twice."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from bundle.affine import ALIGNMENTS, align
-from bundle.intensity import above_air, foreground, percentile_range, scale_between, shows_nothing
+from bundle.intensity import above_air, percentile_range, scale_between, shows_nothing
 from bundle.io.itk import read_linear
+from bundle.magnification import magnification, shown, shown_box
 from bundle.memory import return_memory
 from bundle.options import check_flags, check_numbers
-from bundle.similarity import foreground_overlap, mutual_information, similarity
+from bundle.similarity import is_misled, similarity
 from bundle.spatial import Grid, Matrix, SpatialTransform, antialias, ras_from_lps
 from bundle.spatial.grid import MULTIPLE
 from bundle.symmetry import geometric_mean, root
@@ -26,14 +27,9 @@ __all__ = ["MARGIN_MM", "MatchPaird"]
 Item = dict[Hashable, Any]
 
 MARGIN_MM = 4.0
-"""Of the network's grid around what the images show."""
-
-OUTERMOST = 0.0005  # share of what an image shows that may lie beyond either end of an axis: specks in the air
+"""Of the network's grid around what the images show, where they are as large as human anatomy."""
 
 EXTRAS = ("mask", "cost_mask")
-LEAST_OVERLAP = 0.75
-"""Of that by the headers that an alignment keeps, where windows call it worse. Of synthetic heads, and slabs of them,
-right ones kept 0.86 or more, wrong ones 0.66 or less."""
 
 
 class _Matched(NamedTuple):
@@ -77,8 +73,8 @@ class MatchPaird(Transform):
             images swapped all is the inverse.
         never_worse: go by the headers where the alignment found leaves the images less alike than they did: by
             ``similarity``, and either by ``mutual_information``, too, since windows tell little of images that are far
-            apart, or since less than ``LEAST_OVERLAP`` is left of how far what they show lay over each other.
-            An ``initial_transform`` is kept, with a note.
+            apart, or since too little is left of how far what they show lay over each other (``is_misled``). An
+            ``initial_transform`` is kept, with a note.
         align_top_mm: how far down from the top of what either image shows a rigid or affine alignment looks, along the
             axis of its voxels that runs up or down most: a neck turns against its head. None looks everywhere.
 
@@ -149,14 +145,10 @@ class MatchPaird(Transform):
         if self.symmetric:  # where the images meet: the same place for them swapped
             meeting = Grid(grid.shape, root(matrix) @ grid.affine)
             by_headers = [_scale(self._on_grid(images[role], grids[role], meeting, None)) for role in images]
-        stages = {"similarity_before": by_headers, "similarity_aligned": channels}
         nowhere = None if ignored is None else ignored.any(0, keepdim=True)
-        alike = {stage: similarity(one, other, nowhere) for stage, (one, other) in stages.items()}
-        worse = alike["similarity_aligned"] < alike["similarity_before"]
-        if worse:
-            told = [mutual_information(one, other, nowhere) for one, other in stages.values()]
-            overlap = [foreground_overlap(one, other, nowhere) for one, other in stages.values()]
-            worse = told[1] < told[0] or overlap[1] < LEAST_OVERLAP * overlap[0]
+        before, aligned = (similarity(one, other, nowhere) for one, other in (by_headers, channels))
+        alike = {"similarity_before": before, "similarity_aligned": aligned}
+        worse = aligned < before and is_misled(by_headers, channels, nowhere)
         return _Matched(grid, channels, ignored, alike, worse)
 
     def _masked(self, item: Item, role: str) -> torch.Tensor:
@@ -211,15 +203,15 @@ class MatchPaird(Transform):
         first, last = [0, 0, 0], [n - 1 for n in grid.shape]
         if self.align_top_mm is None or self.affine not in ("rigid", "affine"):  # the others look at no voxel
             return first, last
-        shown = _shown_box(image)
-        if shown is None:
+        box = shown_box(image)
+        if box is None:
             return first, last
         axis = int(np.abs(grid.direction[2]).argmax())  # the one that runs upwards, or down
         planes = round(self.align_top_mm / grid.spacing_mm[axis])
         if grid.direction[2, axis] > 0:
-            first[axis] = max(0, shown[1][axis] - planes)
+            first[axis] = max(0, box[1][axis] - planes)
         else:
-            last[axis] = min(last[axis], shown[0][axis] + planes)
+            last[axis] = min(last[axis], box[0][axis] + planes)
         return first, last
 
     def _grid(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
@@ -228,23 +220,24 @@ class MatchPaird(Transform):
         Where the alignment is more than a shift, what the fixed image shows is enough. Else the two may lie apart.
         """
         grid = grids["fixed"].canonical(self.spacing_mm).padded(grids["moving"], matrix)
-        bounds = [grid.bounds(_shown(images["fixed"], grids["fixed"]))]
+        bounds = [grid.bounds(shown(images["fixed"], grids["fixed"]))]
         if np.allclose(matrix[:3, :3], np.eye(3)):
-            bounds.append(grid.bounds(_shown(images["moving"], grids["moving"]), matrix))
-        margin = MARGIN_MM / grid.spacing_mm
+            bounds.append(grid.bounds(shown(images["moving"], grids["moving"]), matrix))
+        margin = _margin_mm(images, grids) / grid.spacing_mm
         low, high = (np.stack(ends) for ends in zip(*bounds))
         return grid.crop_to(low.min(0) - margin, high.max(0) + margin)
 
     def _grid_halfway(self, images: dict[str, torch.Tensor], grids: dict[str, Grid], matrix: Matrix) -> Grid:
         """Lay a grid along the axes of space where the two images meet, over what both show; in fixed space."""
         half = root(matrix)
-        shown = {role: _shown(images[role], grids[role]) for role in images}
+        cut = {role: shown(images[role], grids[role]) for role in images}
         spacing = self.spacing_mm or float(np.exp(np.mean([np.log(g.spacing_mm) for g in grids.values()])))
         unit = Grid((2, 2, 2), np.diag([-spacing, -spacing, spacing, 1.0]))
         back = np.linalg.inv(half).astype(np.float64)
-        extents = unit.bounds(shown["fixed"], back), unit.bounds(shown["moving"], half)
+        extents = unit.bounds(cut["fixed"], back), unit.bounds(cut["moving"], half)
         low, high = (np.stack(ends) for ends in zip(*extents))
-        low, high = low.min(0) - MARGIN_MM / spacing, high.max(0) + MARGIN_MM / spacing
+        margin = _margin_mm(images, grids) / spacing
+        low, high = low.min(0) - margin, high.max(0) + margin
         size = np.ceil((high - low + 1) / MULTIPLE).astype(int) * MULTIPLE
         meeting = unit.centred(size, spacing, unit.to_points((low + high) / 2))
         check_extent(meeting)
@@ -267,20 +260,6 @@ def _scale(image: torch.Tensor, ignored: torch.Tensor | None = None) -> torch.Te
     return scale_between(image, *percentile_range(image if ignored is None else image[:, ~ignored]))
 
 
-def _shown(image: torch.Tensor, grid: Grid) -> Grid:
-    """Cut the grid of an image, (1, H, W, L), to its foreground, but for specks; a constant image keeps all of it."""
-    box = _shown_box(image)
-    return grid if box is None else grid.crop(*box)
-
-
-def _shown_box(image: torch.Tensor) -> tuple[list[int], list[int]] | None:
-    """Find the first and the last index of the foreground of an image, (1, H, W, L), but for specks."""
-    shown = foreground(image[0])
-    if not shown.any():
-        return None
-    first, last = [], []
-    for axis in range(3):
-        share = shown.sum([i for i in range(3) if i != axis]).double().cumsum(0) / shown.sum()
-        first.append(int((share <= OUTERMOST).sum()))
-        last.append(int((share < 1 - OUTERMOST).sum()))
-    return first, last
+def _margin_mm(images: dict[str, torch.Tensor], grids: dict[str, Grid]) -> float:
+    """Bring ``MARGIN_MM`` to the size of what the images, (1, H, W, L) each, show."""
+    return MARGIN_MM / magnification([(images[role][0], grids[role]) for role in images])
