@@ -1,8 +1,10 @@
 """What went wrong in one sentence, wherever it is wrapped."""
 
 import errno
+import linecache
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
@@ -53,14 +55,33 @@ def causes(error: BaseException | None, contexts: bool = True) -> Iterator[BaseE
 
 def bad_input(error: BaseException | None) -> str | None:
     """Find the sentence about the user's input in a chain of exceptions: MONAI wraps what a transform raises."""
+    return _found(error)[0]
+
+
+def _found(error: BaseException | None) -> tuple[str | None, bool]:
+    """Find the sentence in a chain of exceptions, and tell whether it says all, so that a traceback would say nothing.
+
+    So it is of what the bundle raises in so many words, and of what the system says of a file that it names.
+    """
     for cause in causes(error):
         if "Original Traceback" in str(cause):  # a worker process of a DataLoader hands over text alone
-            return _first_in(str(cause))
+            return _first_in(str(cause)), False
         if isinstance(cause, OSError) and cause.errno is not None:
-            return _of_the_system(cause.errno, cause.strerror or "", cause.filename2 or cause.filename)
+            file = cause.filename2 or cause.filename
+            return _of_the_system(cause.errno, cause.strerror or "", file), file is not None
         if isinstance(cause, ValueError | OSError):
-            return str(cause)
-    return None
+            return str(cause), _is_worded_here(cause)
+    return None, False
+
+
+def _is_worded_here(error: BaseException) -> bool:
+    """Tell whether the bundle raised an exception by a statement of its own, not by what it called or by accident."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames:
+        return False
+    frame, line = frames[-1]
+    of_the_bundle = frame.f_globals.get("__name__", "").split(".")[0] == "bundle"
+    return of_the_bundle and linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
 
 
 def _of_the_system(number: int, text: str, file: Any) -> str:
@@ -90,11 +111,11 @@ def end_with_sentence() -> None:
 
 
 def _say_last(
-    shown_by: Callable[..., Any], kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    shown_by: Callable[..., Any], kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """Show an exception as it was shown before, unless the sentence says all, and then the sentence."""
-    if not any(isinstance(cause, OutcomeError) for cause in causes(error)):
-        shown_by(kind, error, traceback)
-    sentence = bad_input(error)
+    sentence, says_all = _found(error)
+    if not says_all and not any(isinstance(cause, OutcomeError) for cause in causes(error)):
+        shown_by(kind, error, trace)
     if sentence:
         print(f"error: {sentence}", file=sys.stderr, flush=True)  # noqa: T201

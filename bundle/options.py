@@ -9,7 +9,8 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["as_text", "check_fill", "check_flags", "check_numbers", "nearest", "normalise", "parsers", "suggestion"]
+__all__ = ["as_text", "check_fill", "check_flags", "check_numbers", "nearest", "normalise", "parsers", "placeholders"]
+__all__ += ["suggestion"]
 
 MARKS = "#@%$"  # in MONAI's configs, of a level, a reference, a macro and an expression
 LARGEST = 3.4e38  # that every reader takes for a finite float32
@@ -66,6 +67,15 @@ def parsers(function: Callable[..., Any]) -> dict[str, Callable[[str], Any]]:
     it, for which all but text take the word ``none``.
     """
     return {parameter: _parser(parameter, annotation) for parameter, annotation in _types(function).items()}
+
+
+def placeholders(function: Callable[..., Any]) -> dict[str, str]:
+    """Name for each parameter what stands in its value's place in a help text: ``NUMBER``, or ``NUMBER,...``."""
+    found = {}
+    for parameter, annotation in _types(function).items():
+        kind, is_sequence, _ = _kind(parameter, annotation)
+        found[parameter] = PLACEHOLDERS[kind] + (",..." if is_sequence else "")
+    return found
 
 
 def check_flags(**flags: Any) -> None:
@@ -192,25 +202,31 @@ def _by_place(function: Callable[..., Any], loose: Sequence[str], given: dict[st
     return dict(zip(needed, loose))
 
 
-def _parser(parameter: str, annotation: Any) -> Callable[[str], Any]:
-    """Make the function that reads the text given for a parameter."""
+def _kind(parameter: str, annotation: Any) -> tuple[type, bool, bool]:
+    """Tell what an annotation is of, whether of a sequence of such, and whether None may stand in its place."""
     is_union = get_origin(annotation) in (UnionType, Union)  # Python 3.10 makes the second of a default None
     kinds = get_args(annotation) if is_union else (annotation,)
     sequences = [kind for kind in kinds if get_origin(kind) is Sequence]
     kind = get_args(sequences[0])[0] if sequences else next(k for k in kinds if k is not NoneType)
     if kind not in READERS:
         raise TypeError(f"No text can be read as {annotation}, which {parameter} takes.")
+    return kind, bool(sequences), NoneType in kinds
+
+
+def _parser(parameter: str, annotation: Any) -> Callable[[str], Any]:
+    """Make the function that reads the text given for a parameter."""
+    kind, is_sequence, may_be_none = _kind(parameter, annotation)
     one, many, read = READERS[kind]
 
     def parse(text: str) -> Any:
-        if NoneType in kinds and kind is not str and text.lower() == "none":
+        if may_be_none and kind is not str and text.lower() == "none":
             return None
         if not text.strip():
             raise ValueError(f"--{parameter} is empty.")
         try:
-            return [read(part) for part in _parts(text)] if sequences else read(text)
+            return [read(part) for part in _parts(text)] if is_sequence else read(text)
         except ValueError:
-            what = f"{many} with commas between them" if sequences else one
+            what = f"{many} with commas between them" if is_sequence else one
             raise ValueError(f"--{parameter} takes {what}, not '{text}'.") from None
 
     return parse
@@ -250,3 +266,4 @@ READERS: dict[type, tuple[str, str, Callable[[str], Any]]] = {  # what messages 
     int: ("a whole number", "whole numbers", _whole),
     float: ("a number", "numbers", _number),
 }
+PLACEHOLDERS = {str: "TEXT", bool: "true|false", int: "WHOLE_NUMBER", float: "NUMBER"}  # of the same kinds

@@ -4,7 +4,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import monai.bundle
@@ -37,7 +37,8 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line after ``python -m monai.bundle``; None for this process's own, if it is one.
 
     Raises:
-        OutcomeError: a key that nothing refers to, whether a config has it or not; text that would not stay as it is.
+        OutcomeError: a key that nothing refers to, whether a config has it or not; text that would not stay as it is;
+            what is to be run and is not there.
     """
     if arguments is None:
         spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -56,6 +57,8 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     config = parser.config
     read = {*own, *_of_tracking(given.get("tracking")), *OF_MONAI}
     read |= {str(given.get(name, default)) for name, default in TO_RUN.items()}
+    if "run_id" in given:  # MONAI would say so once all else is done
+        _check_run(str(given["run_id"]), parser, given)
     text = json.dumps([{k: v for k, v in config.items() if k != NOTES}, given], default=str)
     for key in given:
         _check(re.split("#|::", key)[0], read, config, text)
@@ -103,6 +106,15 @@ def _check(name: str, read: Collection[str], config: Collection[str], text: str)
         raise OutcomeError(f"Nothing in these configs takes --{name}, so that it would change nothing: leave it out.")
     advice = suggestion(name, {*config, *read}, "the keys stand in the config files", "--")
     raise OutcomeError(f"No config has a key for --{name}, so that it would change nothing: {advice}")
+
+
+def _check_run(name: str, parser: ConfigParser, given: Mapping[str, Any]) -> None:
+    """Refuse to run what neither the configs nor the options have."""
+    if name in parser or re.split("#|::", name)[0] in given:
+        return
+    known = [key for key, value in parser.config.items() if value == "%run"]
+    advice = suggestion(name, [*known, "run"], f"they have {' and '.join(known or ['run'])}")
+    raise OutcomeError(f"These configs have no '{name}' to run: {advice}")
 
 
 def _check_texts(key: str, value: Any) -> None:

@@ -1,12 +1,14 @@
 """The sentence about a bad input, found wherever it is wrapped."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from bundle.benchmark.worker import sentence
 from bundle.failures import OutcomeError, bad_input, causes, end_with_sentence
+from bundle.listing import open_dataset, read_listing
 
 
 def circle(*errors):
@@ -51,6 +53,33 @@ def test_the_sentence_comes_last_whoever_shows_the_traceback(monkeypatch, capsys
     for error, shown in ((ValueError("no"), "a traceback\nerror: no\n"), (OutcomeError("no"), "error: no\n")):
         sys.excepthook(type(error), error, None)
         assert capsys.readouterr().err == shown
+
+
+def raised(program, *arguments):
+    """What a function raises, as a component of a config that MONAI wraps."""
+    try:
+        program(*arguments)
+    except Exception as error:
+        wrapped = RuntimeError("Failed to instantiate component")
+        wrapped.__cause__ = error
+        return wrapped
+    raise AssertionError
+
+
+def test_what_the_bundle_or_the_system_says_in_so_many_words_goes_without_a_traceback(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="monai.bundle.__main__"))
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: sys.stderr.write("a traceback\n"))
+    end_with_sentence()
+    sentences = [
+        raised(read_listing, tmp_path / "nowhere"),
+        raised(open_dataset, tmp_path, "weekend"),
+        raised(open, tmp_path / "none.pt"),
+    ]
+    mistakes = [raised(int, "three"), raised(Path.open, tmp_path, "nonsense"), raised(torch.zeros(2).reshape, 3)]
+    for errors, first in ((sentences, "error: "), (mistakes, "a traceback\n")):
+        for error in errors:
+            sys.excepthook(type(error), error, None)
+            assert capsys.readouterr().err.startswith(first), error.__cause__
 
 
 class Unreadable(torch.utils.data.Dataset):

@@ -113,6 +113,19 @@ def test_text_that_monai_would_change_is_refused_with_what_to_give(words, option
     check_overrides(["run", "training", "--config_file", files, "--output_dir", given])
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("trainning", "did you mean training?"), ("Run", "did you mean run?"), ("zzz", "they have training")],
+)
+def test_what_is_to_be_run_and_is_not_there_is_refused_with_what_was_meant(bundle_root, name, advice):
+    config = str(bundle_root / "configs" / "train.json")
+    for words in (["run", name, "--config_file", config], ["run", "--run_id", name, "--config_file", config]):
+        with pytest.raises(ValueError, match=f"These configs have no '{name}' to run: ") as refusal:
+            check_overrides(words)
+        assert str(refusal.value).endswith(advice)
+    check_overrides(["run", "train#trainer", "--config_file", config])
+
+
 def test_several_configs_and_a_file_of_arguments_are_read_as_monai_reads_them(bundle_root, tmp_path):
     files = [str(bundle_root / "configs" / name) for name in ("inference.json", "batch_inference.json")]
     for given in (str(files), ",".join(files)):

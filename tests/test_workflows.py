@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -348,6 +349,32 @@ def test_a_training_that_diverges_ends_at_its_first_validation(bundle_root, smal
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].endswith("Train anew with a lower --learning_rate, or with --amp False.")
     assert not (tmp_path / "out" / "models" / "model.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "names", "options", "sentence"),
+    [
+        ("training", ["train"], ["--dataset_dir", "/nowhere"], "There is no /nowhere/dataset.json"),
+        ("training", ["train"], ["--pretrained", "/nowhere.pt"], "The weights (/nowhere.pt) do not exist"),
+        ("evaluating", ["train", "evaluate"], ["--dataset_dir", "/nowhere"], "There is no /nowhere/dataset.json"),
+        ("evaluating", ["train", "evaluate"], ["--ckpt", "/nowhere.pt"], "The weights (/nowhere.pt) do not exist"),
+        ("inferring", ["inference"], ["--ckpt", "/nowhere.pt"], "The weights (/nowhere.pt) do not exist"),
+        ("inferring", ["inference", "batch_inference"], ["--pairs_file", "/nowhere.csv"], "/nowhere.csv"),
+        ("infering", ["inference"], [], "did you mean inferring?"),
+    ],
+)
+def test_what_cannot_be_used_ends_a_command_in_one_sentence(
+    bundle_root, small_dataset, tmp_path, command, names, options, sentence
+):
+    if {"--dataset_dir", "--pairs_file"}.isdisjoint(options):
+        options = ["--dataset_dir", small_dataset, *options]
+    options = [*config(*names), *options, "--output_dir", tmp_path / "out"]
+    done = run_module("monai.bundle", "run", command, *options, cwd=bundle_root)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr + done.stdout
+    assert re.findall("^error: .*", done.stderr, re.M) == [done.stderr.splitlines()[-1]]
+    assert sentence in done.stderr.splitlines()[-1]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 @pytest.mark.slow

@@ -60,14 +60,20 @@ def jacobian(
             )
         stages.begin("determinant")
         determinant = (found if whole else found.without_alignment()).jacobian_on(grid)
-        folds = int((determinant <= 0).sum())
+        folds = determinant[0] <= 0
+        count, at_border = int(folds.sum()), int(folds.sum() - folds[1:-1, 1:-1, 1:-1].sum())
         values = torch.where(determinant > 0, determinant.log(), torch.tensor(np.nan)) if log else determinant
         stages.begin("writing")
         with in_place(Path(str(output))) as partial:
             write_image(values.float(), grid, partial, str(fixed))
     print_notes(moving_notes + notes)
     low, high = float(determinant.min()), float(determinant.max())
-    print(f"determinant of {_measured(found, whole)}: {low:.3f} to {high:.3f}, {folds} voxels fold")
+    print(f"determinant of {_measured(found, whole)}: {low:.3f} to {high:.3f}, {count} voxels fold")
+    if at_border:
+        print(
+            f"note: {at_border} of these lie in the outermost layer of the fixed image's voxels, where differences are "
+            "one-sided if the field ends there: what register counts as folding goes on beyond"
+        )
     print(f"written: {output}")
     return str(output)
 

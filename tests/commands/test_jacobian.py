@@ -46,7 +46,22 @@ def test_the_jacobian_on_the_field_s_own_grid_is_that_of_its_voxels_and_folds_ha
     jacobian(*paths, log=True)
     found = nibabel.load(paths[2]).get_fdata()
     assert (np.isnan(found) == (expected <= 0)).all()
-    assert f"{(expected <= 0).sum()} voxels fold" in capsys.readouterr().out
+    folds = expected <= 0
+    outermost = folds.sum() - folds[1:-1, 1:-1, 1:-1].sum()
+    assert 0 < outermost < folds.sum()
+    said = capsys.readouterr().out
+    assert f"{folds.sum()} voxels fold\nnote: {outermost} of these lie in the outermost layer" in said
+
+
+def test_folds_that_lie_within_the_image_alone_go_without_a_note(tmp_path, capsys):
+    ddf = torch.zeros(3, *FIELD.shape)
+    middle = tuple(side // 2 for side in FIELD.shape)
+    ddf[0][middle] = -3.0
+    write_transform(SpatialTransform(linear_map(), ddf, FIELD, FIELD, MOVING), tmp_path / "t.h5")
+    write_image(torch.rand(1, *FIELD.shape), FIELD, tmp_path / "fixed.nii.gz")
+    jacobian(*(str(tmp_path / name) for name in ("t.h5", "fixed.nii.gz", "j.nii.gz")))
+    said = capsys.readouterr().out
+    assert " 1 voxels fold\nwritten: " in said
 
 
 @pytest.mark.parametrize("kind", ["affine, spline", "spline, affine", "affine, fields", "affine, field, affine, field"])

@@ -72,6 +72,15 @@ def test_make_clean_leaves_what_users_prepared_and_trained(bundle_root, tmp_path
     assert [folder for folder in (*ours, *theirs) if (tmp_path / folder).exists()] == [*theirs]
 
 
+@pytest.mark.parametrize("words", [[], ["help"]])
+def test_make_alone_lists_its_recipes_and_makes_nothing(bundle_root, tmp_path, words):
+    makefile = bundle_root / "Makefile"
+    done = subprocess.run(["make", "-f", makefile, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+    recipes = set(re.search(r"^\.PHONY: (.+)$", makefile.read_text(), re.M)[1].split())
+    assert set(re.findall(r"^  make (\S+) +\S", done.stdout, re.M)) == recipes - {"coverage-clean"}
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_stands_beyond_an_image_is_told_as_files_and_the_application_have_it(bundle_root):
     padding = yaml.safe_load((bundle_root / "deploy_app/app.yaml").read_text())["panreg"]["padding"]
     text = (bundle_root / "docs/deploy.md").read_text().replace("−", "-")
