@@ -24,6 +24,7 @@ _Masks: TypeAlias = tuple[sitk.Image | None, sitk.Image | None]
 WORKING_SPACING_MM = 2.0  # finer voxels cost time and bring a linear transform nothing
 BINS = 32
 SAMPLES = 20_000
+SEED = 1  # of them; 0 would be the time of day
 # first and last step of a search in mm, and the share of it that is left after each turn, by resolution
 SEARCH = {4: (2.0, 0.02, 0.8), 2: (1.0, 0.02, 0.7), 1: (0.5, 0.01, 0.7)}
 # of all, for a rigid transform: it has farthest to go, and what it misses stays missed; small crops it leads astray.
@@ -43,7 +44,6 @@ def align(
     kind: str = "affine",
     moving_mask: Array | None = None,
     fixed_mask: Array | None = None,
-    seed: int = 1,
     moving_ignored: Array | None = None,
     fixed_ignored: Array | None = None,
 ) -> Matrix:
@@ -55,7 +55,7 @@ def align(
     they are, the centres of the grids or those of the masses. ``affine`` starts from a rigid alignment that spares the
     finest resolution, and never ends mirrored. Heads nod: the search starts so as well, by up to half a radian, and
     follows the two best starts that nod differently. Small animals and parts are aligned magnified: all lengths here
-    suit people. Deterministic for a given seed.
+    suit people. Deterministic.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -65,7 +65,6 @@ def align(
         kind: one of ``ALIGNMENTS``.
         moving_mask: what the moving image shows, on its grid, the rest blanked; None for all of it.
         fixed_mask: likewise; the metric looks at it and ``RIM_MM`` around.
-        seed: of the metric's random samples.
         moving_ignored: where the moving image does not count (a lesion, say), without being blanked; None nowhere.
         fixed_ignored: likewise.
 
@@ -93,7 +92,7 @@ def align(
     masks = (_counting(fixed_mask, fixed_ignored, fixed_grid), _counting(None, moving_ignored, moving_grid))
     try:
         with single_thread():
-            levels = [_level(images, masks, factor, seed) for factor in _factors(images)]
+            levels = [_level(images, masks, factor) for factor in _factors(images)]
             rigid = _first_alignment(images, levels[0])
             for level in levels[1:] if kind == "rigid" else levels[1:-1]:
                 level.improve(rigid, SEARCH[level.factor])
@@ -184,14 +183,12 @@ class _Level:
         moving: smoothed, on twice as many along each axis: samples lie between them.
         masks: where fixed and moving image count; None for everywhere.
         factor: how much coarser than the working copies.
-        seed: of the random samples.
     """
 
     fixed: sitk.Image
     moving: sitk.Image
     masks: _Masks
     factor: int
-    seed: int
 
     @property
     def is_large(self) -> bool:
@@ -203,7 +200,7 @@ class _Level:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(BINS)
         method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(min(1.0, SAMPLES / self.fixed.GetNumberOfPixels()), self.seed)
+        method.SetMetricSamplingPercentage(min(1.0, SAMPLES / self.fixed.GetNumberOfPixels()), SEED)
         method.SetMetricUseMovingImageGradientFilter(False)  # gradients where samples are, not of a whole image
         method.SetInterpolator(sitk.sitkLinear)
         if self.masks[0] is not None:
@@ -237,10 +234,10 @@ def _factors(images: Sequence[sitk.Image]) -> list[int]:
     return [factor for factor in (4, 2, 1) if fewest // factor >= FEWEST_PLANES // 2 or factor == 1]
 
 
-def _level(images: Sequence[sitk.Image], masks: _Masks, factor: int, seed: int) -> _Level:
+def _level(images: Sequence[sitk.Image], masks: _Masks, factor: int) -> _Level:
     """Bring both images to one resolution, smoothed by a Gaussian of as many mm as its factor."""
     fixed, moving = _smoothed(images[0], factor, factor), _smoothed(images[1], max(1, factor // 2), factor)
-    return _Level(fixed, moving, masks, factor, seed)
+    return _Level(fixed, moving, masks, factor)
 
 
 def _smoothed(image: sitk.Image, block: int, sigma_mm: float) -> sitk.Image:

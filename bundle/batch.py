@@ -149,7 +149,8 @@ class BatchRegistration:
                 report.unlink(missing_ok=True)
             else:
                 report.parent.mkdir(parents=True, exist_ok=True)
-                report.write_text(f"{reason}\n{self.traces.get(pair['name'], '')}")
+                reason = f"{reason}\n{self.traces.get(pair['name'], '')}"
+                report.write_text(reason, encoding="utf-8", errors="backslashreplace")
         except OSError as error:  # the folder may be what failed: the table still says so
             tqdm.write(f"cannot write {report}: {error.strerror}")
 
@@ -200,7 +201,7 @@ class BatchRegistration:
         if pair["name"] in self.failures:
             return self.failures[pair["name"]]
         try:
-            return self._report(pair).read_text().partition("\n")[0].strip()
+            return self._report(pair).read_text("utf-8", "replace").partition("\n")[0].strip()
         except OSError:
             return ""
 

@@ -1,5 +1,8 @@
 """How well two images agree: the local squared correlation, with its gradient, and without one in parts."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from bundle.shapes import Volume
@@ -8,6 +11,8 @@ __all__ = ["local_ncc"]
 
 ELEMENTS_PER_SLAB = 5 << 17  # 2.5 MB, which stay in the cache and which the allocator keeps (``bundle.memory``)
 PLANES_PER_SLAB = 16
+
+Parts: TypeAlias = list[torch.Tensor]
 
 
 def window_sum(x: torch.Tensor, dim: int, window: int) -> torch.Tensor:
@@ -20,29 +25,67 @@ def window_sum(x: torch.Tensor, dim: int, window: int) -> torch.Tensor:
         >>> window_sum(torch.arange(6.0), 0, 5).tolist()
         [10.0, 15.0]
     """
-    length = x.shape[dim] - window + 1
-    block, size, lowest = x, 1, window & -window  # sums of ``size`` neighbours, doubled up to each bit of the window
+    return _over_window([x], dim, window, lambda one, other, n, m: [one[0] + other[0]])[0]
+
+
+def _over_window(parts: Parts, dim: int, window: int, merge: Callable[[Parts, Parts, int, int], Parts]) -> Parts:
+    """Merge ``window`` neighbours along one axis by doubling, as ``window_sum`` adds them.
+
+    Args:
+        parts: volumes of one shape but for their channels, what is known of each neighbour.
+        dim: the axis, of all of them.
+        window: how many neighbours.
+        merge: what is known of n and of m neighbours together.
+    """
+    length = parts[0].shape[dim] - window + 1
+
+    def cut(parts: Parts, start: int, length: int) -> Parts:
+        return [part.narrow(dim, start, length) for part in parts]
+
+    def double(block: Parts, size: int) -> Parts:
+        n = block[0].shape[dim] - size
+        return merge(cut(block, 0, n), cut(block, size, n), size, size)
+
+    block, size, lowest = parts, 1, window & -window  # of ``size`` neighbours, doubled up to each bit of the window
     while size < lowest:
-        block, size = _doubled(block, size, dim), 2 * size
-    total, start = block.narrow(dim, 0, length), lowest
+        block, size = double(block, size), 2 * size
+    total, start = cut(block, 0, length), lowest
     while 2 * size <= window:
-        block, size = _doubled(block, size, dim), 2 * size
+        block, size = double(block, size), 2 * size
         if window & size:
-            total = total + block.narrow(dim, start, length)
+            total = merge(total, cut(block, start, length), start, size)
             start += size
     return total
 
 
-def _doubled(block: torch.Tensor, size: int, dim: int) -> torch.Tensor:
-    """Turn sums of ``size`` neighbours into sums of twice as many."""
-    n = block.shape[dim] - size
-    return block.narrow(dim, 0, n) + block.narrow(dim, size, n)
+def _moments_of(i: Volume, j: Volume, padding: list[int]) -> Parts:
+    """What is known of single voxels, zeros around them: I and J, (B, 2, H, W, L), and var_I, var_J and cross, of 0."""
+    sums = F.pad(torch.cat([i, j], 1), padding)
+    return [sums, sums.new_zeros(()).expand(len(sums), 3, *sums.shape[2:])]
+
+
+def _moments_along(moments: Parts, dim: int, window: int, each: int) -> Parts:
+    """Turn the moments of ``each`` voxels into those of ``window`` times as many, along one axis (Chan's formula).
+
+    With ΣI² − (ΣI)²/n what an even, bright window leaves in float32 is noise, below 0 as often as above. Merged, the
+    variances are sums of squares, and cross² is no more than their product, but for the last digit.
+    """
+
+    def merge(one: Parts, other: Parts, n: int, m: int) -> Parts:
+        difference = one[0].sub(other[0], alpha=n / m)  # of the sums, were there n voxels on both sides
+        share = m / (n * (n + m) * each)
+        products = one[1] + other[1]
+        products[:, :2].addcmul_(difference, difference, value=share)
+        products[:, 2:].addcmul_(difference[:, :1], difference[:, 1:], value=share)
+        return [one[0] + other[0], products]
+
+    return _over_window(moments, dim, window, merge)
 
 
 def local_ncc(warped: Volume, fixed: Volume, window: int = 9) -> Volume:
     """Compute the local squared correlation of two images, cc = cross² / (var_I · var_J + 1e-5), in [0, 1].
 
-    Float32 at least, whatever autocast says: the variances cancel to nothing in half precision.
+    Float32 at least, whatever autocast says. It holds where images are even, too: nothing cancels.
 
     Args:
         warped: (B, 1, H, W, L).
@@ -80,11 +123,13 @@ class _LocalNCC(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, i: Volume, j: Volume, window: int) -> Volume:  # type: ignore[no-untyped-def]
-        sums = _sum_windows(_products(i, j), window)
-        cross, weight = _correlate(sums, window)
+        moments = _moments_of(i, j, [window // 2] * 6)
+        for dim, each in ((4, 1), (3, window), (2, window**2)):
+            moments = _moments_along(moments, dim, window, each)
+        correlation, weight = _correlate(moments[1])
         ctx.window = window
-        ctx.save_for_backward(i, j, *sums.chunk(5, 1)[:4], weight)
-        return cross * weight
+        ctx.save_for_backward(i, j, *moments[0].chunk(2, 1), *moments[1].chunk(3, 1)[:2], weight)
+        return correlation
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -106,20 +151,11 @@ class _LocalNCC(torch.autograd.Function):
         )
 
 
-def _products(i: Volume, j: Volume) -> torch.Tensor:
-    """Multiply what the sums are taken of: I, J, I², J² and I·J, (B, 5, H, W, L)."""
-    return torch.cat([i, j, i * i, j * j, i * j], 1)
-
-
-def _correlate(sums: torch.Tensor, window: int) -> tuple[Volume, Volume]:
-    """Compute cross and w = cross / (var_I · var_J + 1e-5) of the sums of ``_products``, of which three become moments.
-
-    The third to the fifth channel are overwritten by var_I, var_J and cross.
-    """
-    sum_i, sum_j, var_i, var_j, cross = sums.chunk(5, 1)
-    for moment, one, other in ((var_i, sum_i, sum_i), (var_j, sum_j, sum_j), (cross, sum_i, sum_j)):
-        moment.addcmul_(one, other, value=-1 / window**3)
-    return cross, cross / (var_i * var_j).add_(1e-5)
+def _correlate(products: torch.Tensor, out: Volume | None = None) -> tuple[Volume, Volume]:
+    """Compute cross · w, into ``out`` where one is given, and w = cross / (var_I · var_J + 1e-5) of the moments."""
+    var_i, var_j, cross = products.chunk(3, 1)
+    weight = cross / (var_i * var_j).add_(1e-5)
+    return torch.mul(cross, weight, out=out).clamp_(max=1), weight
 
 
 def _local_ncc_by_slabs(i: Volume, j: Volume, window: int) -> Volume:
@@ -139,20 +175,20 @@ def _correlate_rows(i: Volume, j: Volume, beyond: tuple[int, int], window: int, 
     """Compute some rows of ``local_ncc`` into ``out``: the images hold their neighbours, but for ``beyond`` rows."""
     half, height = window // 2, i.shape[2]
 
-    def in_planes(first: int, last: int) -> torch.Tensor:
-        """The sums within planes, zero beyond the border."""
+    def in_planes(first: int, last: int) -> Parts:
+        """The moments within planes, zero beyond the border."""
         planes = slice(first, min(last, height))
         padding = [half, half, *beyond, 0, last - max(planes.stop, first)]
-        sums = F.pad(_products(i[:, :, planes], j[:, :, planes]), padding)
-        return window_sum(window_sum(sums, 4, window), 3, window)
+        moments = _moments_of(i[:, :, planes], j[:, :, planes], padding)
+        return _moments_along(_moments_along(moments, 4, window, 1), 3, window, window)
 
-    passed = F.pad(in_planes(0, half), [0, 0, 0, 0, half, 0])  # planes that are still in some window
+    # planes that are still in some window
+    passed = [F.pad(part, [0, 0, 0, 0, half, 0]) for part in in_planes(0, half)]
     for first in range(0, height, PLANES_PER_SLAB):
         last = min(first + PLANES_PER_SLAB, height)
-        planes = torch.cat([passed, in_planes(first + half, last + half)], 2)
-        cross, weight = _correlate(window_sum(planes, 2, window), window)
-        torch.mul(cross, weight, out=out[:, :, first:last])
-        passed = planes[:, :, last - first :]
+        planes = [torch.cat(parts, 2) for parts in zip(passed, in_planes(first + half, last + half))]
+        _correlate(_moments_along(planes, 2, window, window**2)[1], out[:, :, first:last])
+        passed = [part[:, :, last - first :] for part in planes]
 
 
 def _sum_windows(volumes: torch.Tensor, window: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from bundle.io.labels import compact
-from bundle.labels import consecutive
+from bundle.labels import EXACT, numbered_alike
 from bundle.listing import SPLITS, open_dataset, read_split, region_names
 from bundle.pairs import draw_pairs, read_pairs, refuse_unread
 from bundle.progress import Progress
@@ -36,8 +36,6 @@ __all__ = [
 ]
 
 Item = dict[str, Any]
-EXACT = 2**24
-"""Whole numbers up to here are told apart in float32, in which MONAI's random transforms resample label maps."""
 
 
 def common_size(items: Sequence[Item], multiple: int = MULTIPLE) -> list[int]:
@@ -214,12 +212,10 @@ def _alone(groups: dict[str | None, list[int]]) -> str:
 
 
 def _renumbered(labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Number the labels of a pair's maps from 0 up, in their order and in both alike, if float32 would merge some."""
+    """Number the labels of a pair's maps in both alike if float32 would merge some: MONAI resamples them in it."""
     if all(volume.max() <= EXACT for volume in labels.values()):
         return labels
-    _, index = consecutive(torch.cat([volume.flatten().long() for volume in labels.values()]))
-    parts = compact(index).split([volume.numel() for volume in labels.values()])
-    return {key: part.view(volume.shape) for (key, volume), part in zip(labels.items(), parts)}
+    return {key: compact(part) for key, part in zip(labels, numbered_alike([*labels.values()]))}
 
 
 def _images_of_pairs(pairs: Sequence[Item]) -> list[Item]:

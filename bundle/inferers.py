@@ -21,7 +21,7 @@ from monai.engines.utils import default_prepare_batch
 from monai.inferers import SimpleInferer
 from torch.utils._pytree import tree_map
 
-__all__ = ["AutocastInferer", "RecursiveInferer", "prepare_pair"]
+__all__ = ["AutocastInferer", "RecursiveInferer", "prepare_pair", "runs_in_bfloat16"]
 
 Alike = Mapping[str, float]
 """What ``likeness`` says of a pair, maybe more."""
@@ -223,3 +223,8 @@ class RecursiveInferer(SimpleInferer):
         if self.sharpening > 0:
             image = (image + self.sharpening * (image - smooth(image, UNSHARP_SIGMA))).clamp(0, 1)
         return image
+
+
+def runs_in_bfloat16(network: Callable[..., torch.Tensor], bfloat16: bool) -> bool:
+    """Say whether ``RecursiveInferer`` runs a network in bfloat16 when asked to: PAN alone streams in it."""
+    return bfloat16 and isinstance(network, PAN)

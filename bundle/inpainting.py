@@ -20,7 +20,7 @@ def fill_in(x: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
     fine, and relaxed at every level.
 
     Args:
-        x: (B, C, H, W, L).
+        x: (B, C, H, W, L), in the region whatever it may be, no numbers too.
         unknown: (B, 1, H, W, L), bool: the voxels to fill.
 
     Returns:
@@ -36,7 +36,7 @@ def _filled(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     if known.all() or not known.any() or max(x.shape[2:]) == 1:
         return x
     share = _halved(known.float())
-    coarse = _filled(_halved(x * known) / share.clamp(min=1e-6), share > 0)
+    coarse = _filled(_halved(torch.where(known, x, 0)) / share.clamp(min=1e-6), share > 0)
     x = torch.where(known, x, F.interpolate(coarse, x.shape[2:], mode="trilinear", align_corners=False))
     box = _box_around(~known, 1)
     count = _sum_of_27(torch.ones_like(known[box], dtype=x.dtype))

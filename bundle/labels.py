@@ -1,13 +1,16 @@
 """Label maps between their voxels: the label that most of what surrounds a point has."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["LARGEST_COUNTED", "SIGMA", "LabelSampler", "consecutive"]
+__all__ = ["EXACT", "LARGEST_COUNTED", "SIGMA", "LabelSampler", "consecutive", "numbered_alike"]
+
+EXACT = 2**24
+"""Whole numbers up to here are told apart in float32."""
 
 LARGEST_COUNTED = 2**20
 """Labels up to here are counted by their own numbers; with larger ones all are renumbered first (``consecutive``)."""
@@ -34,6 +37,23 @@ def consecutive(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     flat = torch.cat([labels.new_zeros(1), labels.flatten()])
     numbers, index = flat.unique(return_inverse=True)
     return numbers, index[1:].view(labels.shape)
+
+
+def numbered_alike(maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Number the labels of several maps from 0 up, in their order: a label has one number in all of them.
+
+    Args:
+        maps: whole numbers from 0 up, each of any shape and dtype.
+
+    Returns:
+        The maps of numbers, int64; 0 stays 0.
+
+    Example:
+        >>> numbered_alike([torch.tensor([0, 2**60 + 1]), torch.tensor([7])])
+        [tensor([0, 2]), tensor([1])]
+    """
+    _, index = consecutive(torch.cat([one.flatten().long() for one in maps]))
+    return [part.view(one.shape) for one, part in zip(maps, index.split([one.numel() for one in maps]))]
 
 
 class LabelSampler:

@@ -31,14 +31,16 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     key, new or not, that another one refers to (``@name``, ``%name``), or that is to be run, stands. Below the first
     level of a key, the component or MONAI says what is wrong.
 
+    MONAI passes over None, too, which ``'$None'`` stands for. A file of options (``--args_file``) may hold it.
+
     A ``#`` in text, of a path say, becomes ``::``, in an option and in a config alike: another folder would be written.
 
     Args:
         arguments: the command line after ``python -m monai.bundle``; None for this process's own, if it is one.
 
     Raises:
-        OutcomeError: a key that nothing refers to, whether a config has it or not; text that would not stay as it is;
-            what is to be run and is not there.
+        OutcomeError: a key that nothing refers to, whether a config has it or not; None; text that would not stay as it
+            is; what is to be run and is not there.
     """
     if arguments is None:
         spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -47,6 +49,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
         return
     own = [*inspect.signature(monai.bundle.run).parameters]
     given, loose = _options(arguments[1:])
+    _refuse_none([key for key, value in given.items() if value is None and key not in own])
     given = dict(zip(own, loose)) | given
     if "args_file" in given:
         given = dict(ConfigParser.load_config_file(given["args_file"])) | given
@@ -88,6 +91,15 @@ def _options(words: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
         else:
             given[name] = DefaultParseValue(value)
     return given, loose
+
+
+def _refuse_none(keys: Sequence[str]) -> None:
+    """Refuse options that are given None: MONAI takes them for not given, and the configs' values stand."""
+    if keys:
+        raise OutcomeError(
+            f"MONAI passes over --{keys[0]} None, so that it would change nothing: give --{keys[0]} '$None', or leave "
+            "it out."
+        )
 
 
 def _of_tracking(tracking: Any) -> Sequence[str]:

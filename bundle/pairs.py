@@ -5,13 +5,12 @@ import io
 import json
 import os
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from itertools import count, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bundle.io.files import check_outputs, shortened
+from bundle.io.files import check_outputs, shortened, utf8
 from bundle.keys import refuse_misspelt, tells
 
 __all__ = [
@@ -39,7 +38,7 @@ OPTIONAL_FILES = (
     *("overview.png", "report.html", "thumbnail.png"),
 )
 """Of a registration; those that one does not write, it removes."""
-RESERVED = ("batch.csv", ".error.txt")  # what a batch writes beside the pairs' folders
+RESERVED = ("batch.csv", "index.html", ".error.txt")  # what a batch writes beside the pairs' folders
 
 
 def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0, split: str = "") -> list[Item]:
@@ -111,12 +110,13 @@ def _apart(stem: str, paths: Sequence[str]) -> list[str]:
 
 
 def _once_each(names: Sequence[str]) -> list[str]:
-    """Number what is listed more than once, from the second time on."""
-    seen = Counter[str]()
-    found = []
+    """Number what is listed more than once, from the second time on, by numbers that no other name ends in."""
+    taken, seen, found = {*names}, set[str](), []
     for name in names:
-        seen[name] += 1
-        found.append(f"{name}_{seen[name]}" if seen[name] > 1 else name)
+        free = (f"{name}_{number}" for number in count(2))
+        found.append(next(other for other in free if other not in taken) if name in seen else name)
+        seen.add(name)
+        taken.add(found[-1])
     return found
 
 
@@ -135,8 +135,8 @@ def read_pairs(pairs_file: str) -> list[Item]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a table of that form, a column that seems misspelt, a name that stands twice or would lead out
-            of the output folder.
+        ValueError: not a table of that form, a column that seems misspelt, a name that stands twice, would lead out
+            of the output folder or is one of the batch's own files; a path that is not in UTF-8.
     """
     path = Path(pairs_file).absolute()
     if not path.is_file():
@@ -268,7 +268,7 @@ def _file(folder: Path, value: str) -> str:
             path = path.expanduser()
         except RuntimeError:  # no such user: a name with a tilde
             path = Path(value)
-    return str(folder / path)
+    return utf8(folder / path)
 
 
 def _name(name: str, path: Path) -> str:
@@ -276,8 +276,8 @@ def _name(name: str, path: Path) -> str:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith(("/", "~")) or ".." in parts or "\\" in name or not name.isprintable():
         raise ValueError(f"{path} calls a pair '{name}', which is no folder within the output folder: rename it.")
-    if any(part.startswith(".") or part.endswith(RESERVED) for part in parts):
+    if any(part.startswith(".") or part.lower().endswith(RESERVED) for part in parts):
         raise ValueError(
-            f"{path} calls a pair '{name}': no part of a name may start with '.' or end in {' or '.join(RESERVED)}."
+            f"{path} calls a pair '{name}': no part of a name may start with '.' or end in {', '.join(RESERVED)}."
         )
     return "/".join(parts)

@@ -319,6 +319,12 @@ def test_a_failed_pair_leaves_its_reason_in_a_folder_of_its_own_name(batch, tmp_
     assert {name: row["state"] for name, row in table(tmp_path / "out").items()}["sub/third"] == "failed"
 
 
+def test_a_reason_with_a_name_that_is_not_in_utf8_is_left_and_the_table_written(batch, tmp_path):
+    batch(failing={"first": OSError(2, "No such file", "/d/\udcff.nii.gz")})
+    assert "\\udcff" in (tmp_path / "out/first.error.txt").read_text("utf-8")
+    assert "\\udcff" in table(tmp_path / "out")["first"]["error"]
+
+
 @pytest.fixture
 def torchrun(monkeypatch):
     """The store and the environment that torchrun gives to each of two processes, anew at each call."""

@@ -7,6 +7,7 @@ from bundle.inferers import AutocastInferer, RecursiveInferer
 from bundle.metrics import folding_percent
 from bundle.networks import PAN
 from bundle.phantom import centred_affine, random_anatomy, sample
+from monai.bundle import ConfigParser
 from scipy.ndimage import correlate1d
 from tests.devices import PretendedDevices, placed
 
@@ -162,3 +163,13 @@ def test_weights_that_diverged_are_named_in_a_sentence(wrong, streamed, settings
     inferer = RecursiveInferer(**settings, field_alone=True, weights="run/model.pt")
     with torch.no_grad(), pytest.raises(OutcomeError, match=r"its weights \(run/model.pt\) have diverged"):
         inferer(pairs, network)
+
+
+def test_of_all_networks_pan_alone_is_noted_to_run_in_bfloat16(bundle_root):
+    parser = ConfigParser(ConfigParser.load_config_file(bundle_root / "configs" / "inference.json"))
+    parser["bundle_root"], parser["bfloat16"] = str(bundle_root), True
+    assert parser.get_parsed_content("settings::bfloat16") is True
+    for network_def, bfloat16 in (({"_target_": "torch.nn.Identity"}, True), (parser["network_def"], False)):
+        parser = ConfigParser(ConfigParser.load_config_file(bundle_root / "configs" / "inference.json"))
+        parser["network_def"], parser["bfloat16"] = network_def, bfloat16
+        assert parser.get_parsed_content("settings::bfloat16") is False

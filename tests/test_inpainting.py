@@ -78,3 +78,9 @@ def test_sides_of_one_voxel_on_the_way_down_do_no_harm(shape):
     x, unknown = torch.full((1, 1, *shape), 2.0), torch.ones(1, 1, *shape, dtype=torch.bool)
     unknown[..., :1, :1, :1] = False
     torch.testing.assert_close(fill_in(x.masked_fill(unknown, 50.0), unknown), x)
+
+
+def test_a_region_of_no_numbers_is_filled():
+    x, unknown = torch.full((1, 1, 12, 14, 10), 2.0), torch.zeros(1, 1, 12, 14, 10, dtype=torch.bool)
+    unknown[..., 3:7, 4:9, 2:5] = True
+    torch.testing.assert_close(fill_in(x.masked_fill(unknown, torch.nan), unknown), x)

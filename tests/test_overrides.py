@@ -3,6 +3,7 @@ import re
 
 import pytest
 from bundle.overrides import check_overrides
+from monai.bundle import ConfigWorkflow
 from tests.forked import run_module
 
 
@@ -71,6 +72,21 @@ def test_what_overrides_nothing_is_refused_with_what_was_meant(words, options, a
         with pytest.raises(ValueError, match="No config has a key for --") as refusal:
             check_overrides([command, *words[1:], *options])
         assert advice in str(refusal.value)
+
+
+@pytest.mark.parametrize("option", [["--seed", "None"], ["--seed=None"], ["--+seed", "None"]])
+def test_none_which_monai_passes_over_is_refused_with_what_it_takes(words, option, tmp_path):
+    with pytest.raises(ValueError, match=r"MONAI passes over --seed None, .*: give --seed '\$None', or leave it out"):
+        check_overrides([*words, *option])
+    check_overrides([*words, "--run_id", "None", "--meta_file=None", "--seed", "$None"])
+    (tmp_path / "options.json").write_text('{"seed": null}')
+    check_overrides([*words, "--args_file", str(tmp_path / "options.json")])
+
+
+def test_none_as_an_expression_reaches_the_configs(bundle_root):
+    config = str(bundle_root / "configs" / "inference.json")
+    workflow = ConfigWorkflow(config, workflow_type="inference", spacing_mm="$None")
+    assert workflow.parser.get_parsed_content("spacing_mm") is None
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,13 @@ def test_a_name_cannot_lead_out_of_the_output_folder(tmp_path, name):
         listed(tmp_path, content, "pairs.json")
 
 
-@pytest.mark.parametrize("name", [".hidden", "a/.registration_x", "p.error.txt", "batch.csv"])
+@pytest.mark.parametrize(
+    "name", [".hidden", "a/.registration_x", "p.error.txt", "batch.csv", "index.html", "a/Index.HTML"]
+)
 def test_a_name_cannot_be_one_of_the_batchs_own_files(tmp_path, name):
-    with pytest.raises(ValueError, match=r"no part of a name may start with '.' or end in batch\.csv or \.error\.txt"):
+    with pytest.raises(
+        ValueError, match=r"no part of a name may start with '.' or end in batch\.csv, index\.html, \.error\.txt"
+    ):
         listed(tmp_path, f"moving,fixed,name\nm.nii.gz,f.nii.gz,{name}\n")
 
 
@@ -125,6 +129,22 @@ def test_names_that_no_folder_could_have_end_in_a_digest_the_same_in_every_draw(
         (tmp_path / f"{name}.error.txt").touch()
     drawn = {(pair["moving"], pair["fixed"]): pair["name"] for pair in draw_pairs(images[:2])}
     assert drawn.items() <= {(pair["moving"], pair["fixed"]): pair["name"] for pair in pairs}.items()
+
+
+@pytest.mark.parametrize(
+    ("last", "names"), [("b_2", ["a_to_b", "a_to_b_3", "a_to_b_2"]), ("b", ["a_to_b", "a_to_b_2", "a_to_b_3"])]
+)
+def test_pairs_listed_twice_are_numbered_past_the_names_of_others(last, names):
+    pairs = [{"moving": "a.nii", "fixed": f"{fixed}.nii"} for fixed in ("b", "b", last)]
+    assert [pair["name"] for pair in draw_pairs(pairs)] == names
+
+
+def test_a_path_that_itk_cannot_take_is_refused_before_any_pair_is_registered(tmp_path):
+    folder = tmp_path / "f\udcffolder"
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"The path \(.*f\\udcffolder/m\.nii\.gz\) is not in UTF-8"):
+        listed(folder, "moving,fixed\nm.nii.gz,f.nii.gz\n")
+    assert listed(folder, f"moving,fixed\n{tmp_path}/m.nii.gz,{tmp_path}/f.nii.gz\n")[0]["name"] == "m_to_f"
 
 
 def test_other_columns_are_named_and_left_alone(tmp_path, capsys):

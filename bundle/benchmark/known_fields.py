@@ -19,7 +19,7 @@ from bundle.synthesis.acquisition import blur, draw_acquisition, smooth_noise
 from bundle.transforms import ReadVolumed, grid_of
 from scipy.spatial.transform import Rotation
 
-__all__ = ["KnownPair", "brightest", "draw_pose", "read_head", "scans_on_disk", "simulate_pair"]
+__all__ = ["KnownPair", "brightest", "draw_pose_mm", "read_head", "scans_on_disk", "simulate_pair"]
 
 SCALES = (4, 4.0), (8, 2.5), (14, 1.2)  # of the deformation: points an axis, and mm at one standard deviation
 SLOWEST = 0.3  # least volume that the deformation leaves of a voxel's, as a share
@@ -72,7 +72,7 @@ def simulate_pair(image: torch.Tensor, grid: Grid, seed: int) -> KnownPair:
         seed: of all that is drawn.
     """
     state = np.random.RandomState(seed)
-    pose = draw_pose(state, grid, TURN, SHIFT_MM)
+    pose = draw_pose_mm(state, grid, TURN, SHIFT_MM)
     change = _draw_deformation(state, grid)
     image = image / brightest(image)
     transforms = SpatialTransform(pose, None, grid, grid, grid), SpatialTransform(np.eye(4), change, grid, grid, grid)
@@ -102,7 +102,7 @@ def scans_on_disk(moving: torch.Tensor, fixed: torch.Tensor, grid: Grid) -> Iter
         yield paths
 
 
-def draw_pose(state: np.random.RandomState, grid: Grid, turn: float, shift_mm: float) -> np.ndarray:
+def draw_pose_mm(state: np.random.RandomState, grid: Grid, turn: float, shift_mm: float) -> np.ndarray:
     """Draw a rigid motion about the middle of a grid: 4×4, mm, LPS; at most ``turn`` radians, ``shift_mm`` an axis."""
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_rotvec(state.uniform(-turn, turn, 3)).as_matrix()

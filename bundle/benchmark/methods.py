@@ -89,7 +89,7 @@ class Network(Method):
             "optimise": self.optimise,
             "similarity": self.similarity,
             "device": self.device,
-            "bfloat16": config.get_parsed_content("bfloat16"),  # where the CPU has instructions for it
+            "bfloat16": config.get_parsed_content("settings::bfloat16"),  # of PAN, where the CPU computes in it
             **({"smoothing": self.smoothing} if self.smoothing else {}),
             **({"symmetric": True} if self.symmetric else {}),
             **({} if self.remove_folds else {"remove_folds": False}),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.benchmark.known_fields import brightest, draw_pose, read_head, scans_on_disk
+from bundle.benchmark.known_fields import brightest, draw_pose_mm, read_head, scans_on_disk
 from bundle.io.itk_composites import read_transform
 from bundle.io.tables import markdown_table
 from bundle.pairs import names_of
@@ -66,7 +66,7 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
     """
     state = np.random.RandomState(seed)
     spacing = float(grid.spacing_mm.mean())
-    pose = draw_pose(state, grid, TURN, SHIFT_MM)
+    pose = draw_pose_mm(state, grid, TURN, SHIFT_MM)
     region, change = None, None
     if peak_mm:
         region = draw_region(state, image, labels)

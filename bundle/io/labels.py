@@ -20,9 +20,13 @@ def whole_numbers(labels: torch.Tensor, where: str) -> torch.Tensor:
         where: what the message calls it.
 
     Raises:
-        ValueError: fractions, numbers below 0, or of more than 63 bits.
+        ValueError: no voxels, no numbers (NaN), fractions, numbers below 0, or of more than 63 bits.
     """
+    if not labels.numel():
+        raise ValueError(f"{where} is no label map: it holds no voxel: take another file.")
     if labels.is_floating_point():
+        if labels.isnan().any():
+            raise ValueError(f"{where} is no label map: it must hold whole numbers, but holds NaN: make that 0.")
         rounded = labels.round()
         fractions = (labels - rounded).abs() > NOISE + 1e-6 * rounded.abs()
         if fractions.any():

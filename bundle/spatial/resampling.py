@@ -9,7 +9,10 @@ import torch.nn.functional as F
 from bundle.spatial.grid import Grid
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
-__all__ = ["SplineSampler", "antialias", "is_inside", "sample", "sample_at"]
+__all__ = ["FWHM", "SplineSampler", "antialias", "is_inside", "sample", "sample_at"]
+
+FWHM = 2 * math.sqrt(2 * math.log(2))
+"""Full width at half maximum of a Gaussian, in standard deviations."""
 
 
 def antialias(image: torch.Tensor, grid: Grid, target: Grid, pointwise: bool = False) -> torch.Tensor:
@@ -27,7 +30,7 @@ def antialias(image: torch.Tensor, grid: Grid, target: Grid, pointwise: bool = F
     ratio = 1 / (steps * grid.spacing_mm)
     if (ratio <= 1.1).all():
         return image
-    sigma = np.where(ratio > 1.1, np.sqrt(np.maximum(ratio**2 - (not pointwise), 0)) / 2.355, 0)
+    sigma = np.where(ratio > 1.1, np.sqrt(np.maximum(ratio**2 - (not pointwise), 0)) / FWHM, 0)
     smooth = [gaussian_filter(channel.float().cpu().numpy(), sigma, mode="nearest") for channel in image]
     return torch.from_numpy(np.stack(smooth)).to(image.device)
 
@@ -104,6 +107,8 @@ def _nearest(image: torch.Tensor, index: torch.Tensor, sides: torch.Tensor) -> t
 def _linear(image: torch.Tensor, index: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
     """Interpolate at indices (…, 3), the outermost values going on beyond the border: (C, …), float64."""
     normalised = index.flip(-1) * (2 / (sides.flip(-1) - 1).clamp(min=1)) - 1  # grid_sample names the last axis first
+    if not index.numel():
+        return torch.empty(len(image), *index.shape[:-1], dtype=torch.float64, device=image.device)
     batch = math.prod(index.shape[:-2])  # every row is an item of it: grid_sample shares those out among the cores
     values = F.grid_sample(
         image.double().expand(batch, *image.shape),

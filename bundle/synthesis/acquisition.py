@@ -1,6 +1,5 @@
 """What a scanner adds to an image: partial volumes, thick slices, a bias field, noise, and the display's curve."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,10 +7,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from bundle.intensity import PERCENTILES, quantiles
+from bundle.spatial.resampling import FWHM
 
 __all__ = ["Acquisition", "blur", "draw_acquisition", "smooth_noise"]
 
-FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a Gaussian, in standard deviations
 SAMPLES = 20_000  # voxels that percentiles are taken from
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.labels import consecutive
+from bundle.labels import numbered_alike
 from bundle.synthesis.acquisition import draw_acquisition
 from bundle.synthesis.lesions import darken_lesions, draw_lesions
 from bundle.synthesis.sequences import ScannerSequence, draw_sequence
@@ -202,7 +202,7 @@ class RandContrastd(Randomizable, MapTransform):
         item = dict(data)
         images = [item[key] for key in self.keys]
         labels = [item.get(key, torch.zeros_like(i)) for key, i in zip_longest(self.label_keys, images)]
-        labels = [consecutive(one)[1] for one in labels]  # places in a table, however large an atlas' numbers are
+        labels = numbered_alike(labels)  # places in one table, however large an atlas' numbers are
         appearances = self._draw(images, labels)
         rescanned, synthetic = bool(item.get("known", False)), any(appearance is not None for appearance in appearances)
         for key, image, label, appearance in zip(self.keys, images, labels, appearances):
@@ -218,7 +218,7 @@ class RandContrastd(Randomizable, MapTransform):
         if kind < self.real_share:
             return [None, None]
         if kind < self.real_share + self.alike_share:
-            return [self._draw_contrast(images[1], labels[1])] * 2
+            return [self._draw_contrast(torch.cat([*images]), torch.cat([*labels]))] * 2  # a region may be in one alone
         drawn: list[Contrast | None] = [self._draw_contrast(image, label) for image, label in zip(images, labels)]
         if one_real < self.one_real_share:
             drawn[side] = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from bundle.fields import warp
-from bundle.labels import consecutive
+from bundle.labels import EXACT, consecutive
 from bundle.shapes import DDF
 from bundle.weights import check_finite
 from monai.config import KeysCollection
@@ -14,8 +14,6 @@ from monai.transforms import MapTransform
 __all__ = ["WarpByPredictiond"]
 
 Item = dict[Hashable, Any]
-
-LARGEST_IN_FLOAT32 = 2**24  # whole numbers are exact up to here
 
 
 class WarpByPredictiond(MapTransform):
@@ -49,6 +47,6 @@ class WarpByPredictiond(MapTransform):
 
 def _warp_labels(labels: torch.Tensor, ddf: DDF) -> torch.Tensor:
     """Pull a label map, (1, H, W, L), through a field by the nearest voxel, in its own dtype."""
-    numbers, index = consecutive(labels) if labels.max() > LARGEST_IN_FLOAT32 else (None, labels)
+    numbers, index = consecutive(labels) if labels.max() > EXACT else (None, labels)
     warped = warp(index[None].float(), ddf[None], mode="nearest")[0]
     return warped.to(labels.dtype) if numbers is None else numbers[warped.long()]

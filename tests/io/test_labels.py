@@ -94,3 +94,12 @@ def test_the_rounding_of_a_scale_in_the_header_is_no_fraction():
 def test_what_no_label_can_be_is_named(value, words):
     with pytest.raises(ValueError, match=rf"The fixed label is no label map: it must hold whole numbers.*{words}"):
         whole_numbers(torch.tensor([1.0, value], dtype=torch.float64), "The fixed label")
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [(torch.tensor([1.0, torch.nan]), "but holds NaN: make that 0"), (torch.zeros(1, 0, 4, 4), "holds no voxel")],
+)
+def test_a_map_of_no_numbers_or_no_voxels_is_named(labels, words):
+    with pytest.raises(ValueError, match=f"The fixed label is no label map: it .*{words}"):
+        whole_numbers(labels, "The fixed label")

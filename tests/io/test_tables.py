@@ -16,6 +16,12 @@ def test_the_columns_of_a_table_are_those_of_all_its_rows(tmp_path):
     assert read_csv(tmp_path / "table.csv")[0]["dice"] == ""
 
 
+def test_a_table_is_in_utf8_whatever_names_it_holds(tmp_path):
+    write_csv(tmp_path / "table.csv", [{"moving": "/d/é脳.nii"}, {"moving": "/d/\udcff.nii"}])
+    assert [row["moving"] for row in read_csv(tmp_path / "table.csv")] == ["/d/é脳.nii", "/d/\\udcff.nii"]
+    assert "é脳" in (tmp_path / "table.csv").read_bytes().decode("utf-8")
+
+
 class Cell:
     """A cell at whose writing something happens."""
 

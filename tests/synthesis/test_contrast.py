@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.labels import consecutive
-from bundle.synthesis import RandContrastd
+from bundle.synthesis import RandContrastd, contrast
 from bundle.synthesis.contrast import class_map, draw_appearance, draw_curve
 
 SIZE = (24, 34, 20)
@@ -89,6 +89,18 @@ def test_one_contrast_for_both_leaves_equal_images_alike_but_for_the_scan(pair):
         assert not torch.equal(item["moving"], item["fixed"])
         likeness.append(correlation(item["moving"], item["fixed"], inside))
     assert np.median(likeness) > 0.8
+
+
+@pytest.mark.parametrize("lacking", ["moving", "fixed"])
+def test_one_contrast_for_both_paints_a_region_alike_where_another_is_in_one_map_alone(pair, lacking, monkeypatch):
+    monkeypatch.setattr(contrast, "draw_acquisition", lambda *_: lambda image, _: image)
+    label, regions = f"{lacking}_label", pair["fixed_label"].unique().tolist()[1:]
+    few = pair | {label: pair[label].where(pair[label] != regions[0], 0.0)}
+    for seed in range(8):
+        item = contrasted(few, seed, real_share=0.0, alike_share=1.0, curve_share=0.0)
+        for region in regions[1:]:
+            seen = [item[role][few[f"{role}_label"] == region].mean() for role in ("moving", "fixed")]
+            assert abs(seen[0] - seen[1]) < 0.02
 
 
 def test_labels_and_clean_images_are_left_untouched(pair):
