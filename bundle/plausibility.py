@@ -16,7 +16,7 @@ from bundle.correlation import local_ncc
 from bundle.intensity import foreground
 from bundle.spatial import Grid, Matrix, SpatialTransform, is_inside, sample
 
-__all__ = ["LIMITS", "linear_part", "measure", "rigid_part", "verdict"]
+__all__ = ["GAIN", "LIMITS", "OPTIONAL", "judged_numbers", "linear_part", "measure", "rigid_part", "verdict"]
 
 RESOLUTION_MM = 4.0  # of the comparison of the images: the same whatever voxels the network worked on
 WINDOW = 5  # voxels, side of the window of the local correlation
@@ -36,6 +36,9 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "max_displacement_mm": (-math.inf, 500.0),
     "folding_percent": (-math.inf, 0.5),
 }
+
+GAIN: Mapping[str, tuple[float, float]] = {"similarity_gain": (0.0, math.inf)}  # of every registration
+OPTIONAL = ("dice_after", "aligned_share")  # of pairs with labels alone, and of those that a field was found for
 
 Points = npt.NDArray[np.float64]
 
@@ -78,14 +81,32 @@ def measure(transform: SpatialTransform, fixed: torch.Tensor, warped: torch.Tens
     return numbers | _motion(here.numpy(), there.numpy()) | _volume(transform, here)
 
 
+def judged_numbers(quality: Mapping[str, float]) -> dict[str, float]:
+    """Add to the numbers of a registration those that are made of them to judge it by.
+
+    Args:
+        quality: by the names of ``registration.json``.
+
+    Returns:
+        The same, with ``similarity_gain``, ``similarity_after`` less ``similarity_before``; and, unless the field was
+        dropped, ``aligned_share``, ``similarity_aligned`` over ``similarity_after``.
+    """
+    before, aligned, after = (quality.get(f"similarity_{stage}", math.nan) for stage in ("before", "aligned", "after"))
+    numbers = {"similarity_gain": after - before, **quality}
+    if aligned >= 0 and after > 0 and not quality.get("field_dropped"):
+        numbers["aligned_share"] = aligned / after
+    return numbers
+
+
 def verdict(quality: Mapping[str, float], limits: Mapping[str, tuple[float, float]] | None = None) -> dict[str, Any]:
     """Judge a registration by its numbers.
 
     Args:
-        quality: by the names of ``LIMITS``, ``similarity_before`` and ``similarity_after``; one that is missing or NaN
-            meets no limit.
-        limits: least and greatest value instead of those of ``LIMITS``, by the same names: of weights for small crops,
-            say, where a part of the body varies more than the whole.
+        quality: numbers by the names of ``registration.json``; one that has a limit and is missing or NaN meets none,
+            but for those of ``OPTIONAL``.
+        limits: least and greatest value instead of those of ``LIMITS`` and ``GAIN``, by the same names and those that
+            ``judged_numbers`` adds: of weights for small crops, say, where a part of the body varies more than the
+            whole.
 
     Returns:
         ``verdict``, "plausible" or "not plausible", and ``limits_missed``, a sentence each.
@@ -97,18 +118,24 @@ def verdict(quality: Mapping[str, float], limits: Mapping[str, tuple[float, floa
         >>> verdict(good | {"similarity_before": 0.4, "similarity_after": 0.3})["limits_missed"]
         ['similarity_after is 0.3, below similarity_before, 0.4']
     """
-    missed = []
-    before, after = (quality.get(f"similarity_{stage}", math.nan) for stage in ("before", "after"))
-    if not after >= before:
-        found = f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}"
-        missed.append(found if after < before else "similarity_before or similarity_after was not measurable")
-    for name, (low, high) in {**LIMITS, **(limits or {})}.items():
-        value = quality.get(name, math.nan)
-        if not value >= low:
-            missed.append(f"{name} is {value:.4g}, below {low:.4g}" if value < low else f"{name} was not measurable")
-        elif not value <= high:
-            missed.append(f"{name} is {value:.4g}, above {high:.4g}")
+    numbers, bounds = judged_numbers(quality), {**GAIN, **LIMITS, **(limits or {})}
+    counted = {name: limit for name, limit in bounds.items() if name in numbers or name not in OPTIONAL}
+    sentences = (_missed(name, numbers, *limit) for name, limit in counted.items())
+    missed = [sentence for sentence in sentences if sentence]
     return {"verdict": "not plausible" if missed else "plausible", "limits_missed": missed}
+
+
+def _missed(name: str, numbers: Mapping[str, float], low: float, high: float) -> str:
+    """What a number out of its limits says; nothing of one within them."""
+    value = numbers.get(name, math.nan)
+    if low <= value <= high:
+        return ""
+    if math.isnan(value):
+        return f"{'similarity_before or similarity_after' if name in GAIN else name} was not measurable"
+    if name in GAIN and value < low == 0:
+        before, after = numbers["similarity_before"], numbers["similarity_after"]
+        return f"similarity_after is {after:.4g}, below similarity_before, {before:.4g}"
+    return f"{name} is {value:.4g}, below {low:.4g}" if value < low else f"{name} is {value:.4g}, above {high:.4g}"
 
 
 def linear_part(here: Points, there: Points) -> Matrix:
