@@ -28,7 +28,6 @@ VOLUMES = "The Jacobian over the warped image: dark patches, and yellow where th
 LABELS = "Contours of the labels over the warped image."
 
 
-
 class Words(NamedTuple):
     """What a measure says beyond its bounds, true whatever the bounds are.
 
@@ -109,8 +108,9 @@ WORDS: Mapping[str, Words] = {
 }
 LESS_ALIKE = "The images are less alike than before."
 FLAGS: Mapping[str, tuple[str, str]] = {
-    "field_dropped": ("The network's field made the images less alike and was dropped: warped is aligned.", EDGES),
+    "field_dropped": ("The network's field made the images less alike and was dropped: warped is aligned.", EDGES)
 }
+
 
 @dataclass(frozen=True)
 class Finding:
