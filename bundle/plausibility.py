@@ -75,8 +75,8 @@ def measure(transform: SpatialTransform, fixed: torch.Tensor, warped: torch.Tens
     anatomy = _foreground(fixed[0, ::step, ::step, ::step], covered)
     seen &= covered
     shown = anatomy & seen
-    there_is = (_repeated(mask, step, grid.shape) for mask in (covered, seen))
-    numbers = _alike(fixed[0], warped[0], *there_is, _steps(grid, RESOLUTION_MM))
+    whole, both = (_repeated(mask, step, grid.shape) for mask in (covered, seen))
+    numbers = _alike(fixed[0], warped[0], whole, both, _steps(grid, RESOLUTION_MM))
     numbers["common_view_percent"] = 100 * float(shown.sum()) / max(float(anatomy.sum()), 1)
     here = some.to_points(torch.nonzero(shown).numpy())
     there = here + displacement[shown].numpy()
@@ -219,7 +219,7 @@ def _alike(
 
 
 def _blocks(image: torch.Tensor, where: torch.Tensor, steps: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average an image, (H, W, L), over the voxels of each block that count; and say which blocks are filled by them."""
+    """Average an image, (H, W, L), over the voxels of each block that count; and say which blocks those fill."""
     counted = where[None, None].float()
     share = F.avg_pool3d(counted, list(steps), ceil_mode=True)[0, 0]
     mean = F.avg_pool3d(image[None, None].float() * counted, list(steps), ceil_mode=True)[0, 0] / share.clamp(min=1e-6)

@@ -254,7 +254,7 @@ def _regularity(item: Item) -> dict[str, float]:
 
 
 def _field_at_voxels(transform: SpatialTransform) -> torch.Tensor:
-    """u at the voxels of the fixed image, of a large one at every other or fewer: (3, H, W, L), mm, in some order."""
+    """U at the voxels of the fixed image, of a large one at every other or fewer: (3, H, W, L), mm, in some order."""
     field, fixed = transform.field_mm, transform.fixed_grid
     if field is None:
         raise ValueError("There is no field to measure: BuildTransformd comes first.")

@@ -178,7 +178,7 @@ def test_an_image_onto_itself_is_seen_as_a_whole_whatever_its_sides(sides, spaci
 
 
 def as_itk_finds(pair):
-    """What ITK's transform makes of every voxel of the fixed foreground, where the moving image is: the same numbers."""
+    """The same numbers by ITK's transform, of every voxel of the fixed foreground that lands in the moving image."""
     fixed = torch.from_numpy(pair.fixed)
     here = pair.fixed_grid.to_points(torch.nonzero(foreground(fixed)).numpy())
     transform, moving = pair.itk_transform("warped"), pair.itk_image("moving")
