@@ -17,7 +17,7 @@ from bundle.intensity import fill_value, foreground
 from bundle.memory import return_memory
 from bundle.metrics import folding_percent, log_jacobian_sd, mean_dice, surface_distances
 from bundle.options import check_fill, check_flags, check_numbers
-from bundle.plausibility import measure
+from bundle.plausibility import every, measure
 from bundle.report import overview, page_content
 from bundle.similarity import likeness, similarity
 from bundle.spatial import LABEL_MODES, Inverse, SpatialTransform, compose, inverse_residual, invert
@@ -244,15 +244,23 @@ def _timed(item: Item, stage: str, start: float) -> Item:
 
 def _regularity(item: Item) -> dict[str, float]:
     """How regular the field is, on the network's grid, and how far it moves in the fixed image; not the alignment."""
-    if item["transform"].field_mm is None:
-        raise ValueError("There is no field to measure: BuildTransformd comes first.")
-    ddf, length_mm = item["ddf"][None], item["transform"].field_mm.norm(dim=0)
+    ddf, length_mm = item["ddf"][None], _field_at_voxels(item["transform"]).norm(dim=0)
     return {
         "folding_percent": folding_percent(ddf),
         "log_jacobian_sd": log_jacobian_sd(ddf),
         "mean_field_displacement_mm": float(length_mm.mean()),
         "max_field_displacement_mm": float(length_mm.max()),
     }
+
+
+def _field_at_voxels(transform: SpatialTransform) -> torch.Tensor:
+    """U at the voxels of the fixed image, of a large one at every other or fewer: (3, H, W, L), mm, in some order."""
+    field, fixed = transform.field_mm, transform.fixed_grid
+    if field is None:
+        raise ValueError("There is no field to measure: BuildTransformd comes first.")
+    if fixed.orthogonal() is fixed and transform.field_grid.is_close(fixed.canonical()):
+        return field  # its voxels are those
+    return transform.without_alignment().displacement_field(every(fixed))
 
 
 def _distances(warped: torch.Tensor, fixed: torch.Tensor, transform: SpatialTransform) -> dict[str, float]:

@@ -273,3 +273,20 @@ def dice(one, other):
     return np.mean(
         [float(2 * ((one == r) & (other == r)).sum() / ((one == r).sum() + (other == r).sum())) for r in regions]
     )
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_how_far_a_field_moves_is_told_of_the_fixed_image_alone(symmetric):
+    grid = oblique((20, 24, 18), (2.0, 2.2, 2.4))
+    item = MatchPaird("none", 1.1)({"moving": brain(grid), "fixed": brain(grid)})
+    lattice = grid_of(item["image"])
+    points = lattice.to_points(np.stack(np.meshgrid(*map(np.arange, lattice.shape), indexing="ij"), -1))
+    away = np.linalg.norm(points - grid.centre_mm, axis=-1)  # the further from the middle, the further it moves
+    ddf = torch.zeros(3, *lattice.shape)
+    ddf[0] = torch.from_numpy(away / 10)
+    found = BuildTransformd(symmetric=symmetric)(item | {"pred": torch.cat([item["image"][:1].as_tensor(), ddf])})
+    quality = MeasureRegistrationd()(found)["quality"]
+    moved = found["transform"].without_alignment().displacement_field().norm(dim=0)
+    assert quality["max_field_displacement_mm"] == pytest.approx(float(moved.max()), rel=1e-5)
+    assert quality["mean_field_displacement_mm"] == pytest.approx(float(moved.mean()), rel=1e-5)
+    assert float(found["transform"].field_mm.norm(dim=0).max()) > float(moved.max()) * (1.05 if symmetric else 0.99)

@@ -2,11 +2,15 @@ import math
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
+from bundle import plausibility
+from bundle.intensity import foreground
 from bundle.phantom import make_head
 from bundle.plausibility import LIMITS, linear_part, measure, rigid_part, verdict
 from bundle.spatial import Grid, SpatialTransform
 from scipy.spatial.transform import Rotation
+from tests.report.pairs import Pair
 from tests.spatial.oblique import oblique
 
 SHAPE, SPACING = (40, 50, 36), (4.0, 3.5, 5.0)
@@ -157,3 +161,65 @@ def test_an_image_smaller_than_the_window_is_like_itself(sides):
     numbers = measure(SpatialTransform(np.eye(4), None, grid, grid, grid), image, image, grid)
     assert numbers["foreground_similarity"] > 0.8
     assert numbers["foreground_dice"] == 1
+
+
+@pytest.mark.parametrize("sides", [(35, 51, 35), (36, 49, 38), (7, 13, 5), (90, 91, 6)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.4, -0.9, 6.0)])
+def test_an_image_onto_itself_is_seen_as_a_whole_whatever_its_sides(sides, spacing):
+    fixed = oblique(sides, spacing, (9, -4, 12), (10.0, -20.0, 30.0))
+    image = torch.rand(1, *sides, generator=torch.Generator().manual_seed(0)) / 2 + 0.4
+    for grid in (fixed.padded(fixed, np.eye(4)), fixed.canonical(1.3).padded(fixed, np.eye(4))):
+        transform = SpatialTransform(np.eye(4), None, fixed, fixed, fixed)
+        there = transform.resample(image, grid)
+        found = measure(transform, there, there, grid)
+        assert found["common_view_percent"] == 100
+        assert found["foreground_dice"] == 1
+        assert found["max_displacement_mm"] == 0
+
+
+def as_itk_finds(pair):
+    """The same numbers by ITK's transform, of every voxel of the fixed foreground that lands in the moving image."""
+    fixed = torch.from_numpy(pair.fixed)
+    here = pair.fixed_grid.to_points(torch.nonzero(foreground(fixed)).numpy())
+    transform, moving = pair.itk_transform("warped"), pair.itk_image("moving")
+    there = np.array([transform.TransformPoint(point) for point in here.tolist()])
+    index = np.array([moving.TransformPhysicalPointToContinuousIndex(point) for point in there.tolist()])
+    seen = ((index >= -0.5) & (index < np.array(moving.GetSize()) - 0.5)).all(1)
+    here, there = here[seen], there[seen]
+    linear = np.linalg.lstsq(np.column_stack([here, np.ones(len(here))]), there, rcond=None)[0][:3].T
+    points = (here.ravel().tolist(), there.ravel().tolist())
+    rigid = sitk.LandmarkBasedTransformInitializer(sitk.VersorRigid3DTransform(), *points)
+    rest = np.array([rigid.TransformPoint(point) for point in here.tolist()]) - there
+    scales = np.linalg.svd(linear)[1]
+    return {
+        "common_view_percent": 100 * seen.mean(),
+        "mean_displacement_mm": np.linalg.norm(there - here, axis=1).mean(),
+        "max_displacement_mm": np.linalg.norm(there - here, axis=1).max(),
+        "mean_nonrigid_displacement_mm": np.linalg.norm(rest, axis=1).mean(),
+        "max_nonrigid_displacement_mm": np.linalg.norm(rest, axis=1).max(),
+        "stretch": scales[0] / scales[-1],
+        "volume_ratio": np.linalg.det(linear),
+    }
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two small images that show something up to their borders, a third of the fixed one beyond the moving one."""
+    pair = Pair(fixed_shape=(31, 43, 27))
+    pair.transform.alignment[:3, 3] += [12.0, -6.0, 9.0]
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "points", "tolerance"), [(None, 700_000, 1e-5), (1.3, 700_000, 0.03), (None, 20_000, 0.05)]
+)
+def test_the_numbers_are_those_of_the_whole_foreground_that_is_seen(pair, monkeypatch, spacing_mm, points, tolerance):
+    monkeypatch.setattr(plausibility, "POINTS", points)
+    lattice = pair.fixed_grid if spacing_mm is None else pair.fixed_grid.canonical(spacing_mm)
+    grid = lattice.padded(pair.moving_grid, pair.transform.alignment)
+    identity, fixed = pair.transform.without_field(aligned=False), torch.from_numpy(pair.fixed)[None]
+    image = identity.resample(fixed, grid, image_grid=pair.fixed_grid) / 1000
+    found, expected = measure(pair.transform, image, image, grid), as_itk_finds(pair)
+    assert 40 < expected["common_view_percent"] < 90
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=tolerance), name

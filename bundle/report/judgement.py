@@ -3,7 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from bundle.plausibility import GAIN, OPTIONAL, judged_numbers
 
 __all__ = ["FAILED", "GOOD", "LOOK_HERE", "Finding", "Judgement", "judge", "read_bounds"]
 
@@ -25,29 +27,90 @@ GRID = "The deformed grid over the warped image: lines that leave the anatomy."
 VOLUMES = "The Jacobian over the warped image: dark patches, and yellow where the field folds."
 LABELS = "Contours of the labels over the warped image."
 
-# what each measure says when it is out of bounds, and what to look at
-WORDS: Mapping[str, tuple[str, str]] = {
-    "similarity_gain": ("The images are less alike than before.", EDGES),
-    "foreground_similarity": ("Structures inside the two images do not match well.", EDGES),
-    "foreground_dice": ("The outlines of what the two images show do not match well.", OUTLINE),
-    "common_view_percent": ("Much of what the fixed image shows lies outside the moving image.", HEADERS),
-    "rotation_degrees": ("One image had to be turned far onto the other.", HEADERS),
-    "stretch": ("The moving image was stretched far more along one direction than along another.", ALIGNED),
-    "volume_ratio": ("The moving image was scaled far up or down.", ALIGNED),
-    "foreground_log_jacobian_sd": ("Volumes change unevenly from place to place.", VOLUMES),
-    "max_nonrigid_displacement_mm": ("Some places move far beyond what the alignment moves.", GRID),
-    "max_displacement_mm": ("Some places move very far.", HEADERS),
-    "folding_percent": ("The field folds over itself.", VOLUMES),
-    "dice_after": ("The labels of the two images overlap little.", LABELS),
-    "aligned_share": (
-        "The aligned images were nearly as alike as the registered ones: if both are of one person, in two contrasts "
-        "say, the field follows intensities and not anatomy; register again with --same_person.",
+
+class Words(NamedTuple):
+    """What a measure says beyond its bounds, true whatever the bounds are.
+
+    Args:
+        below: of a number below the least one.
+        above: of a number above the greatest one.
+        look: what to look at.
+    """
+
+    below: str
+    above: str
+    look: str
+
+
+WORDS: Mapping[str, Words] = {
+    "similarity_gain": Words(
+        "The images did not become as much more alike as expected.",
+        "The images became more alike than expected.",
         EDGES,
     ),
-    "field_dropped": ("The network's field made the images less alike and was dropped: warped is aligned.", EDGES),
+    "foreground_similarity": Words(
+        "Structures inside the two images match less well than expected.",
+        "Structures inside the two images match better than expected: are both from one scan?",
+        EDGES,
+    ),
+    "foreground_dice": Words(
+        "The outlines of what the two images show match less well than expected.",
+        "The outlines of what the two images show match better than expected: are both from one scan?",
+        OUTLINE,
+    ),
+    "common_view_percent": Words(
+        "More of what the fixed image shows lies outside the moving image than expected.",
+        "Less of what the fixed image shows lies outside the moving image than expected.",
+        HEADERS,
+    ),
+    "rotation_degrees": Words(
+        "One image was turned less onto the other than expected.",
+        "One image had to be turned further onto the other than expected.",
+        HEADERS,
+    ),
+    "stretch": Words(
+        "The moving image was stretched more evenly than expected.",
+        "The moving image was stretched less evenly, more along one direction than along another, than expected.",
+        ALIGNED,
+    ),
+    "volume_ratio": Words(
+        "The moving image was scaled up more, or down less, than expected.",
+        "The moving image was scaled down more, or up less, than expected.",
+        ALIGNED,
+    ),
+    "foreground_log_jacobian_sd": Words(
+        "Volumes change more evenly from place to place than expected.",
+        "Volumes change less evenly from place to place than expected.",
+        VOLUMES,
+    ),
+    "max_nonrigid_displacement_mm": Words(
+        "No place moves as far beyond a rigid motion as expected.",
+        "Some places move further beyond a rigid motion than expected.",
+        GRID,
+    ),
+    "max_displacement_mm": Words(
+        "No place moves as far as expected.", "Some places move further than expected.", HEADERS
+    ),
+    "folding_percent": Words(
+        "The field folds over itself less than expected.", "The field folds over itself more than expected.", VOLUMES
+    ),
+    "dice_after": Words(
+        "The labels of the two images overlap less than expected.",
+        "The labels of the two images overlap more than expected: are both of one label map?",
+        LABELS,
+    ),
+    "aligned_share": Words(
+        "Less of how alike the images are was there after the alignment alone than expected.",
+        "More of how alike the images are was there after the alignment alone than expected: if both are of one "
+        "person, in two contrasts say, the field follows intensities and not anatomy; register again with "
+        "--same_person.",
+        EDGES,
+    ),
 }
-FLAGS = ("field_dropped",)
-OPTIONAL = ("dice_after", "aligned_share")  # of pairs with labels alone, and of those that a field was found for
+LESS_ALIKE = "The images are less alike than before."
+FLAGS: Mapping[str, tuple[str, str]] = {
+    "field_dropped": ("The network's field made the images less alike and was dropped: warped is aligned.", EDGES)
+}
 
 
 @dataclass(frozen=True)
@@ -84,9 +147,7 @@ def judge(quality: Mapping[str, float], failed: Bounds, look_here: Bounds) -> Ju
     """Judge a registration by its numbers.
 
     Args:
-        quality: numbers by the names of ``registration.json``; the difference of ``similarity_after`` and
-            ``similarity_before`` is ``similarity_gain``, and ``similarity_aligned`` over ``similarity_after``, unless
-            the field was dropped, ``aligned_share``.
+        quality: numbers by the names of ``registration.json``; ``judged_numbers`` says what is made of them.
         failed: least and greatest value by name, None for no bound; beyond them, or not measurable, it failed.
         look_here: likewise; beyond them somebody should look.
 
@@ -95,15 +156,11 @@ def judge(quality: Mapping[str, float], failed: Bounds, look_here: Bounds) -> Ju
         >>> judge(numbers, {"folding_percent": (None, 0.5)}, {"folding_percent": (None, 0.1)}).level
         'look here'
     """
-    before, aligned, after = (quality.get(f"similarity_{stage}", math.nan) for stage in ("before", "aligned", "after"))
-    numbers = {"similarity_gain": after - before, **quality}
-    if aligned >= 0 and after > 0 and not quality.get("field_dropped"):
-        numbers["aligned_share"] = aligned / after
-    failed = {"similarity_gain": (0.0, None), **failed}
+    numbers, failed = judged_numbers(quality), {**GAIN, **failed}
     findings = [_finding(name, FAILED, numbers, bounds) for name, bounds in failed.items()]
     names = {finding.measure for finding in findings if finding}
     findings += [_finding(name, LOOK_HERE, numbers, b) for name, b in look_here.items() if name not in names]
-    findings += [Finding(name, LOOK_HERE, *WORDS[name]) for name in FLAGS if quality.get(name)]
+    findings += [Finding(name, LOOK_HERE, *words) for name, words in FLAGS.items() if quality.get(name)]
     found = tuple(finding for finding in findings if finding)
     level = found[0].level if found else GOOD
     return Judgement(level, HEADLINES[level], found)
@@ -117,8 +174,8 @@ def read_bounds(bounds: Bounds) -> dict[str, tuple[float, float]]:
     """
     read = {}
     for name, pair in bounds.items():
-        if name not in WORDS or name in FLAGS:
-            known = ", ".join(sorted(set(WORDS) - set(FLAGS)))
+        if name not in WORDS:
+            known = ", ".join(sorted(WORDS))
             raise ValueError(f"A threshold is of one of {known}, not of '{name}'.")
         if isinstance(pair, str) or len(pair) != 2 or not _low(pair) <= _high(pair):
             raise ValueError(f"The threshold of {name} takes [least, greatest], null for none, not {pair}.")
@@ -139,8 +196,10 @@ def _finding(name: str, level: str, numbers: Mapping[str, float], bounds: Sequen
     value, low, high = numbers.get(name, math.nan), _low(bounds), _high(bounds)
     if low <= value <= high or (name in OPTIONAL and name not in numbers):
         return None
-    sentence, look = WORDS.get(name, (f"{name} is out of its bounds.", EDGES))
+    words = WORDS[name]
     if math.isnan(value):
-        return Finding(name, level, f"{name} could not be measured, so that nothing is known of it.", look)
-    bound = f"at least {low:.4g}" if value < low else f"at most {high:.4g}"
-    return Finding(name, level, f"{sentence} ({name} is {value:.4g}; {bound} is expected)", look)
+        return Finding(name, level, f"{name} could not be measured, so that nothing is known of it.", words.look)
+    sentence, bound = (words.below, f"at least {low:.4g}") if value < low else (words.above, f"at most {high:.4g}")
+    if name in GAIN and value < min(low, 0):
+        sentence = LESS_ALIKE
+    return Finding(name, level, f"{sentence} ({name} is {value:.4g}; {bound} is expected)", words.look)

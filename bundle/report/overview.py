@@ -15,7 +15,11 @@ __all__ = ["overview"]
 
 Picture = npt.NDArray[np.uint8]
 Volume = npt.NDArray[np.float64]
-PLANES = ("sagittal", "coronal", "axial")
+PLANES = {  # by the axis that is left out: what is at the left, right, top and bottom
+    "sagittal": ("A", "P", "S", "I"),
+    "coronal": ("R", "L", "S", "I"),
+    "axial": ("R", "L", "A", "P"),
+}
 GRID_LINES = 24
 TILES = 8
 LARGEST_JACOBIAN = 4.0  # colours reach from a quarter to four times the volume
@@ -49,7 +53,8 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
 
     Columns: fixed; moving after the alignment; warped; the difference to the fixed image before and after the field;
     tiles of the fixed and the warped image in turn; the Jacobian determinant of the field; the fixed grid as the field
-    deforms it.
+    deforms it. The patient's left is on the right, and the nose of the sagittal plane on the left, as on the page;
+    letters on the fixed image say so.
 
     Args:
         fixed: (1, H, W, L), the fixed image as given.
@@ -80,6 +85,7 @@ def overview(fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, tr
         for number, panel in enumerate(panels):
             left, top = LEFT + number * STEP, TOP + axis * STEP
             picture.paste(panel, (left + (CELL - panel.width) // 2, top + (CELL - panel.height) // 2))
+        _name_sides(picture, PLANES[name], (LEFT, TOP + axis * STEP))
         _write(picture, name, (LEFT // 2, TOP + axis * STEP + CELL // 2), upright=True)
     for number, title in enumerate(titles):
         _write(picture, title, (LEFT + number * STEP + CELL // 2, TOP // 2))
@@ -139,9 +145,9 @@ def scale(image: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> npt.
 
 
 def _panel(column: _Column, axis: int, size: npt.NDArray[np.float64]) -> Image.Image:
-    """Draw a plane, the first axis to the right and the second up, as large as so many pixels."""
+    """Draw a plane, the first axis to the left and the second up, as large as so many pixels."""
     width, height = (max(1, round(n)) for n in size.tolist())
-    plane = np.flipud(column.volume.squeeze(axis).T)  # rows run downwards
+    plane = np.flip(column.volume.squeeze(axis).T)  # rows run downwards, and columns to the right
     values = (np.ma.getdata(plane) - column.low) / (column.high - column.low)
     enlarged = width >= 3 * plane.shape[1]  # the voxels themselves are seen then
     how = Image.Resampling.BILINEAR if column.smooth and not enlarged else Image.Resampling.NEAREST
@@ -167,20 +173,28 @@ def _grid_lines(
     """Draw every few grid lines of one plane where the field takes them.
 
     Args:
-        positions: (2, H, W), pixels, to the right and up.
+        positions: (2, H, W), pixels, to the left and up.
         steps: from line to line along each axis.
         size: of the panel, pixels.
     """
     width, height = (max(1, round(n)) for n in size.tolist())
     mask = Image.new("L", (width * FINER, height * FINER))
     draw = ImageDraw.Draw(mask)
-    right, down = positions[0] * FINER, (height - positions[1]) * FINER
+    right, down = (width - positions[0]) * FINER, (height - positions[1]) * FINER
     for axis in (0, 1):
         for x, y in zip(*(np.moveaxis(p, axis, 0)[:: steps[axis]] for p in (right, down))):
             draw.line(np.stack([x, y], 1).ravel().tolist(), fill=255, width=FINER * 3 // 4)
     panel = Image.new("RGB", (width, height))
     panel.paste(LINES, (0, 0), mask.reduce(FINER))
     return panel
+
+
+def _name_sides(picture: Image.Image, letters: Sequence[str], corner: tuple[int, int]) -> None:
+    """Write at the left, right, top and bottom of a panel, whose upper left corner is given, what is there."""
+    (left, top), middle, edge = corner, CELL // 2, 9
+    places = ((edge, middle), (CELL - edge, middle), (middle, edge), (middle, CELL - edge))
+    for letter, (x, y) in zip(letters, places):
+        _write(picture, letter, (left + x, top + y), halo=2)
 
 
 def _explain_colours(picture: Image.Image) -> None:
@@ -204,12 +218,14 @@ def _bar(picture: Image.Image, columns: tuple[int, int], ticks: dict[Any, str], 
     _write(picture, label, ((left + right) // 2, top + 36), 12)
 
 
-def _write(picture: Image.Image, words: str, middle: Sequence[int], points: int = 15, upright: bool = False) -> None:
-    """Write in white about a place; upright runs from below."""
+def _write(
+    picture: Image.Image, words: str, middle: Sequence[int], points: int = 15, upright: bool = False, halo: int = 0
+) -> None:
+    """Write in white about a place, with so many pixels of black around it; upright runs from below."""
     font = ImageFont.load_default(points)
-    box = font.getbbox(words)
-    size = [int(box[2] - box[0]) + 2, int(box[3] - box[1]) + 2]
-    mask = Image.new("L", (size[0], size[1]))
-    ImageDraw.Draw(mask).text((1 - box[0], 1 - box[1]), words, fill=255, font=font)
-    mask = mask.transpose(Image.Transpose.ROTATE_90) if upright else mask
-    picture.paste("white", (middle[0] - mask.width // 2, middle[1] - mask.height // 2), mask)
+    for colour, width in [("black", halo)] * bool(halo) + [("white", 0)]:
+        box = font.getbbox(words, stroke_width=width)
+        mask = Image.new("L", (int(box[2] - box[0]) + 2, int(box[3] - box[1]) + 2))
+        ImageDraw.Draw(mask).text((1 - box[0], 1 - box[1]), words, fill=255, font=font, stroke_width=width)
+        mask = mask.transpose(Image.Transpose.ROTATE_90) if upright else mask
+        picture.paste(colour, (middle[0] - mask.width // 2, middle[1] - mask.height // 2), mask)

@@ -187,7 +187,8 @@ def _numbered(labels: Sequence[torch.Tensor | None]) -> tuple[list[int], list[to
     else:  # too sparse to be counted
         numbers, together = consecutive(torch.cat([label.flatten() for label in given]))
         indices = [part.view(label.shape) for part, label in zip(together.split([i.numel() for i in given]), given)]
-    dtype = torch.uint8 if len(numbers) <= LEVELS else torch.int16
+    fits = (dtype for dtype in (torch.uint8, torch.int16, torch.int32) if len(numbers) <= torch.iinfo(dtype).max)
+    dtype = next(fits)
     return numbers.tolist() if len(numbers) > 1 else [], [index.to(dtype) for index in indices]
 
 

@@ -114,20 +114,24 @@ def test_the_benchmark_tells_how_far_and_how_often_pan_is_ahead_of_syn(bundle_ro
 def test_the_table_of_training_variants_is_what_the_evaluations_found(bundle_root):
     document = (bundle_root / "docs" / "training_variants.md").read_text()
     with (bundle_root / "docs" / "results" / "training_variants.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            dice, sd, folding, jacobian = (
-                float(row[key]) for key in ("dice", "dice_sd", "folding_percent", "log_jacobian_sd")
-            )
-            found = f"{dice:.3f} ± {sd:.3f} | {folding:.4f} | {jacobian:.3f}"
-            assert f"| {row['variant']} | {row['options']} | {found} |\n" in document
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    for row in rows:
+        dice, sd, folding, jacobian = (
+            float(row[key]) for key in ("dice", "dice_sd", "folding_percent", "log_jacobian_sd")
+        )
+        found = f"{dice:.3f} ± {sd:.3f} | {folding:.4f} | {jacobian:.3f}"
+        assert f"| {row['variant']} | {row['options']} | {found} |\n" in document
 
 
 def test_the_table_of_trainings_for_any_contrast_is_what_the_benchmark_found(bundle_root):
     document = (bundle_root / "docs" / "training_variants.md").read_text()
     with (bundle_root / "docs" / "results" / "any_contrast_variants.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            cells = row["variant"], row["options"] or "–", row["steps"] or "–", row["across"], row["one"]
-            assert f"| {' | '.join(cells)} |\n" in document
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    for row in rows:
+        cells = row["variant"], row["options"] or "–", row["steps"] or "–", row["across"], row["one"]
+        assert f"| {' | '.join(cells)} |\n" in document
 
 
 def test_the_tables_of_one_person_s_scans_are_what_the_benchmark_found(bundle_root):

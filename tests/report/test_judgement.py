@@ -2,7 +2,7 @@ import math
 import re
 
 import pytest
-from bundle.plausibility import LIMITS, verdict
+from bundle.plausibility import GAIN, LIMITS, OPTIONAL, verdict
 from bundle.report import judge, read_bounds
 from bundle.report.judgement import WORDS
 
@@ -17,6 +17,48 @@ def test_a_registration_failed_where_the_verdict_is_not_plausible_and_nowhere_el
     quality = GOOD | {name: value}
     failed = judge(quality, LIMITS, {}).level == "failed"
     assert failed == (verdict(quality)["verdict"] == "not plausible")
+
+
+DERIVED = {"similarity_gain": 0.1, "aligned_share": 0.8, "dice_after": 0.7}
+ALL = GOOD | {"similarity_aligned": 0.4, "dice_after": 0.7}
+
+
+@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("bounds", [(0.9, math.inf), (-math.inf, -0.9), (-math.inf, math.inf)])
+@pytest.mark.parametrize("quality", [ALL, GOOD, ALL | {"dice_after": math.nan}, GOOD | {"similarity_before": math.nan}])
+@pytest.mark.parametrize("dropped", [0.0, 1.0])
+def test_the_verdict_agrees_with_the_judgement_whatever_is_bounded(name, bounds, quality, dropped):
+    quality, limits = quality | {"field_dropped": dropped}, {**LIMITS, name: bounds}
+    judgement, said = judge(quality, limits, {}), verdict(quality, limits)
+    assert (judgement.level == "failed") == (said["verdict"] == "not plausible")
+    assert len(said["limits_missed"]) == sum(finding.level == "failed" for finding in judgement.findings)
+
+
+@pytest.mark.parametrize(("name", "value"), DERIVED.items())
+def test_numbers_beside_the_table_of_limits_are_bounded_where_they_are_there_alone(name, value):
+    beyond = {name: (value + 0.05, math.inf)}
+    (missed,) = verdict(ALL, beyond)["limits_missed"]
+    assert missed == f"{name} is {value:.4g}, below {value + 0.05:.4g}"
+    assert verdict(ALL, {name: (value - 0.05, math.inf)})["verdict"] == "plausible"
+    if name != "similarity_gain":
+        assert verdict(GOOD, beyond) == {"verdict": "plausible", "limits_missed": []}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_each_bound_has_a_sentence_of_its_own(name):
+    quality = ALL | {"similarity_aligned": 0.25, name: 0.5}
+    sentences = [judge(quality, {}, {name: b}).findings[0].sentence for b in [(0.6, None), (None, 0.4)]]
+    assert sentences[0].endswith("; at least 0.6 is expected)")
+    assert sentences[1].endswith("; at most 0.4 is expected)")
+    assert sentences[0].split("(")[0] != sentences[1].split("(")[0]
+
+
+@pytest.mark.parametrize(("gain", "less_alike"), [(0.379, False), (-0.2, True)])
+def test_images_are_told_to_be_less_alike_than_before_where_they_are(gain, less_alike):
+    quality = GOOD | {"similarity_after": 0.4 + gain}
+    said = judge(quality, {"similarity_gain": (0.9, None)}, {}).findings[0].sentence
+    assert said.startswith("The images are less alike than before.") == less_alike
+    assert f"similarity_gain is {gain:.4g}; at least 0.9 is expected" in said
 
 
 def test_images_less_alike_than_before_failed():
@@ -83,7 +125,7 @@ def test_images_that_the_alignment_alone_made_as_alike_may_be_of_one_person(alig
 
 
 def test_every_measure_with_a_limit_has_words():
-    assert LIMITS.keys() <= WORDS.keys()
+    assert LIMITS.keys() | GAIN.keys() | set(OPTIONAL) == WORDS.keys()
 
 
 def test_bounds_are_read_as_json_has_them():

@@ -4,7 +4,7 @@ import torch
 from bundle.fields import identity_grid
 from bundle.report import FOLDED, checkerboard, masked_jacobian, overview
 from bundle.report.colours import colour_map
-from bundle.spatial import SpatialTransform
+from bundle.spatial import Grid, SpatialTransform
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from tests.spatial.oblique import oblique
@@ -36,6 +36,10 @@ def folded_in_the_middle():
 def images(seed=0):
     rng = np.random.default_rng(seed)
     return [torch.from_numpy(rng.uniform(0, 100, (1, *SHAPE)).astype(np.float32)) for _ in range(3)]
+
+
+def images_on(grid):
+    return [torch.zeros(1, *grid.shape)] * 3
 
 
 def greens(picture):
@@ -110,3 +114,46 @@ def test_the_panels_show_the_middle_planes_the_right_way_round(name):
     rows = np.flatnonzero(panel.max(1))
     assert panel[rows[0]].mean() > 200  # the top is the brightest
     assert panel[rows[-1]].mean() < 40
+
+
+@pytest.mark.parametrize(
+    ("axis", "row", "horizontal"), [(0, 1, True), (0, 2, True), (1, 0, True), (1, 2, False), (2, 0, False)]
+)
+def test_left_is_on_the_right_and_the_nose_on_the_left_as_on_the_page(axis, row, horizontal):
+    grid = Grid((24, 30, 20), np.diag([-2.0, -2.0, 2.0, 1.0]))  # upwards: towards right, anterior, superior
+    ramp = torch.arange(grid.shape[axis], dtype=torch.float32)
+    image = ramp.view([-1 if a == axis else 1 for a in range(3)]).expand(1, *grid.shape).contiguous()
+    picture = overview(image, image, image, transform_of(None, grid))
+    panel = picture[26 + row * 246 : 270 + row * 246, 28 + 2 * 246 : 272 + 2 * 246, 0].astype(float)
+    shown = panel.max(0 if horizontal else 1)
+    filled = np.flatnonzero(shown)
+    first, last = shown[filled[0] : filled[0] + 20].mean(), shown[filled[-1] - 20 : filled[-1]].mean()
+    assert first > last + 100  # right, anterior and superior are at the left or at the top
+
+
+def test_the_lines_of_the_grid_lie_as_the_images_do():
+    grid = Grid((24, 30, 20), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    ddf = torch.zeros(3, *grid.shape)
+    index = torch.arange(24.0)
+    ddf[0] = (3 * torch.exp(-((index - 19) ** 2) / 8)).view(-1, 1, 1)  # only towards the patient's right
+    still, moved = (overview(*images_on(grid), transform_of(field, grid)) for field in (torch.zeros_like(ddf), ddf))
+    changed = np.abs(moved.astype(int) - still)[26 + 2 * 246 : 270 + 2 * 246, 28 + 7 * 246 : 272 + 7 * 246].sum((0, 2))
+    assert changed[:122].sum() > 10 * changed[122:].sum()
+
+
+def test_letters_on_the_fixed_image_say_what_is_where():
+    black = torch.zeros(1, *SHAPE)
+    picture = overview(black, black, black, transform_of(None))
+    first = picture[26:764, 28:272].reshape(3, 246, 244, 3)[:, :244].astype(int)
+    letters = [first[:, 113:131, :18], first[:, 113:131, -18:], first[:, :18, 113:131], first[:, -18:, 113:131]]
+    for row, shown in enumerate(first):
+        assert all((letter[row] > 200).any() for letter in letters)
+        assert (shown > 200).sum() == sum((letter[row] > 200).sum() for letter in letters)
+    left, right, top, bottom = (letter.max(-1) for letter in letters)
+    assert (left[1] == left[2]).all()  # R in the coronal and the axial plane, and A in the sagittal one
+    assert (left[0] != left[1]).any()
+    assert (right[1] == right[2]).all()  # L
+    assert (top[0] == top[1]).all()  # S, and A above the axial plane
+    assert (top[2] == left[0]).all()
+    assert (bottom[0] == bottom[1]).all()  # I, and P below the axial plane
+    assert (bottom[2] == right[0]).all()

@@ -133,6 +133,17 @@ def test_labels_of_any_size_are_named_exactly(pair):
     assert pair.content().labels == [0, 10, 20, 30, 40, 50, 2**60 + 1]
 
 
+def test_tens_of_thousands_of_labels_keep_their_numbers():
+    pair = Pair()
+    number = np.arange(pair.fixed.size).reshape(pair.fixed.shape)
+    assert number.max() > 2**15
+    pair.fixed_label = number
+    content = pair.content()
+    index = np.asarray(opened(content.volumes["fixed_label"]).dataobj)
+    assert index.min() >= 0
+    assert len(np.unique(np.array(content.labels)[index])) > 2**15
+
+
 def test_the_thumbnail_has_square_pixels():
     pair = Pair(fixed_shape=(40, 20, 12))
     pair.fixed_grid = Grid((40, 20, 12), np.diag([-1.0, -4.0, 3.0, 1.0]))

@@ -29,6 +29,7 @@ const shape = report.grid.shape;
 const spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => report.grid.affine[row][axis])));
 const arrays = {};
 let field = null;
+let reachedByKeys = false; // the control that has the focus
 let left = null;
 let right = null;
 let started = false; // until then nothing is drawn that the next step would draw anew
@@ -131,7 +132,7 @@ async function unpack(base64) {
 async function readVolume(name) {
     const buffer = await unpack(report.volumes[name]);
     const header = new DataView(buffer);
-    const values = header.getInt16(72, true) === 16 ? Uint16Array : Uint8Array;
+    const values = { 8: Uint8Array, 16: Int16Array, 32: Int32Array }[header.getInt16(72, true)]; // by the bits of a voxel
     const slope = header.getFloat32(112, true);
     const intercept = header.getFloat32(116, true);
     arrays[name] = { values: new values(buffer, HEADER_BYTES), slope, intercept };
@@ -576,10 +577,17 @@ function setRadiological(on) {
     }
 }
 
+// whether a control has a use of its own for a key: arrows choose among radios for whoever came there by keys
+function belongsTo(control, key) {
+    if (control.matches("input[type=radio]")) {
+        return reachedByKeys && key.startsWith("Arrow");
+    }
+    return control.matches("input[type=range]") ? key in STEPS : control.matches("input[type=checkbox], summary") && key === " ";
+}
+
 function onKey(event) {
-    const typing = event.target.matches("input[type=range], input[type=radio], input[type=checkbox], summary");
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (event.ctrlKey || event.altKey || event.metaKey || (typing && (key in STEPS || key === " "))) {
+    if (event.ctrlKey || event.altKey || event.metaKey || belongsTo(event.target, key)) {
         return;
     }
     const actions = {
@@ -617,6 +625,9 @@ function place(voxel) {
 
 function listen() {
     byId("controls").addEventListener("submit", (event) => event.preventDefault());
+    byId("controls").addEventListener("focusin", (event) => {
+        reachedByKeys = event.target.matches(":focus-visible"); // a key that is pressed later makes it visible, too
+    });
     for (const name of ["mode", "other", "overlay"]) {
         for (const input of document.querySelectorAll(`input[name="${name}"]`)) {
             input.addEventListener("change", () => choose(name, input.value));

@@ -136,6 +136,40 @@ def test_every_control_is_reached_by_tab_and_worked_by_keys(page):
     assert page.driver.execute_script("return state.swipe") == 51
 
 
+def test_after_a_click_on_a_control_arrows_and_page_keys_move_the_crosshair(page):
+    for selector in ("input[name=mode][value=swipe]", "input[name=other][value=aligned]", "#radiological"):
+        control = page.driver.find_element(By.CSS_SELECTOR, selector)
+        control.click()
+        for key in (Keys.ARROW_UP, Keys.ARROW_LEFT, Keys.PAGE_UP):
+            before = page.driver.execute_script("return Array.from(right.scene.crosshairPos)")
+            page.driver.switch_to.active_element.send_keys(key)
+            assert page.driver.execute_script("return Array.from(right.scene.crosshairPos)") != before
+    assert page.driver.execute_script("return [state.mode, state.other]") == ["swipe", "aligned"]
+    page.driver.find_element(By.CSS_SELECTOR, "input[name=mode][value=flicker]").click()
+    front = page.driver.execute_script("return state.front")
+    page.driver.switch_to.active_element.send_keys(Keys.SPACE)
+    assert page.driver.execute_script("return state.front") != front
+
+
+def test_page_keys_mean_nothing_to_a_radio_that_was_reached_by_keys(page):
+    page.driver.execute_script("document.activeElement.blur()")
+    page.driver.switch_to.active_element.send_keys(Keys.TAB)
+    assert page.driver.execute_script("return document.activeElement.type") == "radio"
+    before = page.driver.execute_script("return Array.from(right.scene.crosshairPos)")
+    page.driver.switch_to.active_element.send_keys(Keys.PAGE_UP)
+    assert page.driver.execute_script("return Array.from(right.scene.crosshairPos)") != before
+
+
+def test_a_long_name_without_spaces_stays_in_its_caption(driver, pair, tmp_path):
+    name = "/data/" + "sub_0123456789_ses_2_acq_mprage_" * 4 + ".nii.gz"
+    page = Page(driver, pair.write(tmp_path / "report.html", fixed=name, moving=name))
+    driver.execute_script("document.getElementById('panes').style.width = '300px'")
+    wide = "return Array.from(document.querySelectorAll('figcaption')).map((c) => [c.scrollWidth, c.clientWidth])"
+    found = page.driver.execute_script(wide)
+    assert len(found) == 2
+    assert all(needed <= there for needed, there in found)
+
+
 def test_what_the_canvas_shows_is_said_in_words(page):
     page.press("1", "a", "l")
     words = page.driver.execute_script("return right.canvas.getAttribute('aria-label')")

@@ -259,6 +259,8 @@ def test_the_rendering_is_drawn_when_it_is_asked_for(page):
 
 def test_a_click_on_a_control_does_what_its_key_does(page):
     for name in ("mode", "other", "overlay"):
-        for control in page.driver.find_elements(By.CSS_SELECTOR, f"input[name={name}]"):
+        controls = page.driver.find_elements(By.CSS_SELECTOR, f"input[name={name}]")
+        assert len(controls) == {"mode": 5, "other": 3, "overlay": 4}[name]
+        for control in controls:
             control.click()
             assert page.driver.execute_script(f"return state.{name}") == control.get_attribute("value")
