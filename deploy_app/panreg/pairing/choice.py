@@ -62,7 +62,8 @@ def choose_pair(
         skipped: what the scan left out, counted by reason, for the sentence that says that there is no pair.
 
     Raises:
-        Failure: E_NO_INPUT, E_AMBIGUOUS, E_NO_MATCH, E_SAME, E_PATIENT, or the refusal of a chosen stack.
+        Failure: E_NO_INPUT, E_AMBIGUOUS, E_NO_MATCH, E_SAME, E_UID_COLLISION, E_PATIENT, or the refusal of a chosen
+            stack.
     """
     images = stacks_of_scan.candidates(stacks)
     candidates = [stack for stack in images if len(stack.frames) >= settings.min_slices]
@@ -70,11 +71,13 @@ def choose_pair(
     _check_thickness(candidates, thin, settings, input_root)
     if len(candidates) < 2:
         _refuse_copies(candidates, settings, input_root)
+        _refuse_shared(candidates, settings, input_root)
+        damaged = [f" That one is damaged: {s.refusal.message}" for s in candidates if isinstance(s, RefusedStack)]
         raise Failure(
             Code.E_NO_INPUT,
             f"The input holds {len(candidates)} image stacks of at least {settings.min_slices} slices"
             f"{_too_thin(thin, settings)}, and a pair is needed: send fixed and moving as one job (a gateway that "
-            f"groups by study sends two).{_left_out(skipped or {})}",
+            f"groups by study sends two).{''.join(damaged)}{_left_out(skipped or {})}",
         )
     by_name = {"series_uid": _by_series_uid, "folders": _by_folder, "series_rules": _by_rules, "dates": _by_date}
     for name, rule in by_name.items():
@@ -152,6 +155,9 @@ def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: P
     begun = {role: [(stack, share) for stack, share in found if any(share)] for role, found in shares.items()}
     if settings.fixed_path is None and settings.moving_path is None and not any(begun.values()):
         return None
+    for role in ROLES:
+        if not any(all(share) for _, share in begun[role]):
+            _refuse_shared([stack for stack, _ in begun[role]], settings, input_root)
     fixed, moving = (_only_inside(begun[role], role) for role in ROLES)
     return fixed, moving
 
@@ -252,6 +258,24 @@ def _refuse_copies(candidates: list[AnyStack], settings: PairSettings, input_roo
         sent = [all(any(_is_inside(p, role, settings, input_root) for p in paths) for paths in files) for role in ROLES]
         if all(sent) or uids == [stack.series_uid] * 2:
             raise _same(stack)
+
+
+def _refuse_shared(stacks: list[AnyStack], settings: PairSettings, input_root: Path) -> None:
+    """Refuse two images that are one series by its UID: some of its images were sent as fixed, the others as moving.
+
+    Raises:
+        Failure: E_UID_COLLISION, or the refusal of a series that spans studies or patients.
+    """
+    for stack in stacks:
+        fixed, moving = (_in_folder(stack, role, settings, input_root) for role in ROLES)
+        if (True, False) in zip(fixed, moving) and (False, True) in zip(fixed, moving):
+            if isinstance(stack, RefusedStack) and stack.refusal.code in (Code.E_TWO_PATIENTS, Code.E_UID_COLLISION):
+                raise stack.refusal
+            message = (
+                f"The images in the folders for fixed and moving have one Series Instance UID ({describe(stack)}): "
+                "send each image with the UID of its own series."
+            )
+            raise Failure(Code.E_UID_COLLISION, message)
 
 
 def _same(stack: AnyStack) -> Failure:
