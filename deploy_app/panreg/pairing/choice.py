@@ -307,6 +307,12 @@ def _checked(fixed: AnyStack, moving: AnyStack, rule: str, settings: PairSetting
             f"The modalities differ (fixed: {describe(fixed)}; moving: {describe(moving)}): choose others, or set "
             "PANREG_ALLOW_CROSS_MODALITY=true.",
         )
+    shown = [role for role, stack in zip(ROLES, (fixed, moving)) if stack.has_burned_in_text]
+    if shown:
+        warnings += (
+            f"Text is burned into the pixels ({' and '.join(shown)}, by Burned In Annotation): registered series, "
+            "montage and report.html may show it, and whom it names.",
+        )
     warnings += check_conformity(pair.fixed, pair.moving, settings.invalid_uids)
     sides = {text(stack.header, "Laterality") or text(stack.header, "ImageLaterality") for stack in (fixed, moving)}
     if len(sides - {None}) > 1:

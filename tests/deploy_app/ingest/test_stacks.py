@@ -254,9 +254,13 @@ def test_one_slice_of_another_study_or_modality_refuses_the_whole_stack(tmp_path
 @pytest.mark.parametrize("parted_by", ["FrameOfReferenceUID", "EchoNumbers", "Rows"])
 @pytest.mark.hazard("anatomy in the wrong place")
 @pytest.mark.hazard("two patients are aligned")
-def test_what_a_series_has_once_is_asked_of_all_its_stacks_together(tmp_path, keyword, value, code, sentence, parted_by):
+def test_what_a_series_has_once_is_asked_of_all_its_stacks(tmp_path, keyword, value, code, sentence, parted_by):
     """Each stack of it seems whole; in the standard, a series has one patient, study, frame and modality."""
-    same = {"SeriesInstanceUID": uid("series", "x"), "FrameOfReferenceUID": uid("frame", "x"), "StudyInstanceUID": "1.2"}
+    same = {
+        "SeriesInstanceUID": uid("series", "x"),
+        "FrameOfReferenceUID": uid("frame", "x"),
+        "StudyInstanceUID": "1.2",
+    }
     parts = {"FrameOfReferenceUID": ("1.2.4", "1.2.5"), "EchoNumbers": (1, 2), "Rows": (20, 21)}[parted_by]
     if parted_by == "FrameOfReferenceUID" and code is Code.E_NO_MATCH:
         code, sentence = Code.E_UID_COLLISION, "frame of reference"  # told first

@@ -305,6 +305,13 @@ def test_a_different_laterality_is_a_warning():
     assert not choose(CURRENT, PRIOR).warnings
 
 
+def test_text_burned_into_the_pixels_is_a_warning():
+    shown = stack("r", study="two", date="20230105", BurnedInAnnotation="YES")
+    (warning,) = choose(CURRENT, shown).warnings
+    assert warning.startswith("Text is burned into the pixels (moving,")
+    assert "report.html" in warning
+
+
 # -------------------------------------------------------------------------------------------------------------- patient
 @pytest.mark.parametrize(
     ("keyword", "one", "other"),
