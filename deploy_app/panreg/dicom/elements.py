@@ -123,12 +123,13 @@ def invalid(elements: Iterable[DataElement]) -> Iterator[str]:
 def _has_allowed_count(element: DataElement) -> bool:
     """Tell whether an element has none or as many values as its Value Multiplicity allows (1, 1-n, 3-3n)."""
     match = re.fullmatch(r"(\d+)(?:-(\d*)(n?))?", _multiplicity(element))
-    if match is None or not element.VM:
+    count = int(element.VM)
+    if match is None or not count:
         return True
     low, factor, unbounded = int(match[1]), match[2], match[3]
     if unbounded:
-        return element.VM >= low and element.VM % int(factor or 1) == 0
-    return low <= element.VM <= int(factor or low)
+        return count >= low and count % int(factor or 1) == 0
+    return low <= count <= int(factor or low)
 
 
 def _multiplicity(element: DataElement) -> str:
