@@ -5,7 +5,6 @@ and, for exactly two stacks of different studies, the day. Everything else is am
 the same patient.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -16,13 +15,13 @@ from panreg.failures import Code, Failure
 from panreg.ingest import stacks as stacks_of_scan
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
 from panreg.pairing.conformity import check_conformity
+from panreg.pairing.folders import ROLES, in_folder, is_inside
 from panreg.pairing.identity import check_patient
 from panreg.pairing.series_rules import matches
 from panreg.settings import PairSettings
 
 __all__ = ["Pair", "choose_pair", "day_of", "describe", "modality_of"]
 
-ROLES = ("fixed", "moving")
 LISTED = 20  # stacks that a message names
 DATES = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")
 HOW_TO_CHOOSE = (
@@ -118,7 +117,7 @@ def _named(stacks: list[AnyStack], role: str, settings: PairSettings, input_root
     uid, path = getattr(settings, f"{role}_series_uid"), getattr(settings, f"{role}_path")
     if uid is not None:
         return [stack for stack in stacks if stack.series_uid == uid.strip()]
-    inside = [stack for stack in stacks if all(_in_folder(stack, role, settings, input_root))]
+    inside = [stack for stack in stacks if all(in_folder(stack, role, settings, input_root))]
     if inside or path is not None or role not in settings.series:
         return inside
     return [stack for stack in stacks if matches(stack.header, settings.series[role])]
@@ -151,7 +150,7 @@ def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSe
 
 def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     """One folder suffices for the rule to apply: who named one image has chosen, and nothing may choose otherwise."""
-    shares = {role: [(s, _in_folder(s, role, settings, input_root)) for s in candidates] for role in ROLES}
+    shares = {role: [(s, in_folder(s, role, settings, input_root)) for s in candidates] for role in ROLES}
     begun = {role: [(stack, share) for stack, share in found if any(share)] for role, found in shares.items()}
     if settings.fixed_path is None and settings.moving_path is None and not any(begun.values()):
         return None
@@ -173,20 +172,6 @@ def _only_inside(begun: list[tuple[AnyStack, list[bool]]], role: str) -> AnyStac
         )
         raise Failure(Code.E_NO_MATCH, message)
     return _only(inside, role, f"lies in the folder for the {role} image")
-
-
-def _in_folder(stack: AnyStack, role: str, settings: PairSettings, input_root: Path) -> list[bool]:
-    """Tell of each image of a stack whether it lies in the folder for a role."""
-    return [_is_inside(frame.path, role, settings, input_root) for frame in stack.frames]
-
-
-def _is_inside(path: Path, role: str, settings: PairSettings, input_root: Path) -> bool:
-    """Tell whether a file lies in the folder for a role: ``fixed/`` and ``moving/`` are found whatever the case."""
-    place, root = Path(os.path.abspath(path)), Path(os.path.abspath(input_root))
-    named = getattr(settings, f"{role}_path")
-    if named is not None:
-        return place.is_relative_to(os.path.abspath(root / named))
-    return place.is_relative_to(root) and [part.casefold() for part in place.relative_to(root).parts[:-1]][:1] == [role]
 
 
 def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
@@ -255,7 +240,7 @@ def _refuse_copies(candidates: list[AnyStack], settings: PairSettings, input_roo
     uids = [uid and uid.strip() for uid in (settings.fixed_series_uid, settings.moving_series_uid)]
     for stack in candidates:
         files = [(frame.path, *frame.copies) for frame in stack.frames]
-        sent = [all(any(_is_inside(p, role, settings, input_root) for p in paths) for paths in files) for role in ROLES]
+        sent = [all(any(is_inside(p, role, settings, input_root) for p in paths) for paths in files) for role in ROLES]
         if all(sent) or uids == [stack.series_uid] * 2:
             raise _same(stack)
 
@@ -267,7 +252,7 @@ def _refuse_shared(stacks: list[AnyStack], settings: PairSettings, input_root: P
         Failure: E_UID_COLLISION, or the refusal of a series that spans studies or patients.
     """
     for stack in stacks:
-        fixed, moving = (_in_folder(stack, role, settings, input_root) for role in ROLES)
+        fixed, moving = (in_folder(stack, role, settings, input_root) for role in ROLES)
         if (True, False) in zip(fixed, moving) and (False, True) in zip(fixed, moving):
             if isinstance(stack, RefusedStack) and stack.refusal.code in (Code.E_TWO_PATIENTS, Code.E_UID_COLLISION):
                 raise stack.refusal
@@ -306,12 +291,6 @@ def _checked(fixed: AnyStack, moving: AnyStack, rule: str, settings: PairSetting
             Code.E_NO_MATCH,
             f"The modalities differ (fixed: {describe(fixed)}; moving: {describe(moving)}): choose others, or set "
             "PANREG_ALLOW_CROSS_MODALITY=true.",
-        )
-    shown = [role for role, stack in zip(ROLES, (fixed, moving)) if stack.has_burned_in_text]
-    if shown:
-        warnings += (
-            f"Text is burned into the pixels ({' and '.join(shown)}, by Burned In Annotation): registered series, "
-            "montage and report.html may show it, and whom it names.",
         )
     warnings += check_conformity(pair.fixed, pair.moving, settings.invalid_uids)
     sides = {text(stack.header, "Laterality") or text(stack.header, "ImageLaterality") for stack in (fixed, moving)}

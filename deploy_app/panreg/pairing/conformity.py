@@ -63,6 +63,9 @@ def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[st
             ],
         }
         warnings += [f"{name} has {fault}: {', '.join(names)}." for fault, names in faults.items() if names]
+        if stack.has_burned_in_text:
+            shown = "registered series, montage and report.html may show it, and whom it names"
+            warnings.append(f"{name} has text burned into its pixels (Burned In Annotation): {shown}.")
     return tuple(warnings)
 
 

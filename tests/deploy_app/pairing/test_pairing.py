@@ -308,7 +308,7 @@ def test_a_different_laterality_is_a_warning():
 def test_text_burned_into_the_pixels_is_a_warning():
     shown = stack("r", study="two", date="20230105", BurnedInAnnotation="YES")
     (warning,) = choose(CURRENT, shown).warnings
-    assert warning.startswith("Text is burned into the pixels (moving,")
+    assert warning.startswith("The moving series (number 3) has text burned into its pixels")
     assert "report.html" in warning
 
 
