@@ -21,6 +21,7 @@ import zipfile
 from pathlib import Path
 
 import fire
+from container.staging import version
 
 __all__ = [
     "build",
@@ -85,7 +86,7 @@ def build(output_dir: Path, host: str | None = None) -> Path:
     """Write every form of the release and return the path of the zip."""
     folder = output_dir / NAME
     stage(folder)
-    archive = output_dir / f"{NAME}_v{_version()}.zip"
+    archive = output_dir / f"{NAME}_v{version()}.zip"
     pack(folder, archive)
     stage_for_zoo(folder, output_dir / "zoo" / NAME, host or folder.as_uri())
     stage_for_hugging_face(folder, output_dir / "huggingface" / NAME)
@@ -188,10 +189,6 @@ def _check_weights(weights: Path) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _version() -> str:
-    return str(json.loads((ROOT / "configs" / "metadata.json").read_text())["version"])
 
 
 if __name__ == "__main__":

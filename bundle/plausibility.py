@@ -1,9 +1,8 @@
 """How plausible a registration is: numbers that two images of one part of the body give, and nonsense does not.
 
 All are measured where the fixed image shows something (its foreground) and the moving image's field of view reaches: of
-the whole transform, alignment and field together, at the voxels there of the grid that the network worked on
-(of a large one at every other); of the images, in blocks of about 4 mm, of small animals and
-parts finer ones.
+the whole transform, alignment and field together, at the voxels there of the grid that the network worked on (of a
+large one at every other); of the images, in blocks of about 4 mm, finer ones of small animals and parts.
 """
 
 import math

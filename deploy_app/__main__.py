@@ -30,6 +30,7 @@ from panreg.settings import Settings, load_settings, settings_file
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run once; the process's exit code."""
+    logging.getLogger("monai.deploy.core.models").setLevel(logging.ERROR)  # a bundle is no repository of its models
     # the SDK's INFO log prints paths and identifiers
     quiet = list(arguments) if {"-l", "--log-level"} & set(arguments) else [*arguments, "-l", "WARN"]
     clock = datetime.now()

@@ -5,6 +5,7 @@ import shutil
 import pydicom
 import pytest
 from application import ROOT, manifest_of, refused, run, tree
+from panreg.runtime.command_line import look_at
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,17 @@ def test_a_file_in_the_place_of_a_folder_ends_in_a_code_of_the_table(phantom, tm
     assert done.returncode == 60
     assert "folder is a file: name a folder (HOLOSCAN_" in done.stderr + done.stdout
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("option", "code"), [("-i", "E_NO_INPUT"), ("-m", "E_WEIGHTS"), ("-w", "E_OUTPUT")])
+def test_a_file_in_the_place_of_a_folder_is_told_as_such(tmp_path, option, code):
+    (tmp_path / "file").touch()
+    places = {"-i": tmp_path, "-m": tmp_path, "-o": tmp_path / "out", option: tmp_path / "file"}
+    words = [str(word) for pair in places.items() for word in pair]
+    output, fault = look_at(["deploy_app", *words], {})
+    assert (output, fault.code.value) == (tmp_path / "out", code)
+    assert "folder is a file: name a folder (HOLOSCAN_" in fault.message
+    assert f", {option})" in fault.message
 
 
 def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):

@@ -8,17 +8,26 @@ from typing import Any
 
 from panreg.dicom.attributes import pydicom_silenced
 from pydicom import DataElement, Dataset, config
+from pydicom.charset import python_encoding
+from pydicom.datadict import dictionary_has_tag, dictionary_VM
 from pydicom.valuerep import format_number_as_ds
 
 __all__ = [
-    *("ACQUISITION_TYPE_2", "PATIENT_STUDY_TYPE_2", "breaks_the_standard", "copy_elements", "decimal", "invalid"),
-    *("is_code", "is_uid", "strict"),
+    *("ACQUISITION_TYPE_2", "PATIENT_STUDY_OPTIONAL", "PATIENT_STUDY_TYPE_2", "breaks_the_standard", "copy_elements"),
+    *("decimal", "invalid", "is_character_set", "is_code", "is_timezone", "is_uid", "strict"),
 ]
 
 # Type 2: results have these attributes, empty where the source has none
 PATIENT_STUDY_TYPE_2 = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
+)
+# written where the fixed image has them
+PATIENT_STUDY_OPTIONAL = (
+    *("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence", "TypeOfPatientID"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("LongitudinalTemporalInformationModified", "PatientAge", "PatientSize", "PatientWeight", "PregnancyStatus"),
+    *("StudyDescription", "IssuerOfAccessionNumberSequence", "TimezoneOffsetFromUTC"),
 )
 ACQUISITION_TYPE_2 = {
     "MR": ("AcquisitionNumber", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
@@ -91,13 +100,16 @@ def _shorten_decimals(element: DataElement) -> None:
 
 
 def invalid(elements: Iterable[DataElement]) -> Iterator[str]:
-    """Yield keywords of elements, also in sequences, whose values the standard forbids.
+    """Yield keywords of elements, also in sequences, whose values, or the number of them, the standard forbids.
 
     pydicom checks most values when they are set, not when they are written, and these may have been set leniently.
     """
     for element in elements:
         if element.VR == "SQ":
             yield from invalid(e for item in element.value for e in item)
+            continue
+        if not (_has_allowed_count(element) and _is_possible(element)):
+            yield element.keyword
             continue
         if element.VR == "UI" and all(map(is_uid, [element.value] if element.VM == 1 else element.value or ["0"])):
             continue
@@ -108,11 +120,46 @@ def invalid(elements: Iterable[DataElement]) -> Iterator[str]:
             yield element.keyword or str(element.tag)
 
 
+def _has_allowed_count(element: DataElement) -> bool:
+    """Tell whether an element has none or as many values as its Value Multiplicity allows (1, 1-n, 3-3n)."""
+    match = re.fullmatch(r"(\d+)(?:-(\d*)(n?))?", _multiplicity(element))
+    count = int(element.VM)
+    if match is None or not count:
+        return True
+    low, factor, unbounded = int(match[1]), match[2], match[3]
+    if unbounded:
+        return count >= low and count % int(factor or 1) == 0
+    return low <= count <= int(factor or low)
+
+
+def _multiplicity(element: DataElement) -> str:
+    """Look an element's Value Multiplicity up; empty for private elements, which say it nowhere."""
+    return dictionary_VM(element.tag) if dictionary_has_tag(element.tag) else ""
+
+
+def _is_possible(element: DataElement) -> bool:
+    """Tell whether a value is one that exists, where more than its VR says so."""
+    offset = element.value if element.keyword == "TimezoneOffsetFromUTC" else None
+    return not offset or is_timezone(str(offset).strip())
+
+
 def _checkable(element: DataElement) -> Any:
     """Take the value as pydicom checks it: names that it has read pass whatever they hold, unless they are texts."""
     if element.VR != "PN" or not element.value:
         return element.value
     return str(element.value) if element.VM == 1 else [str(name) for name in element.value]
+
+
+def is_timezone(value: str) -> bool:
+    """Tell whether a text is an offset from UTC that a place on earth may have: from -1200 to +1400, and not -0000."""
+    match = re.fullmatch(r"([+-])(\d\d)([0-5]\d)", value)
+    minutes = 60 * int(match[2]) + int(match[3]) if match else -1
+    return match is not None and (0 < minutes <= 720 if match[1] == "-" else minutes <= 840)
+
+
+def is_character_set(value: str) -> bool:
+    """Tell whether a Specific Character Set, several joined by backslashes, is spelt as the standard does, or empty."""
+    return all(part in python_encoding for part in value.split("\\"))
 
 
 def is_code(value: str) -> bool:

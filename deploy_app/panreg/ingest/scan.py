@@ -61,6 +61,9 @@ def scan(folder: Path, limits: Limits) -> Scan:
     found: dict[str, Frame] = {}
     collided: dict[str, list[Frame]] = {}
     try:
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "isn't there"
+            raise Failure(Code.E_NO_INPUT, f"The folder to read {what}: name the one that the images lie in.")
         for path in _files(folder, limits, skipped):
             header = _header(path, limits)
             if isinstance(header, str):

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from panreg.dicom.attributes import text
 from panreg.dicom.frame import Frame
 from panreg.failures import Failure
 from pydicom import Dataset
@@ -58,6 +59,11 @@ class FrameGroup:
     def sop_instance_uids(self) -> tuple[str, ...]:
         """SOP Instance UIDs, in slice order, each once."""
         return tuple(dict.fromkeys(frame.sop_instance_uid for frame in self.frames))
+
+    @property
+    def has_burned_in_text(self) -> bool:
+        """Whether any image says that its pixels show text, which may name the patient."""
+        return any((text(header, "BurnedInAnnotation") or "").upper() == "YES" for header in self.instances())
 
     def instances(self) -> Iterator[Dataset]:
         """Headers of the instances, in slice order, each once."""

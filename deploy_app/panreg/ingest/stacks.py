@@ -22,7 +22,7 @@ from pydicom import Dataset
 
 __all__ = ["candidates", "find_stacks"]
 
-EXACT = ("FrameOfReferenceUID", "Rows", "Columns", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex")
+EXACT = ("Rows", "Columns", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex")
 GEOMETRY = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-4))  # keyword, values, tolerance
 CONTRAST = (("EchoTime", 1, 0.01), ("EffectiveEchoTime", 1, 0.01), ("DiffusionBValue", 1, 0.1))
 OFF_LINE_MM, OFF_LINE_SHARE = 0.1, 0.3  # of the step between slices, where these are thinner than a third of a mm
@@ -50,6 +50,7 @@ def candidates(stacks: Iterable[AnyStack]) -> tuple[AnyStack, ...]:
 
 
 def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
+    refusal = _refusal_of_series(instances, scan)
     classic: list[Frame] = []
     enhanced: list[Frame] = []  # of one frame an instance
     for instance in instances:
@@ -60,12 +61,12 @@ def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
         last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
         frames = [replace(instance, number=number) for number in range(1, last + 1)]
         if last > 1 or "ConcatenationUID" in instance.header:
-            yield _build(frames, (), scan)
+            yield _build(frames, (), refusal, scan)
         else:
             enhanced += frames
     for slices in (classic, enhanced):
         for frames in _split(slices):
-            yield _build(frames, _numbering_warnings(frames, slices), scan)
+            yield _build(frames, _numbering_warnings(frames, slices), refusal, scan)
 
 
 # splitting
@@ -83,12 +84,15 @@ def _split(frames: list[Frame]) -> list[list[Frame]]:
 
 
 def _cut_group(frames: list[Frame]) -> list[list[Frame]]:
-    """Cut by geometry and contrast, within tolerances; frames without geometry go to the largest part."""
-    placed: list[Frame] = []
+    """Cut by frame of reference, geometry and contrast, these within tolerances.
+
+    Frames without geometry go to the largest part.
+    """
+    placed: dict[str | None, list[Frame]] = defaultdict(list)
     lacking: list[Frame] = []
     for frame in frames:
-        (lacking if _plane(frame) is None else placed).append(frame)
-    parts = [placed]
+        (lacking if _plane(frame) is None else placed[text(frame.header, "FrameOfReferenceUID")]).append(frame)
+    parts = [*placed.values()] or [[]]
     for keyword, count, tolerance in (*GEOMETRY, *CONTRAST):
         parts = [piece for part in parts for piece in _cut(part, keyword, count, tolerance)]
     max(parts, key=len).extend(lacking)
@@ -125,11 +129,35 @@ def _image_type(header: Any) -> list[str]:
 
 
 # checking
-def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> AnyStack:
-    """Check and place the frames of one stack."""
+def _refusal_of_series(instances: list[Frame], scan: Scan) -> Failure | None:
+    """Say why nothing of a series can be trusted: asked of all its images, since each stack of them may seem whole."""
+    headers = [instance.header for instance in instances]
+    if len({(text(one, "PatientID"), text(one, "IssuerOfPatientID")) for one in headers}) > 1:
+        return Failure(Code.E_TWO_PATIENTS, "its images carry different patient identifiers; correct the source.")
+    if str(headers[0].SeriesInstanceUID) in scan.collisions:
+        message = "two different files have one SOP Instance UID; send the series again, and each image once."
+        return Failure(Code.E_UID_COLLISION, message)
+    spans = "its images are of more than one {} under one Series Instance UID; correct the source."
+    if len({text(one, "StudyInstanceUID") for one in headers}) > 1:
+        return Failure(Code.E_UID_COLLISION, spans.format("study"))
+    images = [one for one in headers if not NEVER_CANDIDATES.intersection(_image_type(one))]
+    if len({text(one, "FrameOfReferenceUID") for one in images} - {None}) > 1:
+        return Failure(Code.E_UID_COLLISION, spans.format("frame of reference"))
+    modalities = {text(one, "Modality") for one in headers}
+    if not modalities <= {"CT", "MR"}:
+        return Failure(Code.E_NO_MATCH, "its Modality is neither CT nor MR; choose another series, or correct it.")
+    if len(modalities) > 1:
+        return Failure(Code.E_NO_MATCH, "its images are of two modalities, CT and MR; correct the source.")
+    return None
+
+
+def _build(frames: list[Frame], warnings: tuple[str, ...], refusal: Failure | None, scan: Scan) -> AnyStack:
+    """Check and place the frames of one stack, of a series that may be refused already."""
     warnings += tuple(_image_warnings(frames, scan))
     try:
-        _check_image(frames, scan)
+        if refusal is not None:
+            raise refusal
+        _check_image(frames, scan.limits)
         positions, axes, spacing = _geometry(frames)
         order, origin, step = _check_positions(positions, np.cross(*axes))
     except Failure as failure:
@@ -141,18 +169,13 @@ def _build(frames: list[Frame], warnings: tuple[str, ...], scan: Scan) -> AnySta
     return Stack(tuple(frames[n] for n in order), affine, warnings)
 
 
-def _check_image(frames: list[Frame], scan: Scan) -> None:
-    header, limits = frames[0].header, scan.limits
+def _check_image(frames: list[Frame], limits: Limits) -> None:
+    """Refuse what is no greyscale image, beyond the limits, or a part of one."""
+    header = frames[0].header
     headers = [*{frame.sop_instance_uid: frame.header for frame in frames}.values()]
-    if len({(text(one, "PatientID"), text(one, "IssuerOfPatientID")) for one in headers}) > 1:
-        raise Failure(Code.E_TWO_PATIENTS, "its images carry different patient identifiers; correct the source.")
-    if str(header.SeriesInstanceUID) in scan.collisions:
-        message = "two different files have one SOP Instance UID; send the series again, and each image once."
-        raise Failure(Code.E_UID_COLLISION, message)
-    if len({text(one, "StudyInstanceUID") for one in headers}) > 1:
-        message = "its images are of more than one study under one Series Instance UID; correct the source."
-        raise Failure(Code.E_UID_COLLISION, message)
-    _check_kind(headers)
+    shown = {text(one, "PhotometricInterpretation") for one in headers} - {None}  # absent, it can't be decoded
+    if not shown <= GREYSCALE or any(integer(one, "SamplesPerPixel") != 1 for one in headers):
+        raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
     _check_size(headers, limits)
     if len(frames) * int(header.Rows) * int(header.Columns) > limits.voxels:
         message = f"it has more than {limits.voxels} voxels (PANREG_LIMITS_VOXELS); send a smaller series."
@@ -160,18 +183,6 @@ def _check_image(frames: list[Frame], scan: Scan) -> None:
     if "ConcatenationUID" in header:
         message = "it is one part of a concatenation; send it as one multi-frame image or as single frames."
         raise Failure(Code.E_MISSING_SLICES, message)
-
-
-def _check_kind(headers: list[Dataset]) -> None:
-    """Refuse what is no greyscale image by CT or MR, and a mixture of both."""
-    modalities = {text(header, "Modality") for header in headers}
-    if not modalities <= {"CT", "MR"}:
-        raise Failure(Code.E_NO_MATCH, "its Modality is neither CT nor MR; choose another series, or correct it.")
-    if len(modalities) > 1:
-        raise Failure(Code.E_NO_MATCH, "its images are of two modalities, CT and MR; correct the source.")
-    shown = {text(header, "PhotometricInterpretation") for header in headers} - {None}  # absent, it can't be decoded
-    if not shown <= GREYSCALE or any(integer(header, "SamplesPerPixel") != 1 for header in headers):
-        raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
 
 
 def _check_size(headers: list[Dataset], limits: Limits) -> None:

@@ -1,20 +1,17 @@
 """What a registered image keeps of the moving image's acquisition: its pixels are that acquisition."""
 
-from datetime import datetime
-
 from panreg.dicom.attributes import text
 from panreg.dicom.elements import ACQUISITION_TYPE_2, copy_elements, decimal, is_code
 from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import agent_given, echo_time_of, holder_of, inversion_time_of, sequence_of
+from panreg.dicom.times import acquisition_times, share_clock
 from panreg.ingest.stack import Stack
-from panreg.objects.modules import LONG_STRING, describe_body_part, timezone_of
+from panreg.objects.modules import LONG_STRING, burned_in_annotation, describe_body_part
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.valuerep import DA, DT, TM
 
 __all__ = ["copy_acquisition"]
 
-TIMES = ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime")
 OPTIONAL = {"MR": ("InversionTime", "MagneticFieldStrength", "FlipAngle"), "CT": ("ConvolutionKernel",)}
 # of the contrast agent, beside its name
 AGENT = (
@@ -53,10 +50,9 @@ def copy_acquisition(target: Dataset, moving: Stack) -> None:
         target.pop("InversionTime", None)
     _copy_window(target, holder_of(middle, "WindowCenter"))
     _copy_agent(target, first)
-    _copy_times(target, first)
+    target.update(acquisition_times(first, target))
     _copy_compression(target, moving)
-    burned_in = {str(header.get("BurnedInAnnotation", "NO")) for header in moving.instances()}
-    target.BurnedInAnnotation = "YES" if "YES" in burned_in else "NO"
+    target.BurnedInAnnotation = burned_in_annotation(moving)
 
 
 def _copy(target: Dataset, frame: Frame, keyword: str, empty: bool = False) -> None:
@@ -90,33 +86,8 @@ def _copy_agent(target: Dataset, frame: Frame) -> None:
     if not target.ContrastBolusAgent:
         meanings = ", ".join(str(item.CodeMeaning) for item in codes if item.get("CodeMeaning"))
         target.ContrastBolusAgent = meanings[:LONG_STRING].rstrip(" ,")
-    for keyword in (*AGENT, *(AGENT_TIMES if _share_clock(target, frame) else ())):
+    for keyword in (*AGENT, *(AGENT_TIMES if share_clock(target, frame.header) else ())):
         _copy(target, frame, keyword)
-
-
-def _share_clock(target: Dataset, frame: Frame) -> bool:
-    """Tell whether the frame's times mean the same in the target, as far as their time zones tell."""
-    theirs, ours = timezone_of(frame.header), timezone_of(target)
-    return theirs is None or ours is None or theirs == ours
-
-
-def _copy_times(target: Dataset, frame: Frame) -> None:
-    """Copy the acquisition's times; one that the other time zone can't express (no date to a time) is left out."""
-    source = Dataset()
-    for keyword in TIMES:
-        copy_elements(source, holder_of(frame, keyword), [keyword])
-    if _share_clock(target, frame):
-        copy_elements(target, source, TIMES)
-        return
-    theirs, ours = timezone_of(frame.header), timezone_of(target)
-    if source.get("AcquisitionDate") and source.get("AcquisitionTime"):
-        date, time = DA(source.AcquisitionDate), TM(source.AcquisitionTime)
-        moment = datetime.combine(date, time, theirs).astimezone(ours)
-        target.AcquisitionDate, target.AcquisitionTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
-    if source.get("AcquisitionDateTime"):
-        moment = DT(source.AcquisitionDateTime)
-        moment = moment if moment.tzinfo else datetime.combine(moment.date(), moment.time(), theirs)
-        target.AcquisitionDateTime = moment.astimezone(ours).strftime("%Y%m%d%H%M%S.%f%z")
 
 
 def _copy_compression(target: Dataset, moving: Stack) -> None:

@@ -2,25 +2,35 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 
-from panreg.dicom.elements import PATIENT_STUDY_TYPE_2, copy_elements, invalid, is_code, strict
+from panreg.dicom.attributes import pydicom_silenced, text
+from panreg.dicom.elements import (
+    PATIENT_STUDY_OPTIONAL,
+    PATIENT_STUDY_TYPE_2,
+    copy_elements,
+    invalid,
+    is_character_set,
+    is_code,
+    strict,
+)
 from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import body_part_of, laterality_of
+from panreg.dicom.times import timezone_of
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import Stack
 from panreg.objects.provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
 from pydicom import DataElement, Dataset, FileDataset
-from pydicom.charset import convert_encodings, decode_bytes, encode_string
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, encode_string
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 
 __all__ = [
-    *("code", "copy_patient_and_study", "describe_body_part", "describe_equipment", "describe_series"),
-    *("frame_references", "local_time", "new_object", "reference", "save", "timezone_of"),
+    *("burned_in_annotation", "code", "copy_patient_and_study", "describe_body_part", "describe_equipment"),
+    *("describe_series", "frame_references", "local_time", "new_object", "reference", "save"),
 ]
 
 LONG_STRING = 64
@@ -38,13 +48,6 @@ UNPAIRED = frozenset(
 )
 """Defined terms of Body Part Examined (PS3.16, annex L) for what there is once."""
 
-# written where the fixed image has them; Type 2 ones (PATIENT_STUDY_TYPE_2) are written in any case
-PATIENT_STUDY_OPTIONAL = (
-    *("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence", "TypeOfPatientID"),
-    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
-    *("LongitudinalTemporalInformationModified", "PatientAge", "PatientSize", "PatientWeight", "PregnancyStatus"),
-    *("StudyDescription", "IssuerOfAccessionNumberSequence", "TimezoneOffsetFromUTC"),
-)
 COPIED = frozenset((*PATIENT_STUDY_TYPE_2, *PATIENT_STUDY_OPTIONAL))
 
 
@@ -96,20 +99,29 @@ def describe_body_part(target: Dataset, source: Frame) -> None:
         target.Laterality = side or None
 
 
+def burned_in_annotation(*stacks: Stack) -> str:
+    """Say whether pixels made of some stacks may show text: YES if any of their images says so."""
+    return "YES" if any(stack.has_burned_in_text for stack in stacks) else "NO"
+
+
 def copy_patient_and_study(target: Dataset, fixed: Dataset) -> None:
     """Say that an object belongs to the fixed image's patient and study, in its character set."""
-    copy_elements(target, fixed, ["SpecificCharacterSet"])
+    _declare_character_set(target, fixed)
     copy_elements(target, fixed, ["StudyInstanceUID", *PATIENT_STUDY_TYPE_2], empty=True)
     copy_elements(target, fixed, PATIENT_STUDY_OPTIONAL)
 
 
-def timezone_of(header: Dataset) -> timezone | None:
-    """Read Timezone Offset From UTC, in which a header's dates and times are meant; None if it says nothing."""
-    match = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(header.get("TimezoneOffsetFromUTC") or "").strip())
-    if not match:
-        return None
-    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    return timezone(-offset if match[1] == "-" else offset)
+@pydicom_silenced()
+def _declare_character_set(target: Dataset, fixed: Dataset) -> None:
+    """Declare the fixed image's character set.
+
+    One that is misspelt, but was understood, becomes UTF-8, which every reader understands. What nobody understands
+    declares nothing, and neither do the results.
+    """
+    if is_character_set(text(fixed, "SpecificCharacterSet") or ""):
+        copy_elements(target, fixed, ["SpecificCharacterSet"])
+    elif set(convert_encodings(fixed.SpecificCharacterSet)) != {default_encoding}:
+        target.SpecificCharacterSet = UTF_8
 
 
 def local_time(target: Dataset, clock: datetime) -> datetime:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from highdicom.sc import SCImage
 from panreg.objects.highdicom_objects import finish, identification, source_images
-from panreg.objects.modules import save
+from panreg.objects.modules import burned_in_annotation, save
 from panreg.objects.provenance import Provenance
 from panreg.registration.result import Registration
 from panreg.settings import Settings
@@ -15,7 +15,7 @@ __all__ = ["write_montage"]
 
 
 def write_montage(registration: Registration, provenance: Provenance, settings: Settings, path: Path) -> Path:
-    """Write the bundle's overview as it is: 8-bit RGB, no text about the patient in it.
+    """Write the bundle's overview as it is: 8-bit RGB, no text about the patient in it but what the images show.
 
     Args:
         registration: with the overview, (height, width, 3), bytes.
@@ -38,7 +38,7 @@ def write_montage(registration: Registration, provenance: Provenance, settings: 
         **identification("montage", settings, provenance),
     )
     image.PatientOrientation, image.Laterality = None, None
-    image.BurnedInAnnotation, image.ConversionType = "NO", "WSD"
+    image.BurnedInAnnotation, image.ConversionType = burned_in_annotation(fixed, registration.moving), "WSD"
     image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     image.DerivationDescription = f"Pictures of a registration. {settings.label}"
     image.SourceImageSequence = source_images((*fixed.instances(), *registration.moving.instances()))

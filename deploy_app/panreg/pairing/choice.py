@@ -5,7 +5,6 @@ and, for exactly two stacks of different studies, the day. Everything else is am
 the same patient.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -16,13 +15,13 @@ from panreg.failures import Code, Failure
 from panreg.ingest import stacks as stacks_of_scan
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
 from panreg.pairing.conformity import check_conformity
+from panreg.pairing.folders import ROLES, in_folder, is_inside
 from panreg.pairing.identity import check_patient
 from panreg.pairing.series_rules import matches
 from panreg.settings import PairSettings
 
 __all__ = ["Pair", "choose_pair", "day_of", "describe", "modality_of"]
 
-ROLES = ("fixed", "moving")
 LISTED = 20  # stacks that a message names
 DATES = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")
 HOW_TO_CHOOSE = (
@@ -62,7 +61,8 @@ def choose_pair(
         skipped: what the scan left out, counted by reason, for the sentence that says that there is no pair.
 
     Raises:
-        Failure: E_NO_INPUT, E_AMBIGUOUS, E_NO_MATCH, E_SAME, E_PATIENT, or the refusal of a chosen stack.
+        Failure: E_NO_INPUT, E_AMBIGUOUS, E_NO_MATCH, E_SAME, E_UID_COLLISION, E_PATIENT, or the refusal of a chosen
+            stack.
     """
     images = stacks_of_scan.candidates(stacks)
     candidates = [stack for stack in images if len(stack.frames) >= settings.min_slices]
@@ -70,11 +70,13 @@ def choose_pair(
     _check_thickness(candidates, thin, settings, input_root)
     if len(candidates) < 2:
         _refuse_copies(candidates, settings, input_root)
+        _refuse_shared(candidates, settings, input_root)
+        damaged = [f" That one is damaged: {s.refusal.message}" for s in candidates if isinstance(s, RefusedStack)]
         raise Failure(
             Code.E_NO_INPUT,
             f"The input holds {len(candidates)} image stacks of at least {settings.min_slices} slices"
             f"{_too_thin(thin, settings)}, and a pair is needed: send fixed and moving as one job (a gateway that "
-            f"groups by study sends two).{_left_out(skipped or {})}",
+            f"groups by study sends two).{''.join(damaged)}{_left_out(skipped or {})}",
         )
     by_name = {"series_uid": _by_series_uid, "folders": _by_folder, "series_rules": _by_rules, "dates": _by_date}
     for name, rule in by_name.items():
@@ -115,7 +117,7 @@ def _named(stacks: list[AnyStack], role: str, settings: PairSettings, input_root
     uid, path = getattr(settings, f"{role}_series_uid"), getattr(settings, f"{role}_path")
     if uid is not None:
         return [stack for stack in stacks if stack.series_uid == uid.strip()]
-    inside = [stack for stack in stacks if all(_in_folder(stack, role, settings, input_root))]
+    inside = [stack for stack in stacks if all(in_folder(stack, role, settings, input_root))]
     if inside or path is not None or role not in settings.series:
         return inside
     return [stack for stack in stacks if matches(stack.header, settings.series[role])]
@@ -148,10 +150,13 @@ def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSe
 
 def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     """One folder suffices for the rule to apply: who named one image has chosen, and nothing may choose otherwise."""
-    shares = {role: [(s, _in_folder(s, role, settings, input_root)) for s in candidates] for role in ROLES}
+    shares = {role: [(s, in_folder(s, role, settings, input_root)) for s in candidates] for role in ROLES}
     begun = {role: [(stack, share) for stack, share in found if any(share)] for role, found in shares.items()}
     if settings.fixed_path is None and settings.moving_path is None and not any(begun.values()):
         return None
+    for role in ROLES:
+        if not any(all(share) for _, share in begun[role]):
+            _refuse_shared([stack for stack, _ in begun[role]], settings, input_root)
     fixed, moving = (_only_inside(begun[role], role) for role in ROLES)
     return fixed, moving
 
@@ -167,20 +172,6 @@ def _only_inside(begun: list[tuple[AnyStack, list[bool]]], role: str) -> AnyStac
         )
         raise Failure(Code.E_NO_MATCH, message)
     return _only(inside, role, f"lies in the folder for the {role} image")
-
-
-def _in_folder(stack: AnyStack, role: str, settings: PairSettings, input_root: Path) -> list[bool]:
-    """Tell of each image of a stack whether it lies in the folder for a role."""
-    return [_is_inside(frame.path, role, settings, input_root) for frame in stack.frames]
-
-
-def _is_inside(path: Path, role: str, settings: PairSettings, input_root: Path) -> bool:
-    """Tell whether a file lies in the folder for a role: ``fixed/`` and ``moving/`` are found whatever the case."""
-    place, root = Path(os.path.abspath(path)), Path(os.path.abspath(input_root))
-    named = getattr(settings, f"{role}_path")
-    if named is not None:
-        return place.is_relative_to(os.path.abspath(root / named))
-    return place.is_relative_to(root) and [part.casefold() for part in place.relative_to(root).parts[:-1]][:1] == [role]
 
 
 def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
@@ -249,9 +240,27 @@ def _refuse_copies(candidates: list[AnyStack], settings: PairSettings, input_roo
     uids = [uid and uid.strip() for uid in (settings.fixed_series_uid, settings.moving_series_uid)]
     for stack in candidates:
         files = [(frame.path, *frame.copies) for frame in stack.frames]
-        sent = [all(any(_is_inside(p, role, settings, input_root) for p in paths) for paths in files) for role in ROLES]
+        sent = [all(any(is_inside(p, role, settings, input_root) for p in paths) for paths in files) for role in ROLES]
         if all(sent) or uids == [stack.series_uid] * 2:
             raise _same(stack)
+
+
+def _refuse_shared(stacks: list[AnyStack], settings: PairSettings, input_root: Path) -> None:
+    """Refuse two images that are one series by its UID: some of its images were sent as fixed, the others as moving.
+
+    Raises:
+        Failure: E_UID_COLLISION, or the refusal of a series that spans studies or patients.
+    """
+    for stack in stacks:
+        fixed, moving = (in_folder(stack, role, settings, input_root) for role in ROLES)
+        if (True, False) in zip(fixed, moving) and (False, True) in zip(fixed, moving):
+            if isinstance(stack, RefusedStack) and stack.refusal.code in (Code.E_TWO_PATIENTS, Code.E_UID_COLLISION):
+                raise stack.refusal
+            message = (
+                f"The images in the folders for fixed and moving have one Series Instance UID ({describe(stack)}): "
+                "send each image with the UID of its own series."
+            )
+            raise Failure(Code.E_UID_COLLISION, message)
 
 
 def _same(stack: AnyStack) -> Failure:

@@ -3,14 +3,22 @@
 Results repeat UIDs of both images, as references, and the fixed image's patient and study. A UID can't be left empty
 and can't be corrected (the reference would point to nothing): the pair is refused, or the settings say to keep it. Nor
 can results do without the patient. What else may be empty (Type 2), as dates of ``***``, is written empty, with a
-warning.
+warning, and what may be absent is left out, likewise.
 """
 
 import re
 
 from panreg.dicom.attributes import integer, pydicom_silenced, text
-from panreg.dicom.elements import ACQUISITION_TYPE_2, PATIENT_STUDY_TYPE_2, breaks_the_standard, is_uid
+from panreg.dicom.elements import (
+    ACQUISITION_TYPE_2,
+    PATIENT_STUDY_OPTIONAL,
+    PATIENT_STUDY_TYPE_2,
+    breaks_the_standard,
+    is_character_set,
+    is_uid,
+)
 from panreg.dicom.functional_groups import holder_of
+from panreg.dicom.times import TIMES, acquisition_times
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import Stack
 
@@ -39,25 +47,50 @@ def check_conformity(fixed: Stack, moving: Stack, invalid_uids: str) -> tuple[st
         Failure: E_OUTPUT: the results would break the standard.
     """
     _check_identity(fixed)
-    left_empty = {
-        "fixed": [keyword for keyword in PATIENT_STUDY_TYPE_2 if breaks_the_standard(fixed.header, keyword)],
-        "moving": [
-            keyword
-            for keyword in ACQUISITION_TYPE_2.get(text(moving.header, "Modality") or "", ())
-            if breaks_the_standard(holder_of(moving.frames[0], keyword), keyword)
-        ],
-    }
+    lost = {"fixed": _broken_patient_and_study(fixed), "moving": _broken_acquisition(moving)}
     warnings = []
     for role, stack in (("fixed", fixed), ("moving", moving)):
         name = f"The {role} series ({_name(stack)})"
         warnings += _kept_uids(name, stack, invalid_uids)
-        garbled = [keyword for keyword in READ_BY_PEOPLE if LOST in (text(stack.header, keyword) or "")]
         faults = {
-            "values that break the standard and are left empty in the results": left_empty[role],
-            "text of another character set than it declares, part of which can't be read": garbled,
+            "values that break the standard and are left empty in the results, or out": lost[role],
+            "times that can't be told in the fixed series' time zone and are left out of the results": (
+                [keyword for keyword in _untold(moving, fixed) if keyword not in lost[role]] if role == "moving" else []
+            ),
+            "a character set that the standard does not know": _unknown_character_set(stack),
+            "text of another character set than it declares, part of which can't be read": [
+                keyword for keyword in READ_BY_PEOPLE if LOST in (text(stack.header, keyword) or "")
+            ],
         }
         warnings += [f"{name} has {fault}: {', '.join(names)}." for fault, names in faults.items() if names]
+        if stack.has_burned_in_text:
+            shown = "registered series, montage and report.html may show it, and whom it names"
+            warnings.append(f"{name} has text burned into its pixels (Burned In Annotation): {shown}.")
     return tuple(warnings)
+
+
+def _broken_patient_and_study(fixed: Stack) -> list[str]:
+    """List what the results would repeat of the fixed image, and can't."""
+    keywords = (*PATIENT_STUDY_TYPE_2, *PATIENT_STUDY_OPTIONAL)
+    return [keyword for keyword in keywords if breaks_the_standard(fixed.header, keyword)]
+
+
+def _broken_acquisition(moving: Stack) -> list[str]:
+    """List what the registered series would repeat of the moving image, and can't."""
+    keywords = *ACQUISITION_TYPE_2.get(text(moving.header, "Modality") or "", ()), *TIMES, "TimezoneOffsetFromUTC"
+    return [keyword for keyword in keywords if breaks_the_standard(holder_of(moving.frames[0], keyword), keyword)]
+
+
+def _untold(moving: Stack, fixed: Stack) -> list[str]:
+    """List the times of the acquisition that the fixed image's time zone can't tell."""
+    first = moving.frames[0]
+    told = acquisition_times(first, fixed.header)
+    return [keyword for keyword in TIMES if text(holder_of(first, keyword), keyword) and keyword not in told]
+
+
+def _unknown_character_set(stack: Stack) -> list[str]:
+    known = is_character_set(text(stack.header, "SpecificCharacterSet") or "")
+    return [] if known else ["SpecificCharacterSet"]
 
 
 def _kept_uids(name: str, stack: Stack, invalid_uids: str) -> list[str]:
@@ -84,8 +117,8 @@ def _check_identity(fixed: Stack) -> None:
     """
     if wrong := [keyword for keyword in PATIENT if breaks_the_standard(fixed.header, keyword)]:
         message = (
-            f"The fixed series ({_name(fixed)}) has a {' and a '.join(wrong)} that breaks the standard (its length, or "
-            "its characters), which the results would have to repeat: correct the source."
+            f"The fixed series ({_name(fixed)}) has a {' and a '.join(wrong)} that breaks the standard (its length, "
+            "its characters or a backslash), which the results would have to repeat: correct the source."
         )
         raise Failure(Code.E_OUTPUT, message)
 

@@ -29,6 +29,8 @@ __all__ = ["BundleModel", "Result", "as_text", "by_settings", "volume"]
 
 INFERENCE = Path("configs") / "inference.json"
 WEIGHTS = Path("models") / "model.pt"
+QUIET = {"ignite": logging.CRITICAL, "monai.bundle.workflows": logging.ERROR}
+"""Loggers of what nobody needs to read: what ends a run, which is raised, too, and that logging.conf is left out."""
 OTHER_WEIGHTS = "one_person", "across_contrasts"  # keys of the description
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -118,23 +120,23 @@ class BundleModel:
             options: keys of ``configs/inference.json`` and their values.
 
         Raises:
-            Failure: E_NO_MATCH: the bundle says what is wrong with the two.
+            Failure: E_NO_MATCH: the bundle says what is wrong with the two. E_WEIGHTS: it says that nothing is.
         """
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
         pair = {"name": "pair", "moving": moving, "fixed": fixed}
-        workflow = ConfigWorkflow(
-            str(self.root / INFERENCE),
-            meta_file=str(self.root / "configs" / "metadata.json"),
-            logging_file=False,
-            workflow_type="inference",
-            bundle_root=as_text(str(self.root)),
-            save=False,
-            tabulate=False,
-            **{"dataset#data": [pair]},
-            **options,
-        )
         with _engine_quiet():
+            workflow = ConfigWorkflow(
+                str(self.root / INFERENCE),
+                meta_file=str(self.root / "configs" / "metadata.json"),
+                logging_file=False,
+                workflow_type="inference",
+                bundle_root=as_text(str(self.root)),
+                save=False,
+                tabulate=False,
+                **{"dataset#data": [pair]},
+                **options,
+            )
             workflow.initialize()
             try:
                 workflow.run()
@@ -154,14 +156,15 @@ def as_text(text: str) -> str:
 
 @contextmanager
 def _engine_quiet() -> Iterator[None]:
-    """Keep the engine from logging what ends a run: it is raised, too, and once is enough."""
-    logger = logging.getLogger("ignite")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keep the engine from logging what nobody needs to read."""
+    before = {name: logging.getLogger(name).level for name in QUIET}
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _sha256(path: Path) -> str:
@@ -194,8 +197,15 @@ def by_settings(sentence: str) -> str:
 
 
 def _refusal(error: BaseException) -> Failure | None:
-    """Find the bundle's sentence about the images: a ValueError, which MONAI wraps in others."""
+    """Find the bundle's sentence about the images, or its weights: a ValueError, which MONAI wraps in others.
+
+    ``OutcomeError`` is the bundle's kind for what lies with no image (weights that diverged); the application, which
+    doesn't import the bundle, knows it by its name.
+    """
     for cause in causes(error):
+        if any(kind.__name__ == "OutcomeError" for kind in type(cause).__mro__):
+            sentence = re.sub(r"\([^()]*/([^/()]+)\)", r"(\1)", str(cause))  # no paths
+            return Failure(Code.E_WEIGHTS, f"The installed bundle can't register: {by_settings(sentence)}")
         if isinstance(cause, ValueError):
             return Failure(Code.E_NO_MATCH, f"The two series can't be registered: {by_settings(str(cause))}")
     return None

@@ -51,7 +51,8 @@ def grid_of_result(fixed: Stack, setting: str) -> tuple[Stack, tuple[str, ...]]:
 def straighten(stack: Stack) -> Stack:
     """Build the smallest straight grid on the planes of a stack that holds all its voxels.
 
-    Every frame stays the one of its plane, with another position, other rows and columns.
+    Every frame stays the one of its plane, with another position, other rows and columns. The bundle's
+    ``Grid.orthogonal`` builds the same grid, but the two meet in a workflow alone, and import nothing of each other.
     """
     axes, upper = np.linalg.qr(stack.affine[:3, :3])
     axes = axes * np.sign(np.diag(upper))  # each axis the way it ran before

@@ -44,10 +44,15 @@ def look_at(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Path 
     if fault is None and not os.path.exists(options.model):
         message = "The models folder isn't there: mount it, or name another (HOLOSCAN_MODEL_PATH, -m)."
         fault = Failure(Code.E_WEIGHTS, message)
-    for place, name, variable in ((options.workdir, "work", "WORKDIR, -w"), (output, "output", "OUTPUT_PATH, -o")):
+    for place, name, variable, code in (
+        (options.input, "input", "INPUT_PATH, -i", Code.E_NO_INPUT),
+        (options.model, "models", "MODEL_PATH, -m", Code.E_WEIGHTS),
+        (options.workdir, "work", "WORKDIR, -w", Code.E_OUTPUT),
+        (output, "output", "OUTPUT_PATH, -o", Code.E_OUTPUT),
+    ):
         if fault is None and place and os.path.exists(place) and not os.path.isdir(place):
             message = f"The {name} folder is a file: name a folder (HOLOSCAN_{variable})."
-            fault = Failure(Code.E_OUTPUT, message)
+            fault = Failure(code, message)
     return output if os.path.isdir(output) or not os.path.exists(output) else None, fault
 
 

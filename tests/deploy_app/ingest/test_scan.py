@@ -48,6 +48,14 @@ def test_an_empty_folder_is_an_empty_scan(tmp_path):
     assert not found.skipped
 
 
+@pytest.mark.parametrize(("name", "told"), [("file", "is a file"), ("absent", "isn't there"), ("file/below", "isn't")])
+def test_what_is_no_folder_is_told_as_such(tmp_path, name, told):
+    (tmp_path / "file").touch()
+    with pytest.raises(Failure, match=f"The folder to read {told}") as info:
+        scan(tmp_path / name, Limits())
+    assert info.value.code is Code.E_NO_INPUT
+
+
 def test_other_objects_are_counted_by_their_class(tmp_path):
     classes = {
         "1.2.840.10008.5.1.4.1.1.128": "Positron Emission Tomography Image Storage",

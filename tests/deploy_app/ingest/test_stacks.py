@@ -67,6 +67,7 @@ def test_two_echoes_in_one_series_are_split_into_two_stacks(tmp_path):
         tmp_path,
         lambda ds, k: setting(SeriesInstanceUID=uid("series", "series"), EchoTime=8.5, InstanceNumber=13 + k)(ds, k),
         name="echo",
+        study="series",
         frame_of_reference="series",
     )
     first, second = stacks_in(tmp_path)
@@ -157,7 +158,7 @@ def test_a_localizer_in_the_series_is_split_off_and_has_too_few_slices(tmp_path)
     scout = setting(
         SeriesInstanceUID=uid("series", "series"), ImageOrientationPatient=[0, 1, 0, 0, 0, -1], InstanceNumber=13
     )
-    write(tmp_path, scout, stored=STORED[:2], name="scout", frame_of_reference="series")
+    write(tmp_path, scout, stored=STORED[:2], name="scout", study="series", frame_of_reference="series")
     few, whole = sorted(stacks_in(tmp_path), key=lambda stack: len(stack.frames))
     assert few.refusal.code is Code.E_TOO_FEW
     assert isinstance(whole, Stack)
@@ -180,6 +181,12 @@ def test_a_slice_without_position_refuses_the_whole_stack(tmp_path):
     stack = only_stack_in(tmp_path)
     assert stack.refusal.code is Code.E_NO_GEOMETRY
     assert "1 of 12 slices" in stack.refusal.message
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_an_end_slice_without_frame_of_reference_refuses_the_whole_stack(tmp_path, value):
+    write(tmp_path, tags_by_slice({11: {"FrameOfReferenceUID": value}}))
+    assert refusal_of(tmp_path) is Code.E_NO_GEOMETRY
 
 
 @pytest.mark.parametrize("keyword", ["ImageOrientationPatient", "PixelSpacing"])
@@ -234,6 +241,46 @@ def test_one_slice_of_another_study_or_modality_refuses_the_whole_stack(tmp_path
     assert refusal_of(tmp_path) is code
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "code", "sentence"),
+    [
+        ("StudyInstanceUID", "1.2.3", Code.E_UID_COLLISION, "of more than one study under one Series Instance UID"),
+        ("FrameOfReferenceUID", "1.2.3", Code.E_UID_COLLISION, "more than one frame of reference under one Series"),
+        ("PatientID", "PAT-2", Code.E_TWO_PATIENTS, "different patient identifiers"),
+        ("Modality", "CT", Code.E_NO_MATCH, "two modalities"),
+        ("Modality", "OT", Code.E_NO_MATCH, "neither CT nor MR"),
+    ],
+)
+@pytest.mark.parametrize("parted_by", ["FrameOfReferenceUID", "EchoNumbers", "Rows"])
+@pytest.mark.hazard("anatomy in the wrong place")
+@pytest.mark.hazard("two patients are aligned")
+def test_what_a_series_has_once_is_asked_of_all_its_stacks(tmp_path, keyword, value, code, sentence, parted_by):
+    """Each stack of it seems whole; in the standard, a series has one patient, study, frame and modality."""
+    same = {
+        "SeriesInstanceUID": uid("series", "x"),
+        "FrameOfReferenceUID": uid("frame", "x"),
+        "StudyInstanceUID": "1.2",
+    }
+    parts = {"FrameOfReferenceUID": ("1.2.4", "1.2.5"), "EchoNumbers": (1, 2), "Rows": (20, 21)}[parted_by]
+    if parted_by == "FrameOfReferenceUID" and code is Code.E_NO_MATCH:
+        code, sentence = Code.E_UID_COLLISION, "frame of reference"  # told first
+    for name, part, changed in zip("ab", parts, (False, True)):
+        own = {parted_by: part} | ({keyword: value} if changed else {})
+        stored = STORED if parted_by != "Rows" or not changed else np.pad(STORED, ((0, 0), (0, 1), (0, 0)))
+        write(tmp_path, setting(**(same | own)), stored=stored, name=name)
+    refusals = [stack.refusal for stack in stacks_in(tmp_path)]
+    assert [refusal.code for refusal in refusals] == [code, code]
+    assert all(sentence in refusal.message for refusal in refusals)
+
+
+def test_a_localizer_in_another_frame_of_reference_damages_no_series(tmp_path):
+    write(tmp_path)
+    scout = setting(SeriesInstanceUID=uid("series", "series"), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write(tmp_path, scout, stored=STORED[:3], name="scout", study="series")
+    found = {len(stack.frames): type(stack) for stack in stacks_in(tmp_path)}
+    assert found == {3: Stack, 12: Stack}
+
+
 def test_axes_that_are_not_orthogonal_unit_vectors_are_refused(tmp_path):
     write(tmp_path, setting(ImageOrientationPatient=[1, 0, 0, 0.01, 0.99995, 0]))
     assert refusal_of(tmp_path) is Code.E_ORIENTATION
@@ -278,7 +325,6 @@ def test_a_stack_of_too_many_voxels_is_refused_before_it_is_read(tmp_path):
         ("EchoNumbers", (1, 2)),
         ("TemporalPositionIdentifier", (1, 2)),
         ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),
-        ("FrameOfReferenceUID", ("1.2.3", "1.2.4")),
         ("DiffusionBValue", (0.0, 1000.0)),
         ("EchoTime", (3.0, 3.1)),
     ],
@@ -286,14 +332,14 @@ def test_a_stack_of_too_many_voxels_is_refused_before_it_is_read(tmp_path):
 def test_a_series_is_split_by(tmp_path, attribute, values):
     same = {"SeriesInstanceUID": uid("series", "x"), "FrameOfReferenceUID": uid("frame", "x")}
     for name, value in zip("ab", values):
-        write(tmp_path, setting(**(same | {attribute: value})), name=name)
-    assert [stack.shape for stack in stacks_in(tmp_path)] == [SHAPE, SHAPE]
+        write(tmp_path, setting(**(same | {attribute: value})), name=name, study="one")
+    assert [(type(stack), stack.shape) for stack in stacks_in(tmp_path)] == [(Stack, SHAPE)] * 2
 
 
 def test_a_b0_image_without_b_value_is_split_from_the_weighted_ones(tmp_path):
     same = {"SeriesInstanceUID": uid("series", "x"), "FrameOfReferenceUID": uid("frame", "x")}
-    write(tmp_path, setting(**same), name="b0")
-    write(tmp_path, setting(**same, DiffusionBValue=1000.0), name="b1000")
+    write(tmp_path, setting(**same), name="b0", study="one")
+    write(tmp_path, setting(**same, DiffusionBValue=1000.0), name="b1000", study="one")
     assert [type(stack) for stack in stacks_in(tmp_path)] == [Stack, Stack]
 
 

@@ -76,6 +76,38 @@ def test_a_bolus_has_no_time_that_another_time_zone_can_not_tell(registration, t
     assert "ContrastBolusStopTime" not in image
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.parametrize(
+    ("date", "time", "told"),
+    [
+        *(("20240110", "101500.25", ("20240110", "004500.25")), ("20240110", "1015", ("20240110", "0045"))),
+        *(("20240110", "10", None), ("00010101", "000000", None), ("00011231", "120000", ("00011231", "023000"))),
+        *(("99991231", "235960", None), ("20240110", "", None), ("", "101500", None)),
+    ],
+)
+def test_a_date_and_a_time_are_converted_as_exactly_as_they_are_and_no_more(registration, tmp_path, date, time, told):
+    times = {"AcquisitionDate": date, "AcquisitionTime": time}
+    image = write(in_two_time_zones(registration, "+0430", **times), tmp_path)
+    assert (image.get("AcquisitionDate"), image.get("AcquisitionTime")) == (told or (None, None))
+
+
+@pytest.mark.parametrize("zone", ["+0900", "-0900"])
+@pytest.mark.parametrize("moment", ["202301", "00010101000000", "99991231235959", "20230105101500.25", "2023"])
+def test_a_date_time_names_its_zone_and_stays_as_it_is(registration, tmp_path, zone, moment):
+    image = write(in_two_time_zones(registration, zone, AcquisitionDateTime=moment), tmp_path / "x")
+    assert image.AcquisitionDateTime == f"{moment}{zone}"
+    own = in_two_time_zones(registration, zone, AcquisitionDateTime=f"{moment}-0300")
+    assert write(own, tmp_path / "y").AcquisitionDateTime == f"{moment}-0300"
+
+
+def in_two_time_zones(registration, zone, **times):
+    fixed = deepcopy(registration.fixed)
+    for header in fixed.instances():
+        header.TimezoneOffsetFromUTC = "-0500"
+    moving = with_moving(registration, setting(TimezoneOffsetFromUTC=zone, **times)).moving
+    return registration_of(fixed, moving, registration.moving_values)
+
+
 def of_enhanced(folder, edit):
     path = enhanced(folder, edit=edit)
     header = pydicom.dcmread(path, stop_before_pixels=True)

@@ -3,9 +3,10 @@ from datetime import datetime, timezone
 import numpy as np
 import pydicom
 import pytest
-from panreg.dicom.elements import copy_elements
+from panreg.dicom.elements import PATIENT_STUDY_OPTIONAL, copy_elements, invalid
+from panreg.dicom.times import timezone_of
 from panreg.failures import Code, Failure
-from panreg.objects.modules import PATIENT_STUDY_OPTIONAL, describe_equipment, describe_series, new_object, save
+from panreg.objects.modules import describe_equipment, describe_series, new_object, save
 from pydicom import Dataset, config
 from synthetic import FIXED_AFFINE, SOP_CLASSES, provenance_of, stack_of, write_series
 
@@ -128,6 +129,48 @@ def test_what_was_copied_alone_keeps_its_bytes_undeclared(tmp_path, character_se
     assert "Müller^Jörg".encode("latin-1") in (tmp_path / "x.dcm").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("spelt", "character_set"),
+    [
+        *(("ISO-IR 100", "ISO_IR 100"), ("ISO_IR_100", "ISO_IR 100"), ("ISO-IR 144", "ISO_IR 144")),
+        *(("utf-8", "ISO_IR 192"), (["", "ISO-2022 IR 87"], ("", "ISO 2022 IR 87"))),
+    ],
+)
+@pytest.mark.hazard("names are garbled")
+@pytest.mark.property(7)
+def test_text_of_a_misspelt_character_set_that_was_understood_is_utf_8(tmp_path, spelt, character_set):
+    fixed = fixed_stack(tmp_path, named(character_set))
+    before = values(fixed.header)
+    fixed.frames[0].header.SpecificCharacterSet = spelt
+    save(begin(fixed), tmp_path / "x.dcm")
+    written = pydicom.dcmread(tmp_path / "x.dcm")
+    assert written.SpecificCharacterSet == "ISO_IR 192"
+    assert values(written) == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.property(7)
+def test_a_name_in_a_misspelt_character_set_is_read_from_its_file_and_kept(tmp_path):
+    fixed = fixed_stack(tmp_path, named("ISO_IR 100"))
+    path = fixed.frames[0].path
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO-IR 100"))
+    fixed = stack_of([frame.path for frame in fixed.frames], FIXED_AFFINE)
+    save(begin(fixed), tmp_path / "x.dcm")
+    assert pydicom.dcmread(tmp_path / "x.dcm").SpecificCharacterSet == "ISO_IR 192"
+    assert "Müller^Jörg".encode() in (tmp_path / "x.dcm").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_character_set_that_nobody_knows_is_not_declared_and_bytes_are_kept(tmp_path):
+    fixed = fixed_stack(tmp_path, declaring("ISO_IR 100"))
+    for frame in fixed.frames:
+        frame.header.SpecificCharacterSet, frame.header.PatientName = "ISO_IR 999", "Müller^Jörg"
+    save(begin(fixed), tmp_path / "x.dcm")
+    assert "SpecificCharacterSet" not in pydicom.dcmread(tmp_path / "x.dcm")
+    assert "Müller^Jörg".encode("latin-1") in (tmp_path / "x.dcm").read_bytes()
+
+
 OPTIONAL = {
     **{"IssuerOfPatientID": "Clinic", "PatientIdentityRemoved": "YES", "DeidentificationMethod": "Names taken out"},
     **{"TypeOfPatientID": "TEXT", "LongitudinalTemporalInformationModified": "MODIFIED", "StudyDescription": "Head"},
@@ -168,6 +211,12 @@ def test_whose_patient_it_is_and_what_was_taken_out_is_kept(tmp_path):
         ("PatientAge", "45"),
         ("SeriesInstanceUID", "1.2.a"),
         ("RescaleIntercept", 1 / 3),
+        ("PatientID", ["A1", "B2"]),
+        ("PatientName", ["A1", "B2"]),
+        ("AccessionNumber", ["1", "2"]),
+        ("ImageType", "DERIVED"),
+        ("PixelSpacing", ["1", "2", "3"]),
+        ("TimezoneOffsetFromUTC", "+9900"),
     ],
 )
 def test_a_value_that_the_standard_forbids_is_refused_by_name_and_without_the_value(tmp_path, keyword, value):
@@ -208,6 +257,54 @@ def test_type_2_attributes_are_empty_where_the_fixed_image_has_none(tmp_path):
     assert {written[k].is_empty for k in ("PatientName", "PatientSex", "StudyID", "ReferringPhysicianName")} == {True}
     assert "IssuerOfPatientID" not in written
     assert written.PatientID == "PAT-1"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "is_valid"),
+    [
+        *(
+            ("StudyDescription", ["HEAD", "NECK"], False),
+            ("StudyDescription", "", True),
+            ("StudyDescription", None, True),
+        ),
+        *(("ImageType", ["A", "B", "C"], True), ("ImageType", ["A"], False), ("ScanOptions", ["A"], True)),
+        *(("PixelSpacing", ["1", "1"], True), ("PixelSpacing", ["1"], False), ("ContourData", list("123456"), True)),
+        *(("ContourData", list("12345"), False), ("ReferencedSOPInstanceUID", ["1.2", "1.3"], False)),
+        *(("ImageComments", "a\\b", True), ("OtherPatientIDs", ["1", "2"], True), ("PatientName", ["A", "B"], False)),
+    ],
+)
+def test_an_element_has_as_many_values_as_the_standard_lets_it_have(keyword, values, is_valid):
+    ds = Dataset()
+    setattr(ds, keyword, values)
+    assert list(invalid(ds)) == ([] if is_valid else [keyword])
+    ds.add_new(0x00091001, "LO", ["a", "b"])  # of a private element nobody knows it
+    assert list(invalid(ds)) == ([] if is_valid else [keyword])
+
+
+def test_text_with_a_backslash_is_not_repeated_where_there_is_one_value(tmp_path):
+    def edit(ds, k):
+        ds.StudyDescription, ds.AccessionNumber, ds.IssuerOfPatientID = "HEAD\\NECK", "1\\2", "A\\B"
+
+    save(begin(fixed_stack(tmp_path, edit)), tmp_path / "x.dcm")
+    written = pydicom.dcmread(tmp_path / "x.dcm")
+    assert "StudyDescription" not in written
+    assert "IssuerOfPatientID" not in written
+    assert written["AccessionNumber"].is_empty
+
+
+@pytest.mark.parametrize(
+    ("offset", "minutes"),
+    [
+        *(("+0000", 0), ("-0500", -300), ("+0545", 345), (" +0545 ", 345), ("+1400", 840), ("-1200", -720)),
+        *((offset, None) for offset in ("", "-0000", "+9900", "+1401", "-1201", "+0060", "0100", "+1", "+0100\\+0200")),
+    ],
+)
+def test_a_time_zone_is_one_that_a_place_on_earth_may_have(tmp_path, offset, minutes):
+    fixed = fixed_stack(tmp_path, lambda ds, k: setattr(ds, "TimezoneOffsetFromUTC", offset))
+    zone, target = timezone_of(fixed.header), begin(fixed)
+    save(target, tmp_path / "x.dcm")
+    assert (zone and zone.utcoffset(None).total_seconds() / 60) == minutes
+    assert (target.get("TimezoneOffsetFromUTC") or "").strip() == (offset.strip() if minutes is not None else "")
 
 
 def test_an_optional_value_that_breaks_the_standard_is_left_out_and_a_long_decimal_is_rounded():

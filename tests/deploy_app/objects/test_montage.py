@@ -54,6 +54,15 @@ def test_it_joins_the_fixed_study_and_says_what_it_is(pair, tmp_path):
     assert sources == [*fixed.sop_instance_uids, *moving.sop_instance_uids]
 
 
+@pytest.mark.parametrize("role", [0, 1])
+@pytest.mark.parametrize("answer", ["YES", "yes "])
+@pytest.mark.property(6)
+def test_a_picture_of_images_with_text_in_their_pixels_says_so(pair, tmp_path, role, answer):
+    stacks = [stack_of([frame.path for frame in stack.frames], stack.affine) for stack in pair]
+    stacks[role].frames[-1].header.BurnedInAnnotation = answer
+    assert pydicom.dcmread(write(stacks, tmp_path / "montage.dcm")).BurnedInAnnotation == "YES"
+
+
 def test_times_are_those_of_the_run(pair, tmp_path):
     ds = pydicom.dcmread(write(pair, tmp_path / "montage.dcm"))
     for event in ("InstanceCreationDate", "SeriesDate", "ContentDate", "DateOfSecondaryCapture"):

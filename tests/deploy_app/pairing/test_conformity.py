@@ -95,6 +95,43 @@ def test_a_patient_whom_the_results_could_not_name_is_refused(keyword):
     assert check({keyword: "9" * 64}) == ()
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "PatientName"])
+def test_a_patient_of_two_identifiers_in_one_attribute_is_refused(keyword):
+    with pytest.raises(Failure, match="a backslash") as info:
+        check({keyword: "A1\\B2"})
+    assert info.value.code is Code.E_OUTPUT
+    assert "A1" not in info.value.message
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("role", "keyword", "value", "told"),
+    [
+        ("fixed", "StudyDescription", "HEAD\\NECK", "left empty in the results, or out"),
+        ("fixed", "AccessionNumber", "1\\2", "left empty in the results, or out"),
+        ("fixed", "PatientAge", "45", "left empty in the results, or out"),
+        ("fixed", "TimezoneOffsetFromUTC", "+9900", "left empty in the results, or out"),
+        ("moving", "TimezoneOffsetFromUTC", "+9900", "left empty in the results, or out"),
+        ("moving", "AcquisitionDate", "2024.1.1", "left empty in the results, or out"),
+        ("fixed", "SpecificCharacterSet", "ISO-IR 100", "a character set that the standard does not know"),
+    ],
+)
+def test_what_the_results_can_not_repeat_is_told_before_any_pixel_is_read(role, keyword, value, told):
+    (warning,) = check(**{"first" if role == "fixed" else "second": {keyword: value}})
+    assert warning.startswith(f"The {role} series (number {7 if role == 'fixed' else 9}) has ")
+    assert warning.endswith(f"{told}: {keyword}.")
+
+
+def test_times_that_another_zone_can_not_tell_are_told():
+    times = {"AcquisitionDate": "00010101", "AcquisitionTime": "000000", "AcquisitionDateTime": "00010101000000"}
+    (warning,) = check({"TimezoneOffsetFromUTC": "-0500"}, {"TimezoneOffsetFromUTC": "+0900", **times})
+    assert warning == (
+        "The moving series (number 9) has times that can't be told in the fixed series' time zone and are left out of "
+        "the results: AcquisitionDate, AcquisitionTime."
+    )
+    assert check({"TimezoneOffsetFromUTC": "+0900"}, {"TimezoneOffsetFromUTC": "-0500", **times}) == ()
+
+
 def test_names_of_another_character_set_than_the_declared_one_are_told(tmp_path):
     latin = {b"ISO_IR 100": b"ISO_IR 192", b"Canary^Test": b"M\xfcller^J\xf6rg"}
     fixed, moving = write_phantom_pair(tmp_path)

@@ -122,6 +122,34 @@ def test_one_image_in_both_folders_is_the_same_image_twice(tmp_path):
     assert refused(found, root=tmp_path / "elsewhere").code is Code.E_NO_INPUT
 
 
+@pytest.mark.parametrize("shared", [(), ("frame",), ("frame", "study"), ("study",)])
+@pytest.mark.parametrize("third", [False, True])
+@pytest.mark.hazard("the wrong image moves")
+def test_two_folders_of_one_series_uid_are_refused_as_such(tmp_path, shared, third):
+    """Nobody could tell by their references which of the two the results are of."""
+    for folder in ("fixed", "moving"):
+
+        def edit(ds, k):
+            ds.SeriesInstanceUID = uid("series", "both")
+
+        names = {
+            "study": "one" if "study" in shared else folder,
+            "frame_of_reference": "one" if "frame" in shared else folder,
+        }
+        write_series(tmp_path / folder, np.zeros((4, 8, 9)), FIXED_AFFINE, name=folder, edit=edit, **names)
+    if third:
+        write_series(tmp_path / "else", np.zeros((4, 8, 9)), FIXED_AFFINE, name="third")
+    failure = refused(*find_stacks(scan(tmp_path, Limits())), root=tmp_path)
+    assert failure.code is Code.E_UID_COLLISION
+    assert "one Series Instance UID" in failure.message
+
+
+def test_where_the_only_image_is_damaged_the_sentence_says_how():
+    message = refused(stack("bad", refusal=Failure(Code.E_UID_COLLISION, "Series 3: two studies."))).message
+    assert "holds 1 image stack" in message
+    assert "That one is damaged: Series 3: two studies." in message
+
+
 def test_one_series_uid_for_both_images_is_the_same_image_twice():
     uids = {"fixed_series_uid": CURRENT.series_uid, "moving_series_uid": CURRENT.series_uid}
     assert refused(CURRENT, **uids).code is refused(CURRENT, PRIOR, **uids).code is Code.E_SAME
@@ -275,6 +303,13 @@ def test_a_different_laterality_is_a_warning():
     left, right = stack("l", Laterality="L"), stack("r", study="two", date="20230105", Laterality="R")
     assert any("Laterality" in warning for warning in choose(left, right).warnings)
     assert not choose(CURRENT, PRIOR).warnings
+
+
+def test_text_burned_into_the_pixels_is_a_warning():
+    shown = stack("r", study="two", date="20230105", BurnedInAnnotation="YES")
+    (warning,) = choose(CURRENT, shown).warnings
+    assert warning.startswith("The moving series (number 3) has text burned into its pixels")
+    assert "report.html" in warning
 
 
 # -------------------------------------------------------------------------------------------------------------- patient

@@ -5,10 +5,13 @@ import re
 import sys
 
 import pytest
+import torch
 from application import ROOT
+from bundle.weights import check_finite
 from monai.bundle import ConfigParser
+from panreg.failures import Code
 from panreg.registration import bundle_model
-from panreg.registration.bundle_model import BundleModel, as_text, by_settings
+from panreg.registration.bundle_model import BundleModel, _refusal, as_text, by_settings
 from panreg.settings import variables
 
 SOURCES = ROOT / "bundle"
@@ -43,12 +46,23 @@ def test_no_sentence_of_the_registration_names_an_option_that_the_application_la
         assert set(re.findall(r"PANREG_[A-Z_]+", sentence)) <= set(variables())
 
 
-def test_the_engine_is_quiet_for_one_run_and_no_longer(monkeypatch, tmp_path):
+def test_weights_that_diverged_are_a_fault_of_the_installation_and_not_of_the_images():
+    with pytest.raises(ValueError, match="diverged") as info:
+        check_finite(torch.tensor([0.0, float("nan")]), "/opt/a folder/models/model.pt")
+    wrapped = RuntimeError("MONAI")
+    wrapped.__cause__ = info.value
+    failure = _refusal(wrapped)
+    assert (failure.code, failure.code.exit_code) == (Code.E_WEIGHTS, 70)
+    assert "its weights (model.pt) have diverged" in failure.message
+    assert _refusal(ValueError("The images share no space.")).code is Code.E_NO_MATCH
+
+
+def test_the_engine_is_quiet_for_one_run_and_no_longer(monkeypatch, tmp_path, caplog):
     logger, ran_at = logging.getLogger("ignite"), []
 
     class Workflow:
         def __init__(self, *_, **__):
-            pass
+            logging.getLogger("monai.bundle.workflows").warning("Logging file is set to False, skipping logging.")
 
         def initialize(self):
             pass
@@ -65,3 +79,4 @@ def test_the_engine_is_quiet_for_one_run_and_no_longer(monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="a defect"):
         model.register(None, None, {})
     assert (ran_at, logger.level) == ([logging.CRITICAL], logging.INFO)
+    assert not caplog.records
