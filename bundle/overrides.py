@@ -53,6 +53,7 @@ def check_overrides(arguments: Sequence[str] | None = None) -> None:
     given = dict(zip(own, loose)) | given
     if "args_file" in given:
         given = dict(ConfigParser.load_config_file(given["args_file"])) | given
+    given = {key: value for key, value in given.items() if value is not None}  # MONAI's own, or of a file
     if "config_file" not in given:
         return
     parser = ConfigParser()

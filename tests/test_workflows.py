@@ -272,11 +272,11 @@ def test_evaluating_passes_over_a_pair_that_cannot_be_read_and_says_so_in_the_en
     listing = json.loads((small_dataset / "dataset.json").read_text())
     one, other = (str(small_dataset / item["image"]) for item in listing["test"])
     (tmp_path / "damaged.nii.gz").write_bytes(b"no image")
-    damaged = {"moving": one, "fixed": str(tmp_path / "damaged.nii.gz")}
+    damaged, again = ({"moving": image, "fixed": str(tmp_path / "damaged.nii.gz")} for image in (one, other))
     whole = [{"moving": one, "fixed": other}, {"moving": other, "fixed": one}]
     options = ["--dataset_dir", tmp_path, "--ckpt", fresh_weights, "--affine", "center", "--surfaces", False]
     options += ["--output_dir", tmp_path / "out"]
-    for listed, measured in (([*whole[:1], damaged, *whole[1:], damaged], 2), ([damaged], 0)):
+    for listed, measured in (([*whole[:1], damaged, *whole[1:], again], 2), ([damaged], 0)):
         (tmp_path / "dataset.json").write_text(json.dumps({"test": listed}))
         done = run_module("monai.bundle", "run", "evaluating", *config("train", "evaluate"), *options, cwd=bundle_root)
         failed = len(listed) - measured
