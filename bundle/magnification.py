@@ -13,8 +13,8 @@ __all__ = ["magnification", "magnified", "shown", "shown_box"]
 OUTERMOST = 0.0005  # share of what an image shows that may lie beyond either end of an axis: specks in the air
 
 SMALL_MM = 45.0
-"""What an image shows is small below this: heads scaled down to it are still aligned within 1/300 of their length by
-lengths in mm that suit heads, at 36 mm within 1/70, at 16 mm within 1/15, each in 80 to 225 voxels."""
+"""What an image shows is small below this: heads scaled down to it are still aligned within 1/200 of their length by
+lengths in mm that suit heads, at 36 mm within 1/70, at 16 mm within 1/12, each in 80 to 225 voxels."""
 COARSE_MM = 0.5  # voxels from here up show human anatomy, a crop of it perhaps, or too little to gain by a factor
 ROUNDED = 1e-3  # share that the rounding of headers may take of a voxel
 USUAL_MM = 200.0  # the length of a head

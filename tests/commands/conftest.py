@@ -1,4 +1,6 @@
-"""Two small subjects, as files; and a transform, with points of its two images."""
+"""Two small subjects, as files; a transform, with points of its two images; and a data set to prepare."""
+
+import json
 
 import nibabel
 import numpy as np
@@ -7,6 +9,7 @@ import SimpleITK as sitk  # noqa: N813
 from bundle.io.itk import write_transform
 from bundle.phantom import centred_affine, random_anatomy, sample
 from bundle.spatial import SpatialTransform
+from tests.commands import raw_heads
 from tests.commands.carried import FIELD, FIXED, MOVING
 from tests.spatial.oblique import linear_map, random_points, smooth_ddf
 
@@ -63,3 +66,26 @@ def moving_points(folder, fixed_points):
     """Where ITK takes the fixed points."""
     by_itk = sitk.ReadTransform(str(folder / "transform.h5"))
     return np.array([by_itk.TransformPoint(point) for point in fixed_points.tolist()])
+
+
+@pytest.fixture(scope="module")
+def heads():
+    """Images, labels and affines of four subjects."""
+    shapes = [shape for shape, _ in raw_heads.GRIDS[:3]] + [(20, 28, 30)]
+    return [
+        (*sample(random_anatomy(i), shape, affine), affine)
+        for i, (shape, (_, affine)) in enumerate(zip(shapes, raw_heads.GRIDS))
+    ]
+
+
+@pytest.fixture
+def source(heads, tmp_path):
+    """A data set of two training images, one to validate, one to test."""
+    items = []
+    for i, (image, label, affine) in enumerate(heads):
+        raw_heads.save(image, affine, tmp_path / "source" / "images" / f"head_{i}.nii.gz")
+        raw_heads.save(label, affine, tmp_path / "source" / "labels" / f"head_{i}.nii.gz")
+        items.append({"image": f"images/head_{i}.nii.gz", "label": f"labels/head_{i}.nii.gz"})
+    listing = {"training": items[:2], "validation": items[2:3], "test": items[3:]}
+    (tmp_path / "source" / "dataset.json").write_text(json.dumps(listing))
+    return tmp_path / "source"

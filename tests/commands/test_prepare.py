@@ -7,52 +7,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from bundle.__main__ import bad_input
 from bundle.commands.prepare import _splits, prepare
 from bundle.data import SPLITS, common_size, draw_pairs, open_dataset, read_split
-from bundle.phantom import centred_affine, random_anatomy, sample
-
-GRIDS = [  # of every subject another one: oblique, anisotropic, stored in another order
-    ((24, 32, 24), centred_affine((24, 32, 24), (6.0, 6.2, 6.4), degrees=(5, -3, 8))),
-    ((30, 22, 34), centred_affine((30, 22, 34), (-5.5, 8.0, 5.8), degrees=(-6, 2, 4))),
-    ((26, 34, 20), centred_affine((26, 34, 20), (6.1, -5.7, 7.5), degrees=(3, 9, -5))),
-    ((20, 30, 28), centred_affine((20, 30, 28), (8.0, 6.0, 5.0))[:, [0, 2, 1, 3]]),
-]
-
-
-@pytest.fixture(scope="module")
-def heads():
-    """Images, labels and affines of four subjects."""
-    shapes = [shape for shape, _ in GRIDS[:3]] + [(20, 28, 30)]
-    return [
-        (*sample(random_anatomy(i), shape, affine), affine) for i, (shape, (_, affine)) in enumerate(zip(shapes, GRIDS))
-    ]
-
-
-def save(array, affine, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(array, affine), path)
-
-
-@pytest.fixture
-def source(heads, tmp_path):
-    """A data set of two training images, one to validate, one to test."""
-    items = []
-    for i, (image, label, affine) in enumerate(heads):
-        save(image, affine, tmp_path / "source" / "images" / f"head_{i}.nii.gz")
-        save(label, affine, tmp_path / "source" / "labels" / f"head_{i}.nii.gz")
-        items.append({"image": f"images/head_{i}.nii.gz", "label": f"labels/head_{i}.nii.gz"})
-    listing = {"training": items[:2], "validation": items[2:3], "test": items[3:]}
-    (tmp_path / "source" / "dataset.json").write_text(json.dumps(listing))
-    return tmp_path / "source"
-
-
-def prepared(folder):
-    """Every item of a prepared data set, by split, its images loaded."""
-    return {
-        split: [{k: nibabel.load(i[k]) for k in ("image", "label") if k in i} for i in read_split(folder, split)]
-        for split in ("training", "validation", "test")
-    }
+from tests.commands.raw_heads import GRIDS, prepared, save, sentence_of
 
 
 def all_of(splits):
@@ -291,15 +248,6 @@ def test_a_list_with_a_byte_order_mark_is_read_as_elsewhere(source, tmp_path):
 # --- bad input ---
 
 
-def sentence_of(call):
-    with pytest.raises(Exception) as caught:  # noqa: PT011 whatever it is, the command line must make a sentence of it
-        call()
-    sentence = bad_input(caught.value)
-    assert sentence, f"the command line would show a traceback of {caught.value!r}"
-    assert "\n" not in sentence
-    return sentence
-
-
 def listed(listing):
     def write(source):
         text = listing if isinstance(listing, str) else json.dumps(listing)
@@ -407,45 +355,3 @@ def test_the_data_set_itself_is_never_written_over(source, listed):
     sentence = sentence_of(lambda: prepare(str(source if listed else source / "images"), str(source), affine="center"))
     assert re.search(r"The (data set's list|image) \(.*\) would be overwritten by the output", sentence)
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
-
-
-def test_an_alignment_worse_than_the_header_is_not_taken(source, heads, tmp_path, monkeypatch, capsys):
-    def astray(moving, moving_grid, fixed, fixed_grid, kind):
-        matrix = np.eye(4)
-        matrix[0, 3] = 90.0
-        return matrix
-
-    monkeypatch.setattr("bundle.commands.one_grid.align", astray)
-    prepare(str(source), str(tmp_path / "out"), affine="rigid")
-    monkeypatch.undo()
-    said = capsys.readouterr().out
-    assert f"note: {source / 'images' / 'head_1.nii.gz'} is prepared by its header" in said
-    prepare(str(source), str(tmp_path / "plain"), affine="none")
-    one, other = (prepared(tmp_path / folder)["training"][1]["image"] for folder in ("out", "plain"))
-    assert np.array_equal(one.dataobj, other.dataobj)
-    capsys.readouterr()
-    prepare(str(source), str(tmp_path / "good"), affine="rigid")
-    assert "note" not in capsys.readouterr().out
-    reference = prepared(tmp_path / "good")["training"][0]
-    assert np.array_equal(reference["label"].dataobj, heads[0][1])
-
-
-@pytest.mark.parametrize("affine", ["none", "rigid"])
-def test_an_image_that_comes_nowhere_near_the_reference_is_not_written(source, tmp_path, monkeypatch, affine):
-    image = nibabel.load(source / "images" / "head_1.nii.gz")
-    moved = image.affine.copy()
-    moved[:3, 3] += 5000
-    for kind in ("images", "labels"):
-        array = np.asarray(nibabel.load(source / kind / "head_1.nii.gz").dataobj)
-        save(array, moved, source / kind / "head_1.nii.gz")
-    monkeypatch.setattr("bundle.commands.one_grid.align", lambda *_: np.eye(4))
-    sentence = sentence_of(lambda: prepare(str(source), str(tmp_path / "out"), affine=affine))
-    assert sentence.startswith(f"{source / 'images' / 'head_1.nii.gz'} shows nothing where the grid of the reference")
-    assert not (tmp_path / "out" / "images" / "head_1.nii.gz").exists()
-
-
-def test_an_alignment_that_fails_names_the_image(source, tmp_path):
-    blank = nibabel.load(source / "images" / "head_1.nii.gz")
-    save(np.zeros(blank.shape, np.float32), blank.affine, source / "images" / "head_1.nii.gz")
-    sentence = sentence_of(lambda: prepare(str(source), str(tmp_path / "out"), affine="affine"))
-    assert "head_1.nii.gz" in sentence

@@ -6,6 +6,7 @@ from dataclasses import replace
 import canaries
 import numpy as np
 import pytest
+from choosing import CURRENT, PRIOR, SETTINGS, THIRD, choose, refused
 from header_stacks import ROOT, stack
 from panreg.failures import Code, Failure
 from panreg.ingest.scan import scan
@@ -16,23 +17,6 @@ from panreg.settings import PairSettings
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from synthetic import FIXED_AFFINE, uid, write_series
-
-SETTINGS = PairSettings(min_slices=4)
-
-
-def choose(*stacks, root=ROOT, **settings):
-    return choose_pair(stacks, SETTINGS.model_copy(update=settings), root)
-
-
-def refused(*stacks, **settings):
-    with pytest.raises(Failure) as info:
-        choose(*stacks, **settings)
-    return info.value
-
-
-CURRENT = stack("current", study="one", date="20240110", number=3)
-PRIOR = stack("prior", study="two", date="20230105", number=4)
-THIRD = stack("third", study="one", date="20240110", number=5)
 
 
 # ---------------------------------------------------------------------------------------------------------- series UIDs
@@ -61,87 +45,6 @@ def test_a_series_of_two_stacks_is_ambiguous_unless_a_rule_tells_which():
     pair = choose(*echoes, CURRENT, **uids, series={"fixed": {"EchoNumbers": 2}})
     assert (pair.fixed, pair.moving) == (echoes[1], CURRENT)
     assert refused(*echoes, CURRENT, **uids, series={"fixed": {"EchoNumbers": 3}}).code is Code.E_NO_MATCH
-
-
-# -------------------------------------------------------------------------------------------------------------- folders
-def test_the_folders_fixed_and_moving_decide_against_the_dates():
-    current, prior = stack("current", folder="moving/a/b"), stack("prior", study="two", date="20230105", folder="fixed")
-    pair = choose(current, prior)
-    assert (pair.fixed, pair.moving, pair.rule) == (prior, current, "folders")
-
-
-def test_configured_folders_decide_and_may_be_absolute_or_climb():
-    left, right, other = stack("left", folder="a/x"), stack("right", folder="b"), stack("other", folder="c")
-    pair = choose(left, right, other, fixed_path="b", moving_path="a")
-    assert (pair.fixed, pair.moving) == (right, left)
-    pair = choose(left, right, other, fixed_path=str((ROOT / "a").absolute()), moving_path="c/../b")
-    assert (pair.fixed, pair.moving) == (left, right)
-
-
-@pytest.mark.parametrize(
-    ("folders", "code"),
-    [
-        (["fixed", "fixed", "moving"], Code.E_AMBIGUOUS),
-        (["fixed", "other"], Code.E_NO_MATCH),
-        (["moving", "fixed_too"], Code.E_NO_MATCH),
-        (["deep/fixed", "deep/moving"], Code.E_AMBIGUOUS),  # folders of the input's top only
-    ],
-)
-def test_each_folder_holds_exactly_one_candidate(folders, code):
-    stacks = [stack(f"s{n}", folder=folder) for n, folder in enumerate(folders)]
-    assert refused(*stacks).code is code
-
-
-def test_a_folder_for_both_images_is_the_same_image_twice():
-    stacks = [stack("a", folder="x"), stack("b", folder="y")]
-    assert refused(*stacks, fixed_path="x", moving_path="x").code is Code.E_SAME
-
-
-def test_a_stack_that_lies_partly_in_a_folder_does_not_lie_in_it():
-    torn = stack("torn", folder="fixed")
-    torn = replace(torn, frames=(*torn.frames[:-1], replace(torn.frames[-1], path=ROOT / "elsewhere" / "x.dcm")))
-    failure = refused(torn, stack("m", folder="moving"))
-    assert failure.code is Code.E_NO_MATCH
-    assert "Only 3 of 4 images of one stack (series 3, MR, 4 slices) lie in the folder for the fixed" in failure.message
-    assert refused(torn, CURRENT).code is Code.E_NO_MATCH  # and no day decides
-
-
-@pytest.mark.parametrize(("fixed", "moving"), [("Fixed", "Moving"), ("FIXED", "moving")])
-def test_the_folders_fixed_and_moving_are_found_whatever_their_case(fixed, moving):
-    one, other = stack("one", folder=fixed), stack("other", folder=f"{moving}/deep")
-    pair = choose(other, one)
-    assert (pair.fixed, pair.moving, pair.rule) == (one, other, "folders")
-
-
-def test_one_image_in_both_folders_is_the_same_image_twice(tmp_path):
-    for folder in ("fixed", "moving"):
-        write_series(tmp_path / folder, np.zeros((4, 8, 9)), FIXED_AFFINE, name="one")
-    (found,) = find_stacks(scan(tmp_path, Limits()))
-    failure = refused(found, root=tmp_path)
-    assert failure.code is Code.E_SAME
-    assert refused(found, root=tmp_path / "elsewhere").code is Code.E_NO_INPUT
-
-
-@pytest.mark.parametrize("shared", [(), ("frame",), ("frame", "study"), ("study",)])
-@pytest.mark.parametrize("third", [False, True])
-@pytest.mark.hazard("the wrong image moves")
-def test_two_folders_of_one_series_uid_are_refused_as_such(tmp_path, shared, third):
-    """Nobody could tell by their references which of the two the results are of."""
-    for folder in ("fixed", "moving"):
-
-        def edit(ds, k):
-            ds.SeriesInstanceUID = uid("series", "both")
-
-        names = {
-            "study": "one" if "study" in shared else folder,
-            "frame_of_reference": "one" if "frame" in shared else folder,
-        }
-        write_series(tmp_path / folder, np.zeros((4, 8, 9)), FIXED_AFFINE, name=folder, edit=edit, **names)
-    if third:
-        write_series(tmp_path / "else", np.zeros((4, 8, 9)), FIXED_AFFINE, name="third")
-    failure = refused(*find_stacks(scan(tmp_path, Limits())), root=tmp_path)
-    assert failure.code is Code.E_UID_COLLISION
-    assert "one Series Instance UID" in failure.message
 
 
 def test_where_the_only_image_is_damaged_the_sentence_says_how():
