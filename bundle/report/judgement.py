@@ -100,10 +100,9 @@ WORDS: Mapping[str, Words] = {
         LABELS,
     ),
     "aligned_share": Words(
-        "Less of how alike the images are was there after the alignment alone than expected.",
-        "More of how alike the images are was there after the alignment alone than expected: if both are of one "
-        "person, in two contrasts say, the field follows intensities and not anatomy; register again with "
-        "--same_person.",
+        "The alignment alone accounts for less of the images' likeness than expected.",
+        "The alignment alone accounts for more of the images' likeness than expected: if both are of one person, in "
+        "two contrasts say, the field follows intensities and not anatomy; register again with --same_person.",
         EDGES,
     ),
 }
