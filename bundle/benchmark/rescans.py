@@ -14,9 +14,10 @@ from bundle.io.itk_composites import read_transform
 from bundle.io.tables import markdown_table
 from bundle.pairs import names_of
 from bundle.progress import Progress
+from bundle.shapes import DDF
 from bundle.spatial import Grid, SpatialTransform
 from bundle.synthesis.acquisition import Acquisition
-from bundle.synthesis.rescan import draw_region, region_change
+from bundle.synthesis.rescan import draw_region, region_change, region_shift
 from bundle.transforms import read_grid
 
 __all__ = ["Rescan", "compare", "measure_rescans", "rescans_markdown", "simulate"]
@@ -24,10 +25,11 @@ __all__ = ["Rescan", "compare", "measure_rescans", "rescans_markdown", "simulate
 Row = dict[str, Any]
 Register = Callable[[Path, Path, Path], Path]
 
+CHANGES = ("growth", "shift")
 PEAKS_MM = (1.0, 2.0, 3.0, 4.0)  # of the changes, in turn
 NOISE, BIAS, BLUR = 0.03, 0.1, 0.3  # of either scan: see Acquisition
 TURN, SHIFT_MM = 0.05, 4.0  # of the head between the scans, along each axis at most: radians, mm
-WIDTH_MM = 5.0  # of the border along which a region grows or shrinks
+WIDTH_MM = 5.0  # of the border along which a region grows, shrinks or is shifted
 UNEVEN = 0.05  # by which the longest side of a voxel may exceed the shortest
 CHANGED_MM = 0.5  # a voxel that moves by more counts as changed
 
@@ -41,7 +43,7 @@ class Rescan:
         fixed: the second one, on the same grid.
         truth: from the second to the first, exactly.
         brain: (1, H, W, L) of bool, on the second.
-        region: what grew or shrank, in the second; None if nothing did.
+        region: what grew, shrank or was shifted, in the second; None if nothing was.
     """
 
     moving: torch.Tensor
@@ -51,8 +53,10 @@ class Rescan:
     region: torch.Tensor | None
 
 
-def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: float, seed: int) -> Rescan:
-    """Scan a head twice, with noise, a bias field and a pose of its own each; in between, a region grows or shrinks.
+def simulate(
+    image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: float, seed: int, kind: str = "growth"
+) -> Rescan:
+    """Scan a head twice, with noise, a bias field and a pose of its own each; in between, a region changes.
 
     The first scan is anatomy(M p), the second anatomy(p + c(p)), both interpolated by cubic splines, so that
     T(p) = M⁻¹(p + c(p)) holds exactly. The training's rescans (``RandRescand``) are interpolated linearly.
@@ -63,6 +67,8 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
         grid: of both, with isotropic voxels.
         peak_mm: largest displacement of the change, mm; below 0 the region is larger in the first scan; 0 for none.
         seed: of all that is drawn.
+        kind: of the change: ``growth`` (or shrinkage), along the gradient of a potential as ``ElasticRefiner`` expects
+            it, or ``shift`` in a direction at random, which has none.
     """
     state = np.random.RandomState(seed)
     spacing = float(grid.spacing_mm.mean())
@@ -70,7 +76,8 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
     region, change = None, None
     if peak_mm:
         region = draw_region(state, image, labels)
-        change = region_change(region, WIDTH_MM / spacing, peak_mm / spacing)[0]
+        lengths = WIDTH_MM / spacing, peak_mm / spacing
+        change = (region_change(region, *lengths) if kind == "growth" else _shift(state, region, *lengths))[0]
     first = SpatialTransform(pose, None, grid, grid, grid)
     second = SpatialTransform(np.eye(4), change, grid, grid, grid)
     image = image / brightest(image)
@@ -84,6 +91,11 @@ def simulate(image: torch.Tensor, labels: torch.Tensor, grid: Grid, peak_mm: flo
         region = second.resample(region.to(torch.uint8), mode="nearest") > 0
     truth = SpatialTransform(np.linalg.inv(pose), change, grid, grid, grid)
     return Rescan(scans[0], scans[1], truth, brain, region)
+
+
+def _shift(state: np.random.RandomState, region: torch.Tensor, width: float, peak: float) -> DDF:
+    direction = state.normal(size=3)
+    return region_shift(region, width, peak, direction / np.linalg.norm(direction))
 
 
 def compare(rescan: Rescan, found: SpatialTransform) -> Row:
@@ -121,21 +133,26 @@ def _mean(values: torch.Tensor) -> float:
     return float(values.double().mean()) if len(values) else math.nan
 
 
-def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Register) -> list[Row]:
+def measure_rescans(
+    items: Sequence[Mapping[str, Any]], seed: int, register: Register, kind: str = "growth"
+) -> list[Row]:
     """Simulate two pairs of scans of each head, one without and one with a change, register and judge them.
 
     Args:
         items: images with labels.
         seed: of the first; the others follow.
         register: takes the paths of a moving and a fixed image and a folder, and returns the path of the transform.
+        kind: of the changes: see ``simulate``.
 
     Returns:
         A row for each pair: ``image``, ``peak_mm`` (0 where nothing changed; of changes 1 to 4 mm in turn, every
         second one a growth) and what ``compare`` says.
 
     Raises:
-        ValueError: an image of voxels that are not isotropic, before any work.
+        ValueError: another kind, or an image of voxels that are not isotropic, before any work.
     """
+    if kind not in CHANGES:
+        raise ValueError(f"The change is one of {', '.join(CHANGES)}, not '{kind}'.")
     for item in items:
         _check_isotropic(item["image"])
     rows: list[Row] = []
@@ -144,7 +161,7 @@ def measure_rescans(items: Sequence[Mapping[str, Any]], seed: int, register: Reg
         for i, item in enumerate(items):
             peak = PEAKS_MM[i % len(PEAKS_MM)] * (1 if (i // len(PEAKS_MM) + i) % 2 else -1)
             for change in (0.0, peak):
-                rescan = _simulated(item, change, seed + 2 * i + (change != 0))
+                rescan = _simulated(item, change, seed + 2 * i + (change != 0), kind)
                 row = {"image": names[item["image"]], "peak_mm": change}
                 rows.append(row | compare(rescan, _registered(rescan, register)))
                 progress.update()
@@ -161,9 +178,9 @@ def _check_isotropic(path: str) -> None:
         )
 
 
-def _simulated(item: Mapping[str, Any], peak_mm: float, seed: int) -> Rescan:
+def _simulated(item: Mapping[str, Any], peak_mm: float, seed: int, kind: str) -> Rescan:
     image, labels, grid = read_head(item)
-    return simulate(image, labels, grid, peak_mm, seed)
+    return simulate(image, labels, grid, peak_mm, seed, kind)
 
 
 def _registered(rescan: Rescan, register: Register) -> SpatialTransform:

@@ -148,11 +148,12 @@ def rescans(
     same_person: bool = True,
     weights: str | None = None,
     device: str = "auto",
+    change: str = "growth",
 ) -> list[dict[str, Any]]:
     """Measure the registration of one person's scans on simulated ones, whose true transform is known.
 
     Each head is scanned twice, with noise, bias field and pose of its own, once without any change in between and once
-    with one region grown or shrunk by 1 to 4 mm. Writes rescans.csv and rescans.md.
+    with one region grown, shrunk or shifted by 1 to 4 mm. Writes rescans.csv and rescans.md.
 
     Args:
         dataset: folder with dataset.json; its images need labels, and isotropic voxels.
@@ -164,6 +165,7 @@ def rescans(
         same_person: whether register is told so.
         weights: weights of the network; what register takes by default.
         device: auto, cpu or cuda, for the network.
+        change: growth (or shrinkage) of the region, or its shift, which takes its surroundings along.
 
     Returns:
         The rows of rescans.csv: see ``bundle.benchmark.rescans.compare``.
@@ -175,11 +177,12 @@ def rescans(
     items = open_dataset(dataset, split)[:heads]
     if any("label" not in item for item in items):
         raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
-    options: dict[str, Any] = {"affine": affine, "same_person": same_person, "weights": weights, "device": device}
-    rows = measure_rescans(items, seed, partial(_registered, **options))
+    register = partial(_registered, affine=affine, same_person=same_person, weights=weights, device=device)
+    rows = measure_rescans(items, seed, register, change)
     title = (
-        f"{Path(dataset).name}, {split} split, the first {len(items)} heads, seed {seed}; pre-alignment {affine}; "
-        f"same_person {same_person}; weights {weights or 'of register'}; torch {torch.__version__}. Means over pairs."
+        f"{Path(dataset).name}, {split} split, the first {len(items)} heads, seed {seed}; change {change}; "
+        f"pre-alignment {affine}; same_person {same_person}; weights {weights or 'of register'}; "
+        f"torch {torch.__version__}. Means over pairs."
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "rescans.csv", rows)

@@ -11,7 +11,7 @@ from bundle.synthesis.acquisition import blur, smooth_noise
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
-__all__ = ["RandRescand", "draw_change", "draw_pose", "draw_region", "region_change", "rescan_field"]
+__all__ = ["RandRescand", "draw_change", "draw_pose", "draw_region", "region_change", "region_shift", "rescan_field"]
 
 Item = dict[Hashable, Any]
 
@@ -169,6 +169,22 @@ def region_change(region: torch.Tensor, width: float, peak: float) -> DDF:
     """
     potential = blur(region.float(), max(width, abs(peak)))[0]
     return _scaled(torch.stack(torch.gradient(potential)), peak)
+
+
+def region_shift(region: torch.Tensor, width: float, peak: float, direction: Sequence[float]) -> DDF:
+    """Shift a region, and what is around it by less: a smooth field of one direction, the blurred region.
+
+    Args:
+        region: (1, H, W, L) of bool, on the fixed image's grid.
+        width: of the border along which it moves, voxels; that of the peak at least.
+        peak: largest displacement, voxels.
+        direction: of the field, along the three axes; the opposite for a peak below 0.
+
+    Returns:
+        (1, 3, H, W, L), voxels; volumes stay above ``STEEPEST`` of what they were.
+    """
+    share = blur(region.float(), max(width, abs(peak)))
+    return _scaled(torch.tensor(list(direction), dtype=torch.float32).view(3, 1, 1, 1) * share, peak)
 
 
 def _scaled(field: torch.Tensor, peak: float) -> DDF:

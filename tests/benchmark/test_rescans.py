@@ -35,9 +35,10 @@ def correlation(one, other, where):
     return float(np.corrcoef(one[where].numpy(), other[where].numpy())[0, 1])
 
 
+@pytest.mark.parametrize("kind", ["growth", "shift"])
 @pytest.mark.parametrize("peak_mm", [0.0, -4.0, 4.0])
-def test_the_truth_carries_the_first_scan_onto_the_second(head, peak_mm):
-    rescan = simulate(*head, peak_mm, seed=3)
+def test_the_truth_carries_the_first_scan_onto_the_second(head, peak_mm, kind):
+    rescan = simulate(*head, peak_mm, 3, kind)
     moving, fixed, brain = rescan.moving, rescan.fixed, rescan.brain
     carried = rescan.truth.resample(moving, mode="bspline")
     assert correlation(carried, fixed, brain) > 0.95
@@ -57,6 +58,17 @@ def test_above_zero_the_region_is_smaller_in_the_first_scan_and_below_larger(hea
     ratios = [compare(r, r.truth)["volume_ratio"] for r in (simulate(*head, peak, 4) for peak in (3.0, -3.0))]
     assert ratios[0] < 0.95
     assert ratios[1] > 1.05
+
+
+def test_a_shifted_region_moves_in_one_direction_and_its_surroundings_by_less(head):
+    rescan = simulate(*head, 3.0, 4, "shift")
+    field = rescan.truth.without_alignment().displacement_field(rescan.truth.fixed_grid)
+    length = field.norm(dim=0)
+    assert length.max() == pytest.approx(3.0, rel=0.05)
+    direction = field[:, length > 0.5] / length[length > 0.5]
+    assert torch.allclose(direction, direction[:, :1].expand_as(direction), atol=1e-3)
+    assert length[rescan.region[0]].mean() > 2 * length[rescan.brain[0] & ~rescan.region[0]].mean()
+    assert compare(rescan, rescan.truth)["volume_ratio"] == pytest.approx(1, abs=0.1)
 
 
 def test_the_truth_itself_has_no_error_and_a_pose_left_out_is_the_error(head):
@@ -171,3 +183,9 @@ def test_heads_of_voxels_with_unequal_sides_are_refused_before_any_work(small_da
         ValueError, match=r"The image \(.*thick\.nii\.gz\) has voxels of .*: bring it to one size first"
     ):
         measure_rescans(items, 0, lambda *_: pytest.fail("there is no work to do"))
+
+
+def test_a_change_of_another_kind_is_refused_before_any_work(small_dataset):
+    items = open_dataset(str(small_dataset), "training")[:1]
+    with pytest.raises(ValueError, match="The change is one of growth, shift, not 'turn'"):
+        measure_rescans(items, 0, lambda *_: pytest.fail("there is no work to do"), "turn")
