@@ -79,7 +79,7 @@ def variables() -> dict[str, tuple[str, ...]]:
     return found
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Reads plain values alone, and refuses a key that stands twice, where YAML's own would take the last."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:

@@ -59,7 +59,7 @@ def _can_be_met(condition: Any) -> bool:
         words = {word.casefold() for word in condition}
         return not any(f"!{word}" in words for word in words)
     if isinstance(condition, Mapping):
-        return condition.get("min", -math.inf) <= condition.get("max", math.inf)
+        return bool(condition.get("min", -math.inf) <= condition.get("max", math.inf))
     return True
 
 
