@@ -110,7 +110,7 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _apart(stem: str, paths: Sequence[str]) -> list[str]:
-    """Name files of one stem, absolute paths, by the nearest folders that tell them, and by their endings if none does."""
+    """Name files of one stem, absolute paths, by the nearest folders that tell them, by their endings if none does."""
     files, *folders = zip_longest(*(reversed(Path(path).parts) for path in paths), fillvalue="")
     places = [*zip(*folders)]
     depth = next(d for d in range(len(folders) + 1) if len({p[:d] for p in places}) == len({*places}))
