@@ -179,7 +179,8 @@ class BatchRegistration:
             if not isinstance(found.get("tissue_correlation"), int | float):  # an earlier version's, or broken
                 return False
             settings, weights = choice.settings_for(found, settings), choice.weights_for(found)
-        made_with = self._digest(weights), settings, as_thresholds(bounds_of(weights, self.thresholds))
+        bounds = bounds_of(weights, self.thresholds, choice)
+        made_with = self._digest(weights), settings, as_thresholds(bounds)
         if (found.get("weights_sha256"), found.get("settings"), found.get("thresholds")) != made_with:
             return False
         inputs, given = found.get("inputs", {}), {key: pair[key] for key in FILES if key in pair}

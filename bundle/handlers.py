@@ -91,8 +91,8 @@ class RegistrationSaver:
         folder_per_pair: False writes into ``output_dir`` itself.
         settings: what else the result depends on, noted in ``registration.json``.
         thresholds: ``failed`` and ``look_here``, each least and greatest value by measure, None for no bound: what the
-            verdict and the judgement go by. ``failed`` are added to ``bundle.plausibility.LIMITS``; what the weights'
-            description has as ``limits`` comes before both.
+            verdict and the judgement go by. ``failed`` are added to ``bundle.plausibility.LIMITS``; ``bounds_of`` of
+            ``bundle.results`` says what the weights' description adds.
         weights_choice: which weights a pair was registered with; None for ``weights``.
 
     Raises:
@@ -112,7 +112,7 @@ class RegistrationSaver:
         self.output_dir, self.weights, self.folder_per_pair = Path(output_dir), weights, folder_per_pair
         self.settings, self.weights_choice = dict(settings or {}), weights_choice
         self.thresholds = thresholds or {}
-        bounds_of(weights, self.thresholds)  # which says now what is wrong with them
+        bounds_of(weights, self.thresholds, weights_choice)  # which says now what is wrong with them
         self.network_start = self.network_seconds = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -136,7 +136,7 @@ class RegistrationSaver:
             item = batch | output
             folder = self.output_dir / item["name"] if self.folder_per_pair else self.output_dir
             weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
-            bounds = bounds_of(weights, self.thresholds)
+            bounds = bounds_of(weights, self.thresholds, self.weights_choice)
             write_registration(item, folder, weights, self.network_seconds, settings, bounds)
 
 
@@ -178,7 +178,7 @@ class PageMaker:
     ) -> None:
         self.weights, self.settings, self.notes = weights, dict(settings or {}), tuple(notes)
         self.thresholds, self.weights_choice = thresholds or {}, weights_choice
-        bounds_of(weights, self.thresholds)  # which says now what is wrong with them
+        bounds_of(weights, self.thresholds, weights_choice)  # which says now what is wrong with them
 
     def attach(self, engine: Engine) -> None:
         """Make it after the postprocessing."""
@@ -189,7 +189,7 @@ class PageMaker:
         for batch, output in zip(engine.state.batch, engine.state.output):
             item = batch | output
             weights, settings = _weights_and_settings(item, self.weights, self.settings, self.weights_choice)
-            bounds = bounds_of(weights, self.thresholds)
+            bounds = bounds_of(weights, self.thresholds, self.weights_choice)
             output["page"] = anonymous_page(item, weights, settings, bounds, self.notes)
 
 

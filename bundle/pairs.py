@@ -5,7 +5,7 @@ import io
 import json
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import count, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -71,11 +71,18 @@ def draw_pairs(items: Sequence[Item], count: int | None = None, seed: int = 0, s
                 pairs.append(pair)
     if not pairs:
         raise ValueError(_too_few(images, split))
-    images_names = names_of([pair[role] for pair in pairs for role in ("moving", "fixed")])
-    whole = [f"{images_names[pair['moving']]}_to_{images_names[pair['fixed']]}" for pair in pairs]
-    names = _once_each([shortened(name) for name in whole])
-    named = [{k: v for k, v in p.items() if k != "dataset"} | {"name": name} for p, name in zip(pairs, names)]
+    named = _with_names(pairs, [None] * len(pairs))
     return random.Random(seed).sample(named, count) if count is not None and count < len(named) else named
+
+
+def _with_names(pairs: Sequence[Item], given: Sequence[str | None]) -> list[Item]:
+    """Name pairs: as ``given``, or by their images, and then past the names of all others."""
+    images = names_of([pair[role] for pair in pairs for role in ("moving", "fixed")])
+    whole = [shortened(f"{images[pair['moving']]}_to_{images[pair['fixed']]}") for pair in pairs]
+    theirs = {name for name, own in zip(whole, given) if name == own}
+    names = iter(_once_each([n for n, own in zip(whole, given) if own is None], theirs, {own for own in given if own}))
+    unnamed = [{k: v for k, v in pair.items() if k != "dataset"} for pair in pairs]
+    return [pair | {"name": own or next(names)} for pair, own in zip(unnamed, given)]
 
 
 def _too_few(images: Sequence[Item], split: str) -> str:
@@ -89,19 +96,22 @@ def _too_few(images: Sequence[Item], split: str) -> str:
 def names_of(paths: Sequence[str]) -> dict[str, str]:
     """Name images by their files, without the ending, and those of one name by the folders in which they differ, too.
 
+    Paths of one file, however they are spelt (``d/f.nii``, ``d/e/../f.nii``), have one name; links are not followed.
+
     Example:
         >>> [*names_of(["/d/sub-1/anat/T1w.nii.gz", "/d/sub-2/anat/T1w.nii.gz", "/d/sub-2/anat/T2w.nii.gz"]).values()]
         ['sub-1_T1w', 'sub-2_T1w', 'T2w']
     """
-    of_one_name: dict[str, list[str]] = {}
-    for path in dict.fromkeys(paths):
-        of_one_name.setdefault(Path(path).name.split(".")[0], []).append(path)
-    return {path: name for stem, some in of_one_name.items() for path, name in zip(some, _apart(stem, some))}
+    files, of_one_name = {path: os.path.abspath(path) for path in paths}, dict[str, list[str]]()
+    for file in dict.fromkeys(files.values()):
+        of_one_name.setdefault(Path(file).name.split(".")[0], []).append(file)
+    names = {file: name for stem, some in of_one_name.items() for file, name in zip(some, _apart(stem, some))}
+    return {path: names[file] for path, file in files.items()}
 
 
 def _apart(stem: str, paths: Sequence[str]) -> list[str]:
-    """Name files of one stem by the nearest folders that tell them apart, and by their endings if none does."""
-    files, *folders = zip_longest(*(reversed(Path(os.path.abspath(path)).parts) for path in paths), fillvalue="")
+    """Name files of one stem, absolute paths, by the nearest folders that tell them, by their endings if none does."""
+    files, *folders = zip_longest(*(reversed(Path(path).parts) for path in paths), fillvalue="")
     places = [*zip(*folders)]
     depth = next(d for d in range(len(folders) + 1) if len({p[:d] for p in places}) == len({*places}))
     telling = [level for level in reversed(range(depth)) if len({*folders[level]}) > 1]
@@ -109,9 +119,9 @@ def _apart(stem: str, paths: Sequence[str]) -> list[str]:
     return ["_".join([*(place[level] for level in telling), name]).lstrip(".") for place, name in zip(places, last)]
 
 
-def _once_each(names: Sequence[str]) -> list[str]:
-    """Number what is listed more than once, from the second time on, by numbers that no other name ends in."""
-    taken, seen, found = {*names}, set[str](), []
+def _once_each(names: Sequence[str], listed: Set[str], given: Set[str]) -> list[str]:
+    """Number what is listed more than once, or ``listed`` before, by numbers that no other name, ``given``, ends in."""
+    taken, seen, found = {*names, *given}, {*listed}, []
     for name in names:
         free = (f"{name}_{number}" for number in count(2))
         found.append(next(other for other in free if other not in taken) if name in seen else name)
@@ -156,7 +166,7 @@ def read_pairs(pairs_file: str) -> list[Item]:
             raise ValueError(f"Row {number} of {path} names no {missing[0]} image.")
     items = [{k: _file(path.parent, v) if k in FILES else v for k, v in row.items()} for _, row in rows]
     given = [_name(item["name"], path) if "name" in item else None for item in items]
-    pairs = [pair | {"name": name or pair["name"]} for name, pair in zip(given, draw_pairs(items))]
+    pairs = _with_names([{k: v for k, v in item.items() if k != "name"} for item in items], given)
     names = [pair["name"] for pair in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

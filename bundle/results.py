@@ -26,7 +26,7 @@ from bundle.pairs import ALWAYS_WRITTEN, FILES, OPTIONAL_FILES, check_folder
 from bundle.plausibility import LIMITS, verdict
 from bundle.report import fill_page, judge, png, read_bounds, write_page
 from bundle.spatial import SpatialTransform
-from bundle.weights import recommended
+from bundle.weights import WeightsChoice, recommended
 from PIL import Image
 
 __all__ = [
@@ -37,20 +37,36 @@ __all__ = [
 Item = Mapping[str, Any]
 Bounds = Mapping[str, tuple[float, float]]
 SUMMARY = "registration.json"
+ONE_PERSON_HINTS = ("aligned_share",)  # of what the weights' ``look_here`` asks: are two people's images one's?
 
 
-def bounds_of(weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float | None]]]) -> tuple[Bounds, Bounds]:
+def bounds_of(
+    weights: str, thresholds: Mapping[str, Mapping[str, Sequence[float | None]]], choice: WeightsChoice | None = None
+) -> tuple[Bounds, Bounds]:
     """The bounds beyond which a registration failed, and those beyond which somebody should look.
 
     Weights may have some of their own in their description: ``limits``, for images that vary more, and none of the
     second kind there; and ``look_here``. What ``thresholds`` asks for comes before both of the same kind.
+
+    Args:
+        weights: path of the weights that the pair was registered with.
+        thresholds: ``failed`` and ``look_here``, each least and greatest value by measure.
+        choice: what chose them, if anything did: two people's images go by the ``look_here`` of its usual weights, too,
+            replaced or averaged as those may be; one person's, by none of ``ONE_PERSON_HINTS``.
+
+    Raises:
+        ValueError: a threshold that is none.
     """
     unknown = sorted(thresholds.keys() - {"failed", "look_here"})
     if unknown:
         raise ValueError(f"thresholds has the keys failed and look_here, not {', '.join(unknown)}.")
-    own = recommended(weights, "limits") or {}
+    own, hints = recommended(weights, "limits") or {}, recommended(weights, "look_here") or {}
+    if choice is not None and choice.same_person:
+        hints = {name: bounds for name, bounds in hints.items() if name not in ONE_PERSON_HINTS}
+    elif choice is not None:
+        hints = {**(recommended(choice.usual, "look_here") or {}), **hints}
     failed = {**LIMITS, **read_bounds(own), **read_bounds(thresholds.get("failed", {}))}
-    look_here = {**read_bounds(recommended(weights, "look_here") or {}), **read_bounds(thresholds.get("look_here", {}))}
+    look_here = {**read_bounds(hints), **read_bounds(thresholds.get("look_here", {}))}
     return failed, {name: bounds for name, bounds in look_here.items() if name not in own}
 
 

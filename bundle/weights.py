@@ -208,6 +208,7 @@ class WeightsChoice:
             return str(Path(weights).with_name(name)) if name else None
 
         self.usual, self.across_contrasts = weights, named("across_contrasts")
+        self.same_person = same_person
         self.one_person = named("one_person") if same_person else None
         self.asked = {name: value for name, value in (asked or {}).items() if value is not None}
         self.network, self.device, self.loaded = network, device, dict[str, nn.Module]()

@@ -117,7 +117,7 @@ class Registration(Evaluator):
             weights = Path(self.weights_choice.weights_for({"tissue_correlation": correlation}))
         noted |= {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "dice_after": 0.5}
         noted |= {"tissue_correlation": correlation, "outputs": outputs}
-        noted["thresholds"] = as_thresholds(bounds_of(str(weights), self.thresholds))
+        noted["thresholds"] = as_thresholds(bounds_of(str(weights), self.thresholds, self.weights_choice))
         (folder / "registration.json").write_text(json.dumps(noted))
         return {}
 
@@ -229,7 +229,7 @@ def test_a_pair_is_registered_again_when_one_of_its_files_is_gone(batch, tmp_pat
 
 def test_a_pair_that_other_weights_registered_is_done_as_long_as_those_stay(batch, tmp_path):
     (tmp_path / "other.pt").write_text("other weights")
-    described = {"across_contrasts": "other.pt", "one_contrast": 0.5}
+    described = {"across_contrasts": "other.pt", "one_contrast": 0.5, "look_here": {"aligned_share": [None, 0.5]}}
     (tmp_path / "weights.json").write_text(json.dumps(described))
     across = WeightsChoice(nn.Identity(), str(tmp_path / "weights.pt"))
     assert batch(weights_choice=across) == EVERYTHING

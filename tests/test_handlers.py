@@ -1,10 +1,14 @@
 """What handlers measure is of their engine's device alone; tables hold what their own run measured."""
 
+import math
+
 import pytest
 import torch
+from bundle import handlers
 from bundle.evaluation import PairTable
-from bundle.handlers import EpochTable, LastValidationHandler, RegistrationSaver
+from bundle.handlers import EpochTable, LastValidationHandler, PageMaker, RegistrationSaver
 from bundle.io.tables import read_csv
+from bundle.weights import WeightsChoice
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
@@ -81,3 +85,23 @@ def test_a_run_that_breaks_off_leaves_what_it_measured_and_nothing_of_an_earlier
     PairTable(str(tmp_path)).attach(engine)
     engine.run([0.5, 0.75], max_epochs=1)
     assert read_csv(tmp_path / "summary.csv")[0]["mean"] == "0.625000"
+
+
+@pytest.mark.parametrize("same_person", [True, False])
+def test_two_contrasts_are_judged_by_what_the_usual_weights_ask_for_too(
+    bundle_root, tmp_path, monkeypatch, same_person
+):
+    seen = []
+    monkeypatch.setattr(handlers, "write_registration", lambda *given: seen.append((given[2], given[5])))
+    monkeypatch.setattr(handlers, "anonymous_page", lambda *given: seen.append((given[1], given[3])))
+    weights = str(bundle_root / "models" / "model.pt")
+    choice = WeightsChoice(torch.nn.Identity(), weights, same_person=same_person)
+    engine = Engine(lambda *_: None)
+    engine.state.batch = [{"name": "pair"}]
+    engine.state.output = [{"quality": {"contrast_correlation": 0.5, "tissue_correlation": -0.2}}]
+    RegistrationSaver(str(tmp_path), weights, weights_choice=choice)(engine)
+    PageMaker(weights, weights_choice=choice)(engine)
+    assert len(seen) == 2
+    for taken, (_, look_here) in seen:
+        assert taken.endswith("any_contrast.pt")
+        assert look_here == ({} if same_person else {"aligned_share": (-math.inf, 0.56)})

@@ -139,6 +139,31 @@ def test_pairs_listed_twice_are_numbered_past_the_names_of_others(last, names):
     assert [pair["name"] for pair in draw_pairs(pairs)] == names
 
 
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        (["m,f,one", "m,f,"], ["one", "m_to_f"]),
+        (["m,f,", "m,f,one", "m,f,"], ["m_to_f", "one", "m_to_f_2"]),
+        (["m,f,m_to_f", "m,f,"], ["m_to_f", "m_to_f_2"]),
+        (["m,f,m_to_f_2", "m,f,", "m,f,"], ["m_to_f_2", "m_to_f", "m_to_f_3"]),
+    ],
+)
+def test_pairs_without_a_name_are_numbered_among_themselves(tmp_path, rows, names):
+    found = listed(tmp_path, "\n".join(["moving,fixed,name", *rows]))
+    assert [pair["name"] for pair in found] == names
+
+
+def test_a_file_has_one_name_however_its_path_is_spelt(tmp_path):
+    folder = tmp_path / "sub dir"
+    folder.mkdir()
+    spelt = ["sub dir/m.nii.gz,f.nii.gz", f"{folder}/m.nii.gz,./f.nii.gz"]
+    spelt.append("./sub dir/../sub dir/m.nii.gz,sub dir/../f.nii.gz")
+    found = [[pair["name"] for pair in listed(tmp_path, "\n".join(["moving,fixed", *spelt[:n]]))] for n in (1, 2, 3)]
+    assert found == [["m_to_f"], ["m_to_f", "m_to_f_2"], ["m_to_f", "m_to_f_2", "m_to_f_3"]]
+    both = listed(tmp_path, "\n".join(["moving,fixed", spelt[0], "./sub dir/m.nii.gz,other/f.nii.gz"]))
+    assert [pair["name"] for pair in both] == [f"m_to_{tmp_path.name}_f", "m_to_other_f"]
+
+
 def test_a_path_that_itk_cannot_take_is_refused_before_any_pair_is_registered(tmp_path):
     folder = tmp_path / "f\udcffolder"
     folder.mkdir()

@@ -1,6 +1,7 @@
 """What a comparison found, in pictures."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,28 +103,34 @@ def examples(rows: Sequence[Row], methods: Sequence[str]) -> Figure:
 
     The moving image stands where its header puts it, as ``identity`` leaves it.
     """
-    pairs = best_median_worst(rows)
-    columns = ["fixed", "moving", *methods]
-    figure = Figure(figsize=(1.6 * len(columns), 1.9 * 3 * len(pairs)), facecolor="black", layout="constrained")
-    axes: Any = figure.subplots(3 * len(pairs), len(columns), squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for column, ax in zip(columns, axes[0]):
-        ax.set_title(column, color="white", fontsize=9)
-    for first, (pair, place) in zip(range(0, len(axes), 3), pairs.items()):
-        _caption(axes[first, 0], f"{place}: {pair}")
+    pairs, columns = best_median_worst(rows), ["fixed", "moving", *methods]
+    figure = Figure(figsize=(1.6 * len(columns), 6.0 * len(pairs)), facecolor="black", layout="constrained")
+    blocks = dict(zip(pairs, figure.subfigures(len(pairs), squeeze=False)[:, 0]))
+    axes = {pair: block.subplots(len(PLANES), len(columns), squeeze=False) for pair, block in blocks.items()}
+    for pair, block in blocks.items():
+        block.set_facecolor("black")
+        block.suptitle(_across(f"{pairs[pair]}: {pair}", len(columns)), color="white", fontsize=8)
+        for ax in axes[pair].flat:
+            ax.set_axis_off()
+        for column, ax in zip(columns, axes[pair][0]):
+            ax.set_title(column, color="white", fontsize=8)
     for row in (row for row in rows if row["pair"] in pairs):
-        first = 3 * list(pairs).index(row["pair"])
         shown = {columns.index(row["method"]): ("warped", row["pictures"])} if row["method"] in methods else {}
         shown |= {i: (name, row["pictures_before"]) for i, name in enumerate(columns[:2])}
         for where, (name, path) in shown.items():
             with np.load(path) as pictures:
-                for n, plane in enumerate(PLANES, first):
+                for n, plane in enumerate(PLANES):
                     picture = pictures[f"{name}_{plane}"].T
-                    axes[n, where].imshow(picture, origin="lower", cmap="gray", vmin=0, vmax=255)
+                    axes[row["pair"]][n, where].imshow(picture, origin="lower", cmap="gray", vmin=0, vmax=255)
         if row["method"] in methods and not math.isnan(row["dsc"]):
-            _caption(axes[first, columns.index(row["method"])], f"DSC {row['dsc']:.3f}")
+            title = axes[row["pair"]][0, columns.index(row["method"])].title
+            title.set_text(f"{row['method']}\nDSC {row['dsc']:.3f}")
     return figure
+
+
+def _across(text: str, columns: int) -> str:
+    """Break text so that it fits the width of the columns; names of images have no spaces to break at."""
+    return "\n".join(textwrap.wrap(text.replace("_to_", " to "), 22 * columns))
 
 
 def best_median_worst(rows: Sequence[Row]) -> dict[str, str]:
@@ -140,7 +147,3 @@ def best_median_worst(rows: Sequence[Row]) -> dict[str, str]:
     ranked = sorted(dsc, key=lambda pair: -dsc[pair])
     places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
     return {ranked[place]: places[place] for place in sorted(places)}
-
-
-def _caption(ax: Any, text: str) -> None:
-    ax.text(0.0, 0.02, text, color="white", fontsize=7, transform=ax.transAxes)

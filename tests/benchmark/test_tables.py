@@ -1,10 +1,12 @@
 """The comparison's tables and figures: means, p-values, and which pairs and regions they show."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from bundle.benchmark.figures import best_median_worst, largest_regions, write_figures
+from bundle.benchmark.figures import best_median_worst, examples, largest_regions, write_figures
+from bundle.benchmark.measure import PLANES
 from bundle.benchmark.tables import markdown, summarise, wilcoxon_p
 from bundle.commands.comparing import check_finished
 from bundle.failures import PairsFailedError
@@ -74,3 +76,30 @@ def test_the_pairs_shown_are_those_of_the_judged_methods_dsc(dsc, expected):
     pan = [{"pair": pair, "method": "pan", "dsc": value} for pair, value in dsc.items()]
     assert list(best_median_worst([*pan, *others]).items()) == expected
     assert list(best_median_worst([*others, *({**row, "method": "voxelmorph"} for row in pan)]).items()) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"), [("hippocampus_00{}_to_hippocampus_006", 1), (f"{'long_' * 15}{{}}_to_{'long_' * 15}", 3)]
+)
+def test_the_words_of_the_examples_stand_beside_their_images_and_run_over_nothing(tmp_path, name, lines):
+    pictures = {f"{role}_{plane}": np.zeros((35, 50)) for role in ("fixed", "moving", "warped") for plane in PLANES}
+    np.savez(tmp_path / "pictures.npz", **pictures)
+    shown = dict.fromkeys(("pictures", "pictures_before"), tmp_path / "pictures.npz")
+    rows = [{"pair": name.format(i), "method": "pan", "dsc": 0.9 - i / 10} | shown for i in range(3)]
+    figure = examples(rows, ["pan"])
+    figure.draw_without_rendering()
+    captions = [block.get_suptitle().replace("\n", " ") for block in figure.subfigs]
+    names = [name.format(i).replace("_to_", " to ") for i in range(3)]
+    assert [caption.split(":")[0] for caption in captions] == ["best", "median", "worst"]
+    assert [caption.replace(" ", "") for caption in captions] == [
+        f"{place}:{said}".replace(" ", "") for place, said in zip(("best", "median", "worst"), names)
+    ]
+    assert [ax.get_title() for ax in figure.subfigs[1].axes[:3]] == ["fixed", "moving", "pan\nDSC 0.800"]
+    for block in figure.subfigs:
+        caption = block._suptitle.get_window_extent()
+        assert block.get_suptitle().count("\n") + 1 == lines
+        assert caption.x0 >= 0
+        assert caption.x1 <= figure.bbox.x1
+        titles = [ax.title.get_window_extent() for ax in block.axes[:3]]
+        assert all(title.y1 <= caption.y0 for title in titles)
+        assert all(left.x1 < right.x0 for left, right in pairwise(titles))

@@ -128,6 +128,44 @@ def test_a_file_in_the_place_of_a_folder_is_told_as_such(tmp_path, option, code)
     assert f", {option})" in fault.message
 
 
+@pytest.mark.parametrize("name", ["", " "])
+@pytest.mark.parametrize("by", ["argument", "environment"])
+@pytest.mark.parametrize(
+    ("option", "variable", "code"),
+    [("-i", "INPUT", "E_NO_INPUT"), ("-m", "MODEL", "E_WEIGHTS"), ("-o", "OUTPUT", "E_OUTPUT")],
+)
+def test_a_folder_with_an_empty_name_is_a_lost_choice_and_not_the_current_folder(
+    tmp_path, option, variable, code, by, name
+):
+    places = {"-i": tmp_path, "-m": tmp_path, "-o": tmp_path / "out"} | ({option: name} if by == "argument" else {})
+    words = [str(word) for pair in places.items() for word in pair if by == "argument" or pair[0] != option]
+    environ = {f"HOLOSCAN_{variable}_PATH": name if by == "environment" else str(tmp_path / "other")}
+    output, fault = look_at(["deploy_app", *words], environ)
+    assert (output, fault.code.value) == (None if option == "-o" else tmp_path / "out", code)
+    assert f"name is empty: name a folder (HOLOSCAN_{variable}_PATH, {option})." in fault.message
+
+
+def test_an_empty_name_of_the_output_writes_nothing_into_the_current_folder(phantom, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(phantom, "")
+    assert done.returncode == 60
+    assert "E_OUTPUT: The output folder's name is empty" in done.stderr + done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("", "HOLOSCAN_CONFIG_PATH is empty: name the settings file, or unset it for the application's own."),
+        ("absent.yaml", "The settings file can't be read (FileNotFoundError)."),
+    ],
+)
+def test_settings_that_are_not_there_end_in_their_code(phantom, tmp_path, place, sentence):
+    done = run(phantom, tmp_path / "out", HOLOSCAN_CONFIG_PATH=place)
+    assert refused(done, tmp_path / "out") == ("E_INTERNAL", 70)
+    assert manifest_of(tmp_path / "out")["message"] == sentence
+
+
 def test_an_output_that_can_not_be_made_is_refused(phantom, tmp_path):
     (tmp_path / "file").touch()
     done = run(phantom, tmp_path / "file" / "out")

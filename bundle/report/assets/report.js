@@ -63,6 +63,10 @@ function tellNumbers() {
     for (const [name, title, digits, unit] of MEASURES) {
         rows.push([name, title, number(summary[name], digits, unit)]);
     }
+    const uncalibrated = (summary.notes ?? []).some((note) => note.startsWith("expected error:"));
+    for (const [name, title, digits, unit] of EXPECTED_ERROR.filter(([measure]) => measure in summary)) {
+        rows.push([name, title + (uncalibrated ? " (not calibrated: see below)" : ""), number(summary[name], digits, unit)]);
+    }
     const levels = Object.fromEntries(judgement.findings.map((f) => [f.measure, f.level.replace(" ", "-")]));
     for (const [name, title, value] of rows) {
         const row = element("tr", "", levels[name] ?? "");
@@ -90,6 +94,13 @@ const MEASURES = [
     ["folding_percent", "folded", 4, " %"],
 ];
 
+// of what the fixed image shows; estimated on request alone
+const EXPECTED_ERROR = [
+    ["expected_error_mean_mm", "expected error, mean", 2, " mm"],
+    ["expected_error_p95_mm", "expected error, 95th percentile", 2, " mm"],
+    ["expected_error_above_2mm_percent", "expected error above 2 mm", 1, " %"],
+];
+
 function number(value, digits, unit = "") {
     return typeof value === "number" ? value.toFixed(digits) + unit : "not measurable";
 }
@@ -97,6 +108,11 @@ function number(value, digits, unit = "") {
 function tellProvenance() {
     const { summary } = report;
     const rows = { command: summary.command, time: summary.time, fixed: summary.fixed, moving: summary.moving };
+    const other = summary.settings?.averaged_with;
+    rows.weights = summary.weights;
+    if (other) {
+        rows.weights += ` and ${other.weights} (counting ${other.share}), averaged`;
+    }
     rows["SHA-256 of the weights"] = summary.weights_sha256;
     rows.versions = Object.entries(summary.versions ?? {}).map(([k, v]) => `${k} ${v}`).join(", ");
     rows.settings = Object.entries(summary.settings ?? {}).map(([k, v]) => `${k} ${JSON.stringify(v)}`).join(", ");

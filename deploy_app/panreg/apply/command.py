@@ -40,12 +40,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Apply a Deformable Spatial Registration object, ours or another's, to the series that it moves.",
         epilog="The settings are the application's: app.yaml, and environment variables PANREG_…",
     )
-    parser.add_argument("--registration", type=Path, required=True, help="Deformable Spatial Registration object")
-    parser.add_argument("--moving", type=Path, required=True, help="folder of the series that moves")
-    parser.add_argument("--output", type=Path, required=True, help=f"folder that gets {RESULTS}/")
-    parser.add_argument("--fixed", type=Path, help="folder of a series whose voxels the result takes")
+    parser.add_argument("--registration", type=_place, required=True, help="Deformable Spatial Registration object")
+    parser.add_argument("--moving", type=_place, required=True, help="folder of the series that moves")
+    parser.add_argument("--output", type=_place, required=True, help=f"folder that gets {RESULTS}/")
+    parser.add_argument("--fixed", type=_place, help="folder of a series whose voxels the result takes")
     parser.add_argument("--grid", choices=get_args(Grid), help="whether a sheared one is straightened")
     return parser.parse_args(arguments)
+
+
+def _place(text: str) -> Path:
+    """Take a path; an empty one, as of a variable that was lost, would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("takes a path that is not empty")
+    return Path(text)
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

@@ -31,29 +31,34 @@ def look_at(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Path 
 
     Returns:
         The output folder, None where none can be made; and E_INTERNAL for a command line that is not understood,
-        E_NO_INPUT, E_WEIGHTS or E_OUTPUT for folders that are not there or are none; None where nothing is wrong.
+        E_NO_INPUT, E_WEIGHTS or E_OUTPUT for folders that are not there, are none, or have an empty name, as of a
+        variable that was lost (it would be the current folder); None where nothing is wrong.
     """
     try:
         options, unknown = _parser(environ).parse_known_args(list(arguments[1:]))
     except Failure as failure:
         return None, failure
-    output, fault = Path(options.output), _not_understood(unknown) if unknown else None
-    if fault is None and not os.path.exists(options.input):
-        message = "The input folder isn't there: mount it, or name another (HOLOSCAN_INPUT_PATH, -i)."
-        fault = Failure(Code.E_NO_INPUT, message)
-    if fault is None and not os.path.exists(options.model):
-        message = "The models folder isn't there: mount it, or name another (HOLOSCAN_MODEL_PATH, -m)."
-        fault = Failure(Code.E_WEIGHTS, message)
+    fault = _not_understood(unknown) if unknown else _fault(options)
+    can_be_made = options.output.strip() and (os.path.isdir(options.output) or not os.path.exists(options.output))
+    return Path(options.output) if can_be_made else None, fault
+
+
+def _fault(options: argparse.Namespace) -> Failure | None:
+    """Find what is wrong with the folders, the first of it; the work and the output folder may be made later."""
     for place, name, variable, code in (
         (options.input, "input", "INPUT_PATH, -i", Code.E_NO_INPUT),
         (options.model, "models", "MODEL_PATH, -m", Code.E_WEIGHTS),
         (options.workdir, "work", "WORKDIR, -w", Code.E_OUTPUT),
-        (output, "output", "OUTPUT_PATH, -o", Code.E_OUTPUT),
+        (options.output, "output", "OUTPUT_PATH, -o", Code.E_OUTPUT),
     ):
-        if fault is None and place and os.path.exists(place) and not os.path.isdir(place):
-            message = f"The {name} folder is a file: name a folder (HOLOSCAN_{variable})."
-            fault = Failure(code, message)
-    return output if os.path.isdir(output) or not os.path.exists(output) else None, fault
+        if not place.strip() and name != "work":  # that one may be left to the application
+            return Failure(code, f"The {name} folder's name is empty: name a folder (HOLOSCAN_{variable}).")
+        if not os.path.exists(place) and name in ("input", "models"):
+            message = f"The {name} folder isn't there: mount it, or name another (HOLOSCAN_{variable})."
+            return Failure(code, message)
+        if os.path.exists(place) and not os.path.isdir(place):
+            return Failure(code, f"The {name} folder is a file: name a folder (HOLOSCAN_{variable}).")
+    return None
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:

@@ -17,6 +17,9 @@ __all__ = ["load_settings", "settings_file", "variables"]
 
 APP_YAML = Path(__file__).parents[2] / "app.yaml"
 TABLES = {"series_numbers", "padding"}  # by key: the defaults stay of the keys that nobody names
+SECTION = "panreg"
+OTHERS = {"application", "resources", "extensions"}
+"""Sections of the same file that are not ours: the first two are the packager's, the third is the engine's."""
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -28,7 +31,8 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     can be told from a default of the same value (``model_fields_set``).
 
     Args:
-        path: ``app.yaml``, whose section ``panreg`` is read; None for the defaults.
+        path: ``app.yaml``, whose section ``panreg`` is read: it may hold nothing, but has to be there; None for the
+            defaults.
         environ: of the process; what does not begin with ``PANREG_`` is left alone.
 
     Raises:
@@ -51,8 +55,16 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def settings_file(environ: Mapping[str, str]) -> Path:
-    """Find ``app.yaml``: where HOLOSCAN_CONFIG_PATH says, or beside the application."""
-    return Path(environ.get("HOLOSCAN_CONFIG_PATH", APP_YAML))
+    """Find ``app.yaml``: where HOLOSCAN_CONFIG_PATH says, or beside the application.
+
+    Raises:
+        Failure: E_INTERNAL: the variable is empty.
+    """
+    place = environ.get("HOLOSCAN_CONFIG_PATH", str(APP_YAML))
+    if not place.strip():
+        message = "HOLOSCAN_CONFIG_PATH is empty: name the settings file, or unset it for the application's own."
+        raise Failure(Code.E_INTERNAL, message)
+    return Path(place)
 
 
 def variables() -> dict[str, tuple[str, ...]]:
@@ -67,16 +79,37 @@ def variables() -> dict[str, tuple[str, ...]]:
     return found
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads plain values alone, and refuses a key that stands twice, where YAML's own would take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Compose a section as it is written, before others are merged into it."""
+        node, seen = super().compose_mapping_node(anchor), dict[tuple[str, str], int]()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in seen:
+                raise _refusal(key.value, f"stands twice in one section (lines {seen[name]} and {line})")
+            seen[name] = line
+        return node
+
+
 def _read(path: Path | None) -> Any:
     if path is None:
         return {}
     try:
-        document = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
+        document = yaml.load(path.read_bytes(), _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError of a date that there is not
         raise Failure(Code.E_INTERNAL, f"The settings file can't be read ({type(error).__name__}).") from None
     if not isinstance(document, Mapping):
         raise _refusal("app.yaml", "takes sections")
-    return document.get("panreg") or {}
+    for name in map(str, document):
+        if name in Settings.model_fields:
+            raise _refusal(name, f"stands outside the section {SECTION}")
+        if name not in {SECTION, *OTHERS}:
+            raise _refusal(name, f"is not known{_suggestion(name, [SECTION, *OTHERS])}")
+    if SECTION not in document:
+        raise _refusal(SECTION, "is the section of the settings, which the file lacks")
+    return {} if document[SECTION] is None else document[SECTION]
 
 
 def _merged(document: Any, change: Any) -> Any:

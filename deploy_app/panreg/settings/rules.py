@@ -38,6 +38,8 @@ def _fault(rule: Any) -> str | None:
             return "names something that is no attribute of a series"
         if not _is_condition(condition):
             return f"takes a regular expression, a list of texts, {{min, max}} or a number for {keyword}"
+        if not _can_be_met(condition):
+            return f"takes something that a series can meet for {keyword} (min up to max; a text or !text, not both)"
     return None
 
 
@@ -49,6 +51,16 @@ def _is_condition(condition: Any) -> bool:
     if isinstance(condition, Mapping):
         return bool(condition) and set(condition) <= {"min", "max"} and all(map(_is_number, condition.values()))
     return _is_number(condition)
+
+
+def _can_be_met(condition: Any) -> bool:
+    """Tell whether any value meets a condition: none lies in a range from 3 to 1, or is there and is not."""
+    if isinstance(condition, list):
+        words = {word.casefold() for word in condition}
+        return not any(f"!{word}" in words for word in words)
+    if isinstance(condition, Mapping):
+        return bool(condition.get("min", -math.inf) <= condition.get("max", math.inf))
+    return True
 
 
 def _is_number(value: Any) -> bool:

@@ -206,6 +206,23 @@ def test_an_object_of_masked_images_is_applied_under_the_setting_that_made_it(tm
         assert len(images_in(tmp_path / str(fixed) / "registered")) > 20
 
 
+@pytest.mark.parametrize("option", ["--output", "--moving", "--registration", "--fixed"])
+def test_an_empty_path_is_refused_and_not_taken_for_the_current_folder(run, tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        command.main([*arguments(run, tmp_path / "out", "fixed"), option, ""])
+    assert ended.value.code == 2
+    assert f"argument {option}: takes a path that is not empty" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_variable_for_the_settings_file_is_refused(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOLOSCAN_CONFIG_PATH", "")
+    assert command.main(arguments(run, tmp_path / "out")) == 70
+    assert "HOLOSCAN_CONFIG_PATH is empty: name the settings file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_settings_are_those_of_the_application(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PANREG_SERIES_NUMBERS_REGISTERED", "950")
     monkeypatch.setenv("PANREG_LABEL", "of the test")

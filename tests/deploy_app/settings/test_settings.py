@@ -109,6 +109,8 @@ def test_the_environment_overrides_the_file(tmp_path):
         ("  pair: {series: {fixed: {EchoTime: {least: 2}}}}\n", "pair.series.fixed"),
         ("  pair: {series: {fixed: {EchoTime: {min: a}}}}\n", "pair.series.fixed"),
         ("  pair: {series: {fixed: {ImageType: ['!']}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {SliceThickness: {min: 3, max: 1}}}}\n", "pair.series.fixed"),
+        ("  pair: {series: {fixed: {ImageType: [NORM, ORIGINAL, '!norm']}}}\n", "pair.series.fixed"),
         ("  quality: {on_failure: ignore}\n", "quality.on_failure"),
         ("  quality: {max_folding_percent: .nan}\n", "quality.max_folding_percent"),
         ("  quality: {max_displacement_mm: .inf}\n", "quality.max_displacement_mm"),
@@ -171,6 +173,11 @@ def test_a_refusal_does_not_repeat_the_value(tmp_path):
         ("  padding: 3\n", "padding takes a section of settings: correct app.yaml or the environment (PANREG_…)."),
         ("  pair: {series: {both: {}}}\n", "pair.series takes a rule for fixed, for moving, or for both: correct"),
         ("  pair: {series: {fixed: {EchoTime: {a: 2}}}}\n", "takes a regular expression, a list of texts, {min, max}"),
+        (
+            "  pair: {series: {moving: {EchoTime: {min: 3, max: 1}}}}\n",
+            "pair.series.moving takes something that a series can meet for EchoTime (min up to max; a text or !text, "
+            "not both): correct app.yaml",
+        ),
         ("  series_numbers: {dsro: 902}\n", "series_numbers takes a different number for every series: correct"),
         ("  label: 'a\\b'\n", "label takes at most 64 printable characters and no backslash: correct app.yaml or"),
     ],
@@ -188,7 +195,51 @@ def test_a_wrong_value_in_the_file_is_refused_even_where_the_environment_overrid
     assert " affine " in refused(tmp_path, "  affine: bspline\n", PANREG_AFFINE="rigid")
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "\x00"])
+def test_a_range_may_be_a_single_number(tmp_path):
+    rules = load(tmp_path, "  pair: {series: {fixed: {EchoTime: {min: 3, max: 3}}}}\n").pair.series
+    assert rules == {"fixed": {"EchoTime": {"min": 3, "max": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("Panreg: {affine: none}\n", "Panreg is not known (did you mean panreg?): correct app.yaml or"),
+        ("application: {}\npan_reg: {affine: none}\n", "pan_reg is not known (did you mean panreg?): correct app.yaml"),
+        ("affine: none\n", "affine stands outside the section panreg: correct app.yaml or the environment (PANREG_AFF"),
+        ("panreg: {affine: none}\nquality: {on_failure: fail}\n", "quality stands outside the section panreg: correct"),
+        ("panreg: {}\nsite: 1\n", "The setting site is not known: correct app.yaml"),
+        ("application: {}\nresources: {}\n", "panreg is the section of the settings, which the file lacks: correct"),
+        ("{}\n", "panreg is the section of the settings, which the file lacks: correct app.yaml"),
+        ("panreg: []\n", "panreg takes a section of settings: correct app.yaml or the environment (PANREG_…)."),
+        ("panreg: ''\n", "panreg takes a section of settings: correct app.yaml"),
+        ("panreg: false\n", "panreg takes a section of settings: correct app.yaml"),
+        ("panreg: {affine: none}\npanreg: {page: false}\n", "panreg stands twice in one section (lines 1 and 2): corr"),
+        ("panreg:\n  affine: none\n  page: true\n  'affine': rigid\n", "affine stands twice in one section (lines 2 "),
+        ("panreg:\n  padding: {CT: 1, MR: 0, CT: 2}\n", "CT stands twice in one section (lines 2 and 2): correct"),
+    ],
+)
+@pytest.mark.hazard("the wrong image moves")
+def test_settings_that_would_be_passed_over_are_refused(tmp_path, text, sentence):
+    (tmp_path / "app.yaml").write_text(text)
+    with pytest.raises(Failure) as info:
+        load_settings(tmp_path / "app.yaml", {})
+    assert info.value.code is Code.E_INTERNAL
+    assert sentence in info.value.message
+
+
+def test_sections_of_the_packager_and_the_engine_are_left_to_them(tmp_path):
+    text = "application: {title: x}\nresources: {cpu: 1}\nextensions: [a.so]\npanreg: {affine: none}\n"
+    (tmp_path / "app.yaml").write_text(text)
+    assert load_settings(tmp_path / "app.yaml", {}).affine == "none"
+
+
+def test_a_section_that_others_are_merged_into_names_no_key_twice(tmp_path):
+    text = "  quality: &gate {on_failure: fail, max_stretch: 1.1}\n  deformable: {}\n"
+    text += "resources: {again: {<<: *gate, max_stretch: 1.3}, more: {<<: *gate, on_failure: flag}}\n"
+    assert load(tmp_path, text).quality.max_stretch == 1.1
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "\x00", "", "panreg: {label: 2026-13-45}"])
 def test_a_file_that_is_no_settings_file_is_refused(tmp_path, text):
     (tmp_path / "app.yaml").write_text(text)
     with pytest.raises(Failure) as info:

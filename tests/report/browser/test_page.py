@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from bundle.expected_error import UNCALIBRATED
+from bundle.io.tables import write_csv
 from bundle.report import write_index
+from bundle.report.run import write_run_page
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from tests.report.browser.conftest import Page
@@ -226,6 +229,59 @@ def test_odd_pairs_open_and_say_what_is_shown(driver, tmp_path, options, quality
     if options.get("regions"):
         page.press("l")
         assert "200 labels" in page.text("legend")
+
+
+ERRORS = {
+    "expected_error_mean_mm": 2.928502,
+    "expected_error_median_mm": 2.085833,
+    "expected_error_p95_mm": 6.757058,
+    "expected_error_above_2mm_percent": 52.669889,
+}
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_expected_error_stands_among_the_numbers_with_its_caveat(driver, tmp_path, calibrated):
+    notes = [] if calibrated else [UNCALIBRATED]
+    Page(driver, Pair(linear=True).write(tmp_path / "report.html", ERRORS, notes=notes))
+    rows = {
+        row.find_element(By.TAG_NAME, "th").text: row.find_element(By.TAG_NAME, "td").text
+        for row in driver.find_elements(By.CSS_SELECTOR, "#numbers tbody tr")
+    }
+    told = {title: value for title, value in rows.items() if title.startswith("expected error")}
+    assert list(told.values()) == ["2.93 mm", "6.76 mm", "52.7 %"]
+    assert all(title.endswith("(not calibrated: see below)") != calibrated for title in told)
+    listed = driver.find_element(By.ID, "notes")
+    assert (UNCALIBRATED in listed.text) != calibrated
+    assert listed.location["y"] > driver.find_element(By.ID, "numbers").location["y"]
+
+
+def test_a_page_without_an_expected_error_names_none(page, driver):
+    assert "expected error" not in driver.find_element(By.ID, "numbers").text
+
+
+@pytest.mark.parametrize("share", [None, 0.35])
+def test_the_page_names_the_weights_by_their_file(driver, tmp_path, share):
+    made = {"weights": "any_contrast.pt", "weights_sha256": "1df0"}
+    made["settings"] = {"averaged_with": {"weights": "model.pt", "share": share}} if share else {}
+    page = Page(driver, Pair(linear=True).write(tmp_path / "report.html", **made))
+    named = "any_contrast.pt and model.pt (counting 0.35), averaged" if share else "any_contrast.pt"
+    assert f"weights{named}SHA-256 of the weights1df0" in page.text("provenance")
+
+
+def test_a_table_wider_than_the_window_scrolls_in_a_box_of_its_own(driver, tmp_path):
+    write_csv(tmp_path / "pairs.csv", [{"pair": "a_to_b", "method": "pan-optimised", "dsc": 0.5}])
+    row = {"method": "pan-optimised"} | {f"measure_{i}_{part}": 0.123 for i in range(20) for part in ("mean", "sd")}
+    write_csv(tmp_path / "summary.csv", [row])
+    driver.get(write_run_page(tmp_path).as_uri())
+    box, first = (driver.find_element(By.CSS_SELECTOR, f".scroll{inner}") for inner in ("", " tbody th"))
+    across, shown = (driver.execute_script(f"return arguments[0].{n}", box) for n in ("scrollWidth", "clientWidth"))
+    assert across > shown
+    page = driver.execute_script("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]")
+    assert page[0] == page[1]
+    before = first.rect["x"]
+    driver.execute_script("arguments[0].scrollLeft = 300", box)
+    assert driver.execute_script("return arguments[0].scrollLeft", box) == 300
+    assert first.rect["x"] == before  # the method's name stays in sight
 
 
 def test_without_webgl_the_page_says_so(driver, path, tmp_path):

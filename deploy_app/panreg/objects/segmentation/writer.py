@@ -64,7 +64,7 @@ def build_segmentation(
         pulled: its segments on the fixed grid; those that it lacks are left out.
         registration: finished.
         provenance: of the run.
-        settings: with the limits and the series number.
+        settings: with the limits, the series number and the label.
 
     Raises:
         Unusable: too many voxels.
@@ -86,6 +86,7 @@ def build_segmentation(
     )
     description = instance.get("SeriesDescription") or instance.get("StructureSetLabel") or "segmentation"
     finish(target, f"PROPAGATED: {description}", fixed, provenance, "Propagation of a segmentation by registration")
+    target.ImageComments = settings.label
     copy_elements(target, instance, [f"LossyImageCompression{end}" for end in ("", "Ratio", "Method")])
     _name_sources(target, instance, registration)
     _name_classes(target, classes)

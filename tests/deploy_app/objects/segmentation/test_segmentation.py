@@ -132,6 +132,7 @@ def test_codes_labels_and_tracking_are_kept_and_the_algorithm_is_ours(pair, tmp_
     assert ds.StudyInstanceUID == fixed.study_uid
     assert ds.SeriesDescription == "PROPAGATED: Lesions"
     assert "review required" in ds.ContentDescription
+    assert ds.ImageComments == Settings().label
     assert [item.SegmentNumber for item in ds.SegmentSequence] == [1, 2]
     for number, label, item in zip((1, 2), ("Lesion A", "Lesion B"), ds.SegmentSequence, strict=True):
         kept = label, f"lesion {number}", uid("lesion", number)
