@@ -351,6 +351,21 @@ def test_a_training_that_diverges_ends_at_its_first_validation(bundle_root, smal
     assert not (tmp_path / "out" / "models" / "model.pt").exists()
 
 
+def test_a_training_whose_numbers_stay_finite_as_it_diverges_ends_so_and_keeps_no_weights(
+    bundle_root, small_dataset, tmp_path
+):
+    line = ["monai.bundle", "run", "training", *config("train"), "--dataset_dir", small_dataset, "--repeats", 3]
+    line += ["--output_dir", tmp_path / "out", "--learning_rate", 1e6, "--epochs", 1, "--val_pairs", 2]
+    done = run_module(*line, cwd=bundle_root)
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: The training has diverged: the fields that it finds move 100% of each image")
+    assert last.endswith("Begin anew with a lower --learning_rate and another --output_dir.")
+    assert "Traceback" not in done.stderr
+    assert "best metric" not in done.stdout + done.stderr
+    assert not [*(tmp_path / "out" / "models").iterdir()]
+
+
 @pytest.mark.parametrize(
     ("command", "names", "options", "sentence"),
     [
