@@ -91,7 +91,7 @@ def test_what_overrides_nothing_is_refused_with_what_was_meant(words, options, a
         (["--optimizer#weight_deccay", "0.1"], "torch.optim.Adam takes no 'weight_deccay' .*--optimizer#weight_decay?"),
         (["--train#trainer#max_epoch", "3"], "SupervisedTrainer takes no 'max_epoch' .*--train#trainer#max_epochs?"),
         (["--validate#evaluator#devicee", "1"], "SupervisedEvaluator takes no .*--validate#evaluator#device?"),
-        (["--train#handlers#0#epoch_leve", "0"], "LrScheduleHandler takes no .*--train#handlers#0#epoch_level?"),
+        (["--train#handlers#0#epoch_leve", "0"], "ScheduleHandler takes no .*--train#handlers#0#epoch_level?"),
         (
             ["--cascade_def#zzz", "1"],
             "bundle.networks.cascade.cascaded takes no 'zzz' .*: it takes network, cascades, ",
