@@ -3,17 +3,19 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.keys import tells_of_file
 from bundle.listing import IMAGE_SUFFIXES, is_listed, visible_images
+from bundle.transforms.reading import OF_DICOM
 
 __all__ = ["sort_folder"]
 
 Item = dict[str, Any]
-UNREAD_SUFFIXES = (".mgz", ".mgh", ".img", ".img.gz", ".nhdr", ".dcm")  # images of other formats
+UNREAD_SUFFIXES = (".mgz", ".mgh", ".img", ".img.gz", ".nhdr")  # images of other formats
 IMAGE_WORDS = {"image", "images", "imagestr", "img", "imgs", "imaging"}  # in names, beside labels of one name
 DERIVATIVES = "derivatives"  # BIDS: what programs have made of the images
 FEWEST_SHOWN, MOST_KINDS = 3, 8
@@ -62,20 +64,23 @@ def sort_folder(source: Path, pattern: str | None = None) -> list[Item]:
     others = [f for f in files if f not in maps and f not in images]
     labels = _paired(images, maps, others)
     alone = [f for f in maps if f not in labels.values()]
+    unread = sorted(filter(_is_unread, visible))
+    dicom = [path for path in unread if _is_dicom(path)]
     left = {
         "derivatives": made,
         "label maps or masks of no image that is taken": alone,
         "not of the pattern": others,
-        "formats that are not read here": [_described(p, root) for p in sorted(visible) if _is_unread(p)],
+        "formats that are not read here": [_described(path, root) for path in unread],
     }
     said = "; ".join(f"{len(some)} {why} ({_first(some)})" for why, some in left.items() if some)
     if len(images) < 2:
         raise ValueError(
             f"{source} holds {len(images)} images ({', '.join(IMAGE_SUFFIXES)}): registration takes two."
             f"{f' Left out: {said}.' if said else ''}{' --pattern says which files are images.' if files else ''}"
+            f"{f' {OF_DICOM}' if dicom else ''}"
         )
     taken = f"{len(images)} images ({_first(images)}){f', {len(labels)} with a label map' if labels else ''}"
-    print(f"{source}: {taken}{f'; left out: {said}' if said else ''}")  # noqa: T201
+    print(f"{source}: {taken}{f'; left out: {said}' if said else ''}{f'. {OF_DICOM}' if dicom else ''}")  # noqa: T201
     _tell_kinds(source, images)
     found = [(image, labels.get(image)) for image in images]
     return [{"image": str(i.path)} | ({"label": str(label.path)} if label else {}) for i, label in found]
@@ -104,7 +109,16 @@ def _matches(file: _File, pattern: str | None) -> bool:
 
 
 def _is_unread(path: Path) -> bool:
-    return path.name.lower().endswith(UNREAD_SUFFIXES) and path.is_file()
+    return path.is_file() and (path.name.lower().endswith(UNREAD_SUFFIXES) or _is_dicom(path))
+
+
+def _is_dicom(path: Path) -> bool:
+    """Tell a file of DICOM by its ending; one that has none, or a number of its UID for one, by what it begins with."""
+    if re.search("[A-Za-z]", path.suffix):
+        return path.suffix.lower() == ".dcm"
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+    return False
 
 
 def _paired(images: Sequence[_File], maps: Sequence[_File], others: Sequence[_File]) -> dict[_File, _File]:

@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bundle.failures import OutcomeError
+from bundle.fields import identity_grid
 from bundle.io.tables import read_csv, write_csv
 from bundle.memory import peak_memory_mb
 from bundle.options import check_flags
 from bundle.results import anonymous_page, bounds_of, write_registration
+from bundle.shapes import DDF
+from bundle.spatial.resampling import is_inside
 from bundle.weights import WeightsChoice, check_weights
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointLoader, EarlyStopHandler, ValidationHandler
 
 __all__ = [
+    "DivergenceHandler",
     "EpochTable",
     "LastValidationHandler",
     "PageMaker",
@@ -28,6 +33,8 @@ __all__ = [
 ]
 
 ON_NETWORK_GRID = "image", "pred", "ddf"  # keys that nothing needs once a registration has been measured and drawn
+
+LEAST_WITHIN = 0.1  # share of the voxels; trained weights have 0.9, those that have diverged none
 
 
 class WeightsCheckpointLoader(CheckpointLoader):
@@ -80,6 +87,44 @@ class LastValidationHandler(ValidationHandler):
     def _is_left_out(self, engine: Engine, epoch: int) -> bool:
         """Tell the last epoch where it is none of those that are validated."""
         return epoch == engine.state.max_epochs and epoch % self.interval != 0
+
+
+class DivergenceHandler:
+    """End a training whose weights have diverged though its numbers are finite, before they count as its best.
+
+    Then the fields of all validated pairs pull nearly every voxel from beyond the moving image, so that nothing of it
+    is left: displacements that grow without bound cannot do otherwise, and no field that registers does.
+    """
+
+    def __init__(self) -> None:
+        self.within = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Look at each field of a validator, and judge them before the validation ends."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _begin(self, engine: Engine) -> None:
+        self.within = 0.0
+
+    def __call__(self, engine: Engine) -> None:
+        """Note how much the fields of a batch, ``ddf`` (3, H, W, L), pull from within the moving image.
+
+        Raises:
+            OutcomeError: it was the last batch, and of no pair was it a tenth of the voxels.
+        """
+        self.within = max(self.within, *(_share_within(item["ddf"][None]) for item in engine.state.output))
+        if engine.state.iteration % engine.state.epoch_length == 0 and self.within < LEAST_WITHIN:
+            raise OutcomeError(
+                f"The training has diverged: the fields that it finds move {1 - self.within:.0%} of each image of its "
+                "validation and more out of view. Begin anew with a lower --learning_rate and another --output_dir."
+            )
+
+
+def _share_within(ddf: DDF) -> float:
+    """Measure how many voxels a field, (1, 3, H, W, L), pulls from within the moving image: a share."""
+    ddf = ddf.as_subclass(torch.Tensor)
+    return float(is_inside((identity_grid(ddf) + ddf)[0].movedim(0, -1), ddf.shape[2:]).float().mean())
 
 
 class RegistrationSaver:

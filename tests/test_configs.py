@@ -56,7 +56,7 @@ MERGED = {
 
 NOT_REFERRED_TO = {"_meta_", "imports", "initialize", "finalize", "training", "evaluating", "inferring"}  # but run
 REPLACED = {  # with what took them; ``bundle.overrides`` refuses them as options
-    "evaluate": {"pretrained", "resume", "val_pairs"},
+    "evaluate": {"pretrained", "resume", "trained_with", "val_pairs"},
     "batch_inference": {"dataset_dir", "split", "pairs"},
     "imitation": {"alpha", "beta", "label_weight", "synthetic_alpha", "known_weight", "moved_weight"},
 }

@@ -5,8 +5,9 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import torch
 from bundle.description import describe_as
-from bundle.weights import recommended
+from bundle.weights import recommended, suited
 from tests.configs import load
 
 
@@ -63,19 +64,59 @@ def test_a_description_that_names_no_training_goes_by_the_voxels_that_it_suits_o
         assert json.loads((tmp_path / f"from_{name}.json").read_text()) == taken
 
 
-@pytest.mark.parametrize(("spacing_mm", "taken"), [(2.0, True), (0.2, False)])
-def test_a_fine_tuning_writes_what_suits_its_images_whatever_they_show(bundle_root, tmp_path, spacing_mm, taken):
-    """As the configs do it, on heads of the voxels that model.pt was trained at, and on something small."""
+@pytest.mark.parametrize(
+    ("known", "voxel", "taken", "said"),
+    [
+        ({"spacing_mm": 1.5, "gamma": 1.4, "trained_at_mm": 2.0}, 2.0, {"spacing_mm": 1.5, "gamma": 0.7}, ", as the"),
+        ({"spacing_mm": 1.5, "gamma": 1.4, "trained_at_mm": 2.0}, 1.0, {"spacing_mm": 1.0, "gamma": 0.7}, " of the"),
+        ({}, 1.0, {"gamma": 0.7}, "see images: edit"),
+    ],
+)
+def test_what_a_training_shows_its_weights_suits_them_whatever_the_voxels(tmp_path, capsys, known, voxel, taken, said):
+    if known:
+        (tmp_path / "start.json").write_text(json.dumps(known))
+    path = tmp_path / "model.pt"
+    describe_as(str(tmp_path / "start.pt"), path, [[voxel] * 3], trained_with={"gamma": 0.7})
+    written = json.loads(path.with_suffix(".json").read_text())
+    assert written == taken | ({"trained_at_mm": voxel} if known else {})
+    note = capsys.readouterr().out
+    assert "has gamma 0.7, by which it is trained to see images" in note
+    assert said in note
+    assert "1.4" not in note
+
+
+def begin(bundle_root, folder, names, spacing_mm, **options):
+    """Begin a training on small images as the configs do; the parser, and what is written beside the weights."""
     for i in range(4):
-        path = tmp_path / "data" / "imagesTr" / f"{i}.nii.gz"
+        path = folder / "data" / "imagesTr" / f"{i}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         image = np.random.default_rng(i).random((16, 16, 16), np.float32)
         nibabel.save(nibabel.Nifti1Image(image, np.diag([spacing_mm] * 3 + [1.0])), path)
-    parser = load(bundle_root, ["train", "finetune"])
-    for key, value in {"dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "out")}.items():
+    parser = load(bundle_root, names)
+    for key, value in {"dataset_dir": str(folder / "data"), "output_dir": str(folder / "out"), **options}.items():
         parser[key] = value
     parser.get_parsed_content("initialize")
-    written = json.loads((tmp_path / "out" / "models" / "model.json").read_text())
+    return parser, json.loads((folder / "out" / "models" / "model.json").read_text())
+
+
+@pytest.mark.parametrize("asked", [{}, {"gamma": 0.7}])
+def test_imitated_weights_are_trained_validated_and_described_by_one_gamma(bundle_root, tmp_path, asked):
+    """On voxels other than those that model.pt, whose gamma is 1.4, was trained at."""
+    parser, written = begin(bundle_root, tmp_path, ["train", "any_contrast", "imitation"], 1.0, **asked)
+    gamma = asked.get("gamma", 1.4)
+    assert written == {"spacing_mm": 1.0, "trained_at_mm": 1.0, "gamma": gamma}
+    assert suited(str(tmp_path / "out/models/model.pt"))["gamma"] == gamma
+    users = [parser.get_parsed_content(name) for name in ("train#inferer", "loss", "validate#inferer")]
+    assert [user.gamma for user in users] == [gamma] * 3
+    validator = parser.get_parsed_content("validate#evaluator")
+    found = validator.inferer(torch.rand(1, 2, 16, 16, 16), validator.network)
+    assert found.shape == (1, 4, 16, 16, 16)
+
+
+@pytest.mark.parametrize(("spacing_mm", "taken"), [(2.0, True), (0.2, False)])
+def test_a_fine_tuning_writes_what_suits_its_images_whatever_they_show(bundle_root, tmp_path, spacing_mm, taken):
+    """As the configs do it, on heads of the voxels that model.pt was trained at, and on something small."""
+    _, written = begin(bundle_root, tmp_path, ["train", "finetune"], spacing_mm)
     shipped = json.loads((bundle_root / "models" / "model.json").read_text())
     if taken:
         assert written.items() <= shipped.items()

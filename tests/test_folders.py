@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from bundle.folders import sort_folder
+from bundle.transforms import read_volume
 
 
 def touch(folder, *names):
@@ -91,6 +92,23 @@ def test_formats_that_are_passed_over_are_told(tmp_path, capsys):
     (tmp_path / "b.nii").unlink()
     with pytest.raises(ValueError, match=r"holds 1 images .*Left out: 2 formats that are not read here \(c"):
         sort_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["MR/1.DCM", "MR/1.dcm", "MR/IM0001", "MR/1.2.840.7"])
+def test_what_to_do_with_dicom_is_told_as_register_tells_it(tmp_path, capsys, name):
+    touch(tmp_path, "a.nii.gz", "b.nii", "README", name)
+    (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    assert len(found(tmp_path)) == 2
+    said = capsys.readouterr().out
+    assert (
+        f"left out: 1 formats that are not read here ({name}). DICOM series are registered by the application" in said
+    )
+    (tmp_path / "b.nii").unlink()
+    with pytest.raises(ValueError, match=r"holds 1 images .* as dcm2niix makes them of series\.") as refusal:
+        sort_folder(tmp_path)
+    with pytest.raises(ValueError, match="is a folder or a DICOM file") as others:
+        read_volume(tmp_path, "moving_image", is_label=False)
+    assert str(refusal.value).endswith(str(others.value).partition("file: ")[2])
 
 
 def test_a_segmentation_goes_before_a_mask(tmp_path, capsys):

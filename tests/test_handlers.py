@@ -1,15 +1,16 @@
 """What handlers measure is of their engine's device alone; tables hold what their own run measured."""
 
+import logging
 import math
 
 import pytest
 import torch
 from bundle import handlers
 from bundle.evaluation import PairTable
-from bundle.handlers import EpochTable, LastValidationHandler, PageMaker, RegistrationSaver
+from bundle.handlers import DivergenceHandler, EpochTable, LastValidationHandler, PageMaker, RegistrationSaver
 from bundle.io.tables import read_csv
 from bundle.weights import WeightsChoice
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 
@@ -62,6 +63,35 @@ def test_a_training_is_validated_after_its_last_epoch_in_any_case(interval, epoc
     LastValidationHandler(interval, validator).attach(trainer)
     trainer.run([0], max_epochs=epochs)
     assert found == validated
+
+
+@pytest.mark.parametrize(
+    ("shifts", "ends"),
+    [
+        ([0.0, 0.0], False),
+        ([7.0, -7.0], False),  # of 8 voxels: a plane of the image is left in view
+        ([50.0, 1.0], False),  # one pair that fails is none of the training
+        ([50.0, -9.0], True),
+        ([1e9, 1e9], True),
+    ],
+)
+def test_weights_that_move_every_image_out_of_view_have_diverged(shifts, ends):
+    def field(engine, shift):
+        ddf = torch.zeros(3, 8, 9, 10)
+        ddf[0] = shift
+        return [{"ddf": MetaTensor(ddf)}]
+
+    engine, last = Engine(field), []
+    engine.logger.setLevel(logging.CRITICAL)
+    DivergenceHandler().attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, last.append)
+    if ends:
+        with pytest.raises(ValueError, match=r"The training has diverged: .* 100% .* a lower --learning_rate"):
+            engine.run(shifts)
+    else:
+        for _ in range(2):
+            engine.run(shifts)
+    assert len(last) == (0 if ends else 2)
 
 
 def test_a_run_that_breaks_off_leaves_what_it_measured_and_nothing_of_an_earlier_one(tmp_path):

@@ -19,9 +19,16 @@ def words(bundle_root):
         ["--epochs", "3"],
         ["--epochs=3", "--bundle_root", ".", "--logging_file", "configs/logging.conf"],
         ["--learning-rate", "1e-3", "-patience", "-1"],
-        ["--noamp", "--+imports", "['$import math']"],
-        ["--cascade_def#unknown", "1"],  # a component judges its own arguments
+        ["--noamp"],
         ["--train::trainer::max_epochs", "-3"],
+        ["--optimizer#weight_decay", "0.1", "--loss#window", "7"],  # what a component takes and the configs leave out
+        ["--optimizer", "{'_target_': 'torch.optim.SGD', 'params': []}", "--optimizer#momentum", "0.9"],
+        ["--loss", "{'_target_': 'torch.nn.MSELoss', 'own': 1}"],
+        ["--train#dataloader#pin_memory", "True"],  # by **kwargs
+        ["--validate#handlers#1#_disabled_", "True", "--train#handlers#0#epoch_level", "False"],
+        ["--validate#additional_metrics#val_mine", "{'_target_': 'mine'}"],  # handed on as a whole
+        ["--validate#best_weights#save_dict#more", "@network"],
+        ["--loss#_target_", "$print", "--loss#any", "1"],
         ["--imports#0", "$import os"],
         ["--epochs", "@longer", "--longer", "3"],
         ["--epochs", "%longer#1", "--longer", "[3,4]"],
@@ -58,11 +65,15 @@ def test_optional_keys_of_a_section_stand(bundle_root):
         (["--epoch", "3"], "did you mean --epochs?"),
         (["--epoch=3"], "did you mean --epochs?"),
         (["-epoch", "3"], "did you mean --epochs?"),
-        (["--+epoch", "3"], "did you mean --epochs?"),
         (["--learning-rat", "1e-3"], "did you mean --learning_rate?"),
         (["--nospatial_sise"], "did you mean --spatial_size?"),
         (["--trainning#trainer#max_epochs", "3"], "did you mean --training?"),
         (["--config_fil", "x.json"], "did you mean --config_file?"),
+        (["--train#trainers", "3"], "did you mean --train#trainer?"),
+        (["--train::traner", "3"], "did you mean --train#trainer?"),
+        (["--validate#zzz", "3"], "it has preprocessing, pair_preprocessing, dataset, "),
+        (["--resumption#settings#foo", "1"], "it has seed, val_frac, "),
+        (["--resumption#settings#learning_rat", "1"], "did you mean --resumption#settings#learning_rate?"),
         (["--zzz", "3"], "the keys stand in the config files"),
         (["--epochs", "$'longer'", "--longer", "3"], "the keys stand in the config files"),
     ],
@@ -74,7 +85,32 @@ def test_what_overrides_nothing_is_refused_with_what_was_meant(words, options, a
         assert advice in str(refusal.value)
 
 
-@pytest.mark.parametrize("option", [["--seed", "None"], ["--seed=None"], ["--+seed", "None"]])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--optimizer#weight_deccay", "0.1"], "torch.optim.Adam takes no 'weight_deccay' .*--optimizer#weight_decay?"),
+        (["--train#trainer#max_epoch", "3"], "SupervisedTrainer takes no 'max_epoch' .*--train#trainer#max_epochs?"),
+        (["--validate#evaluator#devicee", "1"], "SupervisedEvaluator takes no .*--validate#evaluator#device?"),
+        (["--train#handlers#0#epoch_leve", "0"], "ScheduleHandler takes no .*--train#handlers#0#epoch_level?"),
+        (
+            ["--cascade_def#zzz", "1"],
+            "bundle.networks.cascade.cascaded takes no 'zzz' .*: it takes network, cascades, ",
+        ),
+        (["--loss", "{'_target_': 'torch.nn.MSELoss'}", "--loss#alpha", "1"], "torch.nn.MSELoss takes no 'alpha'"),
+    ],
+)
+def test_what_a_component_does_not_take_is_refused_with_what_was_meant(words, options, sentence):
+    with pytest.raises(ValueError, match=sentence.replace("?", r"\?$")):
+        check_overrides([*words, *options])
+
+
+@pytest.mark.parametrize("option", [["--+imports", "['$import math']"], ["--+seed", "None"], ["--+train#trainer={}"]])
+def test_a_key_to_merge_which_monai_merges_in_files_alone_is_refused(words, option):
+    with pytest.raises(ValueError, match=r"MONAI merges \(\+\) in config files alone, .*: give --\w"):
+        check_overrides([*words, *option])
+
+
+@pytest.mark.parametrize("option", [["--seed", "None"], ["--seed=None"]])
 def test_none_which_monai_passes_over_is_refused_with_what_it_takes(words, option, tmp_path):
     with pytest.raises(ValueError, match=r"MONAI passes over --seed None, .*: give --seed '\$None', or leave it out"):
         check_overrides([*words, *option])
@@ -159,16 +195,23 @@ def test_other_commands_and_programs_are_left_alone(words):
     check_overrides()  # pytest's own command line
 
 
-def test_monai_ends_before_it_trains(bundle_root, small_dataset, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "first", "meant"),
+    [
+        ("--epoch", "No config has a key for --epoch", "--epochs"),
+        ("--optimizer#weight_deccay", "torch.optim.Adam takes no 'weight_deccay'", "--optimizer#weight_decay"),
+    ],
+)
+def test_monai_ends_before_it_trains(bundle_root, small_dataset, tmp_path, option, first, meant):
     options = ["--bundle_root", bundle_root, "--dataset_dir", small_dataset, "--output_dir", tmp_path / "out"]
     config = bundle_root / "configs" / "train.json"
     done = run_module(
-        "monai.bundle", "run", "training", "--config_file", config, *options, "--epoch", "1", cwd=bundle_root
+        "monai.bundle", "run", "training", "--config_file", config, *options, option, "1", cwd=bundle_root
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: No config has a key for --epoch")
-    assert last.endswith("did you mean --epochs?")
+    assert last.startswith(f"error: {first}")
+    assert last.endswith(f"did you mean {meant}?")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 

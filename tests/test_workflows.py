@@ -80,8 +80,27 @@ def test_training_leaves_scalars_and_pictures_for_tensorboard(trained):
     events = EventAccumulator(str(trained[0] / "tensorboard"))
     events.Reload()
     tags = events.Tags()
-    assert {"train_loss", "val_mean_dice", "val_folding_percent"} <= set(tags["scalars"])
+    scalars = {"train_loss", "train_mean_loss", "learning_rate", "val_mean_dice", "val_folding_percent"}
+    assert scalars <= set(tags["scalars"])
     assert tags["images"]
+    losses = [scalar.value for scalar in events.Scalars("train_loss")]
+    assert [scalar.value for scalar in events.Scalars("train_mean_loss")] == [pytest.approx(np.mean(losses))]
+    assert [scalar.value for scalar in events.Scalars("learning_rate")] == [pytest.approx(1e-4)]
+
+
+def test_a_plateau_of_the_mean_training_loss_lowers_the_rate(bundle_root, small_dataset, tmp_path):
+    plateau = "{'_target_': 'torch.optim.lr_scheduler.ReduceLROnPlateau', 'optimizer': '@optimizer', "
+    plateau += "'patience': 0, 'threshold': 10.0, 'threshold_mode': 'abs'}"  # no epoch is so much better
+    options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path, "--val_pairs", 1, "--lr_scheduler", plateau]
+    for epochs in (2, 3):  # the second call goes on where the first one was
+        run(["training"], bundle_root, *config("train"), *options, "--epochs", epochs)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    rates = [scalar.value for scalar in events.Scalars("learning_rate")]
+    assert rates == [pytest.approx(rate) for rate in (1e-4, 1e-4, 1e-5)]
+    kept = torch.load(tmp_path / "models/resume_checkpoint_epoch=3.pt", weights_only=True)["lr_scheduler"]
+    losses = [scalar.value for scalar in events.Scalars("train_mean_loss")]
+    assert kept["best"] == pytest.approx(losses[0])
 
 
 @pytest.mark.slow
@@ -349,6 +368,21 @@ def test_a_training_that_diverges_ends_at_its_first_validation(bundle_root, smal
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].endswith("Train anew with a lower --learning_rate, or with --amp False.")
     assert not (tmp_path / "out" / "models" / "model.pt").exists()
+
+
+def test_a_training_whose_numbers_stay_finite_as_it_diverges_ends_so_and_keeps_no_weights(
+    bundle_root, small_dataset, tmp_path
+):
+    line = ["monai.bundle", "run", "training", *config("train"), "--dataset_dir", small_dataset, "--repeats", 3]
+    line += ["--output_dir", tmp_path / "out", "--learning_rate", 1e6, "--epochs", 1, "--val_pairs", 2]
+    done = run_module(*line, cwd=bundle_root)
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: The training has diverged: the fields that it finds move 100% of each image")
+    assert last.endswith("Begin anew with a lower --learning_rate and another --output_dir.")
+    assert "Traceback" not in done.stderr
+    assert "best metric" not in done.stdout + done.stderr
+    assert not [*(tmp_path / "out" / "models").iterdir()]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from bundle.fields import identity_grid, jacobian_determinant, warp
 from bundle.shapes import DDF
+from bundle.similarity import SHOWN
 from bundle.synthesis.acquisition import blur, smooth_noise
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
@@ -135,7 +136,7 @@ def draw_change(
 
     Args:
         state: source of randomness.
-        image: (1, H, W, L), above 0 where there is something to change.
+        image: in [0, 1], (1, H, W, L); what is as dark as noise in air is not the place of a lesion.
         labels: its regions; None if there are none.
         least: smallest displacement at the peak, voxels; where regions meet, theirs add up.
         most: largest.
@@ -199,12 +200,10 @@ def _unflattened(ddf: DDF) -> DDF:
 
 
 def draw_region(state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
-    """Pick what grows or shrinks, (1, H, W, L) of bool: a labelled region, or a ball inside the head, like a lesion."""
-    if labels is None:
-        return _draw_ball(state, image > 0)
-    present = torch.unique(labels)[1:]
-    if len(present) == 0:
-        return _draw_ball(state, image > 0)
+    """Pick what grows or shrinks, (1, H, W, L) of bool: a labelled region, or a ball in what is shown, a lesion say."""
+    present = [] if labels is None else torch.unique(labels)[1:]
+    if labels is None or len(present) == 0:
+        return _draw_ball(state, image > SHOWN)
     if state.rand() < 0.6:
         return torch.eq(labels, present[state.randint(len(present))])
     return _draw_ball(state, labels > 0)

@@ -22,6 +22,10 @@ __all__ = ["ReadVolumed", "check_sides", "grid_of", "on_grid_of", "read_file", "
 
 Item = dict[Hashable, Any]
 
+OF_DICOM = (
+    "DICOM series are registered by the application in deploy_app of the repository (docs/deploy.md there); give "
+    "NIfTI, NRRD or MHA files here, as dcm2niix makes them of series."
+)
 STRAIGHT = "few toolkits open such a grid: results lie on a straight one of {} voxels"
 
 
@@ -147,10 +151,7 @@ def _told(path: Path, name: str) -> Iterator[None]:
     """Tell in one sentence what is wrong with an image file."""
     where = f"The {name.replace('_', ' ')} ({path})"
     if path.is_dir() or path.suffix.lower() == ".dcm":
-        raise ValueError(
-            f"{where} is a folder or a DICOM file: DICOM series are registered by the application in deploy_app of the "
-            "repository (docs/deploy.md there); give a NIfTI, NRRD or MHA file here, as dcm2niix makes it of a series."
-        )
+        raise ValueError(f"{where} is a folder or a DICOM file: {OF_DICOM}")
     check_file(path, name.replace("_", " "))
     try:
         yield

@@ -4,7 +4,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.fields import jacobian_determinant, warp
 from bundle.synthesis import RandRescand
-from bundle.synthesis.rescan import draw_change, draw_pose, rescan_field
+from bundle.synthesis.rescan import draw_change, draw_pose, draw_region, rescan_field
 
 SIZE = (44, 60, 36)
 INNER = (slice(None), *[slice(6, -6)] * 3)
@@ -102,6 +102,15 @@ def test_in_a_common_pose_what_did_not_change_is_interpolated_too():
         )
         item = transform.set_random_state(1)(pair() | {"fixed": noise})
         assert (item["fixed"][INNER].std() < 0.9 * noise[INNER].std()) == blurred
+
+
+@pytest.mark.parametrize("labels", [None, torch.zeros(1, 40, 40, 40)], ids=["without labels", "with none in them"])
+def test_without_regions_what_changes_is_in_the_head_and_not_in_the_noise_around_it(labels):
+    image = 0.04 * torch.rand(1, 40, 40, 40, generator=torch.Generator().manual_seed(0))
+    image[:, 12:28, 12:28, 12:28] += 0.5
+    for seed in range(30):
+        centre = draw_region(np.random.RandomState(seed), image, labels)[0].nonzero().double().mean(0)
+        assert ((centre > 11.5) & (centre < 27.5)).all()
 
 
 def test_several_regions_change_at_once():
