@@ -56,7 +56,7 @@ class ElasticRefiner:
         iterations: int = 5,
         growth: float = 2.0,
         growth_width: float = 4.0,
-        other: float = 0.2,
+        other: float = 0.5,
         other_width: float = 6.0,
     ) -> None:
         if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:

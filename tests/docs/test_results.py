@@ -139,11 +139,11 @@ def test_the_tables_of_one_person_s_scans_are_what_the_benchmark_found(bundle_ro
     rows = {}
     with (bundle_root / "docs" / "results" / "rescans.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            numbers = {k: float(v) if v else math.nan for k, v in row.items() if k not in ("weights", "image")}
-            rows.setdefault(row["weights"], []).append(numbers)
-    assert set(rows) == {"one_person.pt", "model.pt"}
+            numbers = {k: float(v) if v else math.nan for k, v in row.items() if k not in ("change", "image")}
+            rows.setdefault(row["change"], []).append(numbers)
+    assert set(rows) == {"growth", "shift"}
     for found in rows.values():
-        assert [row["peak_mm"] for row in found] == [row["peak_mm"] for row in rows["model.pt"]]
+        assert [row["peak_mm"] for row in found] == [row["peak_mm"] for row in rows["growth"]]
         assert rescans_markdown(found) in document
 
 
