@@ -24,6 +24,7 @@ STAGES = ("reading and aligning", "network", "resampling and measuring", "writin
 # seconds of one busy core, alone or for a million voxels: their proportions count, the first stages correct the rest
 ALIGNMENT, RIGID, SMALL = 10.0, 0.6, 0.1  # of all but the smallest images; share of rigid; millions of voxels
 NETWORK, ON_GPU, STEP = 5.0, 0.02, 1.5
+REFINING = 2.0  # of what changed in one person
 MEETING, MEETING_STEPS = 9.0, 3  # of both ways halfway; steps at the least (configs/inference.json)
 READING, MEASURING, INVERSE = 0.3, 2.0, 12.0
 
@@ -47,6 +48,7 @@ def expected_seconds(
     share = {"none": 0.0, "center": 0.0, "rigid": RIGID}.get(str(settings.get("affine")), 1.0)
     aligning = ways * share * ALIGNMENT * min(fixed / SMALL, 1.0)
     run = NETWORK * (settings.get("passes") or 1) * (settings.get("cascades") or 1)
+    run += REFINING if settings.get("same_person") else 0.0
     steps = STEP * (settings.get("optimise") or 0)
     meeting = 0.0
     if ways == 2:
