@@ -19,6 +19,9 @@ _SHADING = 4.0  # voxels, width of the mean brightness around a voxel that its o
 _BRIGHTEST = 3.0  # times that mean: fat and vessels are no better a measure
 _OUTLIER = 3.0  # standard deviations of the noise from which a difference counts less
 _RELATED = 3.0  # voxels whose noise is one another's, interpolated as they are
+_BLURS = 2  # times that the sharper image is blurred: the second time by what the first one left
+_ALIKE = 0.2  # voxels: a blur by less is none
+_EVEN = 1e-3  # of the squared curvature: images without any tell nothing
 
 # of the displacement
 _START = 0.1  # voxels, by which the prior's own field may miss the one to begin with
@@ -31,7 +34,7 @@ class ElasticRefiner:
     A network that is to be wrong by as little as possible on average finds a part of a change alone. Here the
     displacement u is the one that makes exp(−(Σ r² / σ² + |v|²) / 2) largest (maximum a posteriori, by Gauss-Newton
     steps): r are the differences between the warped moving and the fixed image, each divided by its mean brightness
-    nearby so that the shading of a receive coil makes none, σ is their noise, and u is drawn from white noise v of unit
+    nearby so that the shading of a receive coil makes none, and the sharper one blurred; σ is their noise, and u is drawn from white noise v of unit
     variance by two smooth parts. Where a part of an elastic body grows or shrinks, it and all around it is displaced
     along the gradient of a potential (Goodier's thermoelastic potential), so that this is the larger part; the other
     one, of any direction, is wider and smaller.
@@ -91,7 +94,7 @@ class ElasticRefiner:
         counts = (smooth(shown, 1.0) > 0.5).float()
         if not counts.any():
             return start
-        moving, fixed = _without_shading(moving), _without_shading(fixed)
+        moving, fixed = _equally_sharp(_without_shading(moving), _without_shading(fixed), start, counts)
         noise = _variance((warp(moving, start) - fixed)[counts > 0])
         latent = self._latent(halve(start))
         for _ in Progress(range(self.iterations), title="refining", leave=False):
@@ -189,6 +192,37 @@ def _without_shading(image: Volume) -> Volume:
     shown = (image > SHOWN).to(image.dtype)
     level, share = (smooth(halve(part), _SHADING / 2) for part in (image * shown, shown))
     return (image / restore(level / share.clamp(min=1e-3), image.shape[2:]).clamp(min=SHOWN)).clamp(max=_BRIGHTEST)
+
+
+def _equally_sharp(moving: Volume, fixed: Volume, ddf: DDF, counts: Volume) -> tuple[Volume, Volume]:
+    """Blur along each axis whichever image is the sharper one, so that edges differ by where they are alone.
+
+    A blur by σ adds σ²/2 times the second derivative: as much of that as the images differ by is how far their σ²
+    are apart. Noise says nothing of it, where both images have as much.
+    """
+    for _ in range(_BLURS):
+        warped = warp(moving, ddf)
+        curvature = (_second_differences((warped + fixed) / 2) * counts)[0].flatten(1)
+        normal = curvature @ curvature.T + _EVEN * torch.eye(3, device=ddf.device)
+        found = torch.linalg.solve(normal, curvature @ ((fixed - warped) * counts).flatten()).tolist()
+        for axis, part in enumerate(found, 2):
+            width = math.sqrt(2 * abs(part))
+            if width < _ALIKE:
+                continue
+            if part > 0:
+                moving = smooth(moving, width, [axis])
+            else:
+                fixed = smooth(fixed, width, [axis])
+    return moving, fixed
+
+
+def _second_differences(volume: Volume) -> torch.Tensor:
+    """Along each axis, the outermost value going on: (1, 1, h, w, l) to (1, 3, h, w, l)."""
+    parts = []
+    for axis, n in enumerate(volume.shape[2:], 2):
+        padded = F.pad(volume, [int(axis == other) for other in (4, 4, 3, 3, 2, 2)], mode="replicate")
+        parts.append(padded.narrow(axis, 0, n) + padded.narrow(axis, 2, n) - 2 * volume)
+    return torch.cat(parts, 1)
 
 
 def _variance(differences: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,15 @@ from monai.networks.layers import gaussian_1d
 __all__ = ["halve", "restore", "smooth", "voxel_ratio"]
 
 
-def smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Filter (B, C, H, W, L) by a Gaussian of width ``sigma`` voxels, edges replicated; what is constant stays."""
+def smooth(x: torch.Tensor, sigma: float, dims: Sequence[int] = (2, 3, 4)) -> torch.Tensor:
+    """Filter (B, C, H, W, L) by a Gaussian of width ``sigma`` voxels along ``dims``; what is constant stays.
+
+    Edges are replicated.
+    """
     gaussian = gaussian_1d(torch.tensor(float(sigma)), truncated=3.0)
     weights = (gaussian / gaussian.sum()).tolist()  # MONAI's does not add up to 1
     radius = len(weights) // 2
-    for dim in (2, 3, 4):  # sums of slices: a convolution of one channel takes three times as long on a CPU
+    for dim in dims:  # sums of slices: a convolution of one channel takes three times as long on a CPU
         margin = [radius * (axis == dim) for axis in (4, 4, 3, 3, 2, 2)]
         padded, n = F.pad(x, margin, mode="replicate"), x.shape[dim]
         x = weights[radius] * padded.narrow(dim, radius, n)
