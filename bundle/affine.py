@@ -50,12 +50,12 @@ def align(
     """Find the linear transform that takes points of the fixed image to the moving one.
 
     ``none`` trusts the headers. ``center`` lays the centres of the two grids over each other, to the next whole voxel
-    where the grids are parallel and equally fine, in whatever order their files store the axes: half a voxel further, interpolation would blur. ``rigid`` and
-    ``affine`` maximise mutual information over up to three resolutions, from whichever start is best: the headers as
-    they are, the centres of the grids or those of the masses. ``affine`` starts from a rigid alignment that spares the
-    finest resolution, and never ends mirrored. Heads nod: the search starts so as well, by up to half a radian, and
-    follows the two best starts that nod differently. Small animals and parts are aligned magnified: all lengths here
-    suit people. Deterministic.
+    where the grids are parallel and equally fine, in whatever order their files store the axes: half a voxel further,
+    interpolation would blur. ``rigid`` and ``affine`` maximise mutual information over up to three resolutions, from
+    whichever start is best: the headers as they are, the centres of the grids or those of the masses. ``affine`` starts
+    from a rigid alignment that spares the finest resolution, and never ends mirrored. Heads nod: the search starts so
+    as well, by up to half a radian, and follows the two best starts that nod differently. Small animals and parts are
+    aligned magnified: all lengths here suit people. Deterministic.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
