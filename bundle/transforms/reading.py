@@ -43,8 +43,8 @@ class ReadVolumed(MapTransform):
             those that start with ``moving_`` or ``fixed_`` to that of ``moving`` or ``fixed``.
 
     Raises:
-        ValueError: neither a path nor a ``MetaTensor``, unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions
-            or on another grid than its image.
+        ValueError: neither a path nor a ``MetaTensor``, unreadable, not one 3-D volume, not finite, an image without
+            contrast, a label map with fractions or on another grid than its image.
         FileNotFoundError: no such file.
     """
 
