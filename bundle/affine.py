@@ -50,12 +50,12 @@ def align(
     """Find the linear transform that takes points of the fixed image to the moving one.
 
     ``none`` trusts the headers. ``center`` lays the centres of the two grids over each other, to the next whole voxel
-    where the grids are parallel and equally fine: half a voxel further, interpolation would blur. ``rigid`` and
-    ``affine`` maximise mutual information over up to three resolutions, from whichever start is best: the headers as
-    they are, the centres of the grids or those of the masses. ``affine`` starts from a rigid alignment that spares the
-    finest resolution, and never ends mirrored. Heads nod: the search starts so as well, by up to half a radian, and
-    follows the two best starts that nod differently. Small animals and parts are aligned magnified: all lengths here
-    suit people. Deterministic.
+    where the grids are parallel and equally fine, in whatever order their files store the axes: half a voxel further,
+    interpolation would blur. ``rigid`` and ``affine`` maximise mutual information over up to three resolutions, from
+    whichever start is best: the headers as they are, the centres of the grids or those of the masses. ``affine`` starts
+    from a rigid alignment that spares the finest resolution, and never ends mirrored. Heads nod: the search starts so
+    as well, by up to half a radian, and follows the two best starts that nod differently. Small animals and parts are
+    aligned magnified: all lengths here suit people. Deterministic.
 
     Args:
         moving: (H, W, L) on ``moving_grid``.
@@ -147,11 +147,18 @@ def _to_itk(array: npt.NDArray[Any], grid: Grid, mode: str = "linear") -> sitk.I
 
 
 def _between_centres(moving_grid: Grid, fixed_grid: Grid) -> npt.NDArray[np.float64]:
-    """Find the translation from the fixed grid's centre to the moving one's, in mm; whole voxels where that is one."""
+    """Find the translation from the fixed grid's centre to the moving one's, in mm; whole voxels where that is one.
+
+    Of two whole voxels that are as near it takes one in space, whatever the order and the direction of either's axes.
+    """
     translation = moving_grid.centre_mm - fixed_grid.centre_mm
-    if np.allclose(moving_grid.affine[:3, :3], fixed_grid.affine[:3, :3], atol=1e-4):
-        steps = (np.array(moving_grid.shape) - fixed_grid.shape) / 2
-        translation += moving_grid.affine[:3, :3] @ (np.floor(steps) - steps)
+    fixed = fixed_grid.canonical()
+    steps = np.linalg.solve(fixed.affine[:3, :3], moving_grid.affine[:3, :3])  # of the moving axes, in fixed voxels
+    order = np.abs(np.rint(steps))
+    same = fixed.affine[:3, :3] @ np.rint(steps)
+    if np.array_equal(order @ order.T, np.eye(3)) and np.allclose(moving_grid.affine[:3, :3], same, atol=1e-4):
+        longer = (order @ moving_grid.shape - fixed.shape) / 2
+        translation += fixed.affine[:3, :3] @ (np.floor(longer) - longer)
     return translation
 
 

@@ -6,11 +6,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-__all__ = ["OutcomeError", "PairsFailedError", "bad_input", "causes", "end_with_sentence"]
+__all__ = ["OutcomeError", "PairsFailedError", "bad_input", "causes", "end_with_sentence", "unwrapped"]
 
 FULL = ("could not be written, as the disk or your share of it is full", "free some of it, or write elsewhere")
 MEANINGS = {
@@ -56,6 +57,23 @@ def causes(error: BaseException | None, contexts: bool = True) -> Iterator[BaseE
 def bad_input(error: BaseException | None) -> str | None:
     """Find the sentence about the user's input in a chain of exceptions: MONAI wraps what a transform raises."""
     return _found(error)[0]
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise what a transform raised about the user's input, not MONAI's RuntimeError around it.
+
+    Raises:
+        ValueError: the input cannot be used; the message says why.
+        OSError: a file cannot be read or written, a FileNotFoundError among them.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        for cause in causes(error, contexts=False):
+            if isinstance(cause, ValueError | OSError):
+                raise cause  # noqa: B904  # it is the cause of the other
+        raise
 
 
 def _found(error: BaseException | None) -> tuple[str | None, bool]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bundle.failures import unwrapped
 from bundle.options import as_text
 from bundle.root import ROOT, WEIGHTS
 
@@ -27,11 +28,12 @@ def infer(**overrides: Any) -> "ConfigWorkflow":
     any other text, and all in a list or a dictionary, is taken as it stands: a path with a #, say.
 
     Raises:
-        ValueError: there is no such config.
+        ValueError: there is no such config, or an input cannot be used.
+        OSError: a file cannot be read or written, a FileNotFoundError among them.
     """
     from monai.bundle import ConfigWorkflow  # here, so that --help is quick
 
-    with _quiet():
+    with _quiet(), unwrapped():
         workflow = ConfigWorkflow(
             [str(ROOT / "configs" / f"{name}.json") for name in _configs(str(overrides.get("ckpt", WEIGHTS)))],
             meta_file=str(ROOT / "configs" / "metadata.json"),

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
@@ -63,8 +64,8 @@ def normalise(function: Callable[..., Any], arguments: Sequence[str], name: str)
 def parsers(function: Callable[..., Any]) -> dict[str, Callable[[str], Any]]:
     """Make for each parameter the function that reads its text, by its annotation: Fire's ``SetParseFns`` takes them.
 
-    Text stays text. Known are ``str``, ``bool``, ``int``, ``float``, a ``Sequence`` of one of them, and None beside
-    it, for which all but text take the word ``none``.
+    Text stays text, and so does what may be a path or a list of paths in Python. Known are ``str``, ``bool``, ``int``,
+    ``float``, a ``Sequence`` of one of them, and None beside it, for which all but text take the word ``none``.
     """
     return {parameter: _parser(parameter, annotation) for parameter, annotation in _types(function).items()}
 
@@ -206,6 +207,8 @@ def _kind(parameter: str, annotation: Any) -> tuple[type, bool, bool]:
     """Tell what an annotation is of, whether of a sequence of such, and whether None may stand in its place."""
     is_union = get_origin(annotation) in (UnionType, Union)  # Python 3.10 makes the second of a default None
     kinds = get_args(annotation) if is_union else (annotation,)
+    if any(get_origin(kind) is os.PathLike for kind in kinds):  # files: commas may be part of their names
+        return str, False, NoneType in kinds
     sequences = [kind for kind in kinds if get_origin(kind) is Sequence]
     kind = get_args(sequences[0])[0] if sequences else next(k for k in kinds if k is not NoneType)
     if kind not in READERS:

@@ -150,6 +150,31 @@ def test_center_of_parallel_grids_moves_by_whole_voxels_at_most_half_of_one_off(
     assert np.abs(moving_grid.inverse[:3, :3] @ off).max() <= 0.5 + 1e-9
 
 
+def restored(grid, order, flips):
+    """Store the voxels of a grid in another order of the axes, some of them turned around."""
+    affine, shape = grid.affine.copy(), tuple(np.array(grid.shape)[list(order)])
+    affine[:3, :3] = affine[:3, :3][:, list(order)]
+    for axis in flips:
+        affine[:3, 3] += affine[:3, axis] * (shape[axis] - 1)
+        affine[:3, axis] *= -1
+    return Grid(shape, affine)
+
+
+@pytest.mark.parametrize("moving_shape", [(9, 8, 7), (10, 7, 6), (7, 9, 12)])
+@pytest.mark.parametrize("flips", [(), (0,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+def test_center_is_the_same_in_whatever_order_either_image_stores_its_axes(order, flips, moving_shape):
+    fixed = Grid((9, 8, 7), lps_from_ras(centred_affine((9, 8, 7), (1.5, 1.2, 2.0), (5, 20, 9))))
+    moving = fixed.centred(moving_shape, fixed.spacing_mm, (3.0, -8.0, 20.0))
+    first = align(np.zeros(moving.shape, np.float32), moving, np.zeros(fixed.shape, np.float32), fixed, "center")
+    steps = moving.inverse @ first @ fixed.affine
+    assert np.allclose(steps, np.rint(steps))
+    for moving_grid, fixed_grid in ((restored(moving, order, flips), fixed), (moving, restored(fixed, order, flips))):
+        images = (np.zeros(grid.shape, np.float32) for grid in (moving_grid, fixed_grid))
+        found = align(next(images), moving_grid, next(images), fixed_grid, "center")
+        assert np.allclose(found, first, atol=1e-6)
+
+
 def test_none_trusts_the_headers():
     assert np.array_equal(align(*small_pair(), "none"), np.eye(4))
 

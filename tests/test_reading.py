@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.io.images import write_image
-from bundle.transforms import ReadVolumed, grid_of
+from bundle.transforms import MatchPaird, ReadVolumed, grid_of
 from tests.pictures import SHAPE, oblique, picture, regions
 
 
@@ -30,6 +30,16 @@ def test_tensors_pass_through_and_missing_keys_are_passed_over():
     assert read["moving_label"] is label
     assert read["name"] == "pair"
     assert "fixed" not in read
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"), [(torch.rand(1, *SHAPE), "Tensor"), (np.ones((1, *SHAPE), np.float32), "ndarray"), (7, "int")]
+)
+def test_what_does_not_say_where_its_voxels_lie_is_refused_in_a_sentence(given, kind):
+    with pytest.raises(ValueError, match=rf"^The moving mask is of type {kind}, .*: give the path of a file"):
+        ReadVolumed(keys=["moving_mask"], labels=["moving_mask"])({"moving_mask": given})
+    with pytest.raises(ValueError, match=f"^A volume is of type {kind}, which does not say where its voxels lie"):
+        MatchPaird(affine="none")({"moving": given, "fixed": picture()})
 
 
 def save(array, path, affine=None):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.supervision import prepare_batch
-from bundle.transforms import MatchPaird, ScaleToPercentilesd
+from bundle.transforms import DarkestToZerod, MatchPaird, ScaleToPercentilesd
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentiles
 from tests.configs import load
@@ -80,6 +80,17 @@ def test_images_that_show_something_are_scaled_as_monai_scales_them_and_stay_as_
     found = ScaleToPercentilesd("image")({"image": image})["image"]
     assert torch.equal(found, ScaleIntensityRangePercentiles(0.5, 99.5, 0.0, 1.0, clip=True)(image.clone()))
     assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("transform", [DarkestToZerod, ScaleToPercentilesd])
+def test_arrays_of_numpy_are_taken_as_tensors_are(transform):
+    image = np.random.default_rng(0).integers(5, 900, (1, 20, 24, 22))[:, ::-1]
+    for dtype in (np.float64, np.float32, np.int16):
+        found = transform("image")({"image": image.astype(dtype)})["image"]
+        expected = transform("image")({"image": MetaTensor(torch.from_numpy(image.astype(dtype).copy()))})["image"]
+        assert isinstance(found, MetaTensor)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("names", [("train",), ("train", "any_contrast"), ("train", "any_contrast", "imitation")])

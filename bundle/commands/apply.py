@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from bundle.commands.reading import check_places, note_unreached, notes_of, print_notes, read_chain
+from bundle.commands.reading import Files, check_places, note_unreached, notes_of, print_notes, read_chain
 from bundle.intensity import fill_value
 from bundle.io.files import in_place
 from bundle.io.images import check_ending, write_image
@@ -18,7 +18,7 @@ __all__ = ["apply"]
 
 
 def apply(
-    transform: str,
+    transform: Files,
     moving: str,
     fixed: str,
     output: str,
@@ -33,7 +33,7 @@ def apply(
         transform: transform.h5 or displacement.nii.gz of a registration, or another transform, from fixed to moving,
             of ITK, ANTs, Slicer, elastix, greedy, FreeSurfer, FSL, AFNI, Learn2Reg, VoxelMorph or X5
             (docs/transforms.md). Several with commas between them, in the order in which the image passes them:
-            nearest to the moving image first. The image is interpolated once.
+            nearest to the moving image first; in Python a list, too. The image is interpolated once.
         moving: image or label map to resample, of several volumes, too; it may have any grid in the moving image's
             space; but transforms of flirt, fnirt, learn2reg and voxelmorph are of the moving image's own grid, and
             are converted first (python -m bundle convert) for an image on another.

@@ -57,7 +57,7 @@ def apply_points(
     read = read_points(str(points), space)
     read.check_output(str(output))
     (moving_grid, moving_notes), (fixed_grid, fixed_notes) = (grid_if_given(path, n) for n, path in images.items())
-    found = read_one(str(transform), fixed_grid, moving_grid, kind)
+    found = read_one(transform, fixed_grid, moving_grid, kind)
     there, reached = carried(found, read.points_mm, from_)
     result: dict[str, Any] = {"points": len(there), "beyond_field": int((~reached).sum())}
     if reference is not None:

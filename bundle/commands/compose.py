@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.commands.reading import check_places, note_unreached, print_notes, read_chain
+from bundle.commands.reading import Files, check_places, note_unreached, print_notes, read_chain
 from bundle.io.files import in_place
 from bundle.io.images import write_displacement
 from bundle.io.itk import write_transform
@@ -15,7 +15,7 @@ __all__ = ["compose"]
 
 
 def compose(
-    transforms: str, moving: str, fixed: str, output: str, inverse: Sequence[bool] = (False,), kind: str | None = None
+    transforms: Files, moving: str, fixed: str, output: str, inverse: Sequence[bool] = (False,), kind: str | None = None
 ) -> str:
     """Make one transform of several, in the order in which an image passes them: nearest to the moving image first.
 
@@ -23,7 +23,7 @@ def compose(
     that of visit 2 to the atlas. ANTs lists them the other way round.
 
     Args:
-        transforms: files of transforms, of any kind that apply takes, with commas between them.
+        transforms: files of transforms, of any kind that apply takes, with commas between them; in Python a list, too.
         moving: the image that the first of them starts from.
         fixed: the image that the last of them ends at; several fields are sampled at its voxels.
         output: file to write: .h5 for a transform of ITK, .nii.gz for a displacement field on the fixed image's grid.

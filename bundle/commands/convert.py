@@ -45,7 +45,7 @@ def convert(
         fixed_grid, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
         notes += read_grid(Path(str(fixed)), "fixed image", as_stored=not is_straightened(output, form))[1]
         stages.expect({"writing": 3 * WRITING * millions(fixed_grid.shape)})
-        found = read_one(str(transform), fixed_grid, moving_grid, kind)
+        found = read_one(transform, fixed_grid, moving_grid, kind)
         stages.begin("writing")
         files = write_as(found, str(output), form, str(fixed))
         if files[0].name.endswith(".npz"):

@@ -50,7 +50,7 @@ def invert(
         fixed_grid, fixed_notes = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
         moving_grid, notes = read_grid(Path(str(moving)), "moving image")
         stored, _ = read_grid(Path(str(moving)), "moving image", as_stored=True)
-        found = read_one(str(transform), fixed_grid, stored, kind)
+        found = read_one(transform, fixed_grid, stored, kind)
         shown = _shown(Path(str(fixed)))
         if beyond_percent(found, shown) == 100:
             raise ValueError(

@@ -52,7 +52,7 @@ def jacobian(
         size = millions(grid.shape)
         stages.expect({"reading": size, "determinant": RESAMPLING * size, "writing": WRITING * size})
         stored, _ = read_grid(Path(str(fixed)), "fixed image", as_stored=True)
-        found = read_one(str(transform), stored, moving_grid, kind)
+        found = read_one(transform, stored, moving_grid, kind)
         if found.ddf is None and not whole:
             raise ValueError(
                 f"The transform ({transform}) is linear, and has no field to measure alone: give --whole for the "

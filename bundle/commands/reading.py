@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from bundle import spatial
 from bundle.io.files import check_outputs
@@ -13,6 +14,7 @@ from monai.data import MetaTensor
 
 __all__ = [
     "UNKNOWN",
+    "Files",
     "check_places",
     "grid_if_given",
     "note_unreached",
@@ -23,34 +25,46 @@ __all__ = [
 ]
 
 
-def check_places(outputs: Iterable[str | os.PathLike[str]], transforms: str, others: Mapping[str, str | None]) -> None:
+Files: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""One file or several: text with commas between them, or from Python a path or a list of paths, as they stand."""
+
+
+def check_places(
+    outputs: Iterable[str | os.PathLike[str]], transforms: Files, others: Mapping[str, str | None]
+) -> None:
     """Refuse to write over what is read, before any work; see ``bundle.io.files.check_outputs``.
 
     Args:
         outputs: paths of files to write.
-        transforms: path of a transform, or several with commas between them; what elastix's files name is read, too.
+        transforms: path of a transform, or of several; what elastix's files name is read, too.
         others: paths of other files that are read, by what messages call them.
     """
-    paths = [str(transforms), *(path for way in _ways(str(transforms).split(",")) for path in way)]
+    if isinstance(transforms, str):
+        paths = [transforms, *(path for way in _ways(transforms.split(",")) for path in way)]
+    else:
+        paths = _paths(transforms)
     files = dict.fromkeys(file for path in paths for file in files_of(path))
     check_outputs(outputs, [*(("transform", file) for file in files), *others.items()])
 
 
 def read_one(
-    transform: str, fixed_grid: Grid = UNKNOWN, moving_grid: Grid = UNKNOWN, kind: str | None = None
+    transform: Files, fixed_grid: Grid = UNKNOWN, moving_grid: Grid = UNKNOWN, kind: str | None = None
 ) -> SpatialTransform:
     """Read one transform, where several are not taken; see ``bundle.io.transforms.read_any``.
 
     Raises:
-        ValueError: several paths with commas between them.
+        ValueError: several paths with commas between them, or a list.
     """
-    if not Path(transform).exists() and _ways(transform.split(",")):
+    if not isinstance(transform, str | os.PathLike):
+        given = ", ".join(str(path) for path in transform)
+        raise ValueError(f"One transform is taken here, not a list ({given}): make one of several by compose.")
+    if isinstance(transform, str) and not Path(transform).exists() and _ways(transform.split(",")):
         raise ValueError(f"One transform is taken here, not several ({transform}): make one of them by compose.")
     return read_any(transform, fixed_grid, moving_grid, kind)
 
 
 def read_chain(
-    transforms: str,
+    transforms: Files,
     inverse: Sequence[bool] | bool,
     fixed_grid: Grid = UNKNOWN,
     moving_grid: Grid = UNKNOWN,
@@ -59,7 +73,7 @@ def read_chain(
     """Read transforms that follow each other, nearest to the moving image first; some of them turned around.
 
     Args:
-        transforms: paths with commas between them, which may be part of their names, too.
+        transforms: paths with commas between them, which may be part of their names, too; or a list of paths.
         inverse: for each whether its inverse is meant; a single value is meant for all.
         fixed_grid: of the image at the end of the last, as its file has it.
         moving_grid: of the image at the start of the first.
@@ -67,8 +81,8 @@ def read_chain(
 
     Raises:
         FileNotFoundError: one of them is missing.
-        ValueError: commas that may be of a name or between two; as many flags as transforms, or one, are not given; see
-            ``read_any``.
+        ValueError: commas that may be of a name or between two; an empty list; as many flags as transforms, or one, are
+            not given; see ``read_any``.
     """
     paths = _paths(transforms)
     flags = [inverse] if isinstance(inverse, bool) else list(inverse)
@@ -84,8 +98,18 @@ def read_chain(
     return chain
 
 
-def _paths(text: str) -> list[str]:
-    """Take apart a list of files, whose commas may be part of their names."""
+def _paths(given: Files) -> list[str]:
+    """Take apart a list of files in text, whose commas may be part of their names; other paths are as they stand."""
+    if isinstance(given, os.PathLike):
+        return [str(given)]
+    if isinstance(given, str):
+        return _taken_apart(given)
+    if not given:
+        raise ValueError("The list of transforms is empty: give at least one.")
+    return [str(path) for path in given]
+
+
+def _taken_apart(text: str) -> list[str]:
     parts = text.split(",")
     ways = _ways(parts)
     if len(ways) > 1:

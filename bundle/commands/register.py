@@ -99,6 +99,10 @@ def register(
 
     Returns:
         What registration.json holds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an option or an image that cannot be used; the message says why.
     """
     check_affine("affine" if affine is None else affine)
     check_device(device)

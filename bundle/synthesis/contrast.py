@@ -158,7 +158,7 @@ class RandContrastd(Randomizable, MapTransform):
 
     A pair stays real, or both its images get one contrast, or each gets its own; in the last case one of the two may
     stay real. Each synthetic image is a scan of its own. A pair whose field is known (``RandRescand``) gets two scans
-    even where it stays real: they would be one image otherwise.
+    even where it stays real: they would be one image otherwise. Images keep their dtype; the sums are in float32.
 
     Adds ``synthetic``, whether the two look as they do in reality (False) or not: a bool tensor without dimensions.
 
@@ -200,15 +200,15 @@ class RandContrastd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Draw, keep the clean images, paint."""
         item = dict(data)
-        images = [item[key] for key in self.keys]
+        images = [item[key].float() for key in self.keys]
         labels = [item.get(key, torch.zeros_like(i)) for key, i in zip_longest(self.label_keys, images)]
         labels = numbered_alike(labels)  # places in one table, however large an atlas' numbers are
         appearances = self._draw(images, labels)
         rescanned, synthetic = bool(item.get("known", False)), any(appearance is not None for appearance in appearances)
         for key, image, label, appearance in zip(self.keys, images, labels, appearances):
-            item[f"clean_{key}"] = image
+            clean = item[f"clean_{key}"] = item[key]
             if synthetic or rescanned:
-                item[key] = self._scan(image, label, appearance, synthetic, rescanned)
+                item[key] = self._scan(image, label, appearance, synthetic, rescanned).to(clean.dtype)
         item["synthetic"] = torch.tensor(synthetic)
         return item
 

@@ -9,6 +9,7 @@ from bundle.fields import warp
 from bundle.synthesis.acquisition import blur, smooth_noise
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import convert_to_dst_type
 
 __all__ = ["RandShapesd", "draw_shapes"]
 
@@ -23,7 +24,8 @@ class RandShapesd(RandomizableTransform, MapTransform):
 
     The images are plain, one intensity a shape, the same in both; ``RandContrastd`` gives them contrasts. Their label
     maps number the shapes, so that corresponding ones are known; pairs that stay without label maps get such of 0, so
-    that all of a batch have them.
+    that all of a batch have them. What is replaced keeps its type, dtype and affine; label maps that are new have those
+    of their images.
 
     Adds ``synthetic_anatomy``, a bool tensor without dimensions.
 
@@ -50,16 +52,16 @@ class RandShapesd(RandomizableTransform, MapTransform):
         item = dict(data)
         self.randomize(None)
         item["synthetic_anatomy"] = torch.tensor(bool(self._do_transform))
+        if self.prob > 0:
+            bare = {label: item[key] for key, label in zip(self.keys, self.label_keys) if label not in item}
+            item |= {label: torch.zeros_like(image) for label, image in bare.items()}
         if not self._do_transform:
-            if self.prob > 0:
-                bare = {label: item[key] for key, label in zip(self.keys, self.label_keys) if label not in item}
-                item |= {label: torch.zeros_like(image) for label, image in bare.items()}
             return item
         maps = draw_shapes(self.R, item[self.keys[0]].shape[1:], self.R.uniform(1, self.largest))
         values = torch.from_numpy(self.R.uniform(0.15, 1, int(maps[0].max()) + 1)).float()
         values[0] = 0.0
-        item |= {key: values[shapes.int()] for key, shapes in zip(self.keys, maps)}
-        return item | dict(zip(self.label_keys, maps))
+        drawn = {key: values[shapes.int()] for key, shapes in zip(self.keys, maps)} | dict(zip(self.label_keys, maps))
+        return item | {key: convert_to_dst_type(new, item[key])[0] for key, new in drawn.items()}
 
 
 def draw_shapes(state: np.random.RandomState, size: Sequence[int], peak: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Read images and label maps, and say in one sentence what is wrong with them."""
 
+import os
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,14 +37,14 @@ class ReadVolumed(MapTransform):
     over volumes it has read itself.
 
     Args:
-        keys: keys of paths or tensors; missing ones are passed over (labels and masks are optional).
+        keys: keys of paths or ``MetaTensor``s; missing ones are passed over (labels and masks are optional).
         labels: the subset of ``keys`` that holds label maps or masks: whole numbers, any number of values. They are
             kept exactly, and brought to the order of their image's axes: ``label`` to that of ``image``,
             those that start with ``moving_`` or ``fixed_`` to that of ``moving`` or ``fixed``.
 
     Raises:
-        ValueError: unreadable, not one 3-D volume, not finite, an image without contrast, a label map with fractions
-            or on another grid than its image.
+        ValueError: neither a path nor a ``MetaTensor``, unreadable, not one 3-D volume, not finite, an image without
+            contrast, a label map with fractions or on another grid than its image.
         FileNotFoundError: no such file.
     """
 
@@ -61,7 +62,7 @@ class ReadVolumed(MapTransform):
             if isinstance(image, MetaTensor):
                 item[key] = on_grid_of(image, item[key], f"{str(key).replace('_', ' ')} ({data[key]})")
         for key in self.key_iterator(item):
-            if not isinstance(data[key], torch.Tensor):
+            if not isinstance(data[key], MetaTensor):
                 item[key], found = self._straight(str(key), item[key])
                 notes += [f"{str(key).replace('_', ' ')} ({data[key]}): {note}" for note in found]
         item["notes"] = "\n".join(notes)
@@ -83,7 +84,9 @@ def read_volume(source: Any, name: str, is_label: bool, must_vary: bool = True, 
     An image of one value alone is refused where it is to be aligned (``must_vary``); several volumes, and a single
     slice, are taken where they are to be resampled alone (``volumes``).
     """
-    is_file = not isinstance(source, torch.Tensor)
+    is_file = isinstance(source, str | os.PathLike)
+    if not is_file:
+        _check_placed(source, f"The {name.replace('_', ' ')}")
     volume = read_file(Path(source), name, is_label) if is_file else source
     where = f"The {name.replace('_', ' ')} ({source})" if is_file else f"The {name}"
     if volume.dim() != 4 or (volume.shape[0] != 1 and not volumes):
@@ -210,6 +213,20 @@ def _without_affine(volume: MetaTensor) -> dict[str, Any]:
     return {key: value for key, value in volume.meta.items() if key != "affine"}
 
 
+def _check_placed(volume: Any, where: str) -> None:
+    """Refuse what has no affine, however its voxels are held; ``where`` is what messages call it."""
+    if not isinstance(volume, MetaTensor):
+        raise ValueError(
+            f"{where} is of type {type(volume).__name__}, which does not say where its voxels lie: give the path of a "
+            "file, or a MetaTensor of MONAI, (1, H, W, L) with its RAS affine."
+        )
+
+
 def grid_of(volume: MetaTensor) -> Grid:
-    """Read where the voxels of a (C, H, W, L) tensor with a RAS affine are."""
+    """Read where the voxels of a (C, H, W, L) tensor with a RAS affine are.
+
+    Raises:
+        ValueError: a tensor or an array without an affine.
+    """
+    _check_placed(volume, "A volume")
     return Grid.from_ras(volume.shape[-3:], volume.affine.cpu().numpy())

@@ -11,6 +11,7 @@ from bundle.__main__ import main
 from bundle.commands.apply import apply
 from bundle.commands.apply_points import apply_points
 from bundle.commands.compose import compose
+from bundle.commands.convert import convert
 from bundle.commands.invert import invert
 from bundle.commands.jacobian import jacobian
 from bundle.commands.reading import read_chain, read_one
@@ -223,6 +224,48 @@ def test_a_result_that_shows_nothing_of_the_image_is_noted(folder, capsys):
     assert "no voxel of the result shows anything of the image" in capsys.readouterr().out
     run(folder, ["t0.h5"])
     assert "no voxel" not in capsys.readouterr().out
+
+
+# --- from Python ---
+
+
+def test_paths_and_lists_of_them_are_taken_for_text(folder, tmp_path):
+    moving, fixed, field = folder / "moving.nii.gz", folder / "fixed.nii.gz", folder / "t0.h5"
+    for n, given in enumerate((field, [field], [str(field)])):
+        apply(given, moving, fixed, tmp_path / f"{n}.nii.gz", fill=0.0)
+        found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"{n}.nii.gz")))
+        np.testing.assert_allclose(found, by_itk(folder, ["t0.h5"]), atol=2e-3)
+    convert(field, moving, fixed, tmp_path / "c.nii.gz", to="ants")
+    jacobian(field, fixed, tmp_path / "j.nii.gz", moving=moving)
+    invert(field, moving, fixed, tmp_path / "back")
+    (tmp_path / "p.csv").write_text("x,y,z\n1,2,3\n")
+    apply_points(field, tmp_path / "p.csv", tmp_path / "q.csv", "fixed", "lps", moving=moving, fixed=fixed)
+    written = {"c.nii.gz", "j.nii.gz", "q.csv", "back"}
+    assert written <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_in_a_list_commas_are_of_names(folder, tmp_path):
+    images = [folder / "moving.nii.gz", folder / "fixed.nii.gz"]
+    chain = [tmp_path / "a.h5,b.h5", tmp_path / "c.h5"]
+    for path, name in zip(chain, ("t0.h5", "t1.h5")):
+        path.write_bytes((folder / name).read_bytes())
+    output = compose(chain, *images, tmp_path / "whole.h5", inverse=[False, False])
+    assert output == str(tmp_path / "whole.h5")
+    found = run(folder, [output], fill=0.0)
+    np.testing.assert_allclose(found, by_itk(folder, ["t0.h5", "t1.h5"]), atol=2e-2)
+
+
+def test_lists_that_name_no_transform_or_one_too_many_are_refused_in_a_sentence(folder, tmp_path):
+    images = [folder / "moving.nii.gz", folder / "fixed.nii.gz"]
+    with pytest.raises(ValueError, match="The list of transforms is empty: give at least one"):
+        compose([], *images, tmp_path / "whole.h5")
+    with pytest.raises(ValueError, match=r"One transform is taken here, not a list \(.*t0\.h5, .*t1\.h5\): .* compose"):
+        jacobian([folder / "t0.h5", folder / "t1.h5"], images[1], tmp_path / "j.nii.gz")
+    with pytest.raises(FileNotFoundError, match=r"The transform \(.*none,\.h5\) does not exist"):
+        apply([folder / "t0.h5", folder / "none,.h5"], *images, tmp_path / "o.nii.gz")
+    with pytest.raises(ValueError, match=r"The transform \(.*t0\.h5\) would be overwritten"):
+        compose([folder / "t1.h5", folder / "t0.h5"], *images, folder / "t0.h5")
+    assert not list(tmp_path.iterdir())
 
 
 # --- commas ---

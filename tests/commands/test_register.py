@@ -334,7 +334,12 @@ def test_a_registration_that_fails_leaves_no_clock_running(pair, weights, tmp_pa
     far = image.affine + np.array([[0, 0, 0, 5000]] * 3 + [[0, 0, 0, 0]])
     moving = save(np.asarray(image.dataobj), far, tmp_path / "far.nii.gz")
     threads = threading.active_count()
-    with pytest.raises(RuntimeError) as failure:
+    with pytest.raises(ValueError, match="share no physical space"):
         register(moving, pair["fixed"], str(tmp_path / "out"), weights=weights, affine="none", device="cpu")
-    assert "share no physical space" in bad_input(failure.value)
     assert threading.active_count() == threads
+
+
+def test_from_python_paths_are_taken_and_a_missing_file_is_an_error_of_its_own(pair, weights, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^The moving \(.*none\.nii\.gz\) does not exist") as failure:
+        register(tmp_path / "none.nii.gz", Path(pair["fixed"]), tmp_path / "out", weights=Path(weights), device="cpu")
+    assert bad_input(failure.value) == str(failure.value)

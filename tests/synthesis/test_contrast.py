@@ -182,3 +182,15 @@ def test_curves_rise_fall_and_bend_and_leave_air_dark():
 def test_shares_that_are_none_are_refused():
     with pytest.raises(ValueError, match="no more than 1 together"):
         RandContrastd(["moving", "fixed"], ["a", "b"], real_share=0.7, alike_share=0.7)
+
+
+@pytest.mark.parametrize("shares", [{}, {"sequence_share": 1.0, "lesion_share": 1.0}, {"lesion_share": 1.0}])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_images_keep_their_dtype_and_are_painted_as_those_in_float32(pair, dtype, shares):
+    given = pair | {key: pair[key].to(dtype) for key in ("moving", "fixed")}
+    painted = contrasted(given, **TWO, **shares)
+    alike = contrasted(given | {key: given[key].float() for key in ("moving", "fixed")}, **TWO, **shares)
+    for key in ("moving", "fixed", "clean_moving", "clean_fixed"):
+        assert painted[key].dtype == dtype
+        assert torch.equal(painted[key], alike[key].to(dtype))
+    assert painted["clean_moving"] is given["moving"]

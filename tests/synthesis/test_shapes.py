@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 from bundle.synthesis import RandShapesd
 from bundle.synthesis.shapes import draw_shapes
+from monai.data import MetaTensor, list_data_collate
 
 SIZE = (26, 36, 20)
 
@@ -47,6 +49,22 @@ def test_pairs_that_stay_have_the_keys_of_those_that_are_replaced():
         assert bool(item["moving_label"].any()) == bool(item["synthetic_anatomy"])
     assert set(RandShapesd(["moving", "fixed"], labels, 0.0)(bare)) == {*bare, "synthetic_anatomy"}
     assert set(RandShapesd(["moving", "fixed"], [], 1.0)(bare)) == {*bare, "synthetic_anatomy"}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_pairs_that_are_replaced_are_of_the_kind_of_those_that_stay(labelled):
+    affine = torch.diag(torch.tensor([-2.0, 1.5, 3.0, 1.0], dtype=torch.float64))
+    images, labels = ["moving", "fixed"], ["moving_label", "fixed_label"]
+    pair = {key: MetaTensor(torch.rand(1, 20, 24, 16).half(), affine=affine) for key in images}
+    if labelled:
+        pair |= {key: MetaTensor(torch.ones(1, 20, 24, 16, dtype=torch.int32), affine=affine) for key in labels}
+    stays = {key: (MetaTensor, torch.int32 if labelled and key in labels else torch.float16) for key in images + labels}
+    items = [RandShapesd(images, labels, 0.5).set_random_state(seed)(pair) for seed in range(8)]
+    assert {bool(item["synthetic_anatomy"]) for item in items} == {True, False}
+    for item in items:
+        assert {key: (type(item[key]), item[key].dtype) for key in stays} == stays
+        assert all(torch.equal(item[key].affine, affine) for key in stays)
+    assert list_data_collate(items)["moving_label"].shape == (8, 1, 20, 24, 16)
 
 
 def test_a_seed_fixes_the_shapes_and_beyond_the_share_pairs_stay():

@@ -66,11 +66,32 @@ def test_it_holds_configs_weights_licences_and_types(wheel):
     assert "License-File: docs/data_license.txt" in metadata
 
 
-def test_the_source_distribution_can_be_built_again(released, wheel, tmp_path):
+@pytest.fixture
+def source(released, tmp_path):
+    """The folder that the source distribution unpacks to."""
     (path,) = (released / "dist").glob("*.tar.gz")
     with tarfile.open(path) as file:
         file.extractall(tmp_path, filter="data")
-    (source,) = tmp_path.iterdir()
+    (folder,) = tmp_path.iterdir()
+    return folder
+
+
+def test_the_source_distribution_holds_what_its_own_recipes_and_tests_need(source, bundle_root):
+    if not (bundle_root / ".git").exists():
+        pytest.skip("what belongs to the repository is known in a checkout alone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=bundle_root, capture_output=True, text=True, check=True)
+    left_out = {".ci", ".gitignore", ".pre-commit-config.yaml", "findings"}
+    tracked = [name for name in listed.stdout.split("\0") if name and name.split("/")[0] not in left_out]
+    assert not [name for name in tracked if not (source / name).is_file()]
+    recipes = ["test", "test-zoo", "test-peers", "test-pacs", "test-map", "models", "map", "release", "lint"]
+    run("make", "--dry-run", *recipes, cwd=source)
+    configs = re.findall(r"--config(?:-file)? \.\./(\S+)", (source / "Makefile").read_text())
+    assert configs
+    assert not [name for name in configs if not (source / name).is_file()]
+    run(sys.executable, "-c", "import release, container.staging", cwd=source)
+
+
+def test_the_source_distribution_can_be_built_again(wheel, source, tmp_path):
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=source, check=True)
     with zipfile.ZipFile(tmp_path / wheel.name) as again, zipfile.ZipFile(wheel) as first:
         assert {entry.filename: entry.CRC for entry in again.infolist()} == {
