@@ -34,10 +34,10 @@ class ElasticRefiner:
     A network that is to be wrong by as little as possible on average finds a part of a change alone. Here the
     displacement u is the one that makes exp(−(Σ r² / σ² + |v|²) / 2) largest (maximum a posteriori, by Gauss-Newton
     steps): r are the differences between the warped moving and the fixed image, each divided by its mean brightness
-    nearby so that the shading of a receive coil makes none, and the sharper one blurred; σ is their noise, and u is drawn from white noise v of unit
-    variance by two smooth parts. Where a part of an elastic body grows or shrinks, it and all around it is displaced
-    along the gradient of a potential (Goodier's thermoelastic potential), so that this is the larger part; the other
-    one, of any direction, is wider and smaller.
+    nearby so that the shading of a receive coil makes none, and the sharper one blurred; σ is their noise, and u is
+    drawn from white noise v of unit variance by two smooth parts. Where a part of an elastic body grows or shrinks, it
+    and all around it is displaced along the gradient of a potential (Goodier's thermoelastic potential), so that this
+    is the larger part; the other one, of any direction, is wider and smaller.
 
     Args:
         iterations: linearisations; 0 returns the field as it is.

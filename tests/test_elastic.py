@@ -2,7 +2,8 @@ import math
 
 import pytest
 import torch
-from bundle.elastic import ElasticRefiner
+from bundle import elastic
+from bundle.elastic import ElasticRefiner, _equally_sharp
 from bundle.fields import warp
 from bundle.gain import GainWeighting
 from bundle.metrics import folding_percent
@@ -54,6 +55,27 @@ def test_shading_makes_no_displacement():
     image = torch.cat([noisy(anatomy * ramp(3, 0.7), 2, 0.01), noisy(anatomy * ramp(4, 0.6), 3, 0.01)], 1)
     found = ElasticRefiner()(image, torch.zeros(1, 3, *SHAPE))
     assert found.norm(dim=1).mean() < 0.15  # 3.2 where the images are compared as they are
+
+
+@pytest.mark.parametrize("dims", [[2, 3, 4], [4]])
+@pytest.mark.parametrize("blurred", [0, 1])
+def test_a_scan_that_is_less_sharp_makes_little_displacement(dims, blurred, monkeypatch):
+    image = torch.cat([structure(width=3.0), structure(width=3.0)], 1)
+    image[:, blurred : blurred + 1] = smooth(image[:, blurred : blurred + 1], 1.2, dims)
+    still = torch.zeros(1, 3, *SHAPE)
+    image = noisy(image, 2, 0.002)
+    moving, fixed = _equally_sharp(*image.split(1, 1), still, torch.ones(1, 1, *SHAPE))
+    inner = (..., *[slice(4, -4)] * 3)
+    assert (moving - fixed)[inner].square().mean() < 0.2 * (image[:, :1] - image[:, 1:])[inner].square().mean()
+    found = ElasticRefiner()(image, still)
+    monkeypatch.setattr(elastic, "_equally_sharp", lambda moving, fixed, *_: (moving, fixed))
+    assert found.norm(dim=1).mean() < 0.5 * ElasticRefiner()(image, still).norm(dim=1).mean()
+
+
+def test_of_two_scans_equally_sharp_none_is_blurred():
+    image = noisy(torch.cat([structure(), structure()], 1), 2)
+    moving, fixed = _equally_sharp(*image.split(1, 1), torch.zeros(1, 3, *SHAPE), torch.ones(1, 1, *SHAPE))
+    assert torch.equal(torch.cat([moving, fixed], 1), image)
 
 
 def test_between_two_noisy_scans_of_one_anatomy_next_to_nothing_is_found():

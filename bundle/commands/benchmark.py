@@ -26,6 +26,7 @@ from bundle.commands.comparing import (
     check_finished,
     checked_spacing,
     drawn_pairs,
+    labelled_images,
     labelled_pairs,
     torch_device,
 )
@@ -174,15 +175,12 @@ def rescans(
     check_common(device, heads=heads)
     check_affine(affine)
     check_flags(same_person=same_person)
-    items = open_dataset(dataset, split)[:heads]
-    if any("label" not in item for item in items):
-        raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
-    register = partial(_registered, affine=affine, same_person=same_person, weights=weights, device=device)
-    rows = measure_rescans(items, seed, register, change)
+    items = labelled_images(dataset, split, heads)
+    options: dict[str, Any] = {"affine": affine, "same_person": same_person, "weights": weights, "device": device}
+    rows = measure_rescans(items, seed, partial(_registered, **options), change)
     title = (
-        f"{Path(dataset).name}, {split} split, the first {len(items)} heads, seed {seed}; change {change}; "
-        f"pre-alignment {affine}; same_person {same_person}; weights {weights or 'of register'}; "
-        f"torch {torch.__version__}. Means over pairs."
+        f"{Path(dataset).name}, {split}, the first {len(items)} heads, seed {seed}; {change}; pre-alignment {affine}; "
+        f"same_person {same_person}; weights {weights or 'of register'}; torch {torch.__version__}. Means over pairs."
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "rescans.csv", rows)

@@ -19,6 +19,7 @@ __all__ = [
     "check_finished",
     "checked_spacing",
     "drawn_pairs",
+    "labelled_images",
     "labelled_pairs",
     "three_sides",
     "torch_device",
@@ -87,10 +88,18 @@ def drawn_pairs(dataset: str, split: str, pairs: int | None, seed: int) -> list[
 
 def labelled_pairs(dataset: str, split: str, pairs: int | None, seed: int) -> list[dict[str, Any]]:
     """Draw pairs that have label maps on both sides."""
-    drawn = drawn_pairs(dataset, split, pairs, seed)
-    if any(f"{role}_label" not in pair for pair in drawn for role in ("moving", "fixed")):
+    return _labelled(drawn_pairs(dataset, split, pairs, seed), ("moving_label", "fixed_label"), dataset)
+
+
+def labelled_images(dataset: str, split: str, images: int) -> list[dict[str, Any]]:
+    """List the first images of a split, which must have label maps."""
+    return _labelled(open_dataset(dataset, split)[:images], ("label",), dataset)
+
+
+def _labelled(items: list[dict[str, Any]], keys: Sequence[str], dataset: str) -> list[dict[str, Any]]:
+    if any(key not in item for item in items for key in keys):
         raise ValueError(f"The benchmark needs a label map for every image, but {dataset} lists images without one.")
-    return drawn
+    return items
 
 
 def torch_device(device: str) -> str:
