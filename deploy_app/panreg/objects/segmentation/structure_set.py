@@ -10,6 +10,7 @@ from panreg.dicom.attributes import integer, numbers, text
 from panreg.ingest.stack import Matrix, Stack
 from panreg.objects.segmentation.contours import Contour, fill
 from panreg.objects.segmentation.masks import Block, Masks, SegmentSource, Unusable
+from panreg.objects.segmentation.references import OF_OTHERS, is_of_others, listed_series
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 
@@ -24,15 +25,16 @@ OFF_PLANE_MM = 0.1
 Slices = Mapping[int, list[Contour]]
 
 
-def read_structure_set(structures: Dataset, moving: Stack, most_voxels: int) -> SegmentSource:
+def read_structure_set(structures: Dataset, moving: Stack, own: frozenset[str], most_voxels: int) -> SegmentSource:
     """Fill the ROIs of a structure set on the moving stack's grid, one segment each, numbered in their order.
 
-    What can't be filled becomes a warning: points and open contours, contours on no slice of the stack, and ROIs in
-    another frame of reference.
+    What can't be filled becomes a warning: points and open contours, contours on no slice of the stack, those that name
+    other images than our own, and ROIs in another frame of reference.
 
     Args:
         structures: RT Structure Set.
         moving: stack that it must have been drawn on.
+        own: SOP Instance UIDs of the images that a contour may name (``own_images``).
         most_voxels: of all masks together; more is refused.
 
     Raises:
@@ -51,7 +53,7 @@ def read_structure_set(structures: Dataset, moving: Stack, most_voxels: int) -> 
         if text(roi, "ReferencedFrameOfReferenceUID") != moving.frame_of_reference_uid:
             warnings.append(f"ROI {number} lies in another frame of reference than the moving series: left out.")
             continue
-        slices, faults = _slices(contours.get(number, Dataset()), moving)
+        slices, faults = _slices(contours.get(number, Dataset()), moving, own)
         warnings += [f"ROI {number}: {fault}." for fault in faults]
         block = _block(slices, moving) if slices else None
         if block is None or not block.values.any():
@@ -63,17 +65,13 @@ def read_structure_set(structures: Dataset, moving: Stack, most_voxels: int) -> 
         if sum(found.values.size for found in blocks.values()) > most_voxels:
             raise Unusable("it has too many voxels for this machine's limits")
     if not blocks:
-        raise Unusable("it has no closed planar contour on the slices of the moving series")
+        raise Unusable("it has no closed planar contour on the slices of the moving series", warnings)
     return SegmentSource(structures, descriptions, Masks(moving.affine, blocks, 1), tuple(warnings))
 
 
 def _check(structures: Dataset, moving: Stack) -> None:
     """Refuse what was drawn on another series: the images that it names, if it names any, are not the moving ones."""
-    frames = structures.get("ReferencedFrameOfReferenceSequence") or []
-    studies = [study for frame in frames for study in frame.get("RTReferencedStudySequence") or []]
-    series = {
-        text(item, "SeriesInstanceUID") for study in studies for item in study.get("RTReferencedSeriesSequence") or []
-    }
+    series = {text(item, "SeriesInstanceUID") for item in listed_series(structures)}
     if series and moving.series_uid not in series:
         raise Unusable("it does not refer to the moving series")
     rois = structures.get("StructureSetROISequence") or []
@@ -81,7 +79,7 @@ def _check(structures: Dataset, moving: Stack) -> None:
         raise Unusable("its frame of reference is not that of the moving series")
 
 
-def _slices(roi: Dataset, moving: Stack) -> tuple[Slices, list[str]]:
+def _slices(roi: Dataset, moving: Stack, own: frozenset[str]) -> tuple[Slices, list[str]]:
     """Sort an ROI's contours by the slice that they lie on; what is wrong with those left out."""
     inverse, between = np.linalg.inv(moving.affine), moving.spacing_mm[2]
     tolerance = max(OFF_PLANE_MM, between / 10) / between
@@ -91,6 +89,9 @@ def _slices(roi: Dataset, moving: Stack) -> tuple[Slices, list[str]]:
         kind = text(item, "ContourGeometricType") or ""
         if kind not in CLOSED:
             lost["of points or open lines"] += 1
+            continue
+        if is_of_others(item.get("ContourImageSequence") or [], own):
+            lost[OF_OTHERS] += 1
             continue
         index = _points(item) @ inverse[:3, :3].T + inverse[:3, 3]
         k = int(np.rint(index[:, 2].mean()))

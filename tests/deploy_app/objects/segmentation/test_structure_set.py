@@ -71,7 +71,7 @@ def test_a_label_map_of_many_labels_in_16_bits_keeps_each(pair, tmp_path):
     labels = np.kron(blocks, np.ones((4, 4, 15), int))[:, :, : MOVING_SHAPE[2]].astype(np.uint16)
     numbers = sorted(set(labels.ravel().tolist()))
     source = label_map(tmp_path / "labels.dcm", pair[1], labels, numbers)
-    found = place_masks(pydicom.dcmread(source), pair[1], 10**8)
+    found = place_masks(pydicom.dcmread(source), pair[1], frozenset(pair[1].sop_instance_uids), 10**8)
     for number in numbers:
         block = found.stored[number]
         volume = np.zeros(MOVING_SHAPE, bool)
@@ -126,7 +126,7 @@ def test_a_hole_stays_a_hole(pair, tmp_path):
     hollow[:, 18:24, 20:25] = 0
     assert 20 < (mask != hollow).sum()
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], [contours_of(hollow, MOVING_AFFINE)])
-    block = read_structure_set(pydicom.dcmread(source), pair[1], 10**8).masks.stored[1]
+    block = read_structure_set(pydicom.dcmread(source), pair[1], frozenset(), 10**8).masks.stored[1]
     found = np.zeros(MOVING_SHAPE, np.uint8)
     found[tuple(slice(a, a + n) for a, n in zip(block.first, block.values.shape))] = block.values
     assert (found == hollow).all()
@@ -138,7 +138,7 @@ def test_contours_on_a_sheared_oblique_stack_are_filled_exactly(tmp_path):
     stack = stack_of(write_series(tmp_path / "s", np.zeros((9, 30, 40)), affine, name="moving"), affine)
     mask = np.random.default_rng(2).random((9, 30, 40)) > 0.7
     source = write_structure_set(tmp_path / "rt.dcm", stack, [contours_of(mask, affine, "CLOSEDPLANAR_XOR")])
-    block = read_structure_set(pydicom.dcmread(source), stack, 10**8).masks.stored[1]
+    block = read_structure_set(pydicom.dcmread(source), stack, frozenset(), 10**8).masks.stored[1]
     found = np.zeros(mask.shape, np.uint8)
     found[tuple(slice(a, a + n) for a, n in zip(block.first, block.values.shape))] = block.values
     assert (found == mask).all()
@@ -169,6 +169,9 @@ def test_contours_that_can_not_be_filled_are_told_and_the_others_arrive(pair, tm
     assert len(result.paths) == 1
 
 
+NOTHING = "it has no closed planar contour on the slices of the moving series"
+
+
 def elsewhere(ds):
     for roi in ds.StructureSetROISequence:
         roi.ReferencedFrameOfReferenceUID = uid("elsewhere")
@@ -193,22 +196,26 @@ def damaged(ds):
 
 
 @pytest.mark.parametrize(
-    ("edit", "reason"),
+    ("edit", "reason", "warnings"),
     [
-        (elsewhere, "its frame of reference is not that of the moving series"),
-        (of_another, "its PatientID is not that of the moving series"),
-        (unrelated, "it does not refer to the moving series"),
-        (open_only, "it has no closed planar contour on the slices of the moving series"),
-        (damaged, "a contour's points are damaged"),
+        (elsewhere, "its frame of reference is not that of the moving series", []),
+        (of_another, "its PatientID is not that of the moving series", []),
+        (unrelated, "it does not refer to the moving series", []),
+        (open_only, NOTHING, ["2 contours of points or open lines are left out.", "encloses no voxel"]),
+        (damaged, "a contour's points are damaged", []),
     ],
 )
 @pytest.mark.hazard("a contour is left behind unnoticed")
-def test_a_structure_set_that_can_not_be_propagated_is_told_and_not_written(pair, tmp_path, edit, reason):
+def test_a_structure_set_that_can_not_be_propagated_is_told_and_not_written(pair, tmp_path, edit, reason, warnings):
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11)]], edit=edit)
     result = propagate(pair, source, tmp_path / "out")
     assert result.paths == ()
-    assert result.warnings == (f"Segmentation 1 was not propagated: {reason}.",)
-    assert "CANARY" not in result.warnings[0]
+    assert result.warnings[-1] == f"Segmentation 1 was not propagated: {reason}."
+    assert len(result.warnings) == len(warnings) + 1
+    for warning, words in zip(result.warnings, warnings):
+        assert warning.startswith("In segmentation 1: ROI 11")
+        assert words in warning
+    assert "CANARY" not in "".join(result.warnings)
 
 
 def test_more_voxels_than_the_limit_are_refused(pair, tmp_path):
