@@ -1,18 +1,18 @@
 """Propagated segmentations: what was drawn on the moving series, pulled to the fixed series' grid."""
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from highdicom.seg import SegmentDescription
 from panreg.dicom.attributes import pydicom_silenced, text
 from panreg.failures import Failure
 from panreg.ingest.scan import LABEL_MAP_CLASS, SEGMENTATION_CLASS
 from panreg.ingest.stack import Stack
 from panreg.objects.modules import save
 from panreg.objects.provenance import Provenance
+from panreg.objects.segmentation.labels import read_descriptions
 from panreg.objects.segmentation.masks import Block, Masks, SegmentSource, Unusable, place_masks
 from panreg.objects.segmentation.references import listed_series, own_images
 from panreg.objects.segmentation.structure_set import read_structure_set
@@ -95,10 +95,11 @@ def _read(path: Path, registration: Registration, settings: Settings) -> Segment
             return read_structure_set(instance, moving, own, most_voxels)
         _check(instance, moving)
         instance.decode()
-        described = [item for item in instance.SegmentSequence if int(item.SegmentNumber) > 0]  # 0: a background
-        descriptions = [SegmentDescription.from_dataset(item) for item in described]
+        descriptions, warnings = read_descriptions(instance)
         masks = place_masks(instance, moving, own, most_voxels)
-        return SegmentSource(instance, descriptions, masks, masks.warnings)
+        described = {int(item.SegmentNumber) for item in descriptions}
+        stored = {number: block for number, block in masks.stored.items() if number in described}
+        return SegmentSource(instance, descriptions, replace(masks, stored=stored), (*warnings, *masks.warnings))
     except Unusable:
         raise
     except UNREADABLE as error:
