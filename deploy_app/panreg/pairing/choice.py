@@ -119,7 +119,22 @@ _Chosen = tuple[AnyStack, AnyStack] | None
 def _by_series_uid(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     uids = {"fixed": settings.fixed_series_uid, "moving": settings.moving_series_uid}
     named = {role: _of_series(candidates, uid, role, settings) for role, uid in uids.items() if uid is not None}
+    if len(named) == 1:
+        ((role, stack),) = named.items()
+        named |= _beside(stack, candidates, "moving" if role == "fixed" else "fixed", settings, input_root)
     return _completed(candidates, named)
+
+
+def _beside(
+    named: AnyStack, candidates: list[AnyStack], role: str, settings: PairSettings, input_root: Path
+) -> dict[str, AnyStack]:
+    """Find the other image by its folder: by one that the settings name, or of several that are left by the usual."""
+    begun = _begun(candidates, role, settings, input_root)
+    if getattr(settings, f"{role}_path") is not None:
+        return {role: _only_inside(begun, role)}
+    left = [(stack, share) for stack, share in begun if stack is not named]
+    is_open = len(candidates) > 2 and any(all(share) for _, share in left)
+    return {role: _only_inside(left, role)} if is_open else {}
 
 
 def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSettings) -> AnyStack:
@@ -132,15 +147,25 @@ def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSe
 
 def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     """One folder suffices for the rule to apply: who named one image has chosen, and nothing may choose otherwise."""
-    shares = {role: [(s, in_folder(s, role, settings, input_root)) for s in candidates] for role in ROLES}
-    begun = {role: [(stack, share) for stack, share in found if any(share)] for role, found in shares.items()}
-    if settings.fixed_path is None and settings.moving_path is None and not any(begun.values()):
+    begun = {role: _begun(candidates, role, settings, input_root) for role in ROLES}
+    paths = {role for role in ROLES if getattr(settings, f"{role}_path") is not None}
+    if not paths and not any(begun.values()):
         return None
+    if len(paths) == 1 and not any(begun[role] for role in set(ROLES) - paths):  # of the other image nothing is said
+        return _completed(candidates, {role: _only_inside(begun[role], role) for role in paths})
     for role in ROLES:
         if not any(all(share) for _, share in begun[role]):
             _refuse_shared([stack for stack, _ in begun[role]], settings, input_root)
     fixed, moving = (_only_inside(begun[role], role) for role in ROLES)
     return fixed, moving
+
+
+def _begun(
+    candidates: list[AnyStack], role: str, settings: PairSettings, input_root: Path
+) -> list[tuple[AnyStack, list[bool]]]:
+    """Find the stacks of which an image lies in the folder for a role, and which of their images do."""
+    shares = [(stack, in_folder(stack, role, settings, input_root)) for stack in candidates]
+    return [(stack, share) for stack, share in shares if any(share)]
 
 
 def _only_inside(begun: list[tuple[AnyStack, list[bool]]], role: str) -> AnyStack:
