@@ -48,13 +48,14 @@ def macro(frame: Frame, sequence: str) -> Dataset:
         return Dataset()
 
 
-def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Read an attribute of ``count`` finite numbers."""
+def numbers(header: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+    """Read an attribute of ``count`` finite numbers, or of any number of them."""
     try:
         values = np.atleast_1d(np.asarray(header[keyword].value, dtype=np.float64))
     except Exception:  # as above; also KeyError: absent
         return None
-    return tuple(map(float, values)) if values.shape == (count,) and np.isfinite(values).all() else None
+    expected = (values.size if count is None else count,)
+    return tuple(map(float, values)) if values.shape == expected and np.isfinite(values).all() else None
 
 
 def integer(header: Dataset, keyword: str) -> int | None:

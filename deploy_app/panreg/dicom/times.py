@@ -1,7 +1,7 @@
 """Dates and times of headers, and what they are in the time zone of another header."""
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 from panreg.dicom.attributes import text
 from panreg.dicom.elements import copy_elements, is_timezone
@@ -9,11 +9,29 @@ from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import holder_of
 from pydicom import Dataset
 
-__all__ = ["TIMES", "acquisition_times", "share_clock", "timezone_of"]
+__all__ = ["TIMES", "acquisition_times", "day", "share_clock", "timezone_of"]
 
 TIMES = ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime")
 PRECISIONS = {2: "%H", 4: "%H%M", 6: "%H%M%S"}  # by the digits of a time (TM), before its fraction
 OFFSET = r".*[+-]\d{4}"
+# what stands where no day is known: 19000101, 00010101 and 99991231 by programs, days that clocks count from by devices
+EARLIEST, LATEST = date(1901, 1, 2), date(9998, 12, 31)
+ORIGINS = {date(1904, 1, 1), date(1970, 1, 1), date(1980, 1, 1)}
+
+
+def day(value: str | None) -> date | None:
+    """Read the day of an image from a date (DA), or a date and time (DT).
+
+    Returns:
+        None where that is no full calendar day, or one that is no image's but a placeholder: 1 January 1901 and before,
+        1 January of 1904, 1970 and 1980, and the year 9999.
+    """
+    stamp = (value or "")[:8]
+    try:
+        found = datetime.strptime(stamp, "%Y%m%d").date() if re.fullmatch("[0-9]{8}", stamp) else None
+    except ValueError:
+        return None
+    return found if found and EARLIEST <= found <= LATEST and found not in ORIGINS else None
 
 
 def timezone_of(header: Dataset) -> timezone | None:

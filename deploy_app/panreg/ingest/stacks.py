@@ -174,6 +174,8 @@ def _check_image(frames: list[Frame], limits: Limits) -> None:
     header = frames[0].header
     headers = [*{frame.sop_instance_uid: frame.header for frame in frames}.values()]
     shown = {text(one, "PhotometricInterpretation") for one in headers} - {None}  # absent, it can't be decoded
+    if any(integer(one, "SamplesPerPixel") is None for one in headers):
+        raise Failure(Code.E_DECODE, "its images lack a valid Samples per Pixel; send the original images.")
     if not shown <= GREYSCALE or any(integer(one, "SamplesPerPixel") != 1 for one in headers):
         raise Failure(Code.E_COLOUR, "its images are not greyscale; send the original images.")
     _check_size(headers, limits)

@@ -9,7 +9,7 @@ from panreg.dicom.elements import copy_elements, decimal
 from panreg.dicom.frame import Frame
 from panreg.dicom.functional_groups import holder_of
 from panreg.ingest.stack import Stack
-from panreg.objects.modules import code, copy_patient_and_study, describe_equipment, local_time, reference
+from panreg.objects.modules import code, copy_patient_and_study, describe_equipment, local_time, long_string, reference
 from panreg.objects.provenance import IMPLEMENTATION_CLASS_UID, MANUFACTURER, MODEL_NAME, Provenance
 from panreg.settings import Settings
 from pydicom import Dataset
@@ -131,7 +131,7 @@ def finish(target: Dataset, description: str, fixed: Stack, provenance: Provenan
     target.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     target.file_meta.ImplementationVersionName = "PANREG"
     copy_patient_and_study(target, fixed.header)
-    target.SeriesDescription = description[:64].rstrip()
+    target.SeriesDescription = long_string(description)
     now = local_time(target, provenance.clock)
     for date, time in TIMES:
         if date in target or date == "SeriesDate":

@@ -30,7 +30,7 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 
 __all__ = [
     *("burned_in_annotation", "code", "copy_patient_and_study", "describe_body_part", "describe_equipment"),
-    *("describe_series", "frame_references", "local_time", "new_object", "reference", "save"),
+    *("describe_series", "frame_references", "local_time", "long_string", "new_object", "reference", "save"),
 ]
 
 LONG_STRING = 64
@@ -49,6 +49,11 @@ UNPAIRED = frozenset(
 """Defined terms of Body Part Examined (PS3.16, annex L) for what there is once."""
 
 COPIED = frozenset((*PATIENT_STUDY_TYPE_2, *PATIENT_STUDY_OPTIONAL))
+
+
+def long_string(value: str) -> str:
+    """Make a Long String (LO) of a text: without control characters and backslashes, and cut at 64 characters."""
+    return re.sub(r"[\x00-\x1f\x7f\\]+", " ", value).strip()[:LONG_STRING].rstrip()
 
 
 def code(value: str, scheme: str, meaning: str) -> Dataset:
@@ -173,7 +178,7 @@ def _encodes(text: str, encodings: list[str]) -> bool:
         with strict():
             parts = [part for part in re.split("[\\^=]", text) if part]  # what a person's name encodes one by one
             return all(decode_bytes(encode_string(part, encodings), encodings, set()) == part for part in parts)
-    except UnicodeError:
+    except ValueError:  # a UnicodeError, or an escape sequence that no character set knows
         return False
 
 

@@ -20,7 +20,9 @@ from panreg.ingest.stack import AnyStack, RefusedStack, Stack
 from panreg.output.manifest_content import GeometryEntry, InputEntry, ManifestContent, PairEntry, RefusedEntry, Role
 from panreg.output.page import PublishedPage
 from panreg.output.publication import PublishedObject, output_failures, sync
-from panreg.pairing.choice import Pair, day_of, modality_of
+from panreg.pairing.choice import Pair
+from panreg.pairing.dates import day_of
+from panreg.pairing.naming import modality_of
 
 __all__ = [
     "NAME",

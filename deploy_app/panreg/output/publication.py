@@ -28,7 +28,7 @@ from types import TracebackType
 
 from panreg.dicom.attributes import pydicom_silenced
 from panreg.dicom.elements import invalid, strict
-from panreg.failures import Code, Failure
+from panreg.failures import Code, Failure, causes
 from panreg.output.folder_lock import lock
 from panreg.output.page import PAGE, PublishedPage, hidden, hide_page, remove_page, show_page
 from pydicom import Dataset, dcmread
@@ -70,10 +70,12 @@ def output_failures() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        if error.errno in NO_SPACE:
+        numbers = (cause.errno for cause in causes(error) if isinstance(cause, OSError))
+        number = next(filter(None, numbers), 0)  # pydicom wraps what writing raises: its own has none
+        name = errno.errorcode.get(number, type(error).__name__)
+        if number in NO_SPACE:
             message = f"The output has no space left ({name}): free some, or give another folder."
-        elif error.errno in NO_ACCESS:
+        elif number in NO_ACCESS:
             message = f"The output folder can't be written by user {os.geteuid()} ({name}): give it to that user."
         else:
             message = f"The output could not be written ({name})."

@@ -7,27 +7,21 @@ the same patient.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
 from pathlib import Path
 
-from panreg.dicom.attributes import integer, pydicom_silenced, text
+from panreg.dicom.attributes import pydicom_silenced, text
 from panreg.failures import Code, Failure
 from panreg.ingest import stacks as stacks_of_scan
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
 from panreg.pairing.conformity import check_conformity
+from panreg.pairing.dates import in_time
 from panreg.pairing.folders import ROLES, in_folder, is_inside
 from panreg.pairing.identity import check_patient
+from panreg.pairing.naming import HOW_TO_CHOOSE, LISTED, describe, listed, modality_of
 from panreg.pairing.series_rules import matches
 from panreg.settings import PairSettings
 
-__all__ = ["Pair", "choose_pair", "day_of", "describe", "modality_of"]
-
-LISTED = 20  # stacks that a message names
-DATES = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")
-HOW_TO_CHOOSE = (
-    "name them by PANREG_FIXED_SERIES_UID and PANREG_MOVING_SERIES_UID, by folders fixed/ and moving/, or by rules in "
-    "app.yaml"
-)
+__all__ = ["Pair", "choose_pair"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +80,6 @@ def choose_pair(
     raise _ambiguous(candidates, "fixed or moving")
 
 
-def describe(stack: AnyStack) -> str:
-    """Tell a person which stack is meant, by nothing that identifies a patient."""
-    number, (slices, _, _) = integer(stack.header, "SeriesNumber"), stack.shape
-    return f"series {'without number' if number is None else number}, {modality_of(stack)}, {slices} slices"
-
-
-def modality_of(stack: AnyStack) -> str:
-    """Name the modality, if it is one of ours: the attribute itself may hold any text."""
-    modality = text(stack.header, "Modality")
-    return modality if modality in ("CT", "MR") else "other"
-
-
 def _check_thickness(
     candidates: list[AnyStack], thin: list[AnyStack], settings: PairSettings, input_root: Path
 ) -> None:
@@ -127,7 +109,7 @@ def _too_thin(thin: list[AnyStack], settings: PairSettings) -> str:
     """Name the stacks that have too few slices, and the setting that says so; nothing where there are none."""
     if not thin:
         return ""
-    return f" (below {settings.min_slices} slices, PANREG_MIN_SLICES: {_listed(thin)})"
+    return f" (below {settings.min_slices} slices, PANREG_MIN_SLICES: {listed(thin)})"
 
 
 # ---------------------------------------------------------------------------------------------------------------- rules
@@ -137,7 +119,22 @@ _Chosen = tuple[AnyStack, AnyStack] | None
 def _by_series_uid(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     uids = {"fixed": settings.fixed_series_uid, "moving": settings.moving_series_uid}
     named = {role: _of_series(candidates, uid, role, settings) for role, uid in uids.items() if uid is not None}
+    if len(named) == 1:
+        ((role, stack),) = named.items()
+        named |= _beside(stack, candidates, "moving" if role == "fixed" else "fixed", settings, input_root)
     return _completed(candidates, named)
+
+
+def _beside(
+    named: AnyStack, candidates: list[AnyStack], role: str, settings: PairSettings, input_root: Path
+) -> dict[str, AnyStack]:
+    """Find the other image by its folder: by one that the settings name, or of several that are left by the usual."""
+    begun = _begun(candidates, role, settings, input_root)
+    if getattr(settings, f"{role}_path") is not None:
+        return {role: _only_inside(begun, role)}
+    left = [(stack, share) for stack, share in begun if stack is not named]
+    is_open = len(candidates) > 2 and any(all(share) for _, share in left)
+    return {role: _only_inside(left, role)} if is_open else {}
 
 
 def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSettings) -> AnyStack:
@@ -150,15 +147,25 @@ def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSe
 
 def _by_folder(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     """One folder suffices for the rule to apply: who named one image has chosen, and nothing may choose otherwise."""
-    shares = {role: [(s, in_folder(s, role, settings, input_root)) for s in candidates] for role in ROLES}
-    begun = {role: [(stack, share) for stack, share in found if any(share)] for role, found in shares.items()}
-    if settings.fixed_path is None and settings.moving_path is None and not any(begun.values()):
+    begun = {role: _begun(candidates, role, settings, input_root) for role in ROLES}
+    paths = {role for role in ROLES if getattr(settings, f"{role}_path") is not None}
+    if not paths and not any(begun.values()):
         return None
+    if len(paths) == 1 and not any(begun[role] for role in set(ROLES) - paths):  # of the other image nothing is said
+        return _completed(candidates, {role: _only_inside(begun[role], role) for role in paths})
     for role in ROLES:
         if not any(all(share) for _, share in begun[role]):
             _refuse_shared([stack for stack, _ in begun[role]], settings, input_root)
     fixed, moving = (_only_inside(begun[role], role) for role in ROLES)
     return fixed, moving
+
+
+def _begun(
+    candidates: list[AnyStack], role: str, settings: PairSettings, input_root: Path
+) -> list[tuple[AnyStack, list[bool]]]:
+    """Find the stacks of which an image lies in the folder for a role, and which of their images do."""
+    shares = [(stack, in_folder(stack, role, settings, input_root)) for stack in candidates]
+    return [(stack, share) for stack, share in shares if any(share)]
 
 
 def _only_inside(begun: list[tuple[AnyStack, list[bool]]], role: str) -> AnyStack:
@@ -187,20 +194,8 @@ def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Pa
 def _by_date(candidates: list[AnyStack], settings: PairSettings, input_root: Path) -> _Chosen:
     if len(candidates) != 2 or candidates[0].study_uid == candidates[1].study_uid:
         return None
-    days = [day_of(stack) for stack in candidates]
-    if days[0] is None or days[1] is None or days[0] == days[1]:
-        return None
-    earlier, later = candidates if days[0] < days[1] else reversed(candidates)
-    return (earlier, later) if settings.order == "prior_is_fixed" else (later, earlier)
-
-
-def day_of(stack: AnyStack) -> date | None:
-    """Read the day of a stack from the first date that it has; None where that is no full calendar day."""
-    stamp = next(filter(None, (text(stack.header, keyword) for keyword in DATES)), "")
-    try:
-        return datetime.strptime(stamp[:8], "%Y%m%d").date() if stamp[:8].isdecimal() else None
-    except ValueError:
-        return None
+    ordered = in_time(*candidates)
+    return ordered if ordered is None or settings.order == "prior_is_fixed" else (ordered[1], ordered[0])
 
 
 def _completed(candidates: list[AnyStack], named: Mapping[str, AnyStack]) -> _Chosen:
@@ -222,12 +217,7 @@ def _only(found: list[AnyStack], role: str, meaning: str) -> AnyStack:
 
 
 def _ambiguous(found: list[AnyStack], role: str) -> Failure:
-    return Failure(Code.E_AMBIGUOUS, f"{len(found)} image stacks may be {role} ({_listed(found)}): {HOW_TO_CHOOSE}.")
-
-
-def _listed(stacks: list[AnyStack]) -> str:
-    names = sorted(map(describe, stacks))
-    return "; ".join(names[:LISTED]) + ("; …" if len(names) > LISTED else "")
+    return Failure(Code.E_AMBIGUOUS, f"{len(found)} image stacks may be {role} ({listed(found)}): {HOW_TO_CHOOSE}.")
 
 
 # --------------------------------------------------------------------------------------------------------------- checks

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
 from panreg.dicom.attributes import numbers, pydicom_silenced, text
+from panreg.dicom.times import day
 from panreg.failures import Code, Failure
 from panreg.ingest.stack import FrameGroup
 from pydicom import Dataset
@@ -138,7 +139,7 @@ def _meaning(header: Dataset, keyword: str) -> str | None:
     """Read an attribute as far as it tells one patient from another."""
     value = text(header, keyword)
     if keyword == "PatientBirthDate":
-        born = _day(value)
+        born = _born(value)
         return None if born is None or born < EARLIEST_BIRTH else born.isoformat()
     if keyword == "PatientSex":
         return value.upper() if value and value.upper() in ("M", "F", "O") else None
@@ -185,7 +186,7 @@ def _range(headers: Sequence[Dataset], keyword: str) -> tuple[float, float]:
 
 def _ages_agree(fixed: FrameGroup, moving: FrameGroup) -> bool:
     ages = [_years(text(stack.header, "PatientAge")) for stack in (fixed, moving)]
-    days = [_day(text(stack.header, "StudyDate")) for stack in (fixed, moving)]
+    days = [day(text(stack.header, "StudyDate")) for stack in (fixed, moving)]
     if ages[0] is None or ages[1] is None or days[0] is None or days[1] is None:
         return True
     passed = (days[0] - days[1]).days / 365.25
@@ -200,7 +201,7 @@ def _years(age: str | None) -> float | None:
     return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
 
 
-def _day(value: str | None) -> date | None:
+def _born(value: str | None) -> date | None:
     try:
         return datetime.strptime(value or "", "%Y%m%d").date()
     except ValueError:

@@ -48,10 +48,19 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
             change = {key: change}
         document = _merged(document, change)
         settings = _validated(document)
-    numbers = settings.series_numbers.values()
-    if len(set(numbers)) < len(numbers):  # asked of file and environment together: one may correct the other
-        raise _refusal("series_numbers", "takes a different number for every series")
+    _check_series_numbers(settings)  # of file and environment together: one may correct the other
     return settings
+
+
+def _check_series_numbers(settings: Settings) -> None:
+    """Refuse a number that two series have: the setting that is no default is named first."""
+    numbers, defaults = settings.series_numbers, Settings().series_numbers
+    ordered = sorted(numbers, key=lambda name: numbers[name] == defaults[name])
+    for name in ordered:
+        for other in ordered[ordered.index(name) + 1 :]:
+            if numbers[name] == numbers[other]:
+                owner = f"series_numbers.{other} (PANREG_SERIES_NUMBERS_{other.upper()})"
+                raise _refusal(f"series_numbers.{name}", f"takes another number than {owner}")
 
 
 def settings_file(environ: Mapping[str, str]) -> Path:

@@ -61,7 +61,7 @@ class QualityGate(Section):
 class DeformableSettings(Section):
     """The Deformable Spatial Registration object."""
 
-    spacing_mm: AboveZero = 2.0
+    spacing_mm: Annotated[float, number(0.5, 50)] = 2.0
     max_megabytes: AboveZero = 30.0
     two_items: Flag = False
 

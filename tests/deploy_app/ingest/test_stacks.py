@@ -224,6 +224,17 @@ def test_colour_is_refused(tmp_path):
     assert refusal_of(tmp_path) is Code.E_COLOUR
 
 
+def test_an_image_without_samples_per_pixel_is_refused_by_that_name(tmp_path):
+    def edit(ds, k):
+        if k == 3:
+            del ds.SamplesPerPixel
+
+    write(tmp_path, edit)
+    refusal = only_stack_in(tmp_path).refusal
+    assert refusal.code is Code.E_DECODE
+    assert "lack a valid Samples per Pixel" in refusal.message
+
+
 @pytest.mark.parametrize("k", [0, 7])
 def test_one_slice_by_a_palette_refuses_the_whole_stack(tmp_path, k):
     write(tmp_path, tags_by_slice({k: {"PhotometricInterpretation": "PALETTE COLOR"}}))

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 from datetime import datetime
 
 import canaries
@@ -125,6 +126,11 @@ def test_inputs_are_known_by_their_hashes_and_only_if_asked_by_their_uids(pair):
 def test_dates_are_told_only_if_asked_for(pair):
     assert "date" not in json.loads(describe_pair(pair).model_dump_json())["fixed"]
     assert json.loads(describe_pair(pair, dates=True).model_dump_json())["fixed"]["date"] == "2024-01-10"
+    undated = stack_of([frame.path for frame in pair.fixed.frames], FIXED_AFFINE)
+    for day, told in (("19000101", "2024-01-10"), ("20240111", "2024-01-11")):
+        undated.header.AcquisitionDate = day
+        content = json.loads(describe_pair(replace(pair, fixed=undated), dates=True).model_dump_json())
+        assert content["fixed"]["date"] == told
 
 
 def test_nothing_that_identifies_a_patient_is_in_the_manifest(tmp_path, pair):

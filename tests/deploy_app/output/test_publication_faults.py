@@ -1,6 +1,7 @@
 """Outputs that cannot be written, and runs that are killed."""
 
 import errno
+import io
 import os
 import resource
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from panreg.failures import Code
+from panreg.failures import Code, Failure
 from panreg.output.publication import Publication, output_failures
 from publishing import (
     exit_code_of,
@@ -24,6 +25,7 @@ from publishing import (
     status_of,
     write_objects,
 )
+from pydicom import Dataset, dcmwrite
 
 # --------------------------------------------------------------------------------------------------------- bad outputs
 
@@ -106,6 +108,23 @@ def test_a_full_disk_while_writing_leaves_a_failed_manifest_and_no_object(places
     assert os.listdir(output) == ["run_manifest.json"]
     assert "ENOSPC" in (output / "run_manifest.json").read_text()
     assert status_of(output) == "failed"
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EFBIG", "EACCES"])
+def test_a_full_disk_is_recognised_in_what_pydicom_makes_of_it(number):
+    class Full(io.BytesIO):
+        def write(self, data):
+            if len(data) > 1000:
+                raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+            return super().write(data)
+
+    dataset = Dataset()
+    dataset.PatientComments = "x" * 2000
+    with pytest.raises(Failure) as info, output_failures():
+        dcmwrite(Full(), dataset, implicit_vr=False, little_endian=True)
+    assert info.value.code is Code.E_OUTPUT
+    assert f"({number})" in info.value.message
+    assert ("can't be written by user" if number == "EACCES" else "has no space left") in info.value.message
 
 
 @pytest.mark.parametrize("size", [0, 200, 900, 1200, 4000])

@@ -41,6 +41,36 @@ def test_each_folder_holds_exactly_one_candidate(folders, code):
     assert refused(*stacks).code is code
 
 
+def test_one_image_by_its_folder_and_the_other_by_its_series_uid():
+    left, right, other = stack("left", folder="a"), stack("right", folder="b"), stack("other", folder="b")
+    pair = choose(left, right, other, fixed_path="a", moving_series_uid=other.series_uid)
+    assert (pair.fixed, pair.moving, pair.rule) == (left, other, "series_uid")
+    pair = choose(left, right, other, moving_path="a", fixed_series_uid=right.series_uid)
+    assert (pair.fixed, pair.moving) == (right, left)
+    assert refused(left, right, other, fixed_path="b", moving_series_uid=left.series_uid).code is Code.E_AMBIGUOUS
+    assert refused(left, right, fixed_path="c", moving_series_uid=left.series_uid).code is Code.E_NO_MATCH
+    assert refused(left, right, fixed_path="a", moving_series_uid=left.series_uid).code is Code.E_SAME
+
+
+def test_beside_a_series_uid_the_usual_folder_tells_which_of_several_is_the_other():
+    one, two, three = stack("one", folder="fixed"), stack("two", folder="moving"), stack("three", folder="else")
+    pair = choose(one, two, three, fixed_series_uid=three.series_uid)
+    assert (pair.fixed, pair.moving) == (three, two)
+    pair = choose(one, two, fixed_series_uid=two.series_uid)  # the only one that is left, wherever it lies
+    assert (pair.fixed, pair.moving) == (two, one)
+
+
+def test_one_named_folder_leaves_the_other_image_to_the_only_other_candidate_or_the_usual_folder():
+    left, right, usual = stack("left", folder="a"), stack("right", folder="b"), stack("usual", folder="moving")
+    pair = choose(left, right, fixed_path="a")
+    assert (pair.fixed, pair.moving, pair.rule) == (left, right, "folders")
+    assert choose(left, right, moving_path="a").fixed is right
+    assert choose(left, right, usual, fixed_path="a").moving is usual
+    failure = refused(left, right, stack("third", folder="b"), fixed_path="a")
+    assert failure.code is Code.E_AMBIGUOUS
+    assert "2 image stacks may be moving" in failure.message
+
+
 def test_a_folder_for_both_images_is_the_same_image_twice():
     stacks = [stack("a", folder="x"), stack("b", folder="y")]
     assert refused(*stacks, fixed_path="x", moving_path="x").code is Code.E_SAME

@@ -150,6 +150,12 @@ def test_what_one_body_may_do_is_accepted_without_an_identifier():
     assert any("5 kg" in warning for warning in told(*near, mode="allow_unidentified"))
 
 
+@pytest.mark.parametrize("day", ["19000101", "19700101", "00010101"])
+def test_ages_are_not_compared_across_a_placeholder_of_a_study_date(day):
+    aged = pair({"PatientAge": "035Y", "StudyDate": day}, {"PatientAge": "034Y"})
+    assert told(*aged) == ()
+
+
 @pytest.mark.parametrize("patient", ["PAT-1", "***"])
 def test_sex_and_birth_date_refuse_always_and_their_placeholders_never(patient):
     for keyword, one, other in (("PatientSex", "M", "F"), ("PatientBirthDate", "19700101", "19710101")):

@@ -12,7 +12,9 @@ from panreg.failures import Code, Failure
 from panreg.ingest.scan import scan
 from panreg.ingest.stacks import find_stacks
 from panreg.limits import Limits
-from panreg.pairing.choice import choose_pair, describe
+from panreg.pairing.choice import choose_pair
+from panreg.pairing.dates import day_of
+from panreg.pairing.naming import HOW_TO_CHOOSE, describe
 from panreg.settings import PairSettings
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -122,9 +124,55 @@ def test_of_two_studies_the_later_is_fixed_or_the_prior_by_order():
 
 
 def test_the_acquisitions_day_counts_before_the_studys():
-    first = stack("first", study="one", date="20250101", AcquisitionDateTime="20200101235959.5+0100")
+    moment = {"AcquisitionDateTime": "20200101235959.5+0100", "AcquisitionDate": ""}
+    first = stack("first", study="one", date="20240101", **moment)
     second = stack("second", study="two", date="20240101", AcquisitionDate="20210101")
     assert choose(first, second).fixed is second
+    again = stack("again", study="one", date="20240101", AcquisitionDate="20200101", SeriesDate="20250101")
+    assert choose(again, second).fixed is second  # a series made anew later is no later image
+
+
+PLACEHOLDERS = ["19000101", "00010101", "18581117", "19010101", "19040101", "19700101", "19800101", "99991231", "***"]
+
+
+@pytest.mark.parametrize("day", PLACEHOLDERS)
+@pytest.mark.parametrize("keyword", ["AcquisitionDate", "AcquisitionDateTime"])
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+@pytest.mark.hazard("the wrong image moves")
+def test_a_placeholder_s_day_is_none_and_the_next_counts(keyword, day):
+    dates = {"date": "20240110", "AcquisitionDate": ""}
+    without = stack("without", study="one", **(dates | {keyword: f"{day}101500" if "Time" in keyword else day}))
+    assert day_of(without).isoformat() == "2024-01-10"
+    for stacks in ([PRIOR, without], [without, PRIOR]):
+        assert choose(*stacks, order="prior_is_fixed").fixed is PRIOR
+    assert day_of(stack("a", study="two", date=day)) is None
+    assert refused(CURRENT, stack("none", study="two", date=day)).code is Code.E_AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("first", "opposite"),
+    [({"AcquisitionDate": "20220101"}, "StudyDate"), ({"AcquisitionDateTime": "20220101101500"}, "AcquisitionDate")],
+)
+@pytest.mark.hazard("the wrong image moves")
+@pytest.mark.property(2)
+def test_dates_that_contradict_each_other_are_refused(first, opposite):
+    odd = stack("odd", study="one", date="20240110", number=3, **first)
+    counted = " and ".join(sorted({*first, "AcquisitionDate"}))
+    sentence = (
+        f"By {opposite} another of the two image stacks (series 3, MR, 4 slices; series 4, MR, 4 slices) is the "
+        f"earlier than by {counted}: {HOW_TO_CHOOSE}."
+    )
+    for stacks in ([odd, PRIOR], [PRIOR, odd]):
+        assert (refused(*stacks).code, refused(*stacks).message) == (Code.E_AMBIGUOUS, sentence)
+    uids = {"fixed_series_uid": odd.series_uid, "moving_series_uid": PRIOR.series_uid}
+    assert choose(odd, PRIOR, **uids).fixed is odd
+
+
+def test_a_study_that_began_before_midnight_contradicts_nothing():
+    night = stack("night", study="one", date="20240110", AcquisitionDate="20240111", SeriesDate="20240111")
+    for day, later in (("20240112", True), ("20240110", False), ("20240109", False)):
+        other = stack("other", study="two", date=day)
+        assert (choose(night, other).fixed is other) is later
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def test_the_environment_overrides_the_file(tmp_path):
         ("  deformable: {spacing_mm: 0}\n", "deformable.spacing_mm"),
         ("  padding: {PT: 0}\n", "padding.PT"),
         ("  padding: {CT: -40000}\n", "padding.CT"),
-        ("  series_numbers: {dsro: 902}\n", "series_numbers"),
+        ("  deformable: {spacing_mm: 0.001}\n", "deformable.spacing_mm"),
+        ("  series_numbers: {dsro: 902}\n", "series_numbers.dsro"),
         ("  label: ''\n", "label"),
         (f"  label: {'x' * 65}\n", "label"),
         ("  affine: bspline\n", "affine"),
@@ -178,12 +179,27 @@ def test_a_refusal_does_not_repeat_the_value(tmp_path):
             "pair.series.moving takes something that a series can meet for EchoTime (min up to max; a text or !text, "
             "not both): correct app.yaml",
         ),
-        ("  series_numbers: {dsro: 902}\n", "series_numbers takes a different number for every series: correct"),
+        ("  series_numbers: {dsro: 902}\n", "series_numbers.dsro takes another number than series_numbers.registered"),
+        (
+            "  deformable: {spacing_mm: 0.4}\n",
+            "deformable.spacing_mm takes a number from 0.5 to 50: correct app.yaml or",
+        ),
         ("  label: 'a\\b'\n", "label takes at most 64 printable characters and no backslash: correct app.yaml or"),
     ],
 )
 def test_a_refusal_says_what_the_setting_takes(tmp_path, text, sentence):
     assert sentence in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(("name", "other"), [("dsro", "registered"), ("registered", "dsro")])
+def test_a_series_number_that_is_another_s_is_refused_by_both_names(tmp_path, name, other):
+    number = {"dsro": "902", "registered": "901"}[name]
+    message = refused(tmp_path, "", **{f"PANREG_SERIES_NUMBERS_{name.upper()}": number})
+    assert message == (
+        f"The setting series_numbers.{name} takes another number than series_numbers.{other} "
+        f"(PANREG_SERIES_NUMBERS_{other.upper()}): correct app.yaml or the environment "
+        f"(PANREG_SERIES_NUMBERS_{name.upper()})."
+    )
 
 
 def test_a_number_that_clashes_in_the_file_may_be_corrected_by_the_environment(tmp_path):

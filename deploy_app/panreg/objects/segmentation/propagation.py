@@ -1,19 +1,20 @@
 """Propagated segmentations: what was drawn on the moving series, pulled to the fixed series' grid."""
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from highdicom.seg import SegmentDescription
-from panreg.dicom.attributes import pydicom_silenced
+from panreg.dicom.attributes import pydicom_silenced, text
 from panreg.failures import Failure
 from panreg.ingest.scan import LABEL_MAP_CLASS, SEGMENTATION_CLASS
 from panreg.ingest.stack import Stack
 from panreg.objects.modules import save
 from panreg.objects.provenance import Provenance
+from panreg.objects.segmentation.labels import read_descriptions
 from panreg.objects.segmentation.masks import Block, Masks, SegmentSource, Unusable, place_masks
+from panreg.objects.segmentation.references import listed_series, own_images
 from panreg.objects.segmentation.structure_set import read_structure_set
 from panreg.objects.segmentation.writer import Pulled, build_segmentation
 from panreg.registration.result import Registration
@@ -63,13 +64,14 @@ def propagate_segmentations(
     for number, path in enumerate(segmentations, 1):
         name = f"segmentation {number}"
         try:
-            source = _read(path, registration.moving, settings)
+            source = _read(path, registration, settings)
             warnings += [f"In {name}: {warning}" for warning in source.warnings]
             pulled = _pull(source.masks, registration)
             if pulled:
                 target = _build(source, pulled, registration, provenance, settings)
                 paths.append(_save(target, folder / f"segmentation_{len(paths) + 1:04d}.dcm"))
         except Unusable as reason:
+            warnings += [f"In {name}: {warning}" for warning in reason.warnings]
             warnings.append(f"{name.capitalize()} was not propagated: {reason}.")
             continue
         lost = sorted(set(source.masks.stored) - set(pulled))
@@ -78,23 +80,26 @@ def propagate_segmentations(
 
 
 @pydicom_silenced()
-def _read(path: Path, moving: Stack, settings: Settings) -> SegmentSource:
+def _read(path: Path, registration: Registration, settings: Settings) -> SegmentSource:
     """Read a segmentation or a structure set, and place its masks.
 
     Raises:
         Unusable: why not.
     """
-    most_voxels = 8 * settings.limits.voxels
+    moving, most_voxels = registration.moving, 8 * settings.limits.voxels
     try:
         instance = dcmread(path)
         _check_patient(instance, moving)
+        own = own_images(instance, registration.fixed, moving)
         if instance.SOPClassUID == RTStructureSetStorage:
-            return read_structure_set(instance, moving, most_voxels)
+            return read_structure_set(instance, moving, own, most_voxels)
         _check(instance, moving)
         instance.decode()
-        described = [item for item in instance.SegmentSequence if int(item.SegmentNumber) > 0]  # 0: a background
-        descriptions = [SegmentDescription.from_dataset(item) for item in described]
-        return SegmentSource(instance, descriptions, place_masks(instance, moving, most_voxels))
+        descriptions, warnings = read_descriptions(instance)
+        masks = place_masks(instance, moving, own, most_voxels)
+        described = {int(item.SegmentNumber) for item in descriptions}
+        stored = {number: block for number, block in masks.stored.items() if number in described}
+        return SegmentSource(instance, descriptions, replace(masks, stored=stored), (*warnings, *masks.warnings))
     except Unusable:
         raise
     except UNREADABLE as error:
@@ -113,9 +118,7 @@ def _check(segmentation: Dataset, moving: Stack) -> None:
         raise Unusable("it is no Segmentation object")
     if segmentation.FrameOfReferenceUID != moving.frame_of_reference_uid:
         raise Unusable("its frame of reference is not that of the moving series")
-    studies = segmentation.get("StudiesContainingOtherReferencedInstancesSequence", [])
-    series = [item for holder in (segmentation, *studies) for item in holder.get("ReferencedSeriesSequence", [])]
-    if moving.series_uid not in {item.SeriesInstanceUID for item in series}:
+    if moving.series_uid not in {text(item, "SeriesInstanceUID") for item in listed_series(segmentation)}:
         raise Unusable("it does not refer to the moving series")
 
 

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import numpy as np
 import pydicom
 import pytest
@@ -183,7 +185,7 @@ def test_fixed_images_of_one_frame_each_get_their_mask_instance_by_instance(pair
     assert told == {fixed.header.SOPClassUID, "1.2.840.10008.5.1.4.1.1.66.4"}
 
 
-TOO_LONG = "SegmentLabel: the value breaks the DICOM standard"
+BROKEN = "TrackingUID: the value breaks the DICOM standard"
 
 
 def elsewhere(ds):
@@ -210,8 +212,8 @@ def irregular(ds):
         position.ImagePositionPatient = [v + (next(shift) if n == 2 else 0) for n, v in enumerate(position[0x200032])]
 
 
-def too_long(ds):
-    ds.SegmentSequence[0].SegmentLabel = "L" * 65
+def without_uid(ds):
+    ds.SegmentSequence[0].TrackingUID = "none"
 
 
 def truncated(ds):
@@ -226,7 +228,7 @@ def truncated(ds):
         (unrelated, "it does not refer to the moving series"),
         (without_positions, "it can't be read as a segmentation"),
         (irregular, "its frames do not lie at regular distances"),
-        (too_long, TOO_LONG),
+        (without_uid, BROKEN),
         (truncated, "it can't be read as a segmentation"),
     ],
 )
@@ -236,6 +238,42 @@ def test_what_can_not_be_propagated_is_told_and_not_written(pair, tmp_path, edit
     assert (result.paths, len(result.warnings)) == ((), 1)
     assert result.warnings[0].startswith(f"Segmentation 1 was not propagated: {reason}")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_texts_of_segments_that_the_standard_forbids_are_mended(pair, tmp_path):
+    def edit(ds):
+        ds.SegmentSequence[0].SegmentLabel = "L" * 65
+        ds.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning = "M" * 65
+        ds.SegmentSequence[1].SegmentLabel = ["left", "right"]
+
+    source = write_segmentation(tmp_path / "seg.dcm", pair[1], masks_on(MOVING_SHAPE, MOVING_AFFINE), edit=edit)
+    result = propagate(pair, source, tmp_path / "out")
+    assert result.warnings == ("In segmentation 1: Segment 1: its name is cut at 64 characters.",)
+    segments = pydicom.dcmread(result.paths[0]).SegmentSequence
+    assert [item.SegmentLabel for item in segments] == ["L" * 64, "left right"]
+    assert segments[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "M" * 64
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.hazard("a contour is left behind unnoticed")
+def test_segments_of_one_number_are_left_out_and_told(pair, tmp_path, kind):
+    def edit(ds):
+        ds.SegmentSequence.append(deepcopy(ds.SegmentSequence[-2]))  # a label map begins with a background
+        ds.SegmentSequence[-1].SegmentLabel = "Another"
+
+    masks = masks_on(MOVING_SHAPE, MOVING_AFFINE)
+    masks[..., 1] &= ~masks[..., 0]
+    source = write_segmentation(tmp_path / "seg.dcm", pair[1], masks, kind=kind, edit=edit)
+    result = propagate(pair, source, tmp_path / "out")
+    sentence = "Segment 1 stands there more than once; whose masks are whose is unknown: left out."
+    assert result.warnings == (f"In segmentation 1: {sentence}",)
+    (segment,) = pydicom.dcmread(result.paths[0]).SegmentSequence
+    assert segment.SegmentLabel == "Lesion B"
+    masks[..., 0] = 0
+    alone = write_segmentation(tmp_path / "alone.dcm", pair[1], masks)
+    expected = read_on_fixed(propagate(pair, alone, tmp_path / "alone").paths[0], 1)
+    assert (read_on_fixed(result.paths[0], 1) == expected).all()
 
 
 def test_a_file_that_is_no_segmentation_is_told(pair, tmp_path):

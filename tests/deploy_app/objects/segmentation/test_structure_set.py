@@ -71,7 +71,7 @@ def test_a_label_map_of_many_labels_in_16_bits_keeps_each(pair, tmp_path):
     labels = np.kron(blocks, np.ones((4, 4, 15), int))[:, :, : MOVING_SHAPE[2]].astype(np.uint16)
     numbers = sorted(set(labels.ravel().tolist()))
     source = label_map(tmp_path / "labels.dcm", pair[1], labels, numbers)
-    found = place_masks(pydicom.dcmread(source), pair[1], 10**8)
+    found = place_masks(pydicom.dcmread(source), pair[1], frozenset(pair[1].sop_instance_uids), 10**8)
     for number in numbers:
         block = found.stored[number]
         volume = np.zeros(MOVING_SHAPE, bool)
@@ -126,7 +126,7 @@ def test_a_hole_stays_a_hole(pair, tmp_path):
     hollow[:, 18:24, 20:25] = 0
     assert 20 < (mask != hollow).sum()
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], [contours_of(hollow, MOVING_AFFINE)])
-    block = read_structure_set(pydicom.dcmread(source), pair[1], 10**8).masks.stored[1]
+    block = read_structure_set(pydicom.dcmread(source), pair[1], frozenset(), 10**8).masks.stored[1]
     found = np.zeros(MOVING_SHAPE, np.uint8)
     found[tuple(slice(a, a + n) for a, n in zip(block.first, block.values.shape))] = block.values
     assert (found == hollow).all()
@@ -138,7 +138,7 @@ def test_contours_on_a_sheared_oblique_stack_are_filled_exactly(tmp_path):
     stack = stack_of(write_series(tmp_path / "s", np.zeros((9, 30, 40)), affine, name="moving"), affine)
     mask = np.random.default_rng(2).random((9, 30, 40)) > 0.7
     source = write_structure_set(tmp_path / "rt.dcm", stack, [contours_of(mask, affine, "CLOSEDPLANAR_XOR")])
-    block = read_structure_set(pydicom.dcmread(source), stack, 10**8).masks.stored[1]
+    block = read_structure_set(pydicom.dcmread(source), stack, frozenset(), 10**8).masks.stored[1]
     found = np.zeros(mask.shape, np.uint8)
     found[tuple(slice(a, a + n) for a, n in zip(block.first, block.values.shape))] = block.values
     assert (found == mask).all()
@@ -169,6 +169,9 @@ def test_contours_that_can_not_be_filled_are_told_and_the_others_arrive(pair, tm
     assert len(result.paths) == 1
 
 
+NOTHING = "it has no closed planar contour on the slices of the moving series"
+
+
 def elsewhere(ds):
     for roi in ds.StructureSetROISequence:
         roi.ReferencedFrameOfReferenceUID = uid("elsewhere")
@@ -193,22 +196,162 @@ def damaged(ds):
 
 
 @pytest.mark.parametrize(
-    ("edit", "reason"),
+    ("edit", "reason", "warnings"),
     [
-        (elsewhere, "its frame of reference is not that of the moving series"),
-        (of_another, "its PatientID is not that of the moving series"),
-        (unrelated, "it does not refer to the moving series"),
-        (open_only, "it has no closed planar contour on the slices of the moving series"),
-        (damaged, "a contour's points are damaged"),
+        (elsewhere, "its frame of reference is not that of the moving series", []),
+        (of_another, "its PatientID is not that of the moving series", []),
+        (unrelated, "it does not refer to the moving series", []),
+        (open_only, NOTHING, ["2 contours of points or open lines are left out.", "encloses no voxel"]),
+        (damaged, NOTHING, [" is left out: a contour's points are damaged"]),
     ],
 )
 @pytest.mark.hazard("a contour is left behind unnoticed")
-def test_a_structure_set_that_can_not_be_propagated_is_told_and_not_written(pair, tmp_path, edit, reason):
+def test_a_structure_set_that_can_not_be_propagated_is_told_and_not_written(pair, tmp_path, edit, reason, warnings):
     source = write_structure_set(tmp_path / "rt.dcm", pair[1], [[on(10), on(11)]], edit=edit)
     result = propagate(pair, source, tmp_path / "out")
     assert result.paths == ()
-    assert result.warnings == (f"Segmentation 1 was not propagated: {reason}.",)
-    assert "CANARY" not in result.warnings[0]
+    assert result.warnings[-1] == f"Segmentation 1 was not propagated: {reason}."
+    assert len(result.warnings) == len(warnings) + 1
+    for warning, words in zip(result.warnings, warnings):
+        assert warning.startswith("In segmentation 1: ROI 11")
+        assert words in warning
+    assert "CANARY" not in "".join(result.warnings)
+
+
+def of_number(number, ds, n=0):
+    for sequence, keyword in (("StructureSetROI", "ROINumber"), ("ROIContour", "ReferencedROINumber")):
+        setattr(ds[f"{sequence}Sequence"].value[n], keyword, number)
+
+
+def doubled(ds):
+    of_number(12, ds)
+
+
+def drawn_twice(ds):
+    ds.ROIContourSequence[0].ReferencedROINumber = 13
+
+
+def nameless(ds):
+    for n in range(2):
+        of_number(None, ds, n)
+
+
+def points(value):
+    def edit(ds):
+        for item in ds.ROIContourSequence[0].ContourSequence[1:2]:
+            item.ContourData = value
+
+    return edit
+
+
+def without_points(ds):
+    del ds.ROIContourSequence[0].ContourSequence[1].ContourData
+
+
+SHARED = "stands there more than once; whose contours are whose is unknown: left out"
+NAMELESS = "ROIs without a number, by which their contours are found, are left out"
+DAMAGED = "is left out: a contour's points are damaged"
+
+
+@pytest.mark.parametrize(
+    ("edit", "left", "sentence"),
+    [
+        (doubled, ["Structure 13"], f"ROI 12 {SHARED}"),
+        (drawn_twice, ["Structure 12"], f"ROI 13 {SHARED}"),
+        (nameless, ["Structure 13"], NAMELESS),
+        (points(None), ["Structure 12", "Structure 13"], f"ROI 11 {DAMAGED}"),
+        (points(["1", "2"]), ["Structure 12", "Structure 13"], f"ROI 11 {DAMAGED}"),
+        (points("5"), ["Structure 12", "Structure 13"], f"ROI 11 {DAMAGED}"),
+        (without_points, ["Structure 12", "Structure 13"], f"ROI 11 {DAMAGED}"),
+    ],
+)
+@pytest.mark.hazard("a contour is left behind unnoticed")
+def test_a_structure_that_is_damaged_or_shares_its_number_is_left_out_alone(pair, tmp_path, edit, left, sentence):
+    masks = [MASKS[..., 0], MASKS[..., 1], MASKS[..., 0] | MASKS[..., 1]]
+    rois = [contours_of(mask, MOVING_AFFINE) for mask in masks]
+    whole = propagate(pair, write_structure_set(tmp_path / "whole.dcm", pair[1], rois), tmp_path / "whole").paths[0]
+    result = propagate(pair, write_structure_set(tmp_path / "rt.dcm", pair[1], rois, edit=edit), tmp_path / "out")
+    assert f"In segmentation 1: {sentence}." in result.warnings
+    labels = [item.SegmentLabel for item in pydicom.dcmread(result.paths[0]).SegmentSequence]
+    assert labels == left
+    for n, label in enumerate(labels, 1):
+        assert (read_on_fixed(result.paths[0], n) == read_on_fixed(whole, int(label[-1]))).all()
+
+
+def anatomy(*codes):
+    items = []
+    for value, scheme, meaning in codes:
+        item, observation = pydicom.Dataset(), pydicom.Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+        observation.ReferencedROINumber, observation.RTROIIdentificationCodeSequence = 11, [item]
+        items.append(observation)
+
+    def edit(ds):
+        ds.RTROIObservationsSequence = items
+
+    return edit
+
+
+LIVER = ("10200004", "SCT", "Liver")
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ([LIVER], "Liver"),
+        ([LIVER, LIVER], "Liver"),
+        ([LIVER, ("78961009", "SCT", "Spleen")], "Tissue"),
+        ([("10200004", "SCT", "L" * 80)], "L" * 64),
+        ([("1" * 17, "SCT", "Liver")], "Tissue"),
+        ([("10200004", "S" * 17, "Liver")], "Tissue"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_a_structure_has_the_anatomy_that_its_observations_agree_on(pair, tmp_path, codes, told):
+    rois = [contours_of(MASKS[..., 0], MOVING_AFFINE)]
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], rois, edit=anatomy(*codes))
+    (segment,) = pydicom.dcmread(propagate(pair, source, tmp_path / "out").paths[0]).SegmentSequence
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == told
+
+
+CUT, GARBLED = "its name is cut at 64 characters", "part of its name can't be read in the character set"
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "sentence"),
+    [
+        (b"N" * 80, "N" * 64, CUT),
+        (b"Liver\\left", "Liver left", None),
+        (b"Liver\x1b(Zleft\n", "Liver (Zleft", None),
+        ("L\u00e4sion".encode("latin-1"), "L\ufffdsion", GARBLED),
+        (b"\x1b\x07", "ROI 11", None),
+    ],
+)
+@pytest.mark.hazard("a contour is left behind unnoticed")
+def test_names_that_no_label_can_hold_are_mended_and_lose_no_structure(pair, tmp_path, name, label, sentence):
+    def in_utf_8(ds):
+        ds.SpecificCharacterSet = "ISO_IR 192"
+
+    place = b"@" * (len(name) + len(name) % 2)
+    rois = [contours_of(MASKS[..., n], MOVING_AFFINE) for n in range(2)]
+    names = {11: place.decode(), 12: "Rest"}
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], rois, names, in_utf_8)
+    source.write_bytes(source.read_bytes().replace(place, name.ljust(len(place))))
+    result = propagate(pair, source, tmp_path / "out")
+    assert len(result.warnings) == (sentence is not None)
+    assert all(f"In segmentation 1: ROI 11: {sentence}" in warning for warning in result.warnings)
+    segments = pydicom.dcmread(result.paths[0]).SegmentSequence
+    assert [item.SegmentLabel for item in segments] == [label, "Rest"]
+
+
+def test_a_plan_s_label_with_an_unknown_escape_sequence_ends_no_run(pair, tmp_path):
+    rois = [contours_of(MASKS[..., 0], MOVING_AFFINE)]
+    source = write_structure_set(tmp_path / "rt.dcm", pair[1], rois)
+    content = source.read_bytes()
+    assert content.count(b"LO\x04\x00Plan") + content.count(b"SH\x04\x00Plan") == 1
+    source.write_bytes(content.replace(b"\x04\x00Plan", b"\x04\x00P\x1b(Z"))
+    (path,) = propagate(pair, source, tmp_path / "out").paths
+    assert pydicom.dcmread(path).SeriesDescription == "PROPAGATED: P (Z"
 
 
 def test_more_voxels_than_the_limit_are_refused(pair, tmp_path):
