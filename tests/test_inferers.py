@@ -102,6 +102,19 @@ def test_folds_of_the_network_are_smoothed_away_where_asked_for():
     assert torch.equal(pred[:, :1], warp(image[:, :1], pred[:, 1:]))
 
 
+def test_folds_are_removed_after_a_weighting_which_measures_the_field_as_it_was_found():
+    image, folded, seen = torch.rand(1, 2, 12, 14, 10), torch.zeros(1, 4, 12, 14, 10), []
+    folded[:, 1, 5:7] = 3.0
+
+    def weighting(_, ddf):
+        seen.append(ddf.clone())
+        return ddf
+
+    pred = RecursiveInferer(remove_folds=True, gain_weighting=weighting)(image, lambda _: folded)
+    assert torch.equal(seen[0], folded[:, 1:])
+    assert folding_percent(pred[:, 1:]) == 0
+
+
 def test_no_pass_is_refused():
     with pytest.raises(ValueError, match="at least once, not 0"):
         RecursiveInferer(0)

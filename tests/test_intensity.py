@@ -35,8 +35,9 @@ def test_an_image_without_outliers_keeps_its_whole_range(image):
 
 @pytest.mark.parametrize("value", [60000.0, -32768.0, 1e30])
 @pytest.mark.parametrize("count", [1, 3])
-def test_outliers_are_brought_to_the_range_of_the_others(value, count):
-    image = head()
+@pytest.mark.parametrize("shape", [(24, 30, 20), (14, 16, 13)])  # of the small one a thousandth is no voxel
+def test_outliers_are_brought_to_the_range_of_the_others(value, count, shape):
+    image = head(shape=shape)
     image[0, 10, 10, 2 : 2 + count] = value
     low, high = intensity_range(image)
     assert -50 <= low <= 110
@@ -46,7 +47,7 @@ def test_outliers_are_brought_to_the_range_of_the_others(value, count):
     untouched[0, 10, 10, 2 : 2 + count] = False
     assert clipped.min() >= low
     assert clipped.max() <= high
-    assert (clipped - image)[untouched].abs().max() < 10
+    assert (clipped - image)[untouched].abs().max() < 15
 
 
 @pytest.mark.parametrize("air", [-1000.0, -3.0, 70.0])

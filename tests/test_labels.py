@@ -52,6 +52,16 @@ def test_every_channel_for_itself_and_any_shape_of_points():
         assert torch.equal(LabelSampler(one[None])(points)[0], channel)
 
 
+@pytest.mark.parametrize("axes", [(0,), (2,), (0, 1), (0, 1, 2)])
+def test_of_voxels_equally_near_the_one_that_nearest_neighbour_interpolation_takes_wins(axes):
+    labels = torch.arange(float(np.prod(SHAPE)), dtype=torch.float64).view(1, *SHAPE)
+    inner = [torch.arange(1.0, n - 2, dtype=torch.float64) for n in SHAPE]
+    index = torch.stack(torch.meshgrid(*inner, indexing="ij"), -1)
+    index[..., list(axes)] += 0.5
+    upper = (index + 0.5).floor().long()
+    assert torch.equal(LabelSampler(labels)(index)[0], labels[0][upper.unbind(-1)])
+
+
 def test_large_labels_stay_what_they_are():
     labels = torch.from_numpy(np.array([0, 2035, 14175, 16777217])[blobs(count=4)])[None].double()
     found = LabelSampler(labels)(torch.from_numpy(points_of()))

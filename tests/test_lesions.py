@@ -5,6 +5,7 @@ import pytest
 import torch
 from bundle.inferers import RecursiveInferer
 from bundle.lesions import REFILLS, RefillIgnoredd, ignored_in_fixed
+from bundle.transforms import without_ignored
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
@@ -71,3 +72,14 @@ def test_without_a_cost_mask_nothing_is_done():
     item = {"image": object(), "pred": object()}
     assert RefillIgnoredd(network, RecursiveInferer())(item) == item
     assert not network.shown
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+def test_two_voxels_around_what_does_not_count_are_replaced_too_and_no_more(channel):
+    spoiled, _, ignored = filled_wrongly(channel)
+    replaced = without_ignored(spoiled, ignored)
+    changed = replaced != spoiled
+    box = torch.zeros_like(ignored)
+    box[channel, 7:17, 8:18, 7:17] = True  # two voxels more on each side
+    assert torch.equal(changed.any(0), box[channel])
+    assert torch.equal(changed, box)

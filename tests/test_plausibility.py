@@ -223,3 +223,15 @@ def test_the_numbers_are_those_of_the_whole_foreground_that_is_seen(pair, monkey
     assert 40 < expected["common_view_percent"] < 90
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=tolerance), name
+
+
+def test_the_outer_half_of_a_thick_outermost_slice_where_the_field_breaks_off_does_not_count():
+    fixed = oblique((30, 32, 8), (2.0, 2.0, 6.0), (12, -7, 20), (10.0, -20.0, 30.0))
+    grid = oblique((30, 32, 24), (2.0, 2.0, 2.0), (12, -7, 20), (10.0, -20.0, 30.0))  # three planes a slice
+    moving = grid.crop((0, 0, 1), (29, 31, 22))  # all but the first plane and the last
+    image = torch.rand(1, *grid.shape, generator=torch.Generator().manual_seed(0)) / 2 + 0.4
+    image[:, :8] = 0  # air
+    found = measure(SpatialTransform(np.eye(4), None, fixed, fixed, moving), image, image, grid)
+    assert found["common_view_percent"] == 100
+    found = measure(SpatialTransform(np.eye(4), None, grid, grid, moving), image, image, grid)
+    assert found["common_view_percent"] == pytest.approx(100 * 22 / 24, abs=0.5)

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from contextlib import nullcontext
 
 import nibabel
 import numpy as np
@@ -107,6 +108,24 @@ def test_afnis_forms_are_written_for_images_along_the_axes_alone(folder):
         assert largest(read_any(folder / f"T{ending}", PLUMB, PLUMB, "afni"), expected) < 1e-4
     with pytest.raises(ValueError, match=r"The fixed image's axes are oblique.*3dWarp"):
         run(folder, "oblique.nii.gz", "afni")
+
+
+@pytest.mark.parametrize(("degrees", "taken"), [(0.009, True), (0.02, False), (4.0, False)])
+def test_afni_calls_an_image_oblique_from_a_hundredth_of_a_degree_on(folder, degrees, taken):
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    linear = transform(Grid(PLUMB.shape, turned @ PLUMB.affine), PLUMB, deformable=False)
+    write_image(torch.rand(1, *PLUMB.shape), PLUMB, folder / "plumb.nii.gz")
+    with nullcontext() if taken else pytest.raises(ValueError, match="The fixed image's axes are oblique"):
+        write_as(linear, folder / "T.aff12.1D", "afni", str(folder / "plumb.nii.gz"))
+
+
+@pytest.mark.parametrize("shape", [(20, 16, 13), (20, 2, 14)])
+def test_half_the_resolution_is_refused_where_the_sides_cannot_be_halved(folder, shape):
+    odd = oblique(shape, (-1.9, 1.4, 2.3), (11, -7, 16), FIXED.centre_mm)
+    with pytest.raises(ValueError, match=f"{'×'.join(map(str, shape))} cannot be halved so; write a .nii.gz"):
+        write_as(transform(odd, deformable=False), folder / "T.npz", "learn2reg", str(folder / "fixed.nii.gz"))
+    assert not (folder / "T.npz").exists()
 
 
 def test_a_field_on_a_sheared_grid_is_written_for_itk_on_the_fixed_images(folder):

@@ -88,6 +88,8 @@ def test_voxels_that_no_point_goes_to_are_counted_in_the_field_alone():
     before = transform_of(linear_map(2))
     moved = Grid(aligned.shape, np.linalg.inv(linear_map(2)) @ aligned.affine)
     assert unreached_percent([Inverse(transform), before], moved) == pytest.approx(100 / 5)
+    after = Inverse(transform_of(linear_map(3)))  # another inverse, which loses none
+    assert unreached_percent([after, Inverse(transform)], aligned) == pytest.approx(100 / 5)
     assert unreached_percent([transform, before], moved) == 0
     assert unreached_percent([Inverse(transform_of(linear_map(1)))], aligned) == 0
 

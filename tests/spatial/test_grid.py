@@ -165,7 +165,14 @@ def test_slabs_cover_a_grid_once_and_in_order(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "affine", [np.diag([1.0, 0, 1, 1]), np.full((4, 4), np.nan), np.eye(3), np.diag([np.inf, 1, 1, 1])]
+    "affine",
+    [
+        np.diag([1.0, 0, 1, 1]),
+        np.full((4, 4), np.nan),
+        np.eye(3),
+        np.diag([np.inf, 1, 1, 1]),
+        np.array([[1.0, 1, 0, 0], [0, 1e-7, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),  # two axes along one line
+    ],
 )
 def test_a_grid_without_an_invertible_affine_is_refused(affine):
     with pytest.raises(ValueError, match="invertible 4×4 affine"):

@@ -62,6 +62,17 @@ def test_every_voxel_of_the_inverse_s_lattice_that_the_field_reaches_is_exact():
     assert np.linalg.norm(there - voxels[reached], axis=1).max() < 2e-3
 
 
+def test_next_to_every_voxel_of_the_inverse_s_lattice_is_solved_though_the_field_is_about_to_fold():
+    """Beyond the border, where the field goes on and has no slope, and where it flattens space, too."""
+    transform = transform_of(np.eye(4), smooth_ddf(FIELD.shape, 5, 3.6), FIELD)
+    inverse = invert(transform, 1e-6)
+    voxels = torch.from_numpy(inverse.field_grid.to_points(indices_of(inverse.field_grid)).reshape(-1, 3))
+    back = voxels + inverse.displacement_at(voxels)
+    missed = (back + transform.displacement_at(back, extend=True) - voxels).norm(dim=1) > 1e-5
+    assert len(missed) > 15_000
+    assert missed.sum() < 10
+
+
 def test_the_inverse_swaps_the_images_and_is_written_so_that_itk_maps_the_same_points(tmp_path):
     transform = SpatialTransform(linear_map(), smooth_ddf(FIELD.shape, 3), FIELD, oblique(), MOVING)
     inverse = invert(transform)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from bundle import spatial
-from bundle.fields import warp
+from bundle.fields import jacobian_determinant, warp
 from bundle.spatial import Grid
 from scipy.spatial.transform import Rotation
 from tests.spatial.oblique import (
@@ -14,6 +14,7 @@ from tests.spatial.oblique import (
     oblique,
     random_points,
     smooth_ddf,
+    towards_ras,
     transform_of,
 )
 
@@ -154,3 +155,17 @@ def test_linear_interpolation_of_whole_numbers_gives_fractions():
 def test_another_interpolation_is_refused():
     with pytest.raises(ValueError, match="one of linear, bspline, nearest, label_gaussian, not 'cubic'"):
         transform_of().resample(torch.ones(1, *SHAPE), mode="cubic")
+
+
+@pytest.mark.parametrize("side", ["low", "high"])
+@pytest.mark.parametrize("axis", range(3))
+def test_the_jacobian_at_a_cut_through_the_field_is_that_of_the_whole_field(axis, side):
+    field, first = towards_ras(), np.zeros(3, int)  # resampled on its own voxels, in their order
+    last = np.array(field.shape) - 1
+    first[axis], last[axis] = (2, last[axis]) if side == "low" else (0, last[axis] - 2)
+    ddf = torch.randn(3, *field.shape, generator=torch.Generator().manual_seed(0))  # no two neighbours alike
+    kept = (slice(None), *(slice(a, b + 1) for a, b in zip(first, last)))
+    cut = transform_of(ddf=ddf, field=field, fixed=field.crop(first, last))
+    expected = jacobian_determinant(ddf[None].double())[0][kept]
+    assert torch.allclose(cut.jacobian_on(), expected, atol=1e-5)
+    assert torch.allclose(cut.resample_field().jacobian, expected.float(), atol=1e-4)
