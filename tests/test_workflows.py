@@ -64,7 +64,7 @@ def test_training_keeps_the_best_weights_by_validation_dice(bundle_root, small_d
     (tmp_path / "rate.json").write_text(json.dumps({"lr_scheduler": rate}))
     files = ["--config_file", str(["configs/train.json", str(tmp_path / "rate.json")])]
     options = ["--dataset_dir", small_dataset, "--output_dir", tmp_path, "--pretrained", fresh_weights]
-    run(["training"], bundle_root, *files, *options, "--epochs", 2, "--val_pairs", 1, "--learning_rate", 1)
+    run(["training"], bundle_root, *files, *options, "--epochs", 2, "--val_pairs", 1, "--learning_rate", 0.02)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     first, second = (scalar.value for scalar in events.Scalars("val_mean_dice"))
