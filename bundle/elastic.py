@@ -40,14 +40,14 @@ class ElasticRefiner:
     is the larger part; the other one, of any direction, is wider and smaller.
 
     Args:
-        iterations: linearisations; 0 returns the field as it is.
+        iterations: linearisations.
         growth: standard deviation along each axis of the part that has a potential, voxels.
         growth_width: width of the Gaussian that makes the potential smooth, voxels.
         other: standard deviation of the other part, voxels.
         other_width: width of its Gaussian, voxels.
 
     Raises:
-        ValueError: a negative or broken number of iterations, or a width or deviation that is not above 0.
+        ValueError: less than one iteration or a broken number, or a width or deviation that is not above 0.
 
     Source:
         This project; not part of the paper. Goodier, On the integration of the thermo-elastic equations, 1937.
@@ -62,8 +62,8 @@ class ElasticRefiner:
         other: float = 0.5,
         other_width: float = 6.0,
     ) -> None:
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-            raise ValueError(f"The number of linearisations is a whole number from 0 up, not {iterations}.")
+        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+            raise ValueError(f"The number of linearisations is a whole number from 1 up, not {iterations}.")
         lengths = {"growth": growth, "growth_width": growth_width, "other": other, "other_width": other_width}
         check_numbers(**lengths)
         for name, value in lengths.items():
@@ -73,20 +73,18 @@ class ElasticRefiner:
 
     @torch.no_grad()
     def __call__(self, image: torch.Tensor, ddf: DDF) -> DDF:
-        """Refine the fields of a batch, each for itself.
+        """Refine the field of a pair.
 
         Args:
-            image: (B, 2, H, W, L), moving and fixed in [0, 1].
-            ddf: (B, 3, H, W, L), voxels.
+            image: (1, 2, H, W, L), moving and fixed in [0, 1].
+            ddf: (1, 3, H, W, L), voxels.
 
         Returns:
-            (B, 3, H, W, L), voxels.
+            (1, 3, H, W, L), voxels; ``ddf`` itself where the images show nothing in common.
         """
-        if self.iterations == 0:
-            return ddf
         with torch.autocast(image.device.type, enabled=False):
-            pairs = zip(image.float().split(1), ddf.float().split(1))
-            return torch.cat([self._refine(one[:, :1], one[:, 1:], start) for one, start in pairs])
+            moving, fixed = image.float().split(1, 1)
+            return self._refine(moving, fixed, ddf.float())
 
     def _refine(self, moving: Volume, fixed: Volume, start: DDF) -> DDF:
         prior, sides = self.prior, start.shape[2:]
@@ -163,28 +161,35 @@ def _amplitude(width: float) -> float:
 
 def _sum(volume: torch.Tensor) -> torch.Tensor:
     """Sum the voxels of each halved one."""
-    return halve(volume) * math.prod(voxel_ratio(volume.shape[2:]))
+    return F.avg_pool3d(volume, voxel_ratio(volume.shape[2:]), ceil_mode=True, divisor_override=1)
+
+
+def _neighbours(volume: torch.Tensor, axis: int, beyond: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What lies before and after each voxel along an axis; beyond the border as ``F.pad`` continues it."""
+    padded = F.pad(volume, [int(axis == other) for other in (4, 4, 3, 3, 2, 2)], mode=beyond)
+    return padded.narrow(axis, 0, volume.shape[axis]), padded.narrow(axis, 2, volume.shape[axis])
+
+
+def _difference(volume: torch.Tensor, axis: int, beyond: str) -> torch.Tensor:
+    before, after = _neighbours(volume, axis, beyond)
+    return (after - before) / 2
 
 
 def _gradient(volume: Volume, beyond: str = "constant") -> torch.Tensor:
-    """Central differences of (1, 1, h, w, l), continued by 0 or as ``F.pad`` can: (1, 3, h, w, l)."""
-    padded = F.pad(volume, [1] * 6, mode=beyond)
-    return torch.cat([_difference(padded, axis) for axis in (2, 3, 4)], 1)
+    """Central differences of (1, 1, h, w, l): (1, 3, h, w, l)."""
+    return torch.cat([_difference(volume, axis, beyond) for axis in (2, 3, 4)], 1)
 
 
 def _divergence(field: DDF) -> Volume:
-    """Likewise of (1, 3, h, w, l); minus its transpose is ``_gradient``."""
-    along = [_difference(part, axis) for axis, part in enumerate(F.pad(field, [1] * 6).split(1, 1), 2)]
+    """Likewise of (1, 3, h, w, l), 0 beyond the border; minus its transpose is ``_gradient``."""
+    along = [_difference(part, axis, "constant") for axis, part in enumerate(field.split(1, 1), 2)]
     return along[0] + along[1] + along[2]
 
 
-def _difference(padded: torch.Tensor, axis: int) -> torch.Tensor:
-    """Central differences along an axis, within a margin of one voxel."""
-    inner = padded
-    for other in {2, 3, 4} - {axis}:
-        inner = inner.narrow(other, 1, inner.shape[other] - 2)
-    n = inner.shape[axis] - 2
-    return (inner.narrow(axis, 2, n) - inner.narrow(axis, 0, n)) / 2
+def _second_differences(volume: Volume) -> torch.Tensor:
+    """Along each axis, the outermost value going on: (1, 1, h, w, l) to (1, 3, h, w, l)."""
+    pairs = [_neighbours(volume, axis, "replicate") for axis in (2, 3, 4)]
+    return torch.cat([before + after - 2 * volume for before, after in pairs], 1)
 
 
 def _without_shading(image: Volume) -> Volume:
@@ -214,15 +219,6 @@ def _equally_sharp(moving: Volume, fixed: Volume, ddf: DDF, counts: Volume) -> t
             else:
                 fixed = smooth(fixed, width, [axis])
     return moving, fixed
-
-
-def _second_differences(volume: Volume) -> torch.Tensor:
-    """Along each axis, the outermost value going on: (1, 1, h, w, l) to (1, 3, h, w, l)."""
-    parts = []
-    for axis, n in enumerate(volume.shape[2:], 2):
-        padded = F.pad(volume, [int(axis == other) for other in (4, 4, 3, 3, 2, 2)], mode="replicate")
-        parts.append(padded.narrow(axis, 0, n) + padded.narrow(axis, 2, n) - 2 * volume)
-    return torch.cat(parts, 1)
 
 
 def _variance(differences: torch.Tensor) -> torch.Tensor:
