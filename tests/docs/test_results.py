@@ -134,16 +134,20 @@ def test_the_table_of_trainings_for_any_contrast_is_what_the_benchmark_found(bun
         assert f"| {' | '.join(cells)} |\n" in document
 
 
-def test_the_tables_of_one_person_s_scans_are_what_the_benchmark_found(bundle_root):
+@pytest.mark.parametrize(
+    ("name", "key", "kinds"),
+    [("rescans", "change", {"growth", "shift"}), ("rescans_elsewhere", "contrast", {"T1", "FLAIR"})],
+)
+def test_the_tables_of_one_person_s_scans_are_what_the_benchmark_found(bundle_root, name, key, kinds):
     document = (bundle_root / "docs" / "accuracy.md").read_text()
     rows = {}
-    with (bundle_root / "docs" / "results" / "rescans.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            numbers = {k: float(v) if v else math.nan for k, v in row.items() if k not in ("change", "image")}
-            rows.setdefault(row["change"], []).append(numbers)
-    assert set(rows) == {"growth", "shift"}
+    for row in read_csv(bundle_root / "docs" / "results" / f"{name}.csv"):
+        numbers = {k: float(v) if v else math.nan for k, v in row.items() if k not in (key, "image")}
+        rows.setdefault(row[key], []).append(numbers)
+    assert set(rows) == kinds
+    peaks = [[row["peak_mm"] for row in found] for found in rows.values()]
+    assert peaks[0] == peaks[1]
     for found in rows.values():
-        assert [row["peak_mm"] for row in found] == [row["peak_mm"] for row in rows["growth"]]
         assert rescans_markdown(found) in document
 
 
@@ -236,7 +240,7 @@ def test_the_summary_tells_what_the_networks_reached_on_equal_terms(bundle_root)
 def test_every_file_of_results_is_held_to_a_document(bundle_root):
     found = {path.stem for path in (bundle_root / "docs" / "results").iterdir()}
     others = {"equal_terms", "equal_terms_brains", "training_variants", "optimisation_steps", "looks"}
-    others |= {"any_contrast_variants", "rescans", "lesions", "contrasts_and_scanners", "tissues"}
+    others |= {"any_contrast_variants", "rescans", "rescans_elsewhere", "lesions", "contrasts_and_scanners", "tissues"}
     assert found == {*TABLES, *others, "ixi2mm_propagated"}
 
 
