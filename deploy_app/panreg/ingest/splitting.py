@@ -11,7 +11,6 @@ from panreg.dicom.functional_groups import holder_of
 from panreg.failures import Code, Failure
 from panreg.ingest.placement import GEOMETRY, plane
 from panreg.ingest.stack import Matrix
-from pydicom import Dataset
 
 __all__ = ["check_uniform", "image_type", "split"]
 
@@ -37,7 +36,7 @@ def check_uniform(frames: list[Frame]) -> None:
     Raises:
         Failure: E_MIXED_FRAMES, naming the attributes that differ.
     """
-    exact = [keyword for keyword in EXACT if len({text(_holder(frame, keyword), keyword) for frame in frames}) > 1]
+    exact = [keyword for keyword in EXACT if len({text(holder_of(frame, keyword), keyword) for frame in frames}) > 1]
     cut = [keyword for keyword, count, most in CONTRAST if len(_cut(frames, keyword, count, most)) > 1]
     kinds = {_kind(frame) for frame in frames}
     differing = [*exact, *cut, *(["FrameType"] if len(kinds) > 1 else [])]
@@ -68,7 +67,7 @@ def _cut(frames: list[Frame], keyword: str, count: int, tolerance: float) -> lis
     Rounded values as keys would part 0.9925 ± 1e-8. Contrast that is absent, as the b-value of some vendors' b0 images,
     differs from every value.
     """
-    values = [numbers(_holder(frame, keyword), keyword, count) or (-1.0,) * count for frame in frames]
+    values = [numbers(holder_of(frame, keyword), keyword, count) or (-1.0,) * count for frame in frames]
     parts = [np.arange(len(frames))]
     for column in np.array(values).reshape(-1, count).T:
         parts = [piece for part in parts for piece in _cut_sorted(part[np.argsort(column[part])], column, tolerance)]
@@ -79,22 +78,14 @@ def _cut_sorted(part: npt.NDArray[np.intp], column: Matrix, tolerance: float) ->
     return np.split(part, np.flatnonzero(np.diff(column[part]) > tolerance) + 1)
 
 
-def _holder(frame: Frame, keyword: str) -> Dataset:
-    """Find what holds a frame's attribute, whatever bytes lie in its functional groups."""
-    try:
-        return frame.header if frame.number is None else holder_of(frame, keyword)
-    except Exception:  # pydicom raises whatever its converters meet in damaged bytes
-        return frame.header
-
-
 def _exact(frame: Frame) -> tuple[str | None, ...]:
     """Read what must be the same text in a stack: the attributes ``EXACT``, and what kind of image it is."""
-    return (*(text(_holder(frame, keyword), keyword) for keyword in EXACT), *_kind(frame))
+    return (*(text(holder_of(frame, keyword), keyword) for keyword in EXACT), *_kind(frame))
 
 
 def _kind(frame: Frame) -> tuple[str, ...]:
     """Read values 3 and 4 of Frame Type, or where there is none of Image Type, in capitals."""
-    kind = text(_holder(frame, "FrameType"), "FrameType") if frame.number is not None else None
+    kind = text(holder_of(frame, "FrameType"), "FrameType") if frame.number is not None else None
     return tuple(kind.upper().split("\\") if kind else image_type(frame.header))[2:4]
 
 

@@ -102,7 +102,7 @@ def _named(stacks: list[AnyStack], role: str, settings: PairSettings, input_root
     inside = [stack for stack in stacks if all(in_folder(stack, role, settings, input_root))]
     if inside or path is not None or role not in settings.series:
         return inside
-    return [stack for stack in stacks if matches(stack.header, settings.series[role])]
+    return [stack for stack in stacks if matches(stack.frames[0], settings.series[role])]
 
 
 def _too_thin(thin: list[AnyStack], settings: PairSettings) -> str:
@@ -141,7 +141,7 @@ def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSe
     """Find the stack of a series; where it has several, a rule for the role may tell which."""
     found = [stack for stack in candidates if stack.series_uid == uid.strip()]
     if len(found) > 1 and role in settings.series:
-        found = [stack for stack in found if matches(stack.header, settings.series[role])]
+        found = [stack for stack in found if matches(stack.frames[0], settings.series[role])]
     return _only(found, role, "has the Series Instance UID that was asked for")
 
 
@@ -185,7 +185,7 @@ def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Pa
     remaining, named = list(candidates), {}
     for role in ROLES:
         if role in settings.series:
-            found = [stack for stack in remaining if matches(stack.header, settings.series[role])]
+            found = [stack for stack in remaining if matches(stack.frames[0], settings.series[role])]
             named[role] = _only(found, role, f"meets the rule for the {role} image")
             remaining.remove(named[role])
     return _completed(candidates, named)
