@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from panreg.dicom.attributes import pydicom_silenced, text
+from panreg.dicom.attributes import pydicom_silenced
+from panreg.dicom.functional_groups import laterality_of
 from panreg.failures import Code, Failure
 from panreg.ingest import stacks as stacks_of_scan
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
@@ -283,7 +284,6 @@ def _checked(fixed: AnyStack, moving: AnyStack, rule: str, settings: PairSetting
             "PANREG_ALLOW_CROSS_MODALITY=true.",
         )
     warnings += check_conformity(pair.fixed, pair.moving, settings.invalid_uids)
-    sides = {text(stack.header, "Laterality") or text(stack.header, "ImageLaterality") for stack in (fixed, moving)}
-    if len(sides - {None}) > 1:
+    if {laterality_of(stack.frames[0]) for stack in (fixed, moving)} >= {"L", "R"}:
         warnings += ("The Laterality of fixed and moving differs.",)
     return replace(pair, warnings=warnings)

@@ -455,3 +455,11 @@ def test_rules_tell_enhanced_images_apart_by_their_echo(keyword):
     long = as_enhanced(stack("long", study="two", date="20230105"), echo_ms=90.0)
     pair = choose(short, long, series={"fixed": {keyword: {"min": 50}}, "moving": {keyword: {"max": 50}}})
     assert pair.fixed is long
+
+
+def test_a_different_laterality_of_an_enhanced_image_is_a_warning():
+    left, right = as_enhanced(stack("l")), stack("r", study="two", date="20230105", Laterality="R")
+    anatomy = Dataset()
+    anatomy.FrameLaterality = "L"
+    left.header.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+    assert any("Laterality" in warning for warning in choose(left, right).warnings)
