@@ -99,7 +99,8 @@ def apply_registration(matched: MatchedObject, settings: Settings, clock: dateti
     """
     fixed, moving = matched.fixed, matched.moving
     transform = AppliedTransform(matched.deformation, fixed, moving)
-    values = without_padding(read_stack(moving), outside_value(settings, moving))
+    volume = read_stack(moving)
+    values = without_padding(volume, outside_value(settings, moving))
     provenance = Provenance(
         fixed.sop_instance_uids,
         moving.sop_instance_uids,
@@ -109,7 +110,8 @@ def apply_registration(matched: MatchedObject, settings: Settings, clock: dateti
         clock=clock,
         applied_sha256=matched.sha256,
     )
-    result = Registration(fixed, moving, values, transform, {}, np.zeros((0, 0, 3), np.uint8))
+    overview = np.zeros((0, 0, 3), np.uint8)
+    result = Registration(fixed, moving, values, transform, {}, overview, moving_padding=volume.padding)
     uid = str(matched.registration.header.SOPInstanceUID)
     return write_registered_series(result, provenance, settings, folder, uid)
 

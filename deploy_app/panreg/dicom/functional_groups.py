@@ -18,6 +18,7 @@ __all__ = [
     "laterality_of",
     "rescale_type_of",
     "sequence_of",
+    "text_of",
 ]
 
 BODY_PARTS = {  # anatomic regions that Body Part Examined has a term for (PS3.16, annex L): SNOMED CT, and as it was
@@ -28,6 +29,7 @@ BODY_PARTS = {  # anatomic regions that Body Part Examined has a term for (PS3.1
     **{"816092008": "PELVIS", "12921003": "PELVIS", "T-D6000": "PELVIS"},
     **{"80891009": "HEART", "T-32000": "HEART", "38266002": "WHOLEBODY", "T-D0010": "WHOLEBODY"},
 }
+ENHANCED_NAMES = {"EchoTime": ("EffectiveEchoTime",), "InversionTime": ("InversionTimes",)}
 PULSES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}  # Echo Pulse Sequence -> Scanning Sequence
 
 
@@ -38,13 +40,21 @@ def holder_of(frame: Frame, keyword: str) -> Dataset:
     The attributes that a converter of single-frame images could not place lie in functional groups, too.
 
     Returns:
-        The data set; the header if none has the attribute.
+        The data set; the header if none has the attribute, or its groups are damaged.
     """
-    if frame.number is not None and keyword not in frame.header:
-        for item in _items(frame, frame.number):
-            if keyword in item:
-                return item
-    return frame.header
+    if frame.number is None or keyword in frame.header:
+        return frame.header
+    try:
+        return next((item for item in _items(frame, frame.number) if keyword in item), frame.header)
+    except Exception:  # pydicom raises whatever its converters meet in damaged bytes
+        return frame.header
+
+
+@pydicom_silenced()
+def text_of(frame: Frame, keyword: str) -> str | None:
+    """Read a frame's attribute by its classic name, from wherever it lies and whatever enhanced images call it."""
+    names = (keyword, *ENHANCED_NAMES.get(keyword, ()))
+    return next((value for name in names if (value := text(holder_of(frame, name), name))), None)
 
 
 def _items(frame: Frame, number: int) -> Iterator[Dataset]:
@@ -79,18 +89,18 @@ def laterality_of(frame: Frame) -> str:
 @pydicom_silenced()
 def echo_time_of(frame: Frame) -> float | None:
     """Read Echo Time, or Effective Echo Time, ms."""
-    return _first(frame, "EchoTime", "EffectiveEchoTime")
+    return _first(frame, "EchoTime")
 
 
 @pydicom_silenced()
 def inversion_time_of(frame: Frame) -> float | None:
     """Read Inversion Time, or the first of Inversion Times, ms."""
-    return _first(frame, "InversionTime", "InversionTimes")
+    return _first(frame, "InversionTime")
 
 
-def _first(frame: Frame, *keywords: str) -> float | None:
-    for keyword in keywords:
-        value = text(holder_of(frame, keyword), keyword)
+def _first(frame: Frame, keyword: str) -> float | None:
+    for name in (keyword, *ENHANCED_NAMES[keyword]):
+        value = text(holder_of(frame, name), name)
         try:
             return float((value or "").split("\\")[0])
         except ValueError:

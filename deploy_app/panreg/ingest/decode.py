@@ -70,6 +70,8 @@ def rescale_of(frame: Frame) -> tuple[float, float]:
         Failure: E_DECODE where they are damaged, or a table stands in their place.
     """
     group = macro(frame, "PixelValueTransformationSequence")
+    if "RescaleSlope" not in group and "RescaleIntercept" not in group:
+        group = frame.header  # where some writers put them for all frames of a multi-frame image
     given = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if keyword in group]
     if text(frame.header, "Modality") == "MR" and all(_is_empty(group, keyword) for keyword in given):
         given = []

@@ -7,25 +7,20 @@ is chosen.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from panreg.dicom.attributes import integer, macro, numbers, pydicom_silenced, series_name, text
+from panreg.dicom.attributes import integer, macro, pydicom_silenced, series_name, text
 from panreg.dicom.frame import Frame
-from panreg.dicom.functional_groups import holder_of
 from panreg.failures import Code, Failure
+from panreg.ingest.placement import check_positions, geometry
 from panreg.ingest.scan import MULTI_FRAME_CLASSES, UNREADABLE, Scan
-from panreg.ingest.stack import AnyStack, Matrix, RefusedStack, Stack
+from panreg.ingest.splitting import check_uniform, image_type, split
+from panreg.ingest.stack import AnyStack, RefusedStack, Stack
 from panreg.limits import Limits
 from pydicom import Dataset
 
 __all__ = ["candidates", "find_stacks"]
 
-EXACT = ("Rows", "Columns", "EchoNumbers", "TemporalPositionIdentifier", "TemporalPositionIndex")
-GEOMETRY = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-4))  # keyword, values, tolerance
-CONTRAST = (("EchoTime", 1, 0.01), ("EffectiveEchoTime", 1, 0.01), ("DiffusionBValue", 1, 0.1))
-OFF_LINE_MM, OFF_LINE_SHARE = 0.1, 0.3  # of the step between slices, where these are thinner than a third of a mm
 GREYSCALE = {"MONOCHROME1", "MONOCHROME2"}
 NEVER_CANDIDATES = {"LOCALIZER", "MOSAIC", "REGISTERED"}  # the last are our own outputs
 
@@ -45,7 +40,7 @@ def candidates(stacks: Iterable[AnyStack]) -> tuple[AnyStack, ...]:
     return tuple(
         stack
         for stack in stacks
-        if not any(NEVER_CANDIDATES.intersection(_image_type(header)) for header in stack.instances())
+        if not any(NEVER_CANDIDATES.intersection(image_type(header)) for header in stack.instances())
     )
 
 
@@ -61,71 +56,12 @@ def _stacks_of_series(instances: list[Frame], scan: Scan) -> Iterator[AnyStack]:
         last = min(max(count, 1), scan.limits.frames)  # where there are more, it is refused
         frames = [replace(instance, number=number) for number in range(1, last + 1)]
         if last > 1 or "ConcatenationUID" in instance.header:
-            yield _build(frames, (), refusal, scan)
+            yield _build(frames, _in_stack_warnings(frames), refusal, scan)
         else:
             enhanced += frames
     for slices in (classic, enhanced):
-        for frames in _split(slices):
+        for frames in split(slices):
             yield _build(frames, _numbering_warnings(frames, slices), refusal, scan)
-
-
-# splitting
-def _split(frames: list[Frame]) -> list[list[Frame]]:
-    """Split a series's images of one frame each by what must be equal in a stack.
-
-    Images without geometry stay with the largest part, which is then refused: alone, they would only leave a shorter
-    stack behind.
-    """
-    groups: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
-    for frame in frames:
-        key = (*(text(_holder(frame, keyword), keyword) for keyword in EXACT), *_image_type(frame.header)[2:4])
-        groups[key].append(frame)
-    return [part for group in groups.values() for part in _cut_group(group)]
-
-
-def _cut_group(frames: list[Frame]) -> list[list[Frame]]:
-    """Cut by frame of reference, geometry and contrast, these within tolerances.
-
-    Frames without geometry go to the largest part.
-    """
-    placed: dict[str | None, list[Frame]] = defaultdict(list)
-    lacking: list[Frame] = []
-    for frame in frames:
-        (lacking if _plane(frame) is None else placed[text(frame.header, "FrameOfReferenceUID")]).append(frame)
-    parts = [*placed.values()] or [[]]
-    for keyword, count, tolerance in (*GEOMETRY, *CONTRAST):
-        parts = [piece for part in parts for piece in _cut(part, keyword, count, tolerance)]
-    max(parts, key=len).extend(lacking)
-    return parts
-
-
-def _cut(frames: list[Frame], keyword: str, count: int, tolerance: float) -> list[list[Frame]]:
-    """Cut where the sorted values of any component have a gap above the tolerance.
-
-    Rounded values as keys would part 0.9925 ± 1e-8. Contrast that is absent, as the b-value of some vendors' b0 images,
-    differs from every value.
-    """
-    values = [numbers(_holder(frame, keyword), keyword, count) or (-1.0,) * count for frame in frames]
-    parts = [np.arange(len(frames))]
-    for column in np.array(values).reshape(-1, count).T:
-        parts = [piece for part in parts for piece in _cut_sorted(part[np.argsort(column[part])], column, tolerance)]
-    return [[frames[n] for n in sorted(part)] for part in parts]
-
-
-def _cut_sorted(part: npt.NDArray[np.intp], column: Matrix, tolerance: float) -> list[npt.NDArray[np.intp]]:
-    return np.split(part, np.flatnonzero(np.diff(column[part]) > tolerance) + 1)
-
-
-def _holder(frame: Frame, keyword: str) -> Dataset:
-    """Find what holds a frame's attribute, whatever bytes lie in its functional groups."""
-    try:
-        return frame.header if frame.number is None else holder_of(frame, keyword)
-    except Exception:  # pydicom raises whatever its converters meet in damaged bytes
-        return frame.header
-
-
-def _image_type(header: Any) -> list[str]:
-    return (text(header, "ImageType") or "").upper().split("\\")
 
 
 # checking
@@ -140,7 +76,7 @@ def _refusal_of_series(instances: list[Frame], scan: Scan) -> Failure | None:
     spans = "its images are of more than one {} under one Series Instance UID; correct the source."
     if len({text(one, "StudyInstanceUID") for one in headers}) > 1:
         return Failure(Code.E_UID_COLLISION, spans.format("study"))
-    images = [one for one in headers if not NEVER_CANDIDATES.intersection(_image_type(one))]
+    images = [one for one in headers if not NEVER_CANDIDATES.intersection(image_type(one))]
     if len({text(one, "FrameOfReferenceUID") for one in images} - {None}) > 1:
         return Failure(Code.E_UID_COLLISION, spans.format("frame of reference"))
     modalities = {text(one, "Modality") for one in headers}
@@ -158,8 +94,10 @@ def _build(frames: list[Frame], warnings: tuple[str, ...], refusal: Failure | No
         if refusal is not None:
             raise refusal
         _check_image(frames, scan.limits)
-        positions, axes, spacing = _geometry(frames)
-        order, origin, step = _check_positions(positions, np.cross(*axes))
+        positions, axes, spacing = geometry(frames)
+        if frames[0].number is not None and len({frame.sop_instance_uid for frame in frames}) == 1:
+            check_uniform(frames)  # the others were split
+        order, origin, step = check_positions(positions, np.cross(*axes))
     except Failure as failure:
         refusal = Failure(failure.code, f"{series_name(frames[0].header)}: {failure.message}")
         return RefusedStack(tuple(frames), refusal, warnings)
@@ -197,84 +135,6 @@ def _check_size(headers: list[Dataset], limits: Limits) -> None:
             raise Failure(Code.E_LIMIT, message)
 
 
-def _geometry(frames: list[Frame]) -> tuple[Matrix, Matrix, Matrix]:
-    """Read positions (frames, 3), the axes along a row and a column (2, 3), and the pixel spacing (row, column)."""
-    values = [_plane(frame) for frame in frames]
-    planes = [plane for plane in values if plane is not None]
-    if len(planes) < len(frames):
-        message = (
-            f"{len(frames) - len(planes)} of {len(frames)} slices lack a valid Image Position, Image Orientation, "
-            "Pixel Spacing or Frame of Reference UID; send the original images."
-        )
-        raise Failure(Code.E_NO_GEOMETRY, message)
-    positions, orientations, spacings = (np.array(part, dtype=np.float64) for part in zip(*planes))
-    if np.ptp(orientations, axis=0).max() > 2 * GEOMETRY[0][2]:
-        raise Failure(Code.E_MIXED_ORIENTATION, "its images are not parallel; send each orientation as its own series.")
-    if np.ptp(spacings, axis=0).max() > 2 * GEOMETRY[1][2]:
-        raise Failure(Code.E_VARIABLE_SPACING, "its images differ in Pixel Spacing; send the original images.")
-    if len(frames) < 3:
-        raise Failure(Code.E_TOO_FEW, f"it has {len(frames)} slices, and 3 are the least; send the whole series.")
-    axes = orientations[0].reshape(2, 3)
-    if max(*np.abs(np.linalg.norm(axes, axis=1) - 1), abs(axes[0] @ axes[1])) > 1e-3:
-        raise Failure(Code.E_ORIENTATION, "its Image Orientation is no pair of orthogonal unit vectors.")
-    return positions, axes, spacings[0]
-
-
-def _plane(frame: Frame) -> tuple[tuple[float, ...], ...] | None:
-    """Position, orientation and pixel spacing of a frame, or None where it isn't placed."""
-    position = numbers(macro(frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
-    orientation = numbers(macro(frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-    spacing = numbers(macro(frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
-    if position is None or orientation is None or spacing is None or min(spacing) <= 0:
-        return None
-    return (position, orientation, spacing) if text(frame.header, "FrameOfReferenceUID") else None
-
-
-def _check_positions(positions: Matrix, normal: Matrix) -> tuple[list[int], Matrix, Matrix]:
-    """Order slices along the normal: their order, the first origin, and the step to the next (oblique under tilt).
-
-    Origin and step are those of the even line that fits the positions best. What lies within ``OFF_LINE_MM`` of it is
-    even: scanners round positions, to 0.1 mm at the coarsest, 0.087 mm in space.
-    """
-    heights = positions @ normal
-    order = np.argsort(heights, kind="stable")
-    gaps = np.diff(heights[order])
-    if gaps.min() < 1e-3:
-        message = f"{int((gaps < 1e-3).sum())} slices lie where another lies; send one echo, phase or repetition only."
-        raise Failure(Code.E_DUPLICATE_POSITION, message)
-    origin, step, residuals = _fit_line(positions[order])
-    tolerance = min(OFF_LINE_MM, OFF_LINE_SHARE * float(np.linalg.norm(step)))
-    if np.linalg.norm(residuals, axis=1).max() > tolerance:
-        _check_gaps(gaps)
-        raise Failure(Code.E_NOT_A_LINE, "its slices don't lie on one line; send one stack a series.")
-    return order.tolist(), origin, step
-
-
-def _fit_line(origins: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """Fit origin + k · step by least squares: both, and what is left of each position."""
-    k = np.arange(len(origins)) - (len(origins) - 1) / 2
-    step = k @ origins / (k @ k)
-    origin = origins.mean(0) + k[0] * step
-    return origin, step, origins - (origin + np.arange(len(origins))[:, None] * step)
-
-
-def _check_gaps(gaps: Matrix) -> None:
-    median = float(np.median(gaps))
-    bad = np.flatnonzero(np.abs(gaps - median) > max(0.01 * median, 0.02))
-    if not bad.size:
-        return
-    holes = np.flatnonzero(gaps > 1.5 * median)
-    steps = np.rint(gaps[holes] / median).astype(int)
-    uneven = gaps / median
-    uneven[holes] /= steps
-    if holes.size and (np.abs(uneven - 1) <= np.maximum(0.05, 2 * OFF_LINE_MM / median)).all():
-        after = ", ".join(str(n + 1) for n in holes[:5]) + (" …" if holes.size > 5 else "")
-        message = f"{int((steps - 1).sum())} slices are missing after slice {after}; send the whole series."
-        raise Failure(Code.E_MISSING_SLICES, message)
-    message = f"the distance between its slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm; it must be even."
-    raise Failure(Code.E_VARIABLE_SPACING, message)
-
-
 # warnings
 def _image_warnings(frames: list[Frame], scan: Scan) -> Iterator[str]:
     if any(text(frame.header, "PhotometricInterpretation") == "MONOCHROME1" for frame in frames):
@@ -296,3 +156,12 @@ def _numbering_warnings(frames: list[Frame], series: list[Frame]) -> tuple[str, 
     if expected - {len(frames), len(series)}:
         result.append("The number of slices differs from Images in Acquisition: a slice at an end may be missing.")
     return tuple(result)
+
+
+def _in_stack_warnings(frames: list[Frame]) -> tuple[str, ...]:
+    """The same of the frames of one image, which have no Instance Numbers of their own."""
+    keyword = "InStackPositionNumber"
+    numbering = {integer(macro(frame, "FrameContentSequence"), keyword) for frame in frames} - {None}
+    if not numbering or numbering == set(range(1, len(numbering) + 1)):
+        return ()
+    return ("In-Stack Position Numbers don't run from 1 without a hole: a slice at an end may be missing.",)

@@ -66,7 +66,7 @@ def write_registered_series(
     values, inside = warp_moving(registration, padding)
     whole = bool(np.array_equal(registration.moving_values, np.rint(registration.moving_values)))
     quantisation = quantisation_of(values, moving.modality, whole, rescale_type_of(moving.frames[0]))
-    stored_padding = _free_padding(quantisation, values, inside, padding)
+    stored_padding = _free_padding(quantisation, values, inside & ~_source_padding(registration), padding)
     paths = []
     for k, frame in enumerate(fixed.frames):
         target = new_object(SOP_CLASSES[moving.modality], f"registered:{k + 1:04d}", fixed, provenance)
@@ -118,6 +118,15 @@ def warp_moving(registration: Registration, padding: float) -> tuple[Array, npt.
     np.divide(values, share, out=values, where=inside)
     values[~inside] = padding
     return values, inside
+
+
+def _source_padding(registration: Registration) -> npt.NDArray[np.bool_]:
+    """Find the fixed voxels that the moving image's own padding fills by half or more, ``[k, j, i]``."""
+    if registration.moving_padding is None:
+        return np.zeros(registration.fixed.shape, dtype=np.bool_)
+    whole = registration.pull(np.ones_like(registration.moving_values))
+    padded = registration.pull(registration.moving_padding.astype(np.float32))
+    return np.asarray((whole > 0) & (padded >= whole / 2))
 
 
 def _free_padding(

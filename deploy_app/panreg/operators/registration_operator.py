@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from panreg.objects.provenance import VERSION, Provenance
 from panreg.operators.hand_overs import Paired, Registered
 from panreg.operators.step_operator import StepOperator
@@ -35,12 +37,17 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
         flags = departures(fixed, "fixed", intended) + departures(moving, "moving", intended)
         prepared = prepare(fixed, taken.fixed, moving, taken.moving, settings)
         manifest.record(geometry=describe_geometry(taken.pair, prepared.fixed))
-        registration = self._register(model, prepared, options, flags)
+        registration = self._register(model, prepared, options, flags, taken.moving.padding)
         manifest.warn(registration.warnings)
         return Registered(taken.scan, registration, provenance)
 
     def _register(
-        self, model: BundleModel, pair: Prepared, options: dict[str, Any], flags: tuple[str, ...]
+        self,
+        model: BundleModel,
+        pair: Prepared,
+        options: dict[str, Any],
+        flags: tuple[str, ...],
+        moving_padding: npt.NDArray[np.bool_] | None,
     ) -> Registration:
         settings = self.job.settings
         options = options | page_options(settings, pair.fixed, pair.moving, [*pair.notes, *flags])
@@ -56,5 +63,6 @@ class RegistrationOperator(StepOperator[Paired, Registered]):
             page=result.page,
             body=foreground(pair.fixed_values, pair.fixed.spacing_mm),
             is_straightened=pair.is_straightened,
+            moving_padding=moving_padding,
             limits=result.limits,
         )

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from panreg.dicom.attributes import pydicom_silenced, text
+from panreg.dicom.attributes import pydicom_silenced
+from panreg.dicom.functional_groups import laterality_of
 from panreg.failures import Code, Failure
 from panreg.ingest import stacks as stacks_of_scan
 from panreg.ingest.stack import AnyStack, RefusedStack, Stack, accepted
@@ -102,7 +103,7 @@ def _named(stacks: list[AnyStack], role: str, settings: PairSettings, input_root
     inside = [stack for stack in stacks if all(in_folder(stack, role, settings, input_root))]
     if inside or path is not None or role not in settings.series:
         return inside
-    return [stack for stack in stacks if matches(stack.header, settings.series[role])]
+    return [stack for stack in stacks if matches(stack.frames[0], settings.series[role])]
 
 
 def _too_thin(thin: list[AnyStack], settings: PairSettings) -> str:
@@ -141,7 +142,7 @@ def _of_series(candidates: list[AnyStack], uid: str, role: str, settings: PairSe
     """Find the stack of a series; where it has several, a rule for the role may tell which."""
     found = [stack for stack in candidates if stack.series_uid == uid.strip()]
     if len(found) > 1 and role in settings.series:
-        found = [stack for stack in found if matches(stack.header, settings.series[role])]
+        found = [stack for stack in found if matches(stack.frames[0], settings.series[role])]
     return _only(found, role, "has the Series Instance UID that was asked for")
 
 
@@ -185,7 +186,7 @@ def _by_rules(candidates: list[AnyStack], settings: PairSettings, input_root: Pa
     remaining, named = list(candidates), {}
     for role in ROLES:
         if role in settings.series:
-            found = [stack for stack in remaining if matches(stack.header, settings.series[role])]
+            found = [stack for stack in remaining if matches(stack.frames[0], settings.series[role])]
             named[role] = _only(found, role, f"meets the rule for the {role} image")
             remaining.remove(named[role])
     return _completed(candidates, named)
@@ -283,7 +284,6 @@ def _checked(fixed: AnyStack, moving: AnyStack, rule: str, settings: PairSetting
             "PANREG_ALLOW_CROSS_MODALITY=true.",
         )
     warnings += check_conformity(pair.fixed, pair.moving, settings.invalid_uids)
-    sides = {text(stack.header, "Laterality") or text(stack.header, "ImageLaterality") for stack in (fixed, moving)}
-    if len(sides - {None}) > 1:
+    if {laterality_of(stack.frames[0]) for stack in (fixed, moving)} >= {"L", "R"}:
         warnings += ("The Laterality of fixed and moving differs.",)
     return replace(pair, warnings=warnings)

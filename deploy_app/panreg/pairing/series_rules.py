@@ -10,19 +10,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from panreg.dicom.attributes import text
-from pydicom import Dataset
+from panreg.dicom.frame import Frame
+from panreg.dicom.functional_groups import text_of
 
 __all__ = ["matches"]
 
 
-def matches(header: Dataset, rule: Mapping[str, Any]) -> bool:
-    """Tell whether a series meets a rule."""
-    return all(_meets(_values(header, keyword), condition) for keyword, condition in rule.items())
+def matches(frame: Frame, rule: Mapping[str, Any]) -> bool:
+    """Tell whether a series meets a rule, by a frame of it."""
+    return all(_meets(_values(frame, keyword), condition) for keyword, condition in rule.items())
 
 
-def _values(header: Dataset, keyword: str) -> list[str]:
-    values = [value.strip() for value in (text(header, keyword) or "").split("\\")]
+def _values(frame: Frame, keyword: str) -> list[str]:
+    values = [value.strip() for value in (text_of(frame, keyword) or "").split("\\")]
     return [value for value in values if value]
 
 

@@ -47,6 +47,7 @@ class Registration:
         body: where the fixed image shows the body, ``[k, j, i]``; None where that is not known.
         page: the bundle's page of the registration, HTML without patient data; None where none was asked for.
         is_straightened: ``fixed`` is a straight grid on the planes of a sheared fixed series, whose frames it names.
+        moving_padding: where the source of the moving values said "no image here", ``[k, j, i]``; None where nowhere.
         limits: of the numbers, least and greatest value: those that the weights have of their own.
     """
 
@@ -60,6 +61,7 @@ class Registration:
     body: npt.NDArray[np.bool_] | None = None
     page: str | None = None
     is_straightened: bool = False
+    moving_padding: npt.NDArray[np.bool_] | None = None
     limits: Limits = field(default_factory=dict)
 
     def pull(self, values: Array, mode: str = "linear") -> Array:

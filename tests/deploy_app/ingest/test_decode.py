@@ -174,6 +174,17 @@ def test_each_frame_of_an_enhanced_image_has_its_own_rescale(tmp_path):
     np.testing.assert_array_equal(read(tmp_path).values, STORED * (1 + n / 4) - n)
 
 
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_a_rescale_that_stands_beside_the_frames_alone_is_that_of_all(tmp_path, modality):
+    def edit(ds):
+        ds.Modality, ds.RescaleSlope, ds.RescaleIntercept = modality, "2", "-5"
+        for group in ds.PerFrameFunctionalGroupsSequence:
+            del group.PixelValueTransformationSequence
+
+    enhanced(tmp_path, edit=edit)
+    np.testing.assert_array_equal(read(tmp_path).values, STORED * 2.0 - 5)
+
+
 def test_enhanced_images_of_one_frame_each_have_their_own_pixels_and_rescale(tmp_path):
     enhanced_slices(tmp_path)
     n = np.arange(12)[::-1, None, None]

@@ -217,6 +217,17 @@ def test_the_padding_value_is_named_only_if_no_image_has_it(ct, tmp_path):
     assert not any("PixelPaddingValue" in i for i in write(taken, tmp_path / "taken"))
 
 
+@pytest.mark.property(11)
+def test_the_padding_of_the_source_is_padding_of_the_result(ct, tmp_path):
+    padding = np.zeros(ct.moving.shape, dtype=bool)
+    padding[10:18, 14:30, 14:30] = True
+    padded = replace(ct, moving_values=np.where(padding, np.float32(-1024), ct.moving_values), moving_padding=padding)
+    images = write(padded, tmp_path)
+    _, inside = warp_moving(padded, -1024)
+    assert (values_of(images)[inside] == -1024).sum() > 500
+    assert {i.PixelPaddingValue for i in images} == {-1024}
+
+
 @pytest.mark.parametrize(("factor", "offset", "signed"), [(0.37, 0, 0), (0.37, -40, 1), (13.7, 250.5, 0), (1e-4, 0, 0)])
 @pytest.mark.property(11)
 def test_mr_values_that_are_not_whole_are_stored_within_half_a_step(registration, tmp_path, factor, offset, signed):

@@ -163,6 +163,7 @@ def _matrix(sequence: "list[Dataset]") -> Matrix:
     _refuse(
         kind != "AFFINE" and np.abs(product - np.diag(scales)).max() > TOLERANCE, f"has a matrix that is not {kind}"
     )
+    _refuse(kind != "AFFINE" and np.linalg.det(matrix[:3, :3]) < 0, f"has a matrix that is not {kind}: it mirrors")
     return matrix
 
 

@@ -112,6 +112,7 @@ BROKEN = {
     "not affine": change_matrix("FrameOfReferenceTransformationMatrix", [*"1000010000100", "0.1", "0", "1"]),
     "inverted": change_matrix("FrameOfReferenceTransformationMatrix", [*"1000000000100001"]),
     "not RIGID": change_matrix("FrameOfReferenceTransformationMatrix", [*"2000010000100001"]),
+    "not RIGID: it mirrors": change_matrix("FrameOfReferenceTransformationMatrix", ["-1", *"000010000100001"]),
     "lacks an attribute": lambda dataset: delattr(dataset, "FrameOfReferenceUID"),  # noqa: B043
     "lacks": lambda dataset: delattr(grid_of(dataset), "GridDimensions"),  # noqa: B043
     "three": change_grid("GridDimensions", [3, 4]),
