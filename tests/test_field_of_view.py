@@ -160,9 +160,10 @@ def test_a_field_finer_than_the_fixed_image_is_kept_at_its_voxels_and_loses_noth
     assert torch.allclose(kept.resample(image), transform.resample(image), atol=1e-4)
 
 
-def test_a_field_coarser_than_the_fixed_image_keeps_its_own_voxels_over_the_whole_of_it():
+@pytest.mark.parametrize("spacing_mm", [1.5, 4.0])  # coarser along two axes of three, and along all
+def test_a_field_coarser_than_the_fixed_image_keeps_its_own_voxels_over_the_whole_of_it(spacing_mm):
     fixed = oblique()
-    coarse = fixed.canonical(4.0).crop((3, 3, 3), (14, 14, 20))
+    coarse = fixed.canonical(spacing_mm).crop((3, 3, 3), (14, 14, 20))
     transform = transform_of(smooth_ddf(coarse.shape), coarse, fixed)
     kept = transform.resample_field()
     assert kept.field_grid.is_close(coarse.cover(fixed))

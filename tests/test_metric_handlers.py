@@ -126,6 +126,13 @@ def test_metrics_give_the_same_for_a_batch_and_a_list():
     assert torch.equal(rows, RegistrationFolding()(list(fields)))
 
 
+def test_pairs_count_alike_however_many_of_the_labels_they_hold():
+    metric = RegistrationDice([1, 2])
+    one, both = (torch.tensor(values).view(1, 1, 1, 4) for values in ([1, 1, 1, 0], [1, 1, 2, 2]))
+    metric([one, both], [one, torch.where(both == 2, 0, both)])  # 1 and none; 1 and 0
+    assert metric.aggregate().item() == pytest.approx((1 + 1 / 2) / 2)
+
+
 def test_a_pair_without_labels_does_not_enter_the_mean():
     metric = RegistrationDice()
     metric([blobs(0)[0], torch.zeros(1, *SHAPE)], [blobs(1)[0], torch.zeros(1, *SHAPE)])

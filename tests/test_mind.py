@@ -60,6 +60,25 @@ def test_a_flat_image_has_finite_descriptors_that_tell_nothing(value):
     assert torch.equal(found, torch.ones(2, CHANNELS, 5, 6, 7))
 
 
+def likeness_scale(image):
+    """What the mean of the twelve distances is in parts of V: the mean of −log of the descriptor."""
+    return -mind_ssc(image).log().mean(1)
+
+
+def test_noise_where_nothing_is_shown_tells_nothing():
+    image = torch.zeros(1, 1, 30, 11, 8)
+    image[..., :12, :, :] = anatomy((12, 11, 8))
+    image += 1e-5 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+    assert likeness_scale(image)[:, 16:].max() < 0.01
+    assert torch.allclose(likeness_scale(image)[:, 3:9], torch.tensor(1.0), atol=1e-4)
+
+
+def test_what_differs_a_thousand_times_as_much_as_usual_is_told_by_that():
+    image = torch.zeros(1, 1, 64, 60, 56)
+    image[..., 30, 30, 30] = 1
+    assert likeness_scale(image).max() > 1.2
+
+
 def test_each_image_of_a_batch_is_described_for_itself():
     first, second = anatomy(), 100 * anatomy().flip(2)
     both = mind_ssc(torch.cat([first, second]))

@@ -140,13 +140,16 @@ def test_one_file_is_kept_in_any_folder(tmp_path):
 
 @pytest.mark.parametrize("scaled", [(True, True), (True, False), (False, True)])
 def test_the_scale_of_the_loss_goes_on_where_both_calls_have_one(tmp_path, scaled):
+    trained = []
     for epochs, has_one in enumerate(scaled, 1):
-        trainer, optimizer = Engine(lambda *_: None), torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+        trainer = Engine(lambda engine, _: trained.append(engine.state.epoch))
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
         trainer.state.max_epochs, trainer.state.epoch_length = epochs, 1
         trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**epochs) if has_one else None
         state = {"trainer": trainer, "optimizer": optimizer, "lr_scheduler": PolynomialLR(optimizer, epochs)}
         Resumption(state, SETTINGS, str(tmp_path), last_kept(str(tmp_path))).attach(trainer)
         trainer.run([0])
+    assert trained == [1, 2]
     if scaled[1]:
         assert trainer.scaler.get_scale() == (2.0 if scaled[0] else 4.0)
 

@@ -136,6 +136,12 @@ def test_the_tissue_correlation_is_spearmans_of_what_lies_deep_and_is_of_its_sur
     assert tissue_correlation(*pair) == pytest.approx(max(wide, narrow), abs=0.03)
 
 
+def test_what_lies_beyond_the_border_does_not_count_as_showing_nothing(tissues):
+    """A part of a head is deep in it up to where it is cut."""
+    pair = [scanned(tissues, contrast, seed)[:, 48:72, 52:84, 44:72] for contrast, seed in ((FLAIR, 3), (T1, 1))]
+    assert tissue_correlation(*pair) < -0.4
+
+
 def spearmans(halved, sigma, depth, brightest):
     shown = (halved[0] > 0.05) & (halved[1] > 0.05)
     deep = counts = uniform_filter(shown.astype(float), depth, mode="constant") > 0.9

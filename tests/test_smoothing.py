@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bundle.smoothing import smooth
+from bundle.smoothing import halve, restore, smooth, voxel_ratio
 from scipy.ndimage import correlate1d
 from scipy.stats import norm
 
@@ -22,3 +22,12 @@ def test_each_weight_is_the_share_of_the_gaussian_that_falls_on_its_voxel_and_ed
     for axis in (2, 3, 4):
         expected = correlate1d(expected, weights / weights.sum(), axis, mode="nearest")
     np.testing.assert_allclose(smooth(image, sigma).numpy(), expected, atol=1e-6)
+
+
+def test_sides_of_fewer_than_four_voxels_are_not_halved_and_the_last_of_an_odd_one_stays():
+    volume = torch.rand(1, 2, 3, 7, 2, generator=torch.Generator().manual_seed(0))
+    assert voxel_ratio(volume.shape[2:]) == [1, 2, 1]
+    pairs = (volume[:, :, :, 0:6:2] + volume[:, :, :, 1:7:2]) / 2
+    torch.testing.assert_close(halve(volume), torch.cat([pairs, volume[:, :, :, 6:]], 3))
+    assert restore(halve(volume), (3, 7, 2)).shape == volume.shape
+    assert [voxel_ratio([n])[0] for n in (1, 3, 4, 5)] == [1, 1, 2, 2]

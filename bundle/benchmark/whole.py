@@ -49,7 +49,7 @@ ants.image_write(found["warpedmovout"], f"{folder}/warped.nii.gz")
 """
 
 
-def _ours(moving: str, fixed: str, folder: str, threads: int) -> list[str]:
+def _ours(moving: str, fixed: str, folder: str, _: int) -> list[str]:
     pair = [f"--moving={moving}", f"--fixed={fixed}", f"--output_dir={folder}"]
     return ["-m", "bundle", "register", *pair, "--affine=affine", "--device=cpu"]
 

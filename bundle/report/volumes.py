@@ -113,10 +113,7 @@ def display_grid(grid: Grid, voxels: int) -> Grid:
         wanted *= max((size.prod() / voxels) ** (1 / 3), 1.001)
     if (size == sides).all():
         return fine
-    affine = np.eye(4)
-    affine[:3, :3] = fine.direction * coarse
-    affine[:3, 3] = fine.centre_mm - affine[:3, :3] @ ((size - 1) / 2)
-    return Grid((int(size[0]), int(size[1]), int(size[2])), affine)
+    return fine.centred(size.tolist(), coarse)
 
 
 def _images(

@@ -147,7 +147,9 @@ def test_objects_come_back_from_the_archive_as_they_were_stored(archive, stored,
 
 @pytest.mark.property(8)
 def test_every_result_passes_dciodvfy(stored):
-    for path in sorted(stored.rglob("*.dcm")):
+    paths = sorted(stored.rglob("*.dcm"))
+    assert paths
+    for path in paths:
         done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True)
         errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
         assert (done.returncode, errors) == (0, []), done.stderr

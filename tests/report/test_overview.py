@@ -73,6 +73,24 @@ def test_folded_voxels_are_masked_and_no_others():
     assert masked.sum() == SHAPE[0] * SHAPE[2]
 
 
+def test_the_determinant_is_that_of_a_voxel_of_the_field_and_none_between():
+    transform = transform_of(folded_in_the_middle())
+    shown = masked_jacobian(GRID.centred([2 * n for n in SHAPE], GRID.spacing_mm / 2), transform)
+    known = np.unique(transform.jacobian.numpy().round(4))
+    assert len(known) > 2
+    assert set(np.unique(shown.data.round(4))) == set(known)
+
+
+def test_what_the_moving_image_shows_beyond_the_fixed_one_does_not_darken_it():
+    wide = oblique(tuple(n + 8 for n in SHAPE), **ON_GRID)
+    fixed, inside, _ = images()
+    moving = torch.full((1, *wide.shape), 1000.0)
+    moving[:, 4:-4, 4:-4, 4:-4] = inside
+    picture = overview(fixed, moving, inside, SpatialTransform(np.eye(4), None, GRID, GRID, wide))
+    aligned, warped = (picture[26:764, 28 + n * 246 : 272 + n * 246].astype(int) for n in (1, 2))
+    assert np.abs(aligned - warped).max() <= 1
+
+
 def test_a_fold_is_green_in_the_jacobian_column_alone():
     green = greens(overview(*images(), transform_of(folded_in_the_middle())))
     assert green[:, JACOBIAN_COLUMN].sum() > 50

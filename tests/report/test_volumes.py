@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.report import page_content
+from bundle.report.placing import thinned
 from bundle.report.volumes import FIELD_VOXELS, LEVELS, VOXELS, display_grid
 from bundle.spatial import Grid, SpatialTransform, lps_from_ras
 from tests.report.pairs import MOVING_SHAPE, Pair, oblique, placed
@@ -150,6 +151,28 @@ def test_the_thumbnail_has_square_pixels():
     linear = SpatialTransform(np.eye(4), None, pair.fixed_grid, pair.fixed_grid, pair.moving_grid)
     pair.transform = linear
     assert pair.content(labelled=False).thumbnail.shape == (80, 40)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_thumbnail_has_left_on_the_right_and_anterior_at_the_top(axis):
+    grid = Grid((40, 50, 12), np.diag([-1.0, -1.0, 3.0, 1.0]))  # upwards: towards right, anterior, superior
+    ramp = torch.arange(float(grid.shape[axis])).view([-1 if a == axis else 1 for a in range(3)])
+    image = ramp.expand(1, *grid.shape).contiguous()
+    shown = page_content(image, image, image, SpatialTransform(np.eye(4), None, grid, grid, grid)).thumbnail
+    across = shown.astype(float).mean(axis)
+    assert (np.diff(across) <= 0).all()
+    assert across[0] - across[-1] > 200
+
+
+@pytest.mark.parametrize(("spacing_mm", "blocks"), [(1.7, [1, 1, 1]), (2.6, [2, 2, 1]), (3.0, [3, 3, 1])])
+def test_blocks_are_averaged_that_are_no_larger_than_a_voxel_of_the_page(spacing_mm, blocks):
+    grid = oblique((30, 33, 10), (1.0, 1.0, 2.0), (5, 3, -8))
+    image = torch.rand(1, *grid.shape, generator=torch.Generator().manual_seed(0))
+    found, place = thinned(image, grid, grid.centred((10, 10, 10), spacing_mm))
+    assert list(found.shape[1:]) == [n // block for n, block in zip(grid.shape, blocks)]
+    first = image[0, : blocks[0], : blocks[1], : blocks[2]]
+    assert float(found[0, 0, 0, 0]) == pytest.approx(float(first.mean()))
+    assert np.allclose(place.to_points([0, 0, 0]), grid.to_points((np.array(blocks) - 1) / 2))
 
 
 def test_constant_images_are_shown():

@@ -194,6 +194,22 @@ def test_room_keeps_the_voxels_and_grows_towards_a_larger_moving_image_only():
         assert np.allclose(index, (np.array(grown.shape) - grid.shape) // 2)
 
 
+@pytest.mark.parametrize(("beyond", "planes"), [(0.4, 0), (0.6, 16)])
+def test_what_lies_within_the_outermost_voxels_asks_for_no_room(beyond, planes):
+    grid = towards_ras(shape=(32, 48, 16))
+    shift = np.eye(4)
+    shift[:3, 3] = grid.affine[:3, 2] * beyond
+    assert grid.padded(Grid(grid.shape, shift @ grid.affine), np.eye(4)).shape == (32, 48, 16 + planes)
+
+
+def test_what_is_kept_lies_in_the_middle_of_what_rounding_up_adds():
+    grid = oblique(shape=(64, 80, 40))
+    first, last = grid.bounds(grid.crop_to((20, 31, 20), (25, 50, 23)))
+    assert np.allclose((first + last) / 2, (22.5, 40.5, 21.5))
+    first, last = grid.bounds(grid.crop_to((1, 31, 37), (6, 50, 39)))  # at the border there is no room on both sides
+    assert np.allclose((first[0], last[0], first[2], last[2]), (0, 15, 24, 39))
+
+
 # --- axes that are not at right angles ---
 
 

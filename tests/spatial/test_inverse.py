@@ -33,6 +33,15 @@ def test_a_point_carried_there_and_back_returns_to_where_it_was(voxels):
     np.testing.assert_allclose(back, points, atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [0.05, 20.0])
+def test_the_tolerance_is_that_of_points_in_the_moving_image_where_the_alignment_scales(factor):
+    transform, points = bent(1.5, np.diag([factor, factor, factor, 1.0])), inner_points(1000)
+    there = mapped(transform, points)
+    back, reached = invert_points(transform, there, 0.3 * factor**0.5)
+    assert reached.all()
+    assert np.linalg.norm(mapped(transform, back) - there, axis=1).max() <= 0.3 * factor**0.5
+
+
 def test_the_inverse_of_a_linear_transform_is_that_of_its_matrix():
     transform, points = transform_of(linear_map()), random_points(oblique())
     expected = moved_by(np.linalg.inv(linear_map()), points)

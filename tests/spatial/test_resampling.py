@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.spatial import antialias, sample
-from bundle.spatial.resampling import sample_at
+from bundle.spatial.resampling import SplineSampler, sample_at
 from tests.spatial.oblique import SHAPE, oblique, reoriented
 
 
@@ -57,6 +58,19 @@ def test_antialias_smooths_along_the_axis_that_gets_coarser_alone():
     spread = (antialias(image, grid, target)[0] > 1e-6).nonzero()
     assert spread[:, 1:].unique().tolist() == [10]
     assert len(spread) > 5
+
+
+def test_splines_are_itk_s_up_to_the_border():
+    image, index = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64), []
+    for axis, side in enumerate(SHAPE):
+        along = np.random.default_rng(axis).uniform(-0.49, side - 0.51, 300)
+        along[:100] = np.random.default_rng(axis).choice([-0.4, -0.1, 0.5, side - 0.9, side - 0.6], 100)
+        index.append(along)
+    index = np.stack(index, -1)
+    theirs = sitk.GetImageFromArray(image[0].numpy().T)
+    expected = [theirs.EvaluateAtContinuousIndex(place, sitk.sitkBSpline3) for place in index.tolist()]
+    found = SplineSampler(image, oblique())(torch.from_numpy(index))
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["linear", "nearest"])

@@ -157,6 +157,17 @@ def test_another_interpolation_is_refused():
         transform_of().resample(torch.ones(1, *SHAPE), mode="cubic")
 
 
+def test_a_field_on_fewer_voxels_is_blurred_by_the_width_of_one():
+    """A wave of 6 voxels through a Gaussian of σ voxels is exp(−2 π² σ² / 6²) as high; FWHM is 2, σ is 2 / 2.355."""
+    fixed = towards_ras(shape=(61, 9, 7)).centred((61, 9, 7), 1.0)
+    wave = torch.cos(2 * torch.pi / 6 * torch.arange(61.0)).view(-1, 1, 1).expand(fixed.shape)
+    kept = transform_of(ddf=torch.stack([wave, wave * 0, wave * 0]), field=fixed, fixed=fixed).resample_field(2.0)
+    assert kept.field_grid.shape == (31, 5, 4)  # each of its voxels is one of the old ones
+    sigma = 2 / np.sqrt(8 * np.log(2))
+    expected = np.exp(-2 * (np.pi * sigma / 6) ** 2) * wave[::2, ::2, ::2] / 2  # in voxels twice as large
+    assert torch.allclose(kept.ddf[0][5:-5], expected[5:-5, :1, :1].expand(-1, 5, 4).float(), atol=5e-3)
+
+
 @pytest.mark.parametrize("side", ["low", "high"])
 @pytest.mark.parametrize("axis", range(3))
 def test_the_jacobian_at_a_cut_through_the_field_is_that_of_the_whole_field(axis, side):

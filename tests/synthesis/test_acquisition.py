@@ -16,7 +16,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("sigma", [0.6, 1.3])
+@pytest.mark.parametrize("sigma", [0.3, 0.6, 1.3])
 def test_the_blur_equals_scipys(image, sigma):
     expected = gaussian_filter(image[0].double().numpy(), sigma, mode="nearest", radius=max(1, round(3 * sigma)))
     np.testing.assert_allclose(blur(image, sigma)[0].numpy(), expected, atol=1e-5)

@@ -72,6 +72,24 @@ def test_painted_classes_differ_as_their_means_say(head):
     assert means.max() - means.min() > 0.3
 
 
+def test_air_is_dark_and_calm_where_tissues_may_be_mottled(head):
+    drawn = [draw_appearance(np.random.RandomState(seed), *head, curve_share=0.0) for seed in range(30)]
+    air = [len(appearance.mean) - appearance.clusters for appearance in drawn]  # the darkest cluster
+    assert max(one.mean[at] for one, at in zip(drawn, air)) < 0.08
+    assert max(one.spread[at] for one, at in zip(drawn, air)) < 0.02
+    assert min(one.spread.max() for one in drawn) > 0.05
+
+
+@pytest.mark.parametrize("painted", [True, False])
+def test_the_jagged_borders_of_what_is_painted_are_blurred_and_a_real_texture_is_not(pair, painted, monkeypatch):
+    least = []
+    monkeypatch.setattr(
+        contrast, "draw_acquisition", lambda _, blur=0.0: least.append(blur) or (lambda image, _: image)
+    )
+    contrasted(pair, **TWO, curve_share=0.0 if painted else 1.0)
+    assert [blur > 0.2 for blur in least] == [painted] * 2
+
+
 def test_a_contrast_of_its_own_changes_how_tissues_compare(pair):
     inside = pair["fixed_label"] > 0
     found = [contrasted(pair, seed, **TWO) for seed in range(12)]

@@ -3,8 +3,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.fields import jacobian_determinant, warp
-from bundle.synthesis import RandRescand
-from bundle.synthesis.rescan import draw_change, draw_pose, draw_region, rescan_field
+from bundle.synthesis import RandRescand, rescan
+from bundle.synthesis.rescan import draw_change, draw_pose, draw_region, region_change, region_shift, rescan_field
 
 SIZE = (44, 60, 36)
 INNER = (slice(None), *[slice(6, -6)] * 3)
@@ -111,6 +111,35 @@ def test_without_regions_what_changes_is_in_the_head_and_not_in_the_noise_around
     for seed in range(30):
         centre = draw_region(np.random.RandomState(seed), image, labels)[0].nonzero().double().mean(0)
         assert ((centre > 11.5) & (centre < 27.5)).all()
+
+
+def test_lesions_are_balls_of_2_to_7_voxels():
+    """In radius, (3 V / 4 π)^⅓."""
+    image = torch.zeros(1, 40, 40, 40)
+    image[:, 12:28, 12:28, 12:28] = 0.5
+    sizes = [float(draw_region(np.random.RandomState(seed), image, None).sum()) for seed in range(30)]
+    radii = (np.array(sizes) * 3 / (4 * np.pi)) ** (1 / 3)
+    assert 1.8 < radii.min() < 3
+    assert 6 < radii.max() < 7.2
+
+
+def test_a_lesion_shrinks_as_often_as_it_grows(monkeypatch):
+    lesion = torch.zeros(1, *SIZE, dtype=torch.bool)
+    lesion[:, 18:26, 26:34, 14:22] = True
+    monkeypatch.setattr(rescan, "draw_region", lambda *_: lesion)
+    fields = [draw_change(np.random.RandomState(seed), anatomy(), None, 1.0, 1.0) for seed in range(40)]
+    local = [field for field in fields if not field[..., 0, 0, 0].any()]  # the others change everything
+    growing = [float(jacobian_determinant(field)[0, lesion].mean()) < 1 for field in local]
+    assert len(local) > 20
+    assert 0.25 < np.mean(growing) < 0.75
+
+
+@pytest.mark.parametrize("peak", [-2.0, -4.0])
+def test_a_border_is_as_wide_as_the_peak_at_least_so_that_it_is_reached(peak):
+    lesion = torch.zeros(1, *SIZE, dtype=torch.bool)
+    lesion[:, 14:30, 22:38, 10:26] = True
+    assert float(region_change(lesion, 0.5, peak).norm(dim=1).max()) == pytest.approx(-peak, abs=1e-3)
+    assert float(region_shift(lesion, 0.5, peak, (0, 1, 0)).norm(dim=1).max()) == pytest.approx(-peak, abs=1e-3)
 
 
 def test_several_regions_change_at_once():

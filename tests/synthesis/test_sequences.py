@@ -74,6 +74,14 @@ def test_a_mixture_has_the_mixture_of_the_signals(head):
     assert seen[1] == pytest.approx(0.7 * seen[0] + 0.3 * seen[2], abs=2e-3)
 
 
+def test_the_brighter_of_grey_and_white_matter_is_1_however_bright_fluid_and_fat_are(head):
+    fluid, *matter = (round(value * 1023) for value in anchors(*head))
+    drawn = [draw_sequence(np.random.RandomState(seed), *head) for seed in range(20)]
+    for sequence in drawn:
+        assert sequence.brain[matter].max() == pytest.approx(1, abs=5e-3)
+    assert max(sequence.brain[fluid] for sequence in drawn) > 1.5
+
+
 def test_a_lesion_looks_like_one_as_far_as_it_is_one():
     sequence = ScannerSequence(torch.full((1024,), 0.5), torch.full((1024,), 0.5), lesion=2.0)
     lesions = torch.zeros(1, 4, 4, 4)

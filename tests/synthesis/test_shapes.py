@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from bundle.synthesis import RandShapesd
+from bundle.synthesis import RandShapesd, shapes
 from bundle.synthesis.shapes import draw_shapes
 from monai.data import MetaTensor, list_data_collate
 
@@ -33,6 +33,15 @@ def test_a_larger_peak_moves_more():
         float((m != f).float().mean()) for m, f in (draw_shapes(np.random.RandomState(0), SIZE, p) for p in (1, 5))
     ]
     assert share[0] < share[1]
+
+
+def test_the_peak_is_drawn_up_to_the_largest(monkeypatch):
+    peaks = []
+    monkeypatch.setattr(shapes, "draw_shapes", lambda *drawn: peaks.append(drawn[2]) or draw_shapes(*drawn))
+    for seed in range(20):
+        replaced(seed)
+    assert 1 <= min(peaks) < 2.5
+    assert 4.5 < max(peaks) <= 6
 
 
 def test_shapes_are_blobs_not_dust():

@@ -11,7 +11,7 @@ from panreg.pairing.naming import HOW_TO_CHOOSE, listed
 __all__ = ["day_of", "in_time"]
 
 DATES = ("AcquisitionDateTime", "AcquisitionDate", "SeriesDate", "StudyDate")  # the first that a stack has counts
-AGREEING = ("AcquisitionDateTime", "AcquisitionDate", "StudyDate")  # a series may be made anew long after the other's
+AGREEING = ("AcquisitionDate", "StudyDate")  # a series may be made anew long after the other's
 
 
 def day_of(stack: AnyStack) -> date | None:

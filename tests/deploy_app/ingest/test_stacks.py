@@ -12,7 +12,7 @@ from panreg.ingest.decode import read_stack
 from panreg.ingest.stack import RefusedStack, Stack
 from panreg.ingest.stacks import candidates, find_stacks
 from stacked import only_stack_in, refusal_of, stacks_in
-from synthetic import points_of, uid
+from synthetic import points_of, rotation, uid
 
 
 def tags_by_slice(edits):
@@ -107,11 +107,25 @@ def test_a_series_stored_from_top_to_bottom_is_turned_right_handed(tmp_path):
     np.testing.assert_allclose(only_stack_in(tmp_path).affine, AFFINE, atol=1e-9)
 
 
+@pytest.mark.parametrize("place", [5.3, 5.04])  # of slice 5
 @pytest.mark.hazard("anatomy in the wrong place")
-def test_variable_spacing_is_refused(tmp_path):
-    shifted = [float(v) for v in AFFINE[:3, 3] + 5.3 * AFFINE[:3, 2]]
+def test_variable_spacing_is_refused(tmp_path, place):
+    shifted = [float(v) for v in AFFINE[:3, 3] + place * AFFINE[:3, 2]]
     write(tmp_path, tags_by_slice({5: {"ImagePositionPatient": [f"{v:.6f}" for v in shifted]}}))
     assert refusal_of(tmp_path) is Code.E_VARIABLE_SPACING
+
+
+@pytest.mark.parametrize(("degrees", "parallel"), [(0.1, True), (0.5, False)])
+@pytest.mark.hazard("anatomy in the wrong place")
+def test_slices_that_turn_little_by_little_are_not_parallel(tmp_path, degrees, parallel):
+    def edit(ds, k):
+        turned = rotation("z", degrees * k / 11) @ AFFINE[:3, :2] / np.linalg.norm(AFFINE[:3, :2], axis=0)
+        ds.ImageOrientationPatient = [f"{v:.8f}" for v in turned.T.ravel()]
+
+    write(tmp_path, edit)
+    stack = only_stack_in(tmp_path)
+    assert isinstance(stack, Stack) == parallel
+    assert parallel or stack.refusal.code is Code.E_MIXED_ORIENTATION
 
 
 def test_a_hole_of_no_whole_number_of_slices_is_variable_spacing(tmp_path):

@@ -169,6 +169,18 @@ def test_the_source_images_are_those_that_contribute_to_the_plane(registration, 
         assert len(named) < len(uids)
 
 
+@pytest.mark.parametrize(("slices", "source"), [(-0.45, 0), (0.45, -1), (-0.55, None), (0.55, None)])
+def test_half_a_slice_beyond_the_outermost_one_is_its_image_still(registration, tmp_path, slices, source):
+    """Where the moving image is the fixed one, shifted along its slices by a part of their distance."""
+    fixed = registration.fixed
+    by_mm = FIXED_AFFINE[:3, 2] * slices
+    transform = KnownTransform(fixed, fixed, field=lambda points: np.broadcast_to(by_mm, points.shape))
+    shifted = registration_of(fixed, fixed, np.zeros(fixed.shape), transform)
+    outermost = write(shifted, tmp_path)[0 if slices < 0 else -1]
+    named = [item.ReferencedSOPInstanceUID for item in outermost.get("SourceImageSequence", [])]
+    assert named == ([] if source is None else [fixed.frames[source].sop_instance_uid])
+
+
 def test_our_own_output_is_never_a_candidate(images, folder):
     stacks = find_stacks(scan(folder, Limits()))
     assert len(stacks) == 1
@@ -294,6 +306,14 @@ def test_whole_values_beyond_16_bits_get_a_slope():
     assert quantisation.stored(wide).tolist() == [0, 65535]
     assert quantisation_of(np.array([0, 65535], np.float32), "MR", whole=True).rescale_type is None
     assert quantisation_of(np.array([-1, 65535], np.float32), "MR", whole=True).rescale_type == "US"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (7, 7), (7, 7.0005), (-3, -3)])
+def test_a_whole_image_of_one_value_needs_no_lut(low, high):
+    values = np.array([[low, high]], np.float32)  # apart by what interpolation rounds
+    quantisation = quantisation_of(values, "MR", whole=True)
+    assert (quantisation.slope, quantisation.rescale_type) == ("1", None)
+    assert quantisation.stored(values).tolist() == [[low, low]]
 
 
 def test_an_image_of_one_value_keeps_it():

@@ -112,6 +112,28 @@ def test_bodies_that_differ_much_are_a_warning_where_an_identifier_says_that_the
     assert told(*pair({"PatientName": "Low^Jane"}, {"PatientName": "Low^J."})) == ()  # names are misspelt
 
 
+@pytest.mark.parametrize(("one", "other"), [(100, 112), (20, 28)])
+def test_a_weight_that_differs_much_in_kg_or_as_a_share_alone_is_no_doubt_of_an_identifier(one, other):
+    warnings = told(*pair({"PatientWeight": one}, {"PatientWeight": other}))
+    assert not any("over" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(("years", "doubted"), [(3, False), (4, True), (0, False), (-1, True)])
+def test_ages_may_be_two_years_off_what_passed_between_the_studies_and_no_more(years, doubted):
+    """A year and five days."""
+    warnings = told(*pair({"PatientAge": f"{40 + years:03d}Y"}, {"PatientAge": "040Y"}))
+    assert [("PatientAge by over 2 years" in warning) for warning in warnings] == [True] * doubted
+
+
+@pytest.mark.parametrize(("born", "counts"), [("19001231", False), ("19010101", True)])
+def test_birth_dates_count_from_the_twentieth_century_on(born, counts):
+    stacks = pair({"PatientBirthDate": born}, {"PatientBirthDate": "19700101"})
+    if counts:
+        assert "differ in PatientBirthDate" in refusal(*stacks)
+    else:
+        assert told(*stacks) == ()
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -82,6 +82,26 @@ def test_sparse_frames_in_any_order_are_placed_by_their_positions(pair, tmp_path
     assert plain.paths[0].read_bytes() == mixed.paths[0].read_bytes()
 
 
+def test_two_frames_of_one_segment_on_one_slice_are_one_mask(pair, tmp_path):
+    """Drawn in two parts, side by side, and where they meet in both."""
+
+    def halve(ds):
+        frames, groups = ds.pixel_array, ds.PerFrameFunctionalGroupsSequence
+        parts, middle = np.stack([frames, frames]), frames.shape[-1] // 2
+        parts[0, ..., middle + 3 :] = 0
+        parts[1, ..., : middle - 3] = 0
+        assert all(part.any((1, 2)).sum() > 8 for part in parts)
+        ds.PerFrameFunctionalGroupsSequence = Sequence([*groups, *deepcopy(groups)])
+        ds.NumberOfFrames = 2 * len(frames)
+        ds.PixelData = np.packbits(parts.ravel(), bitorder="little").tobytes()
+
+    masks = masks_on(MOVING_SHAPE, MOVING_AFFINE)
+    whole = propagate(pair, write_segmentation(tmp_path / "a.dcm", pair[1], masks), tmp_path / "out_a").paths[0]
+    parted = propagate(pair, write_segmentation(tmp_path / "b.dcm", pair[1], masks, edit=halve), tmp_path / "out_b")
+    for number in CENTRES:
+        assert (read_on_fixed(parted.paths[0], number) == read_on_fixed(whole, number)).all()
+
+
 def test_every_other_slice_of_the_moving_series_does_not_double_the_thickness(pair, tmp_path):
     def forget_spacing(ds):
         del ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
