@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from bundle.shapes import DDF
+from bundle.spatial.cells import CORNERS, Cells, interpolated, newton
 from bundle.spatial.grid import Grid, Matrix
 from bundle.spatial.resampling import is_inside
 from bundle.spatial.transform import SpatialTransform
@@ -17,10 +17,8 @@ __all__ = ["Lattice", "beyond_percent", "inverse_residual", "invert", "invert_po
 
 TOLERANCE_MM = 1e-3
 ATTEMPTS = 40  # Newton steps, halved ones among them
-LONGEST = 2.0  # voxels, of one step
 SMALLEST_DETERMINANT = 0.05  # of the derivative; below it a step of Newton's leads far away
 POINTS_AT_A_TIME = 2**16
-CORNERS = tuple(product((0, 1), repeat=3))
 
 
 def invert(transform: SpatialTransform, tolerance_mm: float = TOLERANCE_MM) -> SpatialTransform:
@@ -186,6 +184,11 @@ class Lattice:
         first = np.array(low).astype(np.int64)
         return first, np.array(high).astype(np.int64) - first + 1
 
+    @cached_property
+    def cells(self) -> Cells:
+        """The field's cells, made when they are first asked for."""
+        return Cells.of(self.values.view(*self.shape, 3))
+
     def read(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Interpolate at indices (n, 3): (n, 3), and the derivative, (n, 3 components, 3 axes).
 
@@ -196,22 +199,27 @@ class Lattice:
         part, stride = index.minimum(last).clamp(min=0) - low, [self.shape[1] * self.shape[2], self.shape[2], 1]
         steps = [sum(t * c for t, c, n in zip(stride, corner, self.shape) if n > 1) for corner in CORNERS]
         at = self.values[(low.long() @ torch.tensor(stride))[:, None] + torch.tensor(steps)].view(-1, 2, 2, 2, 3)
-        i, j, k = part[:, :1], part[:, 1].view(-1, 1, 1), part[:, 2].view(-1, 1, 1, 1)
-        along_k = at[:, :, :, 1] - at[:, :, :, 0]
-        plane = at[:, :, :, 0] + k * along_k
-        along_j = plane[:, :, 1] - plane[:, :, 0]
-        line = plane[:, :, 0] + j * along_j
-        along_k = along_k[:, :, 0] + j * (along_k[:, :, 1] - along_k[:, :, 0])
-        along_i = line[:, 1] - line[:, 0]
-        slopes = [along_i, *(v[:, 0] + i * (v[:, 1] - v[:, 0]) for v in (along_j, along_k))]
-        return line[:, 0] + i * along_i, torch.stack(slopes, 2) * ((index >= 0) & (index <= last))[:, None, :]
+        value, slope = interpolated(at, part)
+        return value, slope * ((index >= 0) & (index <= last))[:, None, :]
 
 
 def _solve(lattice: Lattice, target: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Solve x + u(x) = target, (n, 3), voxels: x, and where the error is within the tolerance, (n,).
 
-    Newton's method on the field as it is interpolated; a step that makes the error larger is halved.
+    Newton's method on the field as it is interpolated, which ends in a minimum of the error at times; so where it finds
+    no point within the field, the cells that may hold one are looked into.
     """
+    best, least = _descend(lattice, target, tolerance)
+    missed = (~((least <= tolerance) & is_inside(best, lattice.shape)) & target.isfinite().all(1)).nonzero()[:, 0]
+    if len(missed):
+        which, x = lattice.cells.solve(target[missed])
+        which = missed[which]
+        best[which], least[which] = x, (x + lattice.read(x)[0] - target[which]).norm(dim=1)
+    return best, least <= tolerance
+
+
+def _descend(lattice: Lattice, target: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Follow Newton's method from the target itself, a step that makes the error larger halved: x, and its error."""
     best, least = target.clone(), torch.full(target.shape[:1], float("inf"), dtype=target.dtype)
     left, x, step = torch.arange(len(target)), target, torch.zeros_like(target)
     for _ in range(ATTEMPTS):
@@ -220,20 +228,11 @@ def _solve(lattice: Lattice, target: torch.Tensor, tolerance: float) -> tuple[to
         length = error.norm(dim=1)
         better = length < least[left]
         best[left[better]], least[left[better]] = x[better], length[better]
-        step = torch.where(better[:, None], _newton(slope, error), step / 2)
+        jacobian = slope + torch.eye(3, dtype=slope.dtype)
+        step = torch.where(better[:, None], newton(jacobian, error, SMALLEST_DETERMINANT), step / 2)
         unsolved = least[left] > tolerance
         left, step = left[unsolved], step[unsolved]
         if not len(left):
             break
         x = best[left] - step
-    return best, least <= tolerance
-
-
-def _newton(slope: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-    """The step (I + ∂u/∂x)⁻¹ error, (n, 3), of limited length; ``slope`` is (n, 3, 3), component then axis."""
-    a, b, c = (slope + torch.eye(3, dtype=slope.dtype)).unbind(2)  # columns
-    across = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
-    determinant = (a * across[:, 0]).sum(1, keepdim=True)
-    step = torch.einsum("nij,nj->ni", across, error) / determinant
-    step = torch.where(determinant.abs() > SMALLEST_DETERMINANT, step, error)
-    return step * (LONGEST / step.norm(dim=1, keepdim=True).clamp(min=LONGEST))
+    return best, least

@@ -42,6 +42,16 @@ def test_the_tolerance_is_that_of_points_in_the_moving_image_where_the_alignment
     assert np.linalg.norm(mapped(transform, back) - there, axis=1).max() <= 0.3 * factor**0.5
 
 
+def test_every_point_of_a_rough_field_is_found_again_where_it_goes_to():
+    """Where the field all but folds and where it does, too: Newton's method alone ends beside some of them."""
+    rough = smooth_ddf(FIELD.shape, 5, 1.5) + 0.35 * torch.randn(3, *FIELD.shape, generator=torch.manual_seed(2))
+    transform = transform_of(linear_map(), rough, FIELD)
+    there = mapped(transform, random_points(FIELD, 7, 5000))
+    back, reached = invert_points(transform, there)
+    assert reached.all()
+    assert np.linalg.norm(mapped(transform, back) - there, axis=1).max() < 2e-3
+
+
 def test_the_inverse_of_a_linear_transform_is_that_of_its_matrix():
     transform, points = transform_of(linear_map()), random_points(oblique())
     expected = moved_by(np.linalg.inv(linear_map()), points)
