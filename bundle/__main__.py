@@ -12,6 +12,7 @@ from typing import Any
 
 import fire
 from bundle import __version__
+from bundle.endings import ended_in_words, printing_on
 from bundle.failures import bad_input
 from bundle.io.files import utf8
 from bundle.io.plain import plain
@@ -73,7 +74,12 @@ def overview() -> str:
 
 
 def main() -> None:
-    """Run one command; a bad input ends in one sentence and exit code 2."""
+    """Run one command; a bad input ends in one sentence and exit code 2, a signal in that of shells."""
+    with printing_on(), ended_in_words():
+        _run_command()
+
+
+def _run_command() -> None:
     words = sys.argv[1:]
     common = [*takewhile(COMMON.__contains__, words)]
     words = words[len(common) :]

@@ -114,6 +114,7 @@ import resource, sys
 import numpy as np, torch
 from bundle.failures import bad_input
 from bundle.io.files import in_place
+from bundle.io.formats.x5 import write_x5
 from bundle.io.itk import write_transform
 from bundle.spatial import Grid, SpatialTransform
 
@@ -122,18 +123,19 @@ field = SpatialTransform(np.eye(4), torch.rand(3, *grid.shape, dtype=torch.float
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 try:
     with in_place(sys.argv[1]) as partial:
-        write_transform(field, partial)
+        (write_x5 if partial.suffix == ".x5" else write_transform)(field, partial)
 except OSError as error:
     print(bad_input(error), flush=True)
 """
 
 
-def test_so_is_a_transform(folder):
+@pytest.mark.parametrize("ending", [".h5", ".x5"])
+def test_so_is_a_transform(folder, ending):
     """In a process of its own: one in which HDF5 could not write a file would end by a signal."""
     before = sorted(folder.rglob("*"))
-    line = [sys.executable, "-c", TRANSFORM_WITHOUT_ROOM, str(folder / "out.h5")]
+    line = [sys.executable, "-c", TRANSFORM_WITHOUT_ROOM, str(folder / f"out{ending}")]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
-    check_named(done.stdout, folder / "out.h5")
+    check_named(done.stdout, folder / f"out{ending}")
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(folder.rglob("*")) == before
 

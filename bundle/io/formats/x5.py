@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from bundle.io.files import check_room
 from bundle.io.formats.common import Vectors, check_matrix, components_last, refused, sampled, turned
 from bundle.io.integrity import check_whole
 from bundle.io.itk import image_to_itk, linear_to_itk
@@ -22,6 +23,7 @@ from bundle.spatial import Grid, SpatialTransform, along_lps, ras_from_lps
 __all__ = ["read_x5", "write_x5"]
 
 GROUP, CHAIN = "TransformGroup", "TransformChain"
+HEADER_BYTES = 1 << 16  # more than all but the values takes
 
 
 def read_x5(path: Path, fixed_grid: Grid, moving_grid: Grid) -> SpatialTransform:
@@ -87,7 +89,11 @@ def _field(node: Any, values: Vectors, path: Path) -> sitk.Transform:
 
 
 def write_x5(transform: SpatialTransform, path: Path) -> None:
-    """Write T as one node: its matrix, or its displacements on the fixed image's grid, float32."""
+    """Write T as one node: its matrix, or its displacements on the fixed image's grid, float32.
+
+    Raises:
+        OSError: there is no room for it: HDF5 cannot close a file that it could not write, and ends the process.
+    """
     grid = transform.fixed_grid
     if transform.ddf is None:
         attributes = {"Type": "linear", "SubType": "affine", "Representation": "matrix"}
@@ -95,7 +101,9 @@ def write_x5(transform: SpatialTransform, path: Path) -> None:
     else:
         attributes = {"Type": "nonlinear", "SubType": "densefield", "Representation": "displacements"}
         values = sampled(transform, lambda points, moved: along_lps(moved - points))
-    with _h5py().File(path, "w") as file:
+    h5py = _h5py()
+    check_room(path, HEADER_BYTES + values.nbytes)
+    with h5py.File(path, "w") as file:
         file.attrs.update({"Format": "X5", "Version": np.uint16(1)})
         node = file.create_group(f"{GROUP}/0")
         node.attrs.update(attributes | {"ArrayLength": 1, "Metadata": json.dumps({"WrittenBy": "pan-registration"})})
