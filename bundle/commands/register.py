@@ -116,6 +116,8 @@ def register(
     folder = output_folder(output_dir)
     if initial_transform is not None:
         read_linear(str(initial_transform))
+        if affine is not None:
+            raise ValueError("--initial_transform takes the place of the pre-alignment: leave --affine out.")
     item = {"moving": moving, "fixed": fixed, "moving_label": moving_label, "fixed_label": fixed_label}
     item |= {"moving_mask": moving_mask, "fixed_mask": fixed_mask, "initial_transform": initial_transform}
     item |= {"moving_cost_mask": moving_cost_mask, "fixed_cost_mask": fixed_cost_mask}

@@ -204,3 +204,11 @@ def test_weights_that_diverged_are_named_and_nothing_is_written(pair, tmp_path):
     sentence = sentence_of(lambda: register(pair["moving"], pair["fixed"], str(out), **options))
     assert f"its weights ({weights}) have diverged" in sentence
     assert not out.exists() or not list(out.iterdir())
+
+
+def test_an_alignment_that_an_initial_transform_takes_the_place_of_is_refused(tmp_path):
+    sitk.WriteTransform(sitk.Euler3DTransform(), str(tmp_path / "t.tfm"))
+    call = dict(moving="m", fixed="f", output_dir=str(tmp_path / "out"), affine="rigid")
+    call["initial_transform"] = str(tmp_path / "t.tfm")
+    assert "takes the place of the pre-alignment: leave --affine out" in sentence_of(lambda: register(**call))
+    assert not (tmp_path / "out").exists()

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from bundle.io.itk import linear_to_itk, write_transform
-from bundle.spatial import Grid, Inverse, SpatialTransform, compose, invert, invert_points, unreached_percent
+from bundle.spatial import Grid, Inverse, SpatialTransform, chain, compose, invert, invert_points, unreached_percent
 from tests.spatial.oblique import indices_of, linear_map, moved_by, oblique, random_points, smooth_ddf, transform_of
 
 FIXED, MOVING = oblique((11, 9, 13), (1.6, 2.1, 1.3)), oblique((15, 12, 18), (1.9, 2.3, 1.2), (-6, 15, 8))
@@ -84,14 +84,26 @@ def test_voxels_that_no_point_goes_to_are_counted_in_the_field_alone():
     transform = transform_of(linear_map(1), ddf, FIELD)
     there = FIELD.crop((-4, 0, 0), np.array(FIELD.shape) - 1)
     aligned = Grid(there.shape, linear_map(1) @ there.affine)
-    assert unreached_percent([Inverse(transform)], aligned) == pytest.approx(100 / 5)  # of planes 4 wide, the second
+    assert unreached_percent([Inverse(transform)], aligned) == pytest.approx(100 * 4 / 23)  # planes
     before = transform_of(linear_map(2))
     moved = Grid(aligned.shape, np.linalg.inv(linear_map(2)) @ aligned.affine)
-    assert unreached_percent([Inverse(transform), before], moved) == pytest.approx(100 / 5)
+    assert unreached_percent([Inverse(transform), before], moved) == pytest.approx(100 * 4 / 23)
     after = Inverse(transform_of(linear_map(3)))  # another inverse, which loses none
-    assert unreached_percent([after, Inverse(transform)], aligned) == pytest.approx(100 / 5)
+    assert unreached_percent([after, Inverse(transform)], aligned) == pytest.approx(100 * 4 / 23)
     assert unreached_percent([transform, before], moved) == 0
     assert unreached_percent([Inverse(transform_of(linear_map(1)))], aligned) == 0
+
+
+def test_of_many_voxels_some_are_drawn_those_at_the_border_like_all_others(monkeypatch):
+    ddf = torch.zeros(3, *FIELD.shape)
+    ddf[0] = 0.6  # voxels: the first plane alone is left
+    transform = transform_of(linear_map(1), ddf, FIELD)
+    aligned = Grid(FIELD.shape, linear_map(1) @ FIELD.affine)
+    assert unreached_percent([Inverse(transform)], aligned) == pytest.approx(100 / 19)
+    monkeypatch.setattr(chain, "MOST", 4000)  # of 7429
+    drawn = unreached_percent([Inverse(transform)], aligned)
+    assert drawn == pytest.approx(100 / 19, abs=1.1)  # three standard deviations
+    assert drawn == unreached_percent([Inverse(transform)], aligned)
 
 
 def test_beyond_the_fixed_image_fields_in_a_row_leave_the_product_of_their_alignments():
