@@ -91,7 +91,7 @@ def prepare(
     first = _find_reference(items, reference, known)
     target = _read(first, known)
     grid = _target_grid(target, spacing_mm, size)
-    names = _unique_names(items)
+    names = _unique_names(items, Path(source))
     _check_sources(root, Path(source), items, names)
     _check_resumed(root, grid)
     notes = Prepared(root, {"affine": affine, "mask": mask, "reference": _content(first["image"])})
@@ -245,23 +245,28 @@ def _check_resumed(root: Path, grid: Grid) -> None:
                 raise ValueError(f"{path} was prepared on another grid: give another --output_dir.")
 
 
-def _unique_names(items: list[Item]) -> dict[str, str]:
-    """Name each image by its file without the ending; where two are alike by the whole path, at last with the ending.
+def _unique_names(items: list[Item], source: Path) -> dict[str, str]:
+    """Name each image by its file without the ending; of those alike, by its path there, at last with the ending.
 
     Raises:
         ValueError: two still have one name.
     """
-    names = {item["image"]: Path(item["image"]).name.removesuffix(_ending(item["image"])) for item in items}
-    for longer in (_joined, lambda path: f"{_joined(path)}{_ending(path).replace('.', '_')}"):
+    plain = {item["image"]: os.path.normpath(item["image"]) for item in items}
+    root = os.path.abspath(source)
+    if any(os.path.commonpath([root, path]) != root for path in plain.values()):  # a list names images elsewhere
+        root = os.path.commonpath([os.path.dirname(path) for path in plain.values()])
+    places = {image: os.path.relpath(path, root) for image, path in plain.items()}
+    names = {image: Path(image).name.removesuffix(_ending(image)) for image in places}
+    for longer in (_joined, lambda place: f"{_joined(place)}{_ending(place).replace('.', '_')}"):
         taken = Counter(names.values())
-        names = {path: name if taken[name] == 1 else longer(path) for path, name in names.items()}
+        names = {image: name if taken[name] == 1 else longer(places[image]) for image, name in names.items()}
     if len({*names.values()}) < len(names):
         raise ValueError("Two images would be prepared under one name: rename one of their folders.")
     return names
 
 
-def _joined(path: str) -> str:
-    return "_".join([*Path(path).parts[1:-1], Path(path).name.removesuffix(_ending(path))])
+def _joined(place: str) -> str:
+    return "_".join(Path(place.removesuffix(_ending(place))).parts)
 
 
 def _ending(path: str) -> str:

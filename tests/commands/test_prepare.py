@@ -189,6 +189,23 @@ def test_files_of_one_name_stay_apart_when_the_folder_is_named_from_inside(heads
     assert not np.array_equal(*volumes)
 
 
+@pytest.mark.parametrize("listed", [None, "a/t1.nii.gz", "../site/a/t1.nii.gz"])
+def test_images_of_one_name_are_told_by_their_folders_in_the_data_set_wherever_it_lies(heads, tmp_path, listed):
+    names = []
+    for place in ("home", "elsewhere"):
+        raw = tmp_path / place / ("raw" if not listed or listed.startswith("a") else "site")
+        for folder, (image, _, affine) in zip("ab", heads):
+            save(image, affine, raw / folder / "t1.nii.gz")
+        if listed:
+            (tmp_path / place / "raw").mkdir(exist_ok=True)
+            images = [listed, listed.replace("a/t1", "b/t1")]
+            (tmp_path / place / "raw" / "dataset.json").write_text(json.dumps({"training": images}))
+        out = tmp_path / f"out_{place}"
+        prepare(str(tmp_path / place / "raw"), str(out), affine="none", validation=0, test=0)
+        names.append({path.name for path in (out / "images").iterdir()})
+    assert names == [{"a_t1.nii.gz", "b_t1.nii.gz"}] * 2
+
+
 def prepared_training(folder):
     return [{"image": nibabel.load(i["image"])} for i in open_dataset(str(folder), "training")]
 
