@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from bundle.commands.prepare import _splits
+from bundle.commands.splits import find_splits
 from bundle.listing import open_dataset, read_split, region_names
 
 
@@ -38,7 +38,7 @@ def test_a_folder_with_images_and_labels_needs_no_list_and_hidden_files_are_no_i
     assert names(training) == names(training, "label") == sorted(cases)
     assert all("imagesTr" in item["image"] and "labelsTr" in item["label"] for item in training)
     assert names(open_dataset(str(tmp_path), "test")) == ["case_0009.nii"]
-    assert {split: names(items) for split, items in _splits(tmp_path, 0.1, 0.1, 0, None).items()} == {
+    assert {split: names(items) for split, items in find_splits(tmp_path, 0.1, 0.1, 0, None).items()} == {
         "training": sorted(cases),
         "validation": [],
         "test": ["case_0009.nii"],

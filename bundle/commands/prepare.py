@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from bundle.commands.one_grid import bring_onto_grid
 from bundle.commands.prepared import Prepared
 from bundle.commands.register import check_affine, output_folder
-from bundle.data import SPLITS, read_split
-from bundle.entries import tell_unread
-from bundle.folders import sort_folder
+from bundle.commands.splits import carried_pairs, find_splits
 from bundle.io.files import check_outputs, fingerprint, write_text
 from bundle.io.headers import NIBABEL, read_header
 from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing
@@ -82,7 +79,7 @@ def prepare(
         size = known.size if size is None else size
     affine = "affine" if affine is None else affine
     check_affine(affine)
-    splits = _splits(Path(source), validation, test, seed, known, pattern)
+    splits = find_splits(Path(source), validation, test, seed, known, pattern)
     for split, items in splits.items():
         check_listed_once(items, split)
     items = [item for split in splits.values() for item in split]
@@ -93,6 +90,7 @@ def prepare(
     grid = _target_grid(target, spacing_mm, size)
     names = _unique_names(items, Path(source))
     _check_sources(root, Path(source), items, names)
+    pairs = {} if known else carried_pairs(Path(source), items, names)
     _check_resumed(root, grid)
     notes = Prepared(root, {"affine": affine, "mask": mask, "reference": _content(first["image"])})
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
@@ -108,6 +106,7 @@ def prepare(
             bring_onto_grid(_read(item, known), target, grid, how, mask, outputs, item["image"])
             notes.note(sources, outputs)
         listing[split].append(entry)
+    listing |= pairs
     path = root / "dataset.json"
     write_text(path, json.dumps(listing, indent=4) + "\n")
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
@@ -138,49 +137,6 @@ def _about(source: Path, recipe: Recipe | None) -> dict[str, Any]:
         listing = read_listing(source)
         return {key: listing[key] for key in ("reference", "licence", "labels") if key in listing}
     return {}
-
-
-def _splits(
-    source: Path, validation: float, test: float, seed: int, recipe: Recipe | None, pattern: str | None = None
-) -> dict[str, list[Item]]:
-    """List the images of a data set by split; a folder without dataset.json or recipe is split at random."""
-    listed = (source / "dataset.json").is_file() or (source / "imagesTr").is_dir()
-    if pattern is not None and (recipe or listed or not isinstance(pattern, str)):
-        raise ValueError(
-            f"--pattern names the images of a folder without a list or a recipe, got '{pattern}' for {source}: leave "
-            "it out, or name a folder in it."
-        )
-    if recipe:
-        return recipe.find(source.absolute())
-    if listed:
-        splits = {split: read_split(source, split, pairs=False) for split in SPLITS}
-        for split, items in splits.items():
-            tell_unread(source, split, items)
-        if not any(splits.values()):
-            raise ValueError(
-                f"The list of images in {source} is empty: name them in its dataset.json, or lay them into imagesTr."
-            )
-        if any("image" not in item for split in splits.values() for item in split):
-            raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
-        return splits
-    items = sort_folder(source, pattern)
-    order = np.random.default_rng(seed).permutation(len(items))
-    n_validation, n_test = round(validation * len(items)), round(test * len(items))
-    if min(validation, test) < 0 or n_validation + n_test > len(items) - 2:
-        raise ValueError(
-            f"The shares for validation and test ({validation}, {test}) leave too few of {len(items)} images to train "
-            "on, which takes two: give lower ones."
-        )
-    n_validation = _paired(n_validation, len(items) - (n_test if n_test > 1 else 0))
-    n_test = _paired(n_test, len(items) - n_validation)
-    cuts = np.split(order, [n_validation, n_validation + n_test])
-    drawn = dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
-    return {split: drawn[split] for split in SPLITS}
-
-
-def _paired(count: int, available: int) -> int:
-    """Hold out two images in place of one, which makes no pair; none where that leaves fewer than two to train on."""
-    return count if count != 1 else 2 if available >= 4 else 0
 
 
 def _find_reference(items: list[Item], reference: str | None, recipe: Recipe | None) -> Item:

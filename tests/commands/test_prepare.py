@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from bundle.commands.prepare import _splits, prepare
+from bundle.commands.prepare import prepare
+from bundle.commands.splits import find_splits
 from bundle.data import SPLITS, common_size, draw_pairs, open_dataset, read_split
 from tests.commands.raw_heads import GRIDS, prepared, save, sentence_of
 
@@ -262,6 +263,41 @@ def test_a_list_with_a_byte_order_mark_is_read_as_elsewhere(source, tmp_path):
     assert json.loads(Path(prepared_list).read_text())["licence"] == "CC0"
 
 
+def learn2reg(source, **more):
+    """List the four heads as Learn2Reg does, the pairs beside the images."""
+    items = [{"image": f"./images/head_{i}.nii.gz", "label": f"./labels/head_{i}.nii.gz"} for i in range(4)]
+    (source / "dataset.json").write_text(json.dumps({"training": items, "test": [], **more}))
+
+
+def pair_of(moving, fixed):
+    return {"fixed": f"./images/head_{fixed}.nii.gz", "moving": f"./images/head_{moving}.nii.gz"}
+
+
+@pytest.mark.parametrize("more", [{}, {"training_paired_images": [pair_of(0, 1), pair_of(1, 0), pair_of(3, 0)]}])
+def test_the_pairs_of_learn2reg_are_trained_and_validated_on_as_before(source, tmp_path, capsys, more):
+    learn2reg(source, registration_val=[pair_of(3, 2)], **more)
+    prepare(str(source), str(tmp_path / "out"), affine="none")
+    assert "the 1 pairs of 'registration_val' are listed again" in capsys.readouterr().out
+    for split in ("training", "validation"):
+        raw, made = ([*read_split(folder, split)] for folder in (source, tmp_path / "out"))
+        assert [{k: Path(v).name for k, v in item.items() if k != "dataset"} for item in made] == [
+            {k: Path(v).name for k, v in item.items() if k != "dataset"} for item in raw
+        ]
+        assert all(str(tmp_path / "out") in path for item in made for path in item.values())
+    assert len(read_split(tmp_path / "out", "validation")) == 1
+    assert len(read_split(tmp_path / "out", "training")) == 2
+
+
+def test_a_pair_of_learn2reg_of_what_is_no_listed_image_is_refused_at_once(source, tmp_path):
+    learn2reg(source, registration_val=[pair_of(3, 2)])
+    content = json.loads((source / "dataset.json").read_text())
+    del content["training"][3]
+    (source / "dataset.json").write_text(json.dumps(content))
+    sentence = sentence_of(lambda: prepare(str(source), str(tmp_path / "out"), affine="none"))
+    assert "head_3.nii.gz in 'registration_val', but not among its images and labels" in sentence
+    assert not (tmp_path / "out").exists()
+
+
 # --- bad input ---
 
 
@@ -347,7 +383,7 @@ def test_a_bad_input_is_a_sentence(source, tmp_path, kind):
 def test_what_is_held_out_of_a_folder_makes_pairs_and_so_does_what_is_left(tmp_path, images, shares, counts):
     for i in range(images):
         (tmp_path / f"{i}.nii.gz").touch()
-    splits = _splits(tmp_path, *shares, seed=0, recipe=None)
+    splits = find_splits(tmp_path, *shares, seed=0, recipe=None)
     assert tuple(len(splits[split]) for split in SPLITS) == counts
     assert len({item["image"] for items in splits.values() for item in items}) == images
 
