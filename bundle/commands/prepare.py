@@ -58,9 +58,9 @@ def prepare(
         affine: pre-alignment to the reference: none, center, rigid or affine (the default).
         reference: path of the reference image; the first training image by default.
         mask: blank everything outside the labels (label > 0): 0, or the air of a CT.
-        validation: share of the images for validation, for a folder without dataset.json; two images or none, since
-            one makes no pair.
-        test: share of the images for testing, likewise.
+        validation: share of the people for validation, for a folder without dataset.json, as the names of the images
+            tell them (BIDS' sub-01, what is left without T1 or ses-2); two or none, since one makes no pair.
+        test: share of the people for testing, likewise.
         seed: of the random split.
         pattern: of the names of the images in a folder without dataset.json, '*_T1w.nii.gz' say, or of their paths
             there if it has a slash; all images by default. Files and folders whose names tell of label maps, labels/

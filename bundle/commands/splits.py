@@ -10,6 +10,7 @@ from bundle.data import SPLITS, read_split
 from bundle.entries import FILE_KEYS, paired_by, tell_unread
 from bundle.folders import sort_folder
 from bundle.listing import read_listing
+from bundle.people import by_person, several_each
 from bundle.recipes import Recipe
 
 __all__ = ["carried_pairs", "find_splits"]
@@ -22,9 +23,11 @@ def find_splits(
 ) -> dict[str, list[Item]]:
     """List the images of a data set by split; a folder without dataset.json or recipe is split at random.
 
+    A random split is one of people, as far as the names of images tell them.
+
     Args:
         source: of the data set.
-        validation: share of the images of a folder that is split.
+        validation: share of the people of a folder that is split.
         test: likewise.
         seed: of the random split.
         recipe: that finds the images of a published data set.
@@ -54,22 +57,34 @@ def find_splits(
             raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
         return splits
     items = sort_folder(source, pattern)
-    order = np.random.default_rng(seed).permutation(len(items))
-    n_validation, n_test = round(validation * len(items)), round(test * len(items))
-    if min(validation, test) < 0 or n_validation + n_test > len(items) - 2:
+    return _drawn(source, items, validation, test, seed)
+
+
+def _drawn(source: Path, items: Sequence[Item], validation: float, test: float, seed: int) -> dict[str, list[Item]]:
+    """Split images at random, and say so where people have several: all images of a person are in one split."""
+    paths = [item["image"] for item in items]
+    people = by_person(paths)
+    order = np.random.default_rng(seed).permutation(len(people))
+    n_validation, n_test = round(validation * len(people)), round(test * len(people))
+    said = several_each(paths, people)
+    if min(validation, test) < 0 or n_validation + n_test > len(people) - 2:
         raise ValueError(
-            f"The shares for validation and test ({validation}, {test}) leave too few of {len(items)} images to train "
-            "on, which takes two: give lower ones."
+            f"The shares for validation and test ({validation}, {test}) leave too few of {len(people)} "
+            f"{'people' if said else 'images'} to train on, which takes two: give lower ones."
         )
-    n_validation = _paired(n_validation, len(items) - (n_test if n_test > 1 else 0))
-    n_test = _paired(n_test, len(items) - n_validation)
+    n_validation = _paired(n_validation, len(people) - (n_test if n_test > 1 else 0))
+    n_test = _paired(n_test, len(people) - n_validation)
     cuts = np.split(order, [n_validation, n_validation + n_test])
-    drawn = dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
+    chosen = [sorted(i for person in cut for i in people[person]) for cut in cuts]
+    drawn = dict(zip(("validation", "test", "training"), ([items[i] for i in some] for some in chosen)))
+    if said:
+        counts = dict(zip(("validation", "test", "training"), map(len, cuts)))
+        print(f"{source}: {said}: {', '.join(f'{counts[s]} people for {s}' for s in SPLITS)}, none for two of them")
     return {split: drawn[split] for split in SPLITS}
 
 
 def _paired(count: int, available: int) -> int:
-    """Hold out two images in place of one, which makes no pair; none where that leaves fewer than two to train on."""
+    """Hold out two people in place of one, who make no pair; none where that leaves fewer than two to train on."""
     return count if count != 1 else 2 if available >= 4 else 0
 
 

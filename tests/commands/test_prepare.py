@@ -388,6 +388,30 @@ def test_what_is_held_out_of_a_folder_makes_pairs_and_so_does_what_is_left(tmp_p
     assert len({item["image"] for items in splits.values() for item in items}) == images
 
 
+PEOPLE = {  # names of a person's images
+    "BIDS": [
+        "sub-{:02d}/ses-{}/anat/sub-{:02d}_ses-{}_T1w.nii.gz".format(*([i, s] * 2)) for i in range(8) for s in "12"
+    ],
+    "two kinds": [f"BraTS_{i:03d}_{kind}.nii.gz" for i in range(8) for kind in ("t1", "flair")],
+    "folders of kinds": [f"{kind}/s{i}.nii.gz" for i in range(8) for kind in ("T1", "T2")],
+    "folders of people": [f"p{i}/{kind}.nii.gz" for i in range(8) for kind in ("pre", "post")],
+    "channels": [f"LungCT_{i:04d}_000{channel}.nii.gz" for i in range(8) for channel in range(2)],
+    "other words": [f"{i:03d}_{kind}.nii.gz" for i in range(8) for kind in ("left", "right")],
+}
+
+
+@pytest.mark.parametrize("names", PEOPLE.values(), ids=PEOPLE)
+def test_the_images_of_a_person_are_all_in_one_split(tmp_path, capsys, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    splits = find_splits(tmp_path, 0.1, 0.1, seed=0, recipe=None)
+    places = {s: {names.index(str(Path(i["image"]).relative_to(tmp_path))) // 2 for i in splits[s]} for s in SPLITS}
+    assert {split: len(items) for split, items in splits.items()} == {"training": 8, "validation": 4, "test": 4}
+    assert {split: len(people) for split, people in places.items()} == {"training": 4, "validation": 2, "test": 2}
+    assert "16 images are of 8 people, as their names tell (" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("shares", [(0.7, 0.5), (-0.1, 0.1), (1.0, 0.0), (0.5, 0.25)])
 def test_shares_that_leave_nothing_to_train_on_are_refused(source, tmp_path, shares):
     (source / "dataset.json").unlink()
