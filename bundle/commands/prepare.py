@@ -90,11 +90,10 @@ def prepare(
     grid = _target_grid(target, spacing_mm, size)
     names = _unique_names(items, Path(source))
     _check_sources(root, Path(source), items, names)
-    pairs = {} if known else carried_pairs(Path(source), items, names)
     _check_resumed(root, grid)
     notes = Prepared(root, {"affine": affine, "mask": mask, "reference": _content(first["image"])})
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
-    listing |= _about(Path(source), known)
+    listing |= _about(Path(source), known) | ({} if known else carried_pairs(Path(source), items, names))
     listing |= {"spacing_mm": [round(float(s), 4) for s in grid.spacing_mm]} | {split: [] for split in splits}
     for split, item in Progress([(s, i) for s in splits for i in splits[s]], title="preparing", unit="image"):
         entry: dict[str, str] = {
@@ -106,7 +105,6 @@ def prepare(
             bring_onto_grid(_read(item, known), target, grid, how, mask, outputs, item["image"])
             notes.note(sources, outputs)
         listing[split].append(entry)
-    listing |= pairs
     path = root / "dataset.json"
     write_text(path, json.dumps(listing, indent=4) + "\n")
     counts = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
