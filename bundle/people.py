@@ -14,9 +14,9 @@ KINDS = (
     r"t1w?|t2w?|t1(?:ce|c|gd|n)|t2(?:f|star)|flair|pdw?|swi|dwi|adc|dti|bold|mp2?rage|mra?\d*|mri|cta?|cbct|pet|"
     r"baseline|follow-?up|pre|post"
 )
-VISITS = r"(?:ses|session|visit|tp|timepoint|run|acq)[-_]?\d+"
+VISITS = r"(?:ses|session|visit|tp|timepoint|run|acq|frame|phase)[-_]?\d+"
 ASIDE = re.compile(rf"(?<![^\W_])(?:{KINDS}|{VISITS})(?![^\W_])")
-CHANNEL = re.compile(r"(?<=\d{3})_\d{4}$")  # nnU-Net's and Learn2Reg's, after the number of a case
+CHANNEL = re.compile(r"(?<=\d{3})_000\d$")  # nnU-Net's and Learn2Reg's, after the number of a case
 ENDING = re.compile(r"\.(nii|nii\.gz|nrrd|mha|mhd)$")
 
 

@@ -131,7 +131,7 @@ def test_the_images_of_a_person_are_held_out_together(tmp_path, people, held):
 
 
 @pytest.mark.parametrize(
-    "names_of", ["scan_{}.nii", "sub-1_run-{}.nii", "session_{}.nii", "site_{}_x.nii", "AD_s{}.nii"]
+    "names_of", ["scan_{}.nii", "sub-1_run-{}.nii", "session_{}.nii", "site_{}_x.nii", "AD_s{}.nii", "b20_{}.nii"]
 )
 def test_what_is_held_out_stays_the_same_where_names_tell_of_no_people(tmp_path, names_of):
     files = [names_of.format(i) for i in range(10)]

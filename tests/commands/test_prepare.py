@@ -396,6 +396,7 @@ PEOPLE = {  # names of a person's images
     "folders of kinds": [f"{kind}/s{i}.nii.gz" for i in range(8) for kind in ("T1", "T2")],
     "folders of people": [f"p{i}/{kind}.nii.gz" for i in range(8) for kind in ("pre", "post")],
     "channels": [f"LungCT_{i:04d}_000{channel}.nii.gz" for i in range(8) for channel in range(2)],
+    "frames": [f"patient{i:03d}_frame{frame:02d}.nii.gz" for i in range(8) for frame in (1, 12)],
     "other words": [f"{i:03d}_{kind}.nii.gz" for i in range(8) for kind in ("left", "right")],
 }
 
