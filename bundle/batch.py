@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bundle.failures import PairsFailedError, bad_input
-from bundle.io.files import check_file, fingerprint, is_unchanged
+from bundle.io.files import fingerprint, is_unchanged
 from bundle.io.tables import write_csv
 from bundle.pairs import FILES, check_folder
 from bundle.processes import finishes_last, under_torchrun
 from bundle.progress import Progress
 from bundle.report import write_index
 from bundle.results import as_thresholds, bounds_of, remove_registration
-from bundle.weights import WeightsChoice
+from bundle.weights import WeightsChoice, check_there
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
@@ -70,7 +70,7 @@ class BatchRegistration:
         self.weights_choice, self.digests = weights_choice, dict[str, str]()
         self.pairs, self.transform, self.evaluator = list(pairs), transform, evaluator
         self.output_dir, self.weights = Path(output_dir), Path(weights)
-        check_file(self.weights, "weights", "do")
+        check_there(weights)
         self.settings = json.loads(json.dumps(dict(settings or {})))
         self.thresholds, self.wanted = thresholds or {}, PAGE if report else ()
         self.error: Exception | None = None
@@ -163,7 +163,7 @@ class BatchRegistration:
     def _digest(self, path: str) -> str:
         """SHA-256 of weights."""
         if path not in self.digests:
-            check_file(path, "weights", "do")
+            check_there(path)
             self.digests[path] = fingerprint(path)["sha256"]
         return self.digests[path]
 

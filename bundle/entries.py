@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from bundle.keys import refuse_misspelt, tells
 from bundle.pairs import FILES, PAIR_KEYS
+from bundle.people import by_person
 
 __all__ = [
     "FILE_KEYS",
@@ -142,8 +143,10 @@ def files_of(items: Sequence[Item]) -> set[str]:
 def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
     """Draw items for validation, the same ones in every run, and list what is left to train on.
 
-    Pairs are drawn so that few of the others share an image with them. These are left out where they are no more than
-    those held out, and something is left to train on; else they stay.
+    Of images those of a person, as the names tell, are all held out or none of them, where enough people are left:
+    ``count`` is then a share of the people, and one person with several images is enough. Pairs are drawn so that few
+    of the others share an image with them. These are left out where they are no more than those held out, and something
+    is left to train on; else they stay.
 
     Args:
         items: images, or pairs.
@@ -154,12 +157,26 @@ def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]
     """
     order = np.random.default_rng(SEED).permutation(len(items)).tolist()
     held, shared = {*order[:count]}, set[int]()
-    if "moving" in items[0]:
+    if "moving" not in items[0]:
+        held = _draw_people([item["image"] for item in items], count) or held
+    else:
         apart = _draw_apart([files_of([item]) for item in items], order, count)
         if apart:
             held, shared = apart
     kept = [item for i, item in enumerate(items) if i not in held | shared]
     return [items[i] for i in sorted(held)], kept
+
+
+def _draw_people(paths: Sequence[str], count: int) -> set[int]:
+    """Draw the images of whole people, as many in a hundred as ``count`` is of the images; none where too few are left.
+
+    Two people make pairs as validations have them; of three, one with two images or more is drawn.
+    """
+    people = by_person(paths)
+    wanted = max(2, round(count / len(paths) * len(people)))
+    order = np.random.default_rng(SEED).permutation(len(people))
+    drawn = {i for person in order[: wanted if len(people) >= wanted + 2 else 1] for i in people[person]}
+    return drawn if 2 <= len(drawn) <= len(paths) - 2 else set()
 
 
 def _draw_apart(files: Sequence[set[str]], order: Sequence[int], count: int) -> tuple[set[int], set[int]] | None:

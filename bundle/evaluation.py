@@ -18,6 +18,7 @@ __all__ = ["PairLoader", "PairTable"]
 Row = dict[str, Any]
 
 SOURCES = ("pair", "moving", "fixed")
+UNTOLD_AT_0 = ("tissue_correlation",)  # of images that show too little to tell
 PARTS = "pairs.*.csv"  # what each of several processes has measured so far
 
 
@@ -56,7 +57,8 @@ class PairLoader(DataLoader):
 class PairTable:
     """Tabulate the quality of every pair: ``pairs.csv``, a row each, and ``summary.csv``, mean and standard deviation.
 
-    What was measured of some pairs alone, overlap where there are labels, say, is empty in the rows of the others.
+    What was measured of some pairs alone, overlap where there are labels, say, is empty in the rows of the others, and
+    so is the order of tissues where too little is shown to tell it.
     ``pairs.csv`` grows pair by pair, so that a run that breaks off leaves what it measured, and no summary; of several
     processes each has a ``pairs.N.csv`` until the end. A pair that a ``PairLoader`` passed over has a row with its
     ``error``; the run itself goes on, and ``check`` raises in the end. Of several processes one of whose pairs none can
@@ -91,7 +93,8 @@ class PairTable:
     def _collect(self, engine: Engine) -> None:
         for item in (b | o for b, o in zip(engine.state.batch, engine.state.output)):
             sources = {"pair": item["name"], "moving": source_of(item["moving"]), "fixed": source_of(item["fixed"])}
-            self.rows.append(sources | item["quality"])
+            told = {k: v for k, v in item["quality"].items() if k not in UNTOLD_AT_0 or v}
+            self.rows.append(sources | told)
         self._save(self.rows)
 
     def _save(self, rows: Sequence[Row]) -> None:

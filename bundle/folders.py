@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,27 +17,42 @@ __all__ = ["sort_folder"]
 Item = dict[str, Any]
 UNREAD_SUFFIXES = (".mgz", ".mgh", ".img", ".img.gz", ".nhdr")  # images of other formats
 IMAGE_WORDS = {"image", "images", "imagestr", "img", "imgs", "imaging"}  # in names, beside labels of one name
+ASIDE = {"aparc"}  # in names of label maps, FreeSurfer's parcellation
 DERIVATIVES = "derivatives"  # BIDS: what programs have made of the images
+CHOOSE = "--pattern takes one kind of images, and a label map named as its image is, with _seg behind, goes first"
 FEWEST_SHOWN, MOST_KINDS = 3, 8
 
 Key = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class _File(NamedTuple):
-    """A file of a folder: its path, the words of its folders and of its name, and those that tell of a label map."""
+    """A file of a folder: its path, the words of its folders and of its name, and those that tell of a label map.
+
+    The name's parts are what hyphens and the like part, without those that tell of a label map or an image.
+    """
 
     path: Path
     place: str
     key: Key
     telling: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+class _Labels(NamedTuple):
+    """The label map of each image that has one; those of which several are as good, and those that others go before."""
+
+    found: dict[_File, _File]
+    unclear: list[_File]
+    passed: list[_File]
 
 
 def sort_folder(source: Path, pattern: str | None = None) -> list[Item]:
     """List the images of a folder, each with its label map where there is one, and say what is taken and what is not.
 
     A file or a folder tells by a word of its name, ``labels``, ``seg`` or ``mask`` say, that it holds no images. Such a
-    file is the label map of the image whose name and place are the same but for these words, and is left out where
-    there is none; so are ``derivatives`` (BIDS).
+    file is the label map of the image whose name and place are the same but for these words, or which alone has words
+    of its kind beside (``sub-01_dseg`` of ``sub-01_T1w``, ``labels/c0`` of ``T1/c0``); a segmentation goes before a
+    mask. It is left out where there is no such image, or two of them; so are ``derivatives`` (BIDS).
 
     Args:
         source: the folder, searched with all that is in it, hidden files and folders left out.
@@ -62,13 +77,15 @@ def sort_folder(source: Path, pattern: str | None = None) -> list[Item]:
     maps = [f for f in files if f.telling and not (wanted and _matches(f, pattern))]
     images = [f for f in files if f not in maps and _matches(f, pattern)]
     others = [f for f in files if f not in maps and f not in images]
-    labels = _paired(images, maps, others)
-    alone = [f for f in maps if f not in labels.values()]
+    labels = _paired(images, maps)
+    told = {*labels.found.values(), *labels.unclear, *labels.passed}
     unread = sorted(filter(_is_unread, visible))
     dicom = [path for path in unread if _is_dicom(path)]
     left = {
         "derivatives": made,
-        "label maps or masks of no image that is taken": alone,
+        "label maps or masks of no image that is taken": [f for f in maps if f not in told],
+        "label maps or masks that others go before": labels.passed,
+        f"label maps that are not the only ones of an image, or not of one alone: {CHOOSE}": labels.unclear,
         "not of the pattern": others,
         "formats that are not read here": [_described(path, root) for path in unread],
     }
@@ -79,10 +96,10 @@ def sort_folder(source: Path, pattern: str | None = None) -> list[Item]:
             f"{f' Left out: {said}.' if said else ''}{' --pattern says which files are images.' if files else ''}"
             f"{f' {OF_DICOM}' if dicom else ''}"
         )
-    taken = f"{len(images)} images ({_first(images)}){f', {len(labels)} with a label map' if labels else ''}"
+    taken = f"{len(images)} images ({_first(images)}){_told(labels.found)}"
     print(f"{source}: {taken}{f'; left out: {said}' if said else ''}{f'. {OF_DICOM}' if dicom else ''}")  # noqa: T201
     _tell_kinds(source, images)
-    found = [(image, labels.get(image)) for image in images]
+    found = [(image, labels.found.get(image)) for image in images]
     return [{"image": str(i.path)} | ({"label": str(label.path)} if label else {}) for i, label in found]
 
 
@@ -90,10 +107,16 @@ def _described(path: Path, root: Path) -> _File:
     """Take a file's place apart, into what it shares with the label map or the image that belongs to it."""
     place = path.relative_to(root)
     channel = r"(?<=.)_0000$"  # nnU-Net's
-    *folders, name = [_words(part) for part in (*place.parts[:-1], re.sub(channel, "", _stem(path)))]
+    stem = re.sub(channel, "", _stem(path))
+    *folders, name = [_words(part) for part in (*place.parts[:-1], stem)]
     telling = tuple(word for words in (*folders, name) for word in words if tells_of_file(word))
     plain = [tuple(w for w in words if not tells_of_file(w) and w not in IMAGE_WORDS) for words in (*folders, name)]
-    return _File(path, place.as_posix(), (tuple("_".join(words) for words in plain[:-1] if words), plain[-1]), telling)
+    parts = [part for part in re.findall(r"[^\W_]+", stem.lower()) if part not in IMAGE_WORDS]
+    apart = tuple(
+        part for part in parts if not any(map(tells_of_file, _words(part))) and not (telling and part in ASIDE)
+    )
+    key = tuple("_".join(words) for words in plain[:-1] if words), plain[-1]
+    return _File(path, place.as_posix(), key, telling, apart)
 
 
 def _words(name: str) -> list[str]:
@@ -121,35 +144,71 @@ def _is_dicom(path: Path) -> bool:
     return False
 
 
-def _paired(images: Sequence[_File], maps: Sequence[_File], others: Sequence[_File]) -> dict[_File, _File]:
-    """Find each image's label map: of its name, or named by nothing but what it is, beside an image alone.
+def _paired(images: Sequence[_File], maps: Sequence[_File]) -> _Labels:
+    """Find each image's label map: of its name, or else of what its name begins with, if that is so of no other image.
 
     Raises:
-        ValueError: an image has several, of which not one alone is no mask, or a label map may be of several images.
+        ValueError: an image has several of its name that are as good, or one has the name of several images.
     """
-    named, beside = _grouped(images, whole=True), _grouped([*images, *others], whole=False)
-    found: dict[_File, list[_File]] = {}
+    named, begun = _grouped(images)
+    own: dict[_File, list[_File]] = {}
+    near: dict[_File, list[_File]] = {}
+    labels = _Labels({}, [], [])
     for one in maps:
-        near = beside.get((one.key[0], ()), [])
-        of = named.get(one.key, []) if one.key[1] else [i for i in near if i in images and len(near) == 1]
+        of = named.get(one.key, []) if one.key[1] else []
         if len(of) > 1:
             raise ValueError(f"{one.path} may be the label map of {_first(of)}: name one of them otherwise.")
-        for image in of:
-            found.setdefault(image, []).append(one)
-    for image, several in found.items():
-        segmented = [m for m in several if not any("mask" in word for word in m.telling)]
-        if len(several) > 1 and len(segmented) != 1:
-            raise ValueError(f"{image.path} may have several label maps ({_first(several)}): leave one of them there.")
-        found[image] = segmented or several
-    return {image: several[0] for image, several in found.items()}
+        may_be = of or [i for i in begun.get(one.parts, []) if _is_beside(one, i)]
+        if len(may_be) == 1:
+            (own if of else near).setdefault(may_be[0], []).append(one)
+        elif may_be:
+            labels.unclear.append(one)
+    for image in [i for i in images if i in own or i in near]:
+        several = [*own.get(image, []), *near.get(image, [])]
+        best = _best(own.get(image, []), near.get(image, []))
+        if len(best) == 1:
+            labels.found[image] = best[0]
+        elif best[0] in own.get(image, []):
+            raise ValueError(f"{image.path} may have several label maps ({_first(best)}): leave one of them there.")
+        else:
+            labels.unclear.extend(best)
+        labels.passed.extend(one for one in several if one not in best)
+    return labels
 
 
-def _grouped(files: Sequence[_File], whole: bool) -> dict[Key, list[_File]]:
-    """Group files by their folder, and with ``whole`` by their name, too."""
-    groups: dict[Key, list[_File]] = {}
-    for file in files:
-        groups.setdefault(file.key if whole else (file.key[0], ()), []).append(file)
-    return groups
+def _best(own: Sequence[_File], near: Sequence[_File]) -> list[_File]:
+    """Choose among an image's label maps: segmentations before masks, and those of its own name before others."""
+    masks = {m for m in (*own, *near) if any("mask" in word for word in m.telling)}
+    ranked = [[m for m in some if (m in masks) == mask] for mask in (False, True) for some in (own, near)]
+    return next(some for some in ranked if some)
+
+
+def _grouped(images: Sequence[_File]) -> tuple[dict[Key, list[_File]], dict[tuple[str, ...], list[_File]]]:
+    """Group images by their names, and by all that these begin with."""
+    named: dict[Key, list[_File]] = {}
+    begun: dict[tuple[str, ...], list[_File]] = {}
+    for image in images:
+        named.setdefault(image.key, []).append(image)
+        for count in range(len(image.parts) + 1):
+            begun.setdefault(image.parts[:count], []).append(image)
+    return named, begun
+
+
+def _is_beside(one: _File, image: _File) -> bool:
+    """Tell whether a label map may be of an image whose name begins as its own: by the folders, and by what is left.
+
+    One that is named by nothing but what it is must lie in the image's folder; a number that is left tells of another.
+    """
+    if not one.parts or (DERIVATIVES in image.key[0] and DERIVATIVES not in one.key[0]):
+        return one.key[0] == image.key[0]
+    left = image.parts[len(one.parts) :]
+    return {*one.key[0]} <= {*image.key[0]} and not (left and left[0].isdigit())
+
+
+def _told(labels: Mapping[_File, _File]) -> str:
+    """Say how many images have a label map, and which the first of them has."""
+    image, label = next(iter(labels.items()), (None, None))
+    return f", {len(labels)} with a label map ({label.place} of {image.place})" if image and label else ""
 
 
 def _first(files: Sequence[_File]) -> str:

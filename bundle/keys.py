@@ -25,7 +25,7 @@ def tells_of_file(word: str) -> bool:
         ['brainmask', 'dseg', 'labelsTr']
     """
     plain = re.sub(r"(s?(tr|val|ts)|s|maps?|mentations?)$", "", word.lower())
-    return plain.endswith(TELLING)
+    return plain.endswith(TELLING) or plain == "gt"  # ground truth, as ACDC has it
 
 
 def refuse_misspelt(keys: Sequence[str], known: Sequence[str], where: str) -> None:

@@ -57,7 +57,8 @@ def open_dataset(
         phantom_dir: where the default data set of synthetic heads lives: made on the spot if ``dataset_dir`` names
             this folder and it is not there yet.
         val_frac: share of the training items that are held out for validation where a folder lists none for it,
-            always the same ones, two images at least; they are then no longer among the training items. 0 for none.
+            always the same ones, two images at least; they are then no longer among the training items. Images of one
+            person, as their names tell, are held out together. 0 for none.
 
     Returns:
         One dict an item, its paths made absolute, and ``dataset`` naming the folder it came from.
@@ -108,8 +109,8 @@ def _with_held_out(folder: Path, split: str, val_frac: float) -> list[Item]:
     names = ", ".join(Path(str(item.get("image", item.get("fixed")))).name for item in held[:3])
     left = len(items) - len(held) - len(kept)
     print(  # noqa: T201
-        f"{folder} lists no validation images: {count} of its {len(items)} for training are held out for it "
-        f"(val_frac {val_frac}): {names}{', …' if count > 3 else ''}"
+        f"{folder} lists no validation images: {len(held)} of its {len(items)} for training are held out for it "
+        f"(val_frac {val_frac}): {names}{', …' if len(held) > 3 else ''}"
         f"{f'; {left} that share an image with them are left out' if left else ''}"
     )
     return held

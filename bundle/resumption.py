@@ -97,6 +97,8 @@ class EarlyStop(EarlyStopHandler):
         for name in state.keys() & set(BEST):
             setattr(self.validator.state, name, state[name])
         if self._handler.counter >= self.patience:
+            if _rank() == 0:
+                print(f"No better for {self._handler.counter} validations: --patience takes more")  # noqa: T201
             self._handler.trainer.terminate()
 
 
@@ -185,11 +187,8 @@ def images_of(training: Sequence[Mapping[str, Any]], validation: Sequence[Mappin
     folders = list(dict.fromkeys(item.get("dataset") for split in (training, validation) for item in split))
     found = [
         [
-            (
-                folders.index(item.get("dataset")),
-                sorted((k, *_told(v, item)) for k, v in item.items() if k != "dataset"),
-            )
-            for item in split
+            (folders.index(i.get("dataset")), sorted((k, *_told(v, i)) for k, v in i.items() if k != "dataset"))
+            for i in split
         ]
         for split in (training, validation)
     ]
@@ -221,7 +220,7 @@ def last_kept(folder: str) -> str:
 
 
 def check_resumed(path: str, settings: Mapping[str, Any], epochs: int) -> None:
-    """Refuse to go on with other settings than a training began with, or to an epoch that it has passed.
+    """Refuse other settings than a training began with, or an epoch that it has passed; tell a whole training.
 
     Args:
         path: file of ``Resumption``; empty passes.
@@ -253,6 +252,8 @@ def check_resumed(path: str, settings: Mapping[str, Any], epochs: int) -> None:
             f"{path} is of a training of {done} epochs, more than the {epochs} asked for: give --epochs {done} or "
             f"more, {OTHERWISE}."
         )
+    if done == epochs and _rank() == 0:
+        print(f"All {done} epochs of the training in {Path(path).parent} are done: --epochs takes more")  # noqa: T201
 
 
 def _read(path: str) -> dict[str, Any]:

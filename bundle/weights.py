@@ -12,6 +12,7 @@ import torch
 from bundle.failures import OutcomeError
 from bundle.io.files import check_file, fingerprint
 from bundle.networks.cascade import Cascade
+from bundle.root import ROOT
 from bundle.shapes import DDF
 from bundle.similarity import ALIKE_FROM
 from torch import nn
@@ -19,6 +20,7 @@ from torch import nn
 __all__ = [
     "WeightsChoice",
     "check_finite",
+    "check_there",
     "check_weights",
     "content",
     "load_frozen",
@@ -65,6 +67,19 @@ def one_person_from(weights: str) -> float:
     return _within(weights, "one_person_from", ALIKE_FROM, -1.0, 1.0)
 
 
+def check_there(path: str | Path) -> None:
+    """Refuse weights that are not there; of those in ``models`` of no bundle, as configs name them, say where it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
+        PermissionError: it may not be read.
+    """
+    if str(path).startswith("./models/") and not Path("models").is_dir():
+        raise FileNotFoundError(f"The weights ({path}) do not exist, as this is no bundle: add --bundle_root {ROOT}")
+    check_file(path, "weights", "do")
+
+
 def check_weights(network: nn.Module, path: str) -> None:
     """Compare the names and shapes of a weights file with a network's.
 
@@ -72,7 +87,7 @@ def check_weights(network: nn.Module, path: str) -> None:
         FileNotFoundError: no such file.
         ValueError: not a weights file, or one of another network.
     """
-    check_file(path, "weights", "do")
+    check_there(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if "trainer" not in state}
@@ -159,7 +174,7 @@ def content(weights: str) -> str:
     """
     if not weights:
         return ""
-    check_file(weights, "weights", "do")
+    check_there(weights)
     return f"weights with the SHA-256 {fingerprint(weights)['sha256'][:16]}…"
 
 

@@ -32,6 +32,13 @@ def found(folder, pattern=None):
         ("c{}/img.nrrd", "c{}/segmentation.nrrd"),
         ("c{}/T1.nii.gz", "c{}/labels.nii.gz"),
         ("site/images/c-{}.mha", "site/Labels/c-{}.mha"),
+        ("sub-0{0}/anat/sub-0{0}_T1w.nii.gz", "sub-0{0}/anat/sub-0{0}_dseg.nii.gz"),
+        ("BraTS_00{}_t1.nii.gz", "BraTS_00{}_seg.nii.gz"),
+        ("OASIS_{}/aligned_norm.nii.gz", "OASIS_{}/aligned_seg35.nii.gz"),
+        ("T1/s{}.nii", "Segs/s{}_GT.nii"),
+        ("T1/c{}.nii", "labels/c{}.nii"),
+        ("patient{}_frame01.nii.gz", "patient{}_frame01_gt.nii.gz"),
+        ("s{}/mri/orig.nii", "s{}/mri/aparc+aseg.nii"),
     ],
 )
 def test_label_maps_go_with_the_images_of_their_names(tmp_path, capsys, image, label):
@@ -39,7 +46,9 @@ def test_label_maps_go_with_the_images_of_their_names(tmp_path, capsys, image, l
     touch(tmp_path, *pairs, *pairs.values(), f"._{next(iter(pairs))}")
     assert found(tmp_path) == pairs
     first = ", ".join(sorted(pairs)[:3])
-    assert capsys.readouterr().out == f"{tmp_path}: 4 images ({first}, …), 4 with a label map\n"
+    one = min(pairs)
+    said = f"{tmp_path}: 4 images ({first}, …), 4 with a label map ({pairs[one]} of {one})\n"
+    assert capsys.readouterr().out == said
 
 
 def test_names_that_only_sound_alike_are_those_of_images(tmp_path):
@@ -115,6 +124,43 @@ def test_a_segmentation_goes_before_a_mask(tmp_path, capsys):
     touch(tmp_path, *(f"{i}{kind}.nii.gz" for i in range(2) for kind in ("", "_mask", "_seg")))
     assert found(tmp_path) == {f"{i}.nii.gz": f"{i}_seg.nii.gz" for i in range(2)}
     assert "left out: 2 label maps or masks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "mask"),
+    [
+        ("sub-{}_T1w.nii", "sub-{}_dseg.nii", "sub-{}_T1w_brainmask.nii"),
+        ("{}/mri/orig.nii", "{}/mri/aparc+aseg.nii", "{}/mri/brainmask.nii"),
+    ],
+)
+def test_a_segmentation_of_the_subject_goes_before_a_mask_of_the_image(tmp_path, capsys, image, label, mask):
+    touch(tmp_path, *(name.format(i) for i in range(3) for name in (image, label, mask)))
+    assert found(tmp_path) == {image.format(i): label.format(i) for i in range(3)}
+    assert f"left out: 3 label maps or masks that others go before ({mask.format(0)}" in capsys.readouterr().out
+
+
+def test_of_two_segmentations_none_is_taken_until_one_is_named_as_the_image(tmp_path, capsys):
+    touch(tmp_path, *(f"O{i}/aligned_{kind}.nii" for i in range(2) for kind in ("norm", "seg35", "seg4")))
+    images = [f"O{i}/aligned_norm.nii" for i in range(2)]
+    assert found(tmp_path) == dict.fromkeys(images)
+    assert "left out: 4 label maps that are not the only ones of an image" in capsys.readouterr().out
+    for i in range(2):
+        (tmp_path / f"O{i}/aligned_seg35.nii").rename(tmp_path / f"O{i}/aligned_norm_seg.nii")
+    assert found(tmp_path) == {image: image.replace(".nii", "_seg.nii") for image in images}
+
+
+def test_a_segmentation_of_several_images_is_that_of_the_one_that_a_pattern_takes(tmp_path, capsys):
+    touch(tmp_path, *(f"B_{i}_{kind}.nii" for i in range(2) for kind in ("t1", "t2", "seg")))
+    assert {*found(tmp_path).values()} == {None}
+    assert "--pattern takes one kind of images" in capsys.readouterr().out
+    assert found(tmp_path, "*_t1.nii") == {f"B_{i}_t1.nii": f"B_{i}_seg.nii" for i in range(2)}
+
+
+@pytest.mark.parametrize("label", ["sub-1_dseg.nii", "c_seg.nii", "sub-01_ses-1_dseg.nii"])
+def test_a_segmentation_is_not_taken_for_that_of_another_subject_or_session(tmp_path, label):
+    names = ["sub-1b_T1w.nii", "sub-01_ses-2_T1w.nii", "sub-2_T1w.nii", "c_1.nii"]
+    touch(tmp_path, *names, label)
+    assert found(tmp_path) == dict.fromkeys(sorted(names))
 
 
 @pytest.mark.parametrize(

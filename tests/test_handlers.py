@@ -117,6 +117,20 @@ def test_a_run_that_breaks_off_leaves_what_it_measured_and_nothing_of_an_earlier
     assert read_csv(tmp_path / "summary.csv")[0]["mean"] == "0.625000"
 
 
+def test_an_order_of_tissues_that_could_not_be_told_is_no_number_of_a_mean(tmp_path):
+    def register(engine, tissues):
+        image = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "image.nii.gz"})
+        engine.state.batch = [{"name": f"pair {tissues}", "moving": image, "fixed": image}]
+        return [{"quality": {"dice_after": 0.0, "tissue_correlation": tissues}}]
+
+    engine = Engine(register)
+    PairTable(str(tmp_path)).attach(engine)
+    engine.run([0.0, 0.5, 0.75], max_epochs=1)
+    assert [row["tissue_correlation"] for row in read_csv(tmp_path / "pairs.csv")] == ["", "0.500000", "0.750000"]
+    found = {row["measure"]: (row["mean"], row["pairs"]) for row in read_csv(tmp_path / "summary.csv")}
+    assert found == {"dice_after": ("0.000000", "3"), "tissue_correlation": ("0.625000", "2")}
+
+
 @pytest.mark.parametrize("same_person", [True, False])
 def test_two_contrasts_are_judged_by_what_the_usual_weights_ask_for_too(
     bundle_root, tmp_path, monkeypatch, same_person

@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from bundle.commands.prepare import _splits
+from bundle.commands.splits import find_splits
 from bundle.listing import open_dataset, read_split, region_names
 
 
@@ -38,7 +39,7 @@ def test_a_folder_with_images_and_labels_needs_no_list_and_hidden_files_are_no_i
     assert names(training) == names(training, "label") == sorted(cases)
     assert all("imagesTr" in item["image"] and "labelsTr" in item["label"] for item in training)
     assert names(open_dataset(str(tmp_path), "test")) == ["case_0009.nii"]
-    assert {split: names(items) for split, items in _splits(tmp_path, 0.1, 0.1, 0, None).items()} == {
+    assert {split: names(items) for split, items in find_splits(tmp_path, 0.1, 0.1, 0, None).items()} == {
         "training": sorted(cases),
         "validation": [],
         "test": ["case_0009.nii"],
@@ -116,6 +117,28 @@ def test_a_share_of_the_training_images_stands_in_for_validation(tmp_path, capsy
     said = capsys.readouterr().out.splitlines()[0]
     assert said.startswith(f"{folder} lists no validation images: {held} of its {count} for training are held out")
     assert validation[0] in said
+
+
+@pytest.mark.parametrize(("people", "held"), [(10, 2), (4, 2), (3, 1)])
+def test_the_images_of_a_person_are_held_out_together(tmp_path, people, held):
+    files = [f"sub-{i}_ses-{s}_T1w.nii" for i in range(people) for s in range(3)]
+    touch(tmp_path, *files)
+    listing(tmp_path, training=files)
+    training, validation = (names(open_dataset(str(tmp_path), s, val_frac=0.2)) for s in ("training", "validation"))
+    assert sorted(training + validation) == files
+    assert len({name[:6] for name in validation}) == held
+    assert not {name[:6] for name in validation} & {name[:6] for name in training}
+
+
+@pytest.mark.parametrize(
+    "names_of", ["scan_{}.nii", "sub-1_run-{}.nii", "session_{}.nii", "site_{}_x.nii", "AD_s{}.nii", "b20_{}.nii"]
+)
+def test_what_is_held_out_stays_the_same_where_names_tell_of_no_people(tmp_path, names_of):
+    files = [names_of.format(i) for i in range(10)]
+    touch(tmp_path, *files)
+    listing(tmp_path, training=files)
+    held = [int(re.findall(r"\d+", n)[-1]) for n in names(open_dataset(str(tmp_path), "validation", val_frac=0.2))]
+    assert held == sorted(np.random.default_rng(0).permutation(10)[:2])
 
 
 def test_nothing_is_held_out_where_there_are_validation_images_or_it_is_not_asked_for(tmp_path, capsys):

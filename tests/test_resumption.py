@@ -178,7 +178,7 @@ def test_the_file_of_the_last_epoch_counts_whenever_it_was_written(tmp_path):
     assert last_kept(str(tmp_path / "none")) == ""
 
 
-def test_patience_is_used_up_over_both_calls_and_what_was_stopped_stays_so():
+def test_patience_is_used_up_over_both_calls_and_what_was_stopped_stays_so(capsys):
     def stopping(scores):
         trainer, validator = Engine(lambda *_: None), Engine(lambda *_: None)
         handler = EarlyStop(2, lambda engine: scores[trainer.state.epoch - 1])
@@ -200,8 +200,10 @@ def test_patience_is_used_up_over_both_calls_and_what_was_stopped_stays_so():
     last, third = stopping(scores)
     last.add_event_handler(Events.STARTED, lambda _: third.load_state_dict(again.state_dict()))
     last.load_state_dict({"epoch": 3, "max_epochs": 4, "epoch_length": 1})
+    capsys.readouterr()
     last.run([0])
     assert last.state.epoch == 3
+    assert capsys.readouterr().out == "No better for 2 validations: --patience takes more\n"
 
 
 @pytest.mark.parametrize(
@@ -281,12 +283,14 @@ def test_a_training_of_a_version_that_told_images_by_their_names_says_so(tmp_pat
         check_resumed(str(path), {"images": "2 and 1 whose names and contents have the SHA-256 …"}, 1)
 
 
-def test_a_call_with_other_settings_or_fewer_epochs_is_refused(tmp_path):
+def test_a_call_with_other_settings_or_fewer_epochs_is_refused_and_a_whole_training_told(tmp_path, capsys):
     train(tmp_path, 2)
     path = last_kept(str(tmp_path))
     check_resumed("", {}, 1)
-    for epochs in (2, 5):
+    capsys.readouterr()
+    for epochs, said in ((5, ""), (2, f"All 2 epochs of the training in {tmp_path} are done: --epochs takes more\n")):
         check_resumed(path, {"learning_rate": 0.1, "roi_size": [8, 8, 8]}, epochs)
+        assert capsys.readouterr().out == said
     with pytest.raises(ValueError, match=r"another learning_rate \(was 0.1, now 0.2\): .* or another --output_dir"):
         check_resumed(path, SETTINGS | {"learning_rate": 0.2}, 4)
     with pytest.raises(ValueError, match=r"another real_share \(was None, now 0.5\)"):

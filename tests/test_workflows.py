@@ -411,6 +411,20 @@ def test_what_cannot_be_used_ends_a_command_in_one_sentence(
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("command", "names"), [("inferring", ["inference"]), ("training", ["train", "finetune"])], ids=["infer", "finetune"]
+)
+def test_a_config_that_is_run_from_elsewhere_says_how_to_name_the_bundle(
+    bundle_root, small_dataset, tmp_path, command, names
+):
+    files = str([str(bundle_root / "configs" / f"{name}.json") for name in names])
+    options = ["--config_file", files, "--dataset_dir", small_dataset]
+    done = run_module("monai.bundle", "run", command, *options, cwd=tmp_path)
+    assert done.returncode != 0
+    said = f"error: The weights (./models/model.pt) do not exist, as this is no bundle: add --bundle_root {bundle_root}"
+    assert said in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_another_networks_weights_are_refused_in_one_sentence(bundle_root, small_dataset, tmp_path):
     weights = tmp_path / "other.pt"

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from bundle.commands.one_grid import bring_onto_grid
 from bundle.commands.prepared import Prepared
 from bundle.commands.register import check_affine, output_folder
-from bundle.data import SPLITS, read_split
-from bundle.entries import tell_unread
-from bundle.folders import sort_folder
+from bundle.commands.splits import carried_pairs, find_splits
 from bundle.io.files import check_outputs, fingerprint, write_text
 from bundle.io.headers import NIBABEL, read_header
 from bundle.listing import IMAGE_SUFFIXES, check_listed_once, is_listed, read_listing
@@ -61,9 +58,9 @@ def prepare(
         affine: pre-alignment to the reference: none, center, rigid or affine (the default).
         reference: path of the reference image; the first training image by default.
         mask: blank everything outside the labels (label > 0): 0, or the air of a CT.
-        validation: share of the images for validation, for a folder without dataset.json; two images or none, since
-            one makes no pair.
-        test: share of the images for testing, likewise.
+        validation: share of the people for validation, for a folder without dataset.json, as the names of the images
+            tell them (BIDS' sub-01, what is left without T1 or ses-2); two or none, since one makes no pair.
+        test: share of the people for testing, likewise.
         seed: of the random split.
         pattern: of the names of the images in a folder without dataset.json, '*_T1w.nii.gz' say, or of their paths
             there if it has a slash; all images by default. Files and folders whose names tell of label maps, labels/
@@ -82,7 +79,7 @@ def prepare(
         size = known.size if size is None else size
     affine = "affine" if affine is None else affine
     check_affine(affine)
-    splits = _splits(Path(source), validation, test, seed, known, pattern)
+    splits = find_splits(Path(source), validation, test, seed, known, pattern)
     for split, items in splits.items():
         check_listed_once(items, split)
     items = [item for split in splits.values() for item in split]
@@ -91,12 +88,12 @@ def prepare(
     first = _find_reference(items, reference, known)
     target = _read(first, known)
     grid = _target_grid(target, spacing_mm, size)
-    names = _unique_names(items)
+    names = _unique_names(items, Path(source))
     _check_sources(root, Path(source), items, names)
     _check_resumed(root, grid)
     notes = Prepared(root, {"affine": affine, "mask": mask, "reference": _content(first["image"])})
     listing: dict[str, Any] = {"name": root.name, "description": f"{source}, prepared: {affine} to {first['image']}"}
-    listing |= _about(Path(source), known)
+    listing |= _about(Path(source), known) | ({} if known else carried_pairs(Path(source), items, names))
     listing |= {"spacing_mm": [round(float(s), 4) for s in grid.spacing_mm]} | {split: [] for split in splits}
     for split, item in Progress([(s, i) for s in splits for i in splits[s]], title="preparing", unit="image"):
         entry: dict[str, str] = {
@@ -138,49 +135,6 @@ def _about(source: Path, recipe: Recipe | None) -> dict[str, Any]:
         listing = read_listing(source)
         return {key: listing[key] for key in ("reference", "licence", "labels") if key in listing}
     return {}
-
-
-def _splits(
-    source: Path, validation: float, test: float, seed: int, recipe: Recipe | None, pattern: str | None = None
-) -> dict[str, list[Item]]:
-    """List the images of a data set by split; a folder without dataset.json or recipe is split at random."""
-    listed = (source / "dataset.json").is_file() or (source / "imagesTr").is_dir()
-    if pattern is not None and (recipe or listed or not isinstance(pattern, str)):
-        raise ValueError(
-            f"--pattern names the images of a folder without a list or a recipe, got '{pattern}' for {source}: leave "
-            "it out, or name a folder in it."
-        )
-    if recipe:
-        return recipe.find(source.absolute())
-    if listed:
-        splits = {split: read_split(source, split, pairs=False) for split in SPLITS}
-        for split, items in splits.items():
-            tell_unread(source, split, items)
-        if not any(splits.values()):
-            raise ValueError(
-                f"The list of images in {source} is empty: name them in its dataset.json, or lay them into imagesTr."
-            )
-        if any("image" not in item for split in splits.values() for item in split):
-            raise ValueError(f"{source} lists explicit pairs: list single images to prepare them.")
-        return splits
-    items = sort_folder(source, pattern)
-    order = np.random.default_rng(seed).permutation(len(items))
-    n_validation, n_test = round(validation * len(items)), round(test * len(items))
-    if min(validation, test) < 0 or n_validation + n_test > len(items) - 2:
-        raise ValueError(
-            f"The shares for validation and test ({validation}, {test}) leave too few of {len(items)} images to train "
-            "on, which takes two: give lower ones."
-        )
-    n_validation = _paired(n_validation, len(items) - (n_test if n_test > 1 else 0))
-    n_test = _paired(n_test, len(items) - n_validation)
-    cuts = np.split(order, [n_validation, n_validation + n_test])
-    drawn = dict(zip(("validation", "test", "training"), ([items[i] for i in sorted(cut)] for cut in cuts)))
-    return {split: drawn[split] for split in SPLITS}
-
-
-def _paired(count: int, available: int) -> int:
-    """Hold out two images in place of one, which makes no pair; none where that leaves fewer than two to train on."""
-    return count if count != 1 else 2 if available >= 4 else 0
 
 
 def _find_reference(items: list[Item], reference: str | None, recipe: Recipe | None) -> Item:
@@ -245,23 +199,28 @@ def _check_resumed(root: Path, grid: Grid) -> None:
                 raise ValueError(f"{path} was prepared on another grid: give another --output_dir.")
 
 
-def _unique_names(items: list[Item]) -> dict[str, str]:
-    """Name each image by its file without the ending; where two are alike by the whole path, at last with the ending.
+def _unique_names(items: list[Item], source: Path) -> dict[str, str]:
+    """Name each image by its file without the ending; of those alike, by its path there, at last with the ending.
 
     Raises:
         ValueError: two still have one name.
     """
-    names = {item["image"]: Path(item["image"]).name.removesuffix(_ending(item["image"])) for item in items}
-    for longer in (_joined, lambda path: f"{_joined(path)}{_ending(path).replace('.', '_')}"):
+    plain = {item["image"]: os.path.normpath(item["image"]) for item in items}
+    root = os.path.abspath(source)
+    if any(os.path.commonpath([root, path]) != root for path in plain.values()):  # a list names images elsewhere
+        root = os.path.commonpath([os.path.dirname(path) for path in plain.values()])
+    places = {image: os.path.relpath(path, root) for image, path in plain.items()}
+    names = {image: Path(image).name.removesuffix(_ending(image)) for image in places}
+    for longer in (_joined, lambda place: f"{_joined(place)}{_ending(place).replace('.', '_')}"):
         taken = Counter(names.values())
-        names = {path: name if taken[name] == 1 else longer(path) for path, name in names.items()}
+        names = {image: name if taken[name] == 1 else longer(places[image]) for image, name in names.items()}
     if len({*names.values()}) < len(names):
         raise ValueError("Two images would be prepared under one name: rename one of their folders.")
     return names
 
 
-def _joined(path: str) -> str:
-    return "_".join([*Path(path).parts[1:-1], Path(path).name.removesuffix(_ending(path))])
+def _joined(place: str) -> str:
+    return "_".join(Path(place.removesuffix(_ending(place))).parts)
 
 
 def _ending(path: str) -> str:

@@ -13,6 +13,7 @@ __all__ = ["training_sections"]
 EPOCHS = 6  # whose pictures are shown
 POINTS = 60  # of a curve from which a running mean is drawn over it
 SMALLER_IS_BETTER = ("loss", "folding", "hd95", "assd")
+NO_BEST = ("learning_rate",)
 
 
 def training_sections(folder: Path) -> list[str]:
@@ -46,8 +47,8 @@ def _best(tag: str, values: Sequence[float]) -> int:
 
 def _summarise(tag: str, steps: Sequence[int], values: Sequence[float]) -> tuple[str, ...]:
     best = _best(tag, values)
-    numbers = (f"{value:.4g}" for value in (values[0], values[-1], values[best]))
-    return tag, str(len(steps)), *numbers, str(steps[best])
+    told = ("–", "–") if tag in NO_BEST else (f"{values[best]:.4g}", str(steps[best]))
+    return tag, str(len(steps)), f"{values[0]:.4g}", f"{values[-1]:.4g}", *told
 
 
 def _draw_curve(tag: str, steps: Sequence[int], values: Sequence[float]) -> str:

@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from bundle.commands.prepare import _splits, prepare
+from bundle.commands.prepare import prepare
+from bundle.commands.splits import find_splits
 from bundle.data import SPLITS, common_size, draw_pairs, open_dataset, read_split
 from tests.commands.raw_heads import GRIDS, prepared, save, sentence_of
 
@@ -189,6 +190,23 @@ def test_files_of_one_name_stay_apart_when_the_folder_is_named_from_inside(heads
     assert not np.array_equal(*volumes)
 
 
+@pytest.mark.parametrize("listed", [None, "a/t1.nii.gz", "../site/a/t1.nii.gz"])
+def test_images_of_one_name_are_told_by_their_folders_in_the_data_set_wherever_it_lies(heads, tmp_path, listed):
+    names = []
+    for place in ("home", "elsewhere"):
+        raw = tmp_path / place / ("raw" if not listed or listed.startswith("a") else "site")
+        for folder, (image, _, affine) in zip("ab", heads):
+            save(image, affine, raw / folder / "t1.nii.gz")
+        if listed:
+            (tmp_path / place / "raw").mkdir(exist_ok=True)
+            images = [listed, listed.replace("a/t1", "b/t1")]
+            (tmp_path / place / "raw" / "dataset.json").write_text(json.dumps({"training": images}))
+        out = tmp_path / f"out_{place}"
+        prepare(str(tmp_path / place / "raw"), str(out), affine="none", validation=0, test=0)
+        names.append({path.name for path in (out / "images").iterdir()})
+    assert names == [{"a_t1.nii.gz", "b_t1.nii.gz"}] * 2
+
+
 def prepared_training(folder):
     return [{"image": nibabel.load(i["image"])} for i in open_dataset(str(folder), "training")]
 
@@ -243,6 +261,41 @@ def test_a_list_with_a_byte_order_mark_is_read_as_elsewhere(source, tmp_path):
     (source / "dataset.json").write_text(json.dumps({**json.loads(text), "licence": "CC0"}), encoding="utf-8-sig")
     prepared_list = prepare(str(source), str(tmp_path / "out"), affine="none")
     assert json.loads(Path(prepared_list).read_text())["licence"] == "CC0"
+
+
+def learn2reg(source, **more):
+    """List the four heads as Learn2Reg does, the pairs beside the images."""
+    items = [{"image": f"./images/head_{i}.nii.gz", "label": f"./labels/head_{i}.nii.gz"} for i in range(4)]
+    (source / "dataset.json").write_text(json.dumps({"training": items, "test": [], **more}))
+
+
+def pair_of(moving, fixed):
+    return {"fixed": f"./images/head_{fixed}.nii.gz", "moving": f"./images/head_{moving}.nii.gz"}
+
+
+@pytest.mark.parametrize("more", [{}, {"training_paired_images": [pair_of(0, 1), pair_of(1, 0), pair_of(3, 0)]}])
+def test_the_pairs_of_learn2reg_are_trained_and_validated_on_as_before(source, tmp_path, capsys, more):
+    learn2reg(source, registration_val=[pair_of(3, 2)], **more)
+    prepare(str(source), str(tmp_path / "out"), affine="none")
+    assert "the 1 pairs of 'registration_val' are listed again" in capsys.readouterr().out
+    for split in ("training", "validation"):
+        raw, made = ([*read_split(folder, split)] for folder in (source, tmp_path / "out"))
+        assert [{k: Path(v).name for k, v in item.items() if k != "dataset"} for item in made] == [
+            {k: Path(v).name for k, v in item.items() if k != "dataset"} for item in raw
+        ]
+        assert all(str(tmp_path / "out") in path for item in made for path in item.values())
+    assert len(read_split(tmp_path / "out", "validation")) == 1
+    assert len(read_split(tmp_path / "out", "training")) == 2
+
+
+def test_a_pair_of_learn2reg_of_what_is_no_listed_image_is_refused_at_once(source, tmp_path):
+    learn2reg(source, registration_val=[pair_of(3, 2)])
+    content = json.loads((source / "dataset.json").read_text())
+    del content["training"][3]
+    (source / "dataset.json").write_text(json.dumps(content))
+    sentence = sentence_of(lambda: prepare(str(source), str(tmp_path / "out"), affine="none"))
+    assert "head_3.nii.gz in 'registration_val', but not among its images and labels" in sentence
+    assert not (tmp_path / "out").exists()
 
 
 # --- bad input ---
@@ -330,9 +383,34 @@ def test_a_bad_input_is_a_sentence(source, tmp_path, kind):
 def test_what_is_held_out_of_a_folder_makes_pairs_and_so_does_what_is_left(tmp_path, images, shares, counts):
     for i in range(images):
         (tmp_path / f"{i}.nii.gz").touch()
-    splits = _splits(tmp_path, *shares, seed=0, recipe=None)
+    splits = find_splits(tmp_path, *shares, seed=0, recipe=None)
     assert tuple(len(splits[split]) for split in SPLITS) == counts
     assert len({item["image"] for items in splits.values() for item in items}) == images
+
+
+PEOPLE = {  # names of a person's images
+    "BIDS": [
+        "sub-{:02d}/ses-{}/anat/sub-{:02d}_ses-{}_T1w.nii.gz".format(*([i, s] * 2)) for i in range(8) for s in "12"
+    ],
+    "two kinds": [f"BraTS_{i:03d}_{kind}.nii.gz" for i in range(8) for kind in ("t1", "flair")],
+    "folders of kinds": [f"{kind}/s{i}.nii.gz" for i in range(8) for kind in ("T1", "T2")],
+    "folders of people": [f"p{i}/{kind}.nii.gz" for i in range(8) for kind in ("pre", "post")],
+    "channels": [f"LungCT_{i:04d}_000{channel}.nii.gz" for i in range(8) for channel in range(2)],
+    "frames": [f"patient{i:03d}_frame{frame:02d}.nii.gz" for i in range(8) for frame in (1, 12)],
+    "other words": [f"{i:03d}_{kind}.nii.gz" for i in range(8) for kind in ("left", "right")],
+}
+
+
+@pytest.mark.parametrize("names", PEOPLE.values(), ids=PEOPLE)
+def test_the_images_of_a_person_are_all_in_one_split(tmp_path, capsys, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    splits = find_splits(tmp_path, 0.1, 0.1, seed=0, recipe=None)
+    places = {s: {names.index(str(Path(i["image"]).relative_to(tmp_path))) // 2 for i in splits[s]} for s in SPLITS}
+    assert {split: len(items) for split, items in splits.items()} == {"training": 8, "validation": 4, "test": 4}
+    assert {split: len(people) for split, people in places.items()} == {"training": 4, "validation": 2, "test": 2}
+    assert "16 images are of 8 people, as their names tell (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.5), (-0.1, 0.1), (1.0, 0.0), (0.5, 0.25)])

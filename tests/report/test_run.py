@@ -47,6 +47,7 @@ def training(tmp_path):
                 writer.add_scalar("train_loss", 1 - step / 400 + offset, step)
             for epoch, dice in enumerate((0.5, 0.7, 0.9, 0.8), 1):
                 writer.add_scalar("val_mean_dice", dice, epoch)
+                writer.add_scalar("learning_rate", 0.1 / epoch, epoch)
                 writer.add_image("warped", torch.rand(1, 8, 6), epoch)
     return folder
 
@@ -59,7 +60,8 @@ def test_a_training_becomes_a_table_of_curves_and_its_pictures(training):
     # the loss is at its least before the part that was run again, whose values count
     assert rows["train_loss"] == ["200", "1", "1.003", "0.6275", "149"]
     assert rows["val_mean_dice"] == ["4", "0.5", "0.8", "0.9", "3"]
-    curves, pictures = page.pictures[:2], page.pictures[2:]
+    assert rows["learning_rate"] == ["4", "0.1", "0.025", "–", "–"]  # a rate has no best
+    curves, pictures = page.pictures[:3], page.pictures[3:]
     assert "the line is the mean of 10 steps" in curves[0]["alt"]
     assert [re.search(r"epoch (\d)", picture["alt"])[1] for picture in pictures] == ["1", "2", "3", "4"]
     assert all(b64decode(p["src"].removeprefix("data:image/png;base64,")).startswith(b"\x89PNG") for p in page.pictures)
