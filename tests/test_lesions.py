@@ -120,8 +120,11 @@ def test_what_counts_in_neither_image_is_continued_from_around_wherever_the_fiel
     _, image, ignored = filled_wrongly(1)
     ignored[0] = ignored[1].roll((3, -2, 0), (0, 1, 2))  # the same anatomy
     ddf = torch.tensor(SHIFT).view(1, 3, 1, 1, 1).expand(1, 3, *SHAPE)
-    dark, bright = (refilled(torch.where(ignored, value, image), ignored, ddf) for value in (0.0, 1.0))
-    torch.testing.assert_close(dark, bright)
+    networks = Shifts(), Shifts()
+    for value, network in zip((0.0, 1.0), networks):
+        refilled(torch.where(ignored, value, image), ignored, ddf, network)
+    for dark, bright in zip(*(network.shown for network in networks)):
+        torch.testing.assert_close(dark, bright)
 
 
 @pytest.mark.parametrize("channel", [0, 1])
