@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+from bundle.smoothing import halve, restore, voxel_ratio
 
 __all__ = ["UNSURE", "dilate", "fill_in"]
 
@@ -33,11 +34,15 @@ def fill_in(x: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
 
 
 def _filled(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    if known.all() or not known.any() or max(x.shape[2:]) == 1:
+    if known.all() or not known.any():
         return x
-    share = _halved(known.float())
-    coarse = _filled(_halved(torch.where(known, x, 0)) / share.clamp(min=1e-6), share > 0)
-    x = torch.where(known, x, F.interpolate(coarse, x.shape[2:], mode="trilinear", align_corners=False))
+    given = torch.where(known, x, 0)
+    if max(voxel_ratio(x.shape[2:])) == 1:  # too small to be halved
+        around = given.sum((2, 3, 4), keepdim=True) / known.sum((2, 3, 4), keepdim=True).clamp(min=1)
+    else:
+        share = halve(known.float())
+        around = restore(_filled(halve(given) / share.clamp(min=1e-6), share > 0), x.shape[2:])
+    x = torch.where(known, x, around)
     box = _box_around(~known, 1)
     count = _sum_of_27(torch.ones_like(known[box], dtype=x.dtype))
     for _ in range(RELAXATIONS):
@@ -48,11 +53,6 @@ def _filled(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 def _sum_of_27(x: torch.Tensor) -> torch.Tensor:
     """Sum over 3×3×3 voxels, nothing beyond the border; torch's own padding asks for sides of 3 and more."""
     return F.avg_pool3d(F.pad(x, (1,) * 6), 3, 1, divisor_override=1)
-
-
-def _halved(x: torch.Tensor) -> torch.Tensor:
-    sides = [min(2, n) for n in x.shape[2:]]  # torch refuses a window larger than the volume
-    return F.avg_pool3d(x, sides, ceil_mode=True, count_include_pad=False)
 
 
 def dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:

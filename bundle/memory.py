@@ -20,9 +20,10 @@ def peak_memory_mb() -> float:
     the system has neither, as Windows.
     """
     status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
+    lines = status.read_text().splitlines() if status.is_file() else []
+    for line in lines:  # some kernels, and sandboxes that imitate one, leave it out
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from bundle.commands.register import register
-from bundle.expected_error import SIGNS, MapExpectedErrord, disagreement
+from bundle.expected_error import SIGNS, UNCALIBRATED, MapExpectedErrord, disagreement
 from bundle.fields import identity_grid, warp
 from bundle.inferers import RecursiveInferer
+from bundle.intensity import foreground
 from bundle.io.transforms import read_any
 from bundle.phantom import make_head
 from bundle.spatial import Grid, ras_from_lps, sample
@@ -56,6 +57,18 @@ def test_a_method_that_is_right_each_time_agrees_with_itself():
     assert abs(float(apart.mean())) < 0.002
 
 
+def test_the_noisy_images_show_no_noise_in_air_and_no_air_where_the_shifted_one_ends():
+    pair, seen = image(), []
+    pair[..., 9:13] = 0
+    disagreement(pair, constant([0.0, 0, 0]), lambda images: seen.append(images) or constant([0.0, 0, 0]), GRID)
+    moved = warp(pair[:, :1], constant([2.0, -2.0, 2.0]), padding="border")
+    expected = torch.cat([moved, pair[:, 1:]], 1)
+    assert (seen[2][expected == 0] == 0).all()
+    assert float((expected == 0).float().mean()) > 0.1
+    assert (seen[2][expected > 0] > 0).float().mean() > 0.9
+    assert float((seen[2] - expected).abs().max()) < 0.2
+
+
 def test_what_the_fields_are_apart_is_counted_in_millimetres_of_the_grid():
     """A voxel along each axis in turn, on a grid of unequal spacing that lies obliquely."""
     for axis, spacing in enumerate(GRID.spacing_mm):
@@ -77,10 +90,10 @@ class Unsure(torch.nn.Module):
         return torch.cat([pair[:, :1], 4 * difference.expand(-1, 3, -1, -1, -1)], 1)
 
 
-def mapped(network, calibration, fixed_grid, symmetric=False):
+def mapped(network, calibration, fixed_grid, symmetric=False, choice=None):
     pair = image()
     pair = torch.cat([pair[:, :1], pair[:, :1]], 1)
-    inferer = RecursiveInferer(symmetric=symmetric)
+    inferer = RecursiveInferer(symmetric=symmetric, weights_choice=choice)
     item = {
         "image": MetaTensor(pair[0], affine=torch.from_numpy(ras_from_lps(GRID.affine))),
         "pred": inferer(pair, network)[0],
@@ -110,9 +123,47 @@ def test_the_map_lies_on_the_fixed_image_s_grid_and_is_large_where_the_network_i
     assert unsure > 3 * sure
     quality = found["quality"]
     assert quality["dice_after"] == 0.5
-    assert quality["expected_error_median_mm"] <= quality["expected_error_p95_mm"]
-    assert 0 <= quality["expected_error_above_2mm_percent"] <= 100
+    values = found["expected_error"][0][foreground(item["fixed"].as_tensor()[0])].numpy()
+    assert quality["expected_error_mean_mm"] == pytest.approx(values.mean(), rel=1e-5)
+    assert quality["expected_error_median_mm"] == pytest.approx(np.median(values), rel=0.01)
+    assert quality["expected_error_p95_mm"] == pytest.approx(np.percentile(values, 95), rel=0.01)
+    assert quality["expected_error_above_2mm_percent"] == pytest.approx(100 * (values > 2).mean(), abs=1e-6)
+    assert 0 < quality["expected_error_above_2mm_percent"] < 100
     assert found["seconds"]["expected_error"] > 0
+
+
+def test_beyond_the_network_s_grid_the_outermost_values_go_on():
+    larger = Grid(tuple(n + 8 for n in SHAPE), GRID.affine)
+    _, found = mapped(Unsure(ball()), UNSHIFTED, larger)
+    inner = found["expected_error"][(0, *(slice(0, n) for n in SHAPE))]
+    beyond = torch.nn.functional.pad(inner[None, None], (0, 8, 0, 8, 0, 8), mode="replicate")[0]
+    torch.testing.assert_close(found["expected_error"], beyond, atol=1e-4, rtol=0)
+    assert float(beyond.min()) >= 0.5  # the offset
+
+
+class Chosen:
+    """A choice of weights that has been made; what runs is the network at hand."""
+
+    def __init__(self, file):
+        self.usual, self.file = "usual.pt", file
+
+    def weights_for(self, _):
+        return self.file
+
+    def settings_for(self, _, settings):
+        return settings
+
+    def usual_share(self, _):
+        return 0.0
+
+    def network_for(self, _, network):
+        return network
+
+
+@pytest.mark.parametrize(("file", "noted"), [("usual.pt", False), ("other.pt", True)])
+def test_a_map_by_other_weights_than_it_was_calibrated_for_is_noted(file, noted):
+    _, found = mapped(Unsure(ball()), UNSHIFTED, GRID, choice=Chosen(file))
+    assert (UNCALIBRATED in found.get("notes", "")) == noted
 
 
 def test_the_map_is_the_same_each_time():

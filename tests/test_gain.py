@@ -1,5 +1,6 @@
 import pytest
 import torch
+from bundle import gain
 from bundle.fields import warp
 from bundle.gain import GainWeighting
 from bundle.inferers import RecursiveInferer
@@ -46,9 +47,9 @@ def test_between_two_noisy_scans_of_one_anatomy_next_to_nothing_of_a_field_is_ke
 
 def test_what_is_asked_for_of_a_pair_is_settled_before_its_images_are_changed(anatomy):
     image, change = torch.cat([anatomy, warp(anatomy, local_change())], 1), local_change()
-    gain = GainWeighting(alike_from=0.5)
-    for correlation, (least, full) in ((0.6, gain.alike), (0.4, gain.unlike)):
-        settled = gain.for_pair({"contrast_correlation": correlation})
+    weighting = GainWeighting(alike_from=0.5)
+    for correlation, (least, full) in ((0.6, weighting.alike), (0.4, weighting.unlike)):
+        settled = weighting.for_pair({"contrast_correlation": correlation})
         expected = GainWeighting(least, full, least, full)
         assert torch.equal(settled.weights(image, change), expected.weights(image, change))
 
@@ -93,6 +94,26 @@ def test_of_scans_that_look_less_alike_more_is_asked(anatomy):
     assert strict.sum() < lenient.sum()
     both = torch.cat([image, torch.cat([anatomy, warp(anatomy, change)], 1)])
     assert torch.equal(GainWeighting().weights(both, change.expand(2, -1, -1, -1, -1))[:1], strict)
+
+
+def test_the_weight_is_that_of_the_share_explained_and_rises_without_an_edge(anatomy, monkeypatch):
+    """Of correlations that are the same everywhere; 3 s² − 2 s³ of the way s from the gain ``least`` to ``full``."""
+    for after, share in ((0.37, 0.0), (0.46, 0.2), (0.55, 0.5), (0.64, 0.8), (0.8, 1.0)):
+        correlations = iter([0.2, after])
+        monkeypatch.setattr(gain, "local_ncc", lambda one, *_: torch.full_like(one, next(correlations)))  # noqa: B023
+        weights = GainWeighting(0.25, 0.625, alike_from=-1.0).weights(torch.cat([anatomy, anatomy], 1), jitter())
+        assert float(weights.mean()) == pytest.approx(share**2 * (3 - 2 * share), abs=0.01)
+        assert weights.max() - weights.min() < 1e-4
+
+
+def test_what_is_refined_is_weighted_by_what_it_gains_itself(anatomy):
+    """Not by the gain of the field that it began with, here none."""
+    change = local_change()
+    image = torch.cat([anatomy, warp(anatomy, change)], 1)
+    refined = GainWeighting(alike_from=-1.0, refiner=lambda *_: change)(image, torch.zeros_like(change))
+    expected = change * GainWeighting(0.03, 0.15, alike_from=-1.0).weights(image, change)
+    assert torch.equal(refined, expected)
+    assert (refined - change).norm(dim=1)[change.norm(dim=1) > 1].mean() < 0.1
 
 
 @pytest.mark.parametrize(("least", "full"), [(0.4, 0.4), (-0.1, 0.5), (0.2, 1.1), ("low", 0.4)])

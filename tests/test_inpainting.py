@@ -32,6 +32,16 @@ def test_a_ramp_goes_on_through_the_region_whatever_lies_in_it():
     assert apart[region().expand_as(apart)].mean() < 0.12
 
 
+def test_what_is_filled_lies_where_it_belongs_on_odd_sides_too():
+    """A ramp along each axis in turn, of which a third of the side is unknown, far from the first voxel."""
+    shape = 37, 25, 29
+    unknown = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    unknown[(..., *(slice(n // 2, n // 2 + n // 3) for n in shape))] = True
+    for values in torch.meshgrid(*[torch.arange(float(n)) for n in shape], indexing="ij"):
+        apart = fill_in(values[None, None].masked_fill(unknown, 1e3), unknown) - values
+        assert abs(float(apart[unknown].mean())) < 0.05
+
+
 def test_a_region_that_is_everything_or_nothing_is_left_alone():
     x = torch.rand(1, 1, 5, 6, 7)
     assert torch.equal(fill_in(x, torch.zeros_like(x, dtype=torch.bool)), x)

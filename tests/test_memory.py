@@ -1,3 +1,4 @@
+import math
 import os
 import platform
 import subprocess
@@ -5,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundle.memory import peak_memory_mb
 
 HOLES = """
 import sys, torch
@@ -106,6 +108,17 @@ import bundle.__main__, bundle.batch, bundle.handlers
 pathlib.Path.is_file = lambda self: False  # no /proc
 assert math.isnan(memory.peak_memory_mb())
 """
+
+
+def test_where_the_kernel_does_not_tell_the_peak_of_memory_the_c_library_does(monkeypatch):
+    """As under gVisor: there is a /proc/self/status, without the line."""
+    monkeypatch.setattr(Path, "read_text", lambda self: "Name:\tpython\nVmRSS:\t 1000 kB\n")
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    resource = pytest.importorskip("resource")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert peak_memory_mb() == pytest.approx(peak / (1e6 if sys.platform == "darwin" else 1e3), rel=0.1)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert math.isnan(peak_memory_mb())
 
 
 def test_everything_starts_on_a_system_without_the_modules_of_posix():

@@ -4,6 +4,7 @@ import torch
 from bundle.similarity import (
     contrast_correlation,
     foreground_overlap,
+    is_misled,
     likeness,
     mutual_information,
     similarity,
@@ -52,6 +53,29 @@ def test_the_overlap_of_what_is_shown_is_dice_and_falls_where_mutual_information
     ignored[:, :14] = True
     assert foreground_overlap(near, fixed, ignored) == pytest.approx(2 * 10 / (10 + 12))
     assert foreground_overlap(torch.zeros_like(fixed), torch.zeros_like(fixed)) == 1
+
+
+def test_windows_that_reach_into_what_does_not_count_do_not_count_either():
+    fixed = torch.rand(1, 24, 26, 28, generator=torch.Generator().manual_seed(0))
+    ignored = torch.zeros(fixed.shape, dtype=torch.bool)
+    ignored[:, 8:14, 9:13, 10:17] = True
+    warped = torch.where(ignored, 1 - fixed, fixed)
+    assert similarity(warped, fixed) < similarity(fixed, fixed) - 0.01
+    assert similarity(warped, fixed, ignored) == pytest.approx(similarity(fixed, fixed, ignored), abs=1e-4)
+
+
+def test_an_alignment_is_misled_where_the_images_tell_less_of_each_other_or_are_pushed_apart():
+    """Of a scan that is cut closer than the other, half of what either shows lies over each other at best."""
+    texture = smooth(torch.rand(1, 1, 40, 36, 44, generator=torch.Generator().manual_seed(0)), 1.5)[0]
+    moving = (texture - texture.min()) / (texture.max() - texture.min()) * 0.8 + 0.1
+    fixed, turned = moving.clone(), moving.flip(2)
+    fixed[:, 20:] = 0
+    assert foreground_overlap(moving, fixed) == pytest.approx(2 / 3)
+    assert not is_misled((turned, fixed), (moving, fixed))
+    assert is_misled((moving, fixed), (turned, fixed))
+    apart = torch.where(torch.arange(40).view(1, -1, 1, 1) < 12, moving, 0).roll(14, 1)
+    assert mutual_information(apart, fixed) > mutual_information(turned, fixed)  # where each one shows nothing
+    assert is_misled((turned, fixed), (apart, fixed))
 
 
 def without_shading(image, shown, sigma):

@@ -33,6 +33,11 @@ def test_a_field_composed_with_its_inverse_moves_nothing():
     assert largest(compose(inverse_field(field(0)), field(0))) < 0.08  # interpolated between them
 
 
+def test_a_shift_is_inverted_up_to_the_border_beyond_which_it_goes_on():
+    shift = torch.tensor([1.5, -2.25, 0.75]).double().view(1, 3, 1, 1, 1).expand(1, 3, *SHAPE)
+    torch.testing.assert_close(inverse_field(shift), -shift)
+
+
 def test_the_half_of_a_field_composed_with_itself_is_the_field():
     assert largest(compose(half_field(field(0)), half_field(field(0))) - field(0)) < 2e-3
     scaling = 0.21 * (identity_grid(field(0)) - torch.tensor([10.5, 12.5, 9.0]).view(1, 3, 1, 1, 1))
@@ -40,7 +45,7 @@ def test_the_half_of_a_field_composed_with_itself_is_the_field():
     assert largest(half_field(scaling.double()) - expected) < 0.02  # √1.21 = 1.1
 
 
-@pytest.mark.parametrize(("width", "left"), [(3.0, 0.005), (1.2, 0.025)])  # 1.2: rough from voxel to voxel
+@pytest.mark.parametrize(("width", "left"), [(3.0, 0.005), (1.2, 0.021)])  # 1.2: rough from voxel to voxel
 def test_swapped_fields_give_the_inverse_whatever_they_are(width, left):
     forward, backward = field(1, width=width), field(2, width=width)
     (there, back), swapped = halfway(forward, backward), halfway(backward, forward)
@@ -70,6 +75,20 @@ def test_what_is_found_halfway_joins_the_mean_and_swapping_still_inverts():
     joined = there - halfway(*fields["first"])[0]
     assert largest(joined - more) < 0.5 * largest(more)  # it lies halfway: the fields carry it elsewhere
     assert float(torch.corrcoef(torch.stack([joined[INNER].flatten(), more[INNER].flatten()]))[0, 1]) > 0.9
+
+
+def test_what_is_left_is_looked_for_where_the_halves_of_the_field_take_both_images():
+    """Halfway to a scaling by 1.44 lies one by 1.2; the half of its displacement would be one by 1.22."""
+    place = identity_grid(field(0)) - torch.tensor([10.5, 12.5, 9.0]).view(1, 3, 1, 1, 1)
+    pair, seen = torch.cat([place[:, :1], -place[:, :1]], 1), []
+
+    def first(images):
+        return (0.44 if torch.equal(images, pair) else 1 / 1.44 - 1) * place
+
+    meet(pair, first, lambda images: seen.append(images) or torch.zeros_like(place))
+    expected = torch.cat([1.2 * place[:, :1], -place[:, :1] / 1.2], 1)
+    assert largest(seen[0] - expected) < 0.04
+    assert torch.equal(seen[1], seen[0].flip(1))
 
 
 class Steps:

@@ -100,7 +100,8 @@ def bounds_from(rows: Sequence[Row]) -> dict[str, tuple[float | None, float | No
     """Set bounds on rows, good and spoiled.
 
     A measure that tells all spoiled ones from all good ones gets the middle between the two. Any other gets the worst
-    of the good, with a standard deviation to spare.
+    of the good, with a standard deviation to spare. Either leaves the worst of the good the least slack of
+    ``MEASURES``, even where that is more than half of the way to the spoiled, or beyond them.
     """
     bounds: dict[str, tuple[float | None, float | None]] = {}
     for name, (sign, slack) in MEASURES.items():

@@ -16,7 +16,7 @@ __all__ = ["RandRescand", "draw_change", "draw_pose", "draw_region", "region_cha
 
 Item = dict[Hashable, Any]
 
-STEEPEST = 0.3  # least volume that a change leaves of a voxel's, as a share: 1 is no change
+SQUEEZED = 0.3  # share of its volume that is left of a voxel where a field is shortened that squeezes it along one axis
 WIDTH = 1.5, 5.0  # of the border along which a region grows or shrinks, voxels
 BALL = 2.0, 7.0  # radius of a lesion, voxels
 
@@ -143,7 +143,7 @@ def draw_change(
         regions: how many at most.
 
     Returns:
-        (1, 3, H, W, L), voxels; volumes stay above ``STEEPEST`` of what they were.
+        (1, 3, H, W, L), voxels; shortened where it would flatten a voxel, so that hardly any folds.
     """
     if state.rand() < 0.2:
         peak, generator = state.uniform(least, most), torch.Generator().manual_seed(int(state.randint(2**31)))
@@ -166,7 +166,8 @@ def region_change(region: torch.Tensor, width: float, peak: float) -> DDF:
             smaller in the moving image; below 0 it is larger.
 
     Returns:
-        (1, 3, H, W, L), voxels; volumes stay above ``STEEPEST`` of what they were.
+        (1, 3, H, W, L), voxels; shortened where it would flatten a voxel. What shrinks along several axes at once may
+        keep less than ``SQUEEZED`` of its volume all the same.
     """
     potential = blur(region.float(), max(width, abs(peak)))[0]
     return _scaled(torch.stack(torch.gradient(potential)), peak)
@@ -182,7 +183,7 @@ def region_shift(region: torch.Tensor, width: float, peak: float, direction: Seq
         direction: of the field, along the three axes; the opposite for a peak below 0.
 
     Returns:
-        (1, 3, H, W, L), voxels; volumes stay above ``STEEPEST`` of what they were.
+        (1, 3, H, W, L), voxels; no volume falls below ``SQUEEZED`` of what it was.
     """
     share = blur(region.float(), max(width, abs(peak)))
     return _scaled(torch.tensor(list(direction), dtype=torch.float32).view(3, 1, 1, 1) * share, peak)
@@ -194,9 +195,13 @@ def _scaled(field: torch.Tensor, peak: float) -> DDF:
 
 
 def _unflattened(ddf: DDF) -> DDF:
-    """Shorten a field, (1, 3, H, W, L), until no voxel keeps less than ``STEEPEST`` of its volume."""
+    """Shorten a field, (1, 3, H, W, L), as if volumes changed in proportion to it, until all keep ``SQUEEZED``.
+
+    So they do where all is displaced along one axis. Elsewhere the determinant is a polynomial of the field's length,
+    and what shrinks along three axes may end anywhere between flat and that: next to no voxel folds, though.
+    """
     least_volume = float(jacobian_determinant(ddf).min())
-    return ddf * min(1.0, (1 - STEEPEST) / max(1 - least_volume, 1e-6))
+    return ddf * min(1.0, (1 - SQUEEZED) / max(1 - least_volume, 1e-6))
 
 
 def draw_region(state: np.random.RandomState, image: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:

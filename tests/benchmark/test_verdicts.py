@@ -43,6 +43,11 @@ def test_the_bound_of_a_measure_that_separates_lies_in_the_middle():
     assert bounds_from(rows)["folding_percent"] == (None, 0.5)
 
 
+def test_a_bound_leaves_the_worst_of_the_good_the_least_slack_whatever_lies_below():
+    rows = [row(foreground_similarity=0.8), row("noise", foreground_similarity=0.79)]
+    assert bounds_from(rows)["foreground_similarity"] == (0.78, None)
+
+
 def test_bounds_see_what_could_not_be_measured_nowhere():
     rows = [row(foreground_similarity=value) for value in (0.8, 0.9)] + [row("noise", foreground_similarity=None)]
     assert bounds_from(rows)["foreground_similarity"] == (0.75, None)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from bundle.fields import jacobian_determinant, warp
+from bundle.fields import identity_grid, jacobian_determinant, warp
 from bundle.synthesis import RandRescand, rescan
 from bundle.synthesis.rescan import draw_change, draw_pose, draw_region, region_change, region_shift, rescan_field
 
@@ -150,13 +150,22 @@ def test_several_regions_change_at_once():
     assert changed(6) > 1.25 * changed(1)
 
 
-def test_a_change_has_the_peak_asked_for_and_does_not_fold():
+def test_a_change_has_the_peak_asked_for_and_next_to_nothing_folds():
     state = np.random.RandomState(0)
-    for peak in (0.5, 1.0, 2.0) * 4:
-        field = draw_change(state, anatomy(), regions(), peak, peak)
-        assert float(field.norm(dim=1).max()) <= peak + 1e-4
+    for peak, count in ((0.5, 1), (1.0, 1), (2.0, 1), (3.5, 4)) * 4:
+        field = draw_change(state, anatomy(), regions(), peak, peak, count)
+        assert float(field.norm(dim=1).max()) <= count * peak + 1e-4
         assert float(field.norm(dim=1).max()) > 0.25 * peak
-        assert float(jacobian_determinant(field).min()) > 0.1
+        assert float((jacobian_determinant(field) <= 0).float().mean()) < 1e-4
+
+
+def test_what_is_squeezed_along_one_axis_keeps_its_share_and_what_shrinks_along_three_may_keep_less():
+    offset = identity_grid(torch.zeros(1, 3, *SIZE)) - torch.tensor([20.0, 30.0, 18.0]).view(1, 3, 1, 1, 1)
+    plate, ball = offset[:, 0].abs() <= 2, offset.square().sum(1) <= 4
+    for field in (region_change(plate, 1.5, 2.0), region_shift(ball, 1.5, 12.0, (0.6, 0.0, 0.8))):
+        assert float(jacobian_determinant(field).min()) >= 0.3 - 1e-4
+    assert float(jacobian_determinant(region_change(plate, 1.5, 2.0)).min()) == pytest.approx(0.3, abs=1e-4)
+    assert 0 < float(jacobian_determinant(region_change(ball, 1.5, 2.0)).min()) < 0.3
 
 
 def test_regions_grow_and_shrink_by_what_the_jacobian_says():
