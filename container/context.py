@@ -39,15 +39,24 @@ def write_context(arguments: Sequence[str], label_values: Mapping[str, str], fol
     _package([*arguments, "--source", str(manifest)], keep)
 
 
-def build_with_docker(arguments: Sequence[str], label_values: Mapping[str, str]) -> None:
-    """Let the packager build its image on its own base, with the entry point and the labels of ours."""
-    build = BuilderBase._build_internal
+def build_with_docker(arguments: Sequence[str], label_values: Mapping[str, str]) -> str:
+    """Let the packager build its image on its own base, with the entry point and the labels of ours.
+
+    Returns:
+        The name that the packager gave the image: ours with the platform's in it.
+
+    Raises:
+        SystemExit: the packager's, where no image was built.
+    """
+    build, names = BuilderBase._build_internal, []
 
     def adapt_and_build(builder: Any, dockerfile: str, platform: Any) -> Any:
         _adapt(Path(builder._temp_dir), (*EVERYWHERE, labels(label_values)))
+        names.append(str(platform.tag))
         return build(builder, dockerfile, platform)
 
     _package(arguments, adapt_and_build)
+    return names[0]
 
 
 def _package(arguments: Sequence[str], build: Callable[[Any, str, Any], Any]) -> None:

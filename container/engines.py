@@ -12,7 +12,7 @@ from pathlib import Path
 
 from container.staging import ROOT
 
-__all__ = ["Buildah", "has_docker", "make_root_file_system"]
+__all__ = ["Buildah", "has_docker", "make_root_file_system", "name_with_docker"]
 
 _PACKAGES = "python3,python3-pip,python3-venv,ca-certificates,curl,jq"
 _LAST_WORDS_S = 5.0
@@ -42,6 +42,13 @@ def has_docker() -> bool:
     if shutil.which("docker") is None:
         return False
     return all(_quiet("docker", *question) for question in (("buildx", "version"), ("info",)))
+
+
+def name_with_docker(built: str, image: str, archive: Path | None) -> None:
+    """Give an image in Docker's store our name, and write it to a file for ``docker load`` where one is asked for."""
+    subprocess.run(["docker", "tag", built, image], check=True)
+    if archive is not None:
+        subprocess.run(["docker", "save", "--output", str(archive), image], check=True)
 
 
 def make_root_file_system(archive: Path) -> None:

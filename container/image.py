@@ -14,7 +14,7 @@ from pathlib import Path
 
 from container.adaptations import BASE_PYTHON
 from container.context import BASE_IMAGE, build_with_docker, write_context
-from container.engines import Buildah, has_docker, make_root_file_system
+from container.engines import Buildah, has_docker, make_root_file_system, name_with_docker
 from container.staging import NAME, ROOT, stage_application, stage_documents, stage_model, version
 from container.wheels import download, write_bill
 
@@ -31,7 +31,9 @@ def main() -> None:
         _stage(options.app)
     if has_docker():
         with _timed("image, by the packager and Docker"):
-            build_with_docker(_packager_arguments(), _labels(options.source))
+            built = build_with_docker(_packager_arguments(), _labels(options.source))
+            name_with_docker(built, IMAGE, options.archive)
+        print(f"image: {IMAGE} in Docker's store")
         return
     with _timed("context, by the packager"):
         write_context(_packager_arguments(), _labels(options.source), FOLDER / "context")
