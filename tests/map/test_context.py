@@ -142,12 +142,32 @@ def test_bill_of_materials_lists_the_wheels_and_nothing_of_this_machine(tmp_path
     assert sys.prefix not in text
 
 
-def test_wheels_are_kept_until_the_pins_change(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(wheels.subprocess, "run", lambda command, check: calls.append(command))
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+    """What pip was asked to download; it downloads nothing, and its settings are this machine's and the test's."""
+    calls, run = [], subprocess.run
+
+    def note_downloads(command, **options):
+        return calls.append(command) if "download" in command else run(command, **options)
+
+    monkeypatch.setattr(wheels.subprocess, "run", note_downloads)
+    monkeypatch.setattr(wheels.shutil, "rmtree", lambda path, ignore_errors: path.mkdir(exist_ok=True))
+    return calls
+
+
+def test_wheels_are_kept_until_the_pins_change(tmp_path, downloads):
     requirements, folder = tmp_path / "requirements.txt", tmp_path / "wheels"
-    monkeypatch.setattr(wheels.shutil, "rmtree", lambda path, ignore_errors: folder.mkdir(exist_ok=True))
     for pins in ("a==1", "a==1", "a==2"):
         requirements.write_text(pins)
         wheels.download(requirements, folder)
-    assert len(calls) == 2
+    assert len(downloads) == 2
+
+
+def test_wheels_are_kept_until_pip_finds_others_and_no_password_is_written_down(tmp_path, downloads, monkeypatch):
+    requirements, folder = tmp_path / "requirements.txt", tmp_path / "wheels"
+    requirements.write_text("a==1")
+    for user, index in (("user:first", "cpu"), ("user:second", "cpu"), ("user:second", "cu130")):
+        monkeypatch.setenv("PIP_INDEX_URL", f"https://{user}@packages.example/{index}")
+        wheels.download(requirements, folder)
+    assert len(downloads) == 2
+    assert "second" not in (folder / ".requirements").read_text()
